@@ -1,0 +1,203 @@
+//! Files that are either whole or absent.
+
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::error::{Error, Result};
+
+/// Replaces the file at `path` by `bytes`, or leaves it as it was.
+///
+/// The bytes go to a temporary name in the same directory, are synced, then renamed; the temporary file is removed on
+/// any error, a full disk included. Missing parent directories are created. A symbolic link stays, its target is
+/// replaced; a device or a pipe, `/dev/stdout` too, is written to as it is.
+///
+/// # Errors
+///
+/// [`Error::File`], naming `path`, if the place can't be written.
+pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
+    write(path, bytes).map_err(|error| Error::file(path, problem(&error)))
+}
+
+fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    if path == Path::new("/dev/stdout") {
+        // It may lead to a plain file, which a new one in its place would hide from whoever reads it.
+        let mut stdout = io::stdout().lock();
+        return stdout.write_all(bytes).and_then(|()| stdout.flush());
+    }
+    match fs::metadata(path) {
+        Ok(old) if old.is_dir() => Err(ErrorKind::IsADirectory.into()),
+        Ok(old) if old.is_file() => replace(&fs::canonicalize(path)?, bytes, Some(old.permissions())),
+        // A rename would put a plain file in the place of the device.
+        Ok(_) => fs::write(path, bytes),
+        Err(error) if error.kind() == ErrorKind::NotFound => replace(path, bytes, None),
+        Err(error) => Err(error),
+    }
+}
+
+fn replace(path: &Path, bytes: &[u8], permissions: Option<fs::Permissions>) -> io::Result<()> {
+    if path.file_name().is_none() {
+        return Err(ErrorKind::InvalidFilename.into());
+    }
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    fs::create_dir_all(directory)?;
+    let (temporary, file) = create_temporary(directory)?;
+    let result = fill(file, bytes, permissions).and_then(|()| fs::rename(&temporary, path));
+    if result.is_err() {
+        // The error that led here is the one to report.
+        let _ = fs::remove_file(&temporary);
+    }
+    result?;
+    sync_directory(directory);
+    Ok(())
+}
+
+/// A new hidden file in `directory`. Its name does not grow with the name it stands for, which may be as long as the
+/// file system allows.
+fn create_temporary(directory: &Path) -> io::Result<(PathBuf, File)> {
+    static COUNTER: AtomicU64 = AtomicU64::new(0);
+    loop {
+        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+        let path = directory.join(format!(".diffuse-{}-{number}.tmp", std::process::id()));
+        match File::create_new(&path) {
+            Ok(file) => return Ok((path, file)),
+            // Left by a process that was killed, or another machine's on a shared disk.
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn fill(mut file: File, bytes: &[u8], permissions: Option<fs::Permissions>) -> io::Result<()> {
+    file.write_all(bytes)?;
+    if let Some(permissions) = permissions {
+        file.set_permissions(permissions)?;
+    }
+    // Some file systems report a full disk only here.
+    file.sync_all()
+}
+
+/// Makes the rename itself durable. The file is in place already, and some file systems refuse to sync a directory, so
+/// this is as good as it gets and no error.
+fn sync_directory(directory: &Path) {
+    if cfg!(unix)
+        && let Ok(opened) = File::open(directory)
+    {
+        let _ = opened.sync_all();
+    }
+}
+
+fn problem(error: &io::Error) -> String {
+    let known = match error.kind() {
+        ErrorKind::IsADirectory => "this is a directory; name a file",
+        ErrorKind::NotADirectory => "a part of this path is a file, not a directory",
+        ErrorKind::InvalidFilename => "this can't be the name of a file",
+        ErrorKind::PermissionDenied => "permission denied; name a place that you may write",
+        ErrorKind::ReadOnlyFilesystem => "the file system is read-only; name another place",
+        ErrorKind::StorageFull => "the disk is full; free some space or name another place",
+        ErrorKind::QuotaExceeded => "the disk quota is used up; free some space or name another place",
+        _ => return format!("can't be written: {error}"),
+    };
+    known.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(directory: &Path) -> Vec<String> {
+        let entries = fs::read_dir(directory).unwrap();
+        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn creates_and_replaces() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a/b/file");
+        write_atomic(&path, b"old").unwrap();
+        write_atomic(&path, b"new bytes").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new bytes");
+        assert_eq!(names(path.parent().unwrap()), ["file"]);
+        let longest = directory.path().join("n".repeat(255));
+        write_atomic(&longest, b"").unwrap();
+        assert_eq!(fs::read(&longest).unwrap(), b"");
+    }
+
+    #[test]
+    fn names_the_place_that_fails() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("file");
+        fs::write(&file, "kept").unwrap();
+        let refused = |path: &Path, problem: &str| {
+            let message = write_atomic(path, b"bytes").unwrap_err().to_string();
+            assert!(message.starts_with(&path.display().to_string()), "{message}");
+            assert!(message.contains(problem) && !message.contains('\n'), "{message}");
+        };
+        refused(directory.path(), "this is a directory");
+        refused(&file.join("inside"), "is a file, not a directory");
+        refused(&file.join("inside/deep"), "is a file, not a directory");
+        refused(Path::new(""), "can't be the name of a file");
+        refused(&directory.path().join("n".repeat(256)), "can't be");
+        assert_eq!(fs::read(&file).unwrap(), b"kept");
+        assert_eq!(names(directory.path()), ["file"]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn keeps_links_and_permissions() {
+        use std::os::unix::fs::{PermissionsExt, symlink};
+        let directory = tempfile::tempdir().unwrap();
+        let (file, link) = (directory.path().join("file"), directory.path().join("link"));
+        fs::write(&file, "old").unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
+        symlink("file", &link).unwrap();
+        write_atomic(&link, b"new").unwrap();
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(fs::read(&file).unwrap(), b"new");
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o640);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn reports_a_full_disk_and_leaves_devices() {
+        use std::os::unix::fs::FileTypeExt;
+        let full = Path::new("/dev/full");
+        let message = write_atomic(full, b"bytes").unwrap_err().to_string();
+        assert!(message.starts_with("/dev/full: the disk is full"), "{message}");
+        assert!(fs::metadata(full).unwrap().file_type().is_char_device());
+    }
+
+    /// A write that fails halfway, as on a full disk: the test runs itself once more where files may have a few kilobytes.
+    #[cfg(unix)]
+    #[test]
+    fn leaves_the_old_file_when_it_fails_halfway() {
+        const PLACE: &str = "DIFFUSE_TEST_LIMITED_DIRECTORY";
+        if let Some(directory) = std::env::var_os(PLACE) {
+            let path = Path::new(&directory).join("file");
+            let message = write_atomic(&path, &[1; 1 << 20]).unwrap_err().to_string();
+            assert!(message.starts_with(&path.display().to_string()), "{message}");
+            return;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        fs::write(&path, "old").unwrap();
+        // Without the trap the signal would end the process before the write returns.
+        let output = std::process::Command::new("sh")
+            .args(["-c", "trap '' XFSZ; ulimit -f 8; exec \"$@\"", "sh"])
+            .arg(std::env::current_exe().unwrap())
+            .args(["--exact", "files::tests::leaves_the_old_file_when_it_fails_halfway"])
+            .env(PLACE, directory.path())
+            .output()
+            .unwrap();
+        let report = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && report.contains("1 passed"), "{report}");
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        assert_eq!(names(directory.path()), ["file"]);
+    }
+}

@@ -1,0 +1,213 @@
+//! Adapters and the device: selection, limits, errors.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+
+/// An opened device.
+pub struct Context {
+    pub info: wgpu::AdapterInfo,
+    pub device: wgpu::Device,
+    pub queue: wgpu::Queue,
+    /// Shaders keep bounds checks and loop bounds; slow, for tests.
+    pub checked: bool,
+    failure: Arc<Mutex<Option<String>>>,
+}
+
+/// What is told of an adapter before it is opened.
+pub struct Adapter {
+    pub info: wgpu::AdapterInfo,
+    pub limits: wgpu::Limits,
+    pub features: wgpu::Features,
+    pub cooperative_matrices: Vec<String>,
+    adapter: wgpu::Adapter,
+}
+
+const NO_ADAPTER: &str = "no Vulkan, Metal or DX12 adapter found; on Linux without a GPU install a software driver: \
+    apt-get install mesa-vulkan-drivers libvulkan1 (or run: sh setup.sh)";
+
+/// Every Vulkan, Metal and DX12 adapter, in the order the system names them.
+pub fn adapters() -> Vec<Adapter> {
+    let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+    descriptor.backends = wgpu::Backends::VULKAN | wgpu::Backends::METAL | wgpu::Backends::DX12;
+    descriptor.flags = wgpu::InstanceFlags::empty();
+    // A driver that hands out more than the machine has gets the process killed instead of an error.
+    descriptor.memory_budget_thresholds.for_resource_creation = Some(95);
+    let instance = wgpu::Instance::new(descriptor);
+    let found = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()));
+    found.into_iter().map(describe).collect()
+}
+
+fn describe(adapter: wgpu::Adapter) -> Adapter {
+    let matrices = adapter
+        .cooperative_matrix_properties()
+        .into_iter()
+        .map(|p| format!("{}x{}x{} {:?} -> {:?}", p.m_size, p.n_size, p.k_size, p.ab_type, p.cr_type));
+    Adapter {
+        info: adapter.get_info(),
+        limits: adapter.limits(),
+        features: adapter.features(),
+        cooperative_matrices: matrices.collect(),
+        adapter,
+    }
+}
+
+/// The adapter that `wanted` names (an index of [`adapters`] or a part of a name, case ignored), or the one that
+/// looks fastest: discrete, integrated, virtual, then CPU.
+fn select(wanted: Option<&str>) -> Result<Adapter> {
+    let mut all = adapters();
+    if all.is_empty() {
+        return Err(Error::Device(NO_ADAPTER.into()));
+    }
+    let names = || all.iter().enumerate().map(|(i, a)| format!("{i}: {}", a.info.name)).collect::<Vec<_>>().join(", ");
+    let index = match wanted {
+        None => {
+            let rank = |adapter: &Adapter| match adapter.info.device_type {
+                wgpu::DeviceType::DiscreteGpu => 0,
+                wgpu::DeviceType::IntegratedGpu => 1,
+                wgpu::DeviceType::VirtualGpu => 2,
+                wgpu::DeviceType::Other => 3,
+                wgpu::DeviceType::Cpu => 4,
+            };
+            (0..all.len()).min_by_key(|i| rank(&all[*i]))
+        }
+        Some(wanted) => match wanted.parse::<usize>() {
+            Ok(index) => Some(index).filter(|index| *index < all.len()),
+            Err(_) => all.iter().position(|a| a.info.name.to_lowercase().contains(&wanted.to_lowercase())),
+        },
+    };
+    match index {
+        Some(index) => Ok(all.swap_remove(index)),
+        None => Err(Error::Device(format!("no device {}; there are {}", wanted.unwrap_or("to use"), names()))),
+    }
+}
+
+impl Context {
+    /// Opens the adapter `wanted` names, or the fastest looking one. Limits are WebGPU's baseline, so that what runs
+    /// here runs everywhere, except for the sizes of buffers and bindings, which are the adapter's.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if there is no adapter, none of that name, or it can't be opened.
+    pub fn new(wanted: Option<&str>) -> Result<Context> {
+        Context::open(wanted, false)
+    }
+
+    /// As [`Context::new`], with bounds checks and loop bounds in every shader.
+    pub fn checked(wanted: Option<&str>) -> Result<Context> {
+        Context::open(wanted, true)
+    }
+
+    fn open(wanted: Option<&str>, checked: bool) -> Result<Context> {
+        let adapter = select(wanted)?;
+        let optional = wgpu::Features::TIMESTAMP_QUERY;
+        let limits = wgpu::Limits {
+            max_buffer_size: adapter.limits.max_buffer_size,
+            max_storage_buffer_binding_size: adapter.limits.max_storage_buffer_binding_size,
+            ..wgpu::Limits::downlevel_defaults()
+        };
+        let limits = wgpu::Limits { max_storage_buffers_per_shader_stage: 8, ..limits };
+        let request = adapter.adapter.request_device(&wgpu::DeviceDescriptor {
+            label: Some("diffuse"),
+            required_features: adapter.features & optional,
+            required_limits: limits,
+            ..Default::default()
+        });
+        let name = &adapter.info.name;
+        let (device, queue) = pollster::block_on(request)
+            .map_err(|error| Error::Device(format!("{name} can't be opened: {}", first_line(&error))))?;
+        let failure = Arc::new(Mutex::new(None));
+        let slot = failure.clone();
+        device.on_uncaptured_error(Arc::new(move |error| {
+            remember(&slot, format!("the device failed: {}", first_line(&error)))
+        }));
+        let slot = failure.clone();
+        device.set_device_lost_callback(move |reason, message| {
+            if reason != wgpu::DeviceLostReason::Destroyed {
+                remember(&slot, format!("the device was lost: {message}"));
+            }
+        });
+        Ok(Context { info: adapter.info, device, queue, checked, failure })
+    }
+
+    /// Whether this is a driver that computes on the CPU.
+    pub fn is_cpu(&self) -> bool {
+        self.info.device_type == wgpu::DeviceType::Cpu
+    }
+
+    /// Whether dispatches can be timed one by one.
+    pub fn has_timestamps(&self) -> bool {
+        self.device.features().contains(wgpu::Features::TIMESTAMP_QUERY)
+    }
+
+    /// The driver's name and version.
+    pub fn driver(&self) -> String {
+        format!("{} {}", self.info.driver, self.info.driver_info).trim().to_string()
+    }
+
+    /// Waits until all submitted work is done.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the device failed or was lost.
+    pub fn wait(&self) -> Result<()> {
+        self.wait_for(None)
+    }
+
+    /// Waits for one submission, or for all.
+    pub fn wait_for(&self, submission_index: Option<wgpu::SubmissionIndex>) -> Result<()> {
+        let wait = wgpu::PollType::Wait { submission_index, timeout: Some(Duration::from_secs(600)) };
+        if let Err(error) = self.device.poll(wait) {
+            remember(&self.failure, format!("the device does not answer: {error}"));
+        }
+        self.check()
+    }
+
+    /// The first failure that the device reported, if any.
+    pub fn check(&self) -> Result<()> {
+        match &*self.failure.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) {
+            Some(message) => Err(Error::Device(message.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// Creates a buffer; a failed allocation is an error, not a panic.
+    pub(crate) fn create_buffer(&self, name: &str, bytes: u64, usage: wgpu::BufferUsages) -> Result<wgpu::Buffer> {
+        let limit = self.device.limits().max_buffer_size;
+        if bytes > limit {
+            return Err(Error::Device(format!(
+                "{name} needs {}, the largest buffer of this device is {}",
+                mebibytes(bytes),
+                mebibytes(limit)
+            )));
+        }
+        let memory = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let other = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let descriptor = wgpu::BufferDescriptor { label: Some(name), size: bytes, usage, mapped_at_creation: false };
+        let buffer = self.device.create_buffer(&descriptor);
+        let other = pollster::block_on(other.pop());
+        let memory = pollster::block_on(memory.pop());
+        if let Some(error) = memory.or(other) {
+            return Err(Error::Device(format!(
+                "{} for {name} can't be allocated: {}",
+                mebibytes(bytes),
+                first_line(&error)
+            )));
+        }
+        Ok(buffer)
+    }
+}
+
+/// `12.3 MiB`.
+pub fn mebibytes(bytes: u64) -> String {
+    format!("{:.1} MiB", bytes as f64 / (1 << 20) as f64)
+}
+
+fn remember(slot: &Mutex<Option<String>>, message: String) {
+    slot.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).get_or_insert(message);
+}
+
+fn first_line(error: &dyn std::fmt::Display) -> String {
+    let text = error.to_string();
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    lines.join(": ")
+}

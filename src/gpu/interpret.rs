@@ -1,0 +1,112 @@
+//! Runs a recording through the f64 twins: the CPU reference of anything that can be recorded.
+
+use std::collections::HashMap;
+
+use super::recorder::{Dispatch, Place, Recording, Tensor, Value};
+use super::step::Step;
+use crate::cpu::{Array, Call};
+
+/// The values of all tensors in f64: named buffers by name, temporaries by tensor.
+#[derive(Clone, Default)]
+pub struct CpuState {
+    named: HashMap<String, Vec<f64>>,
+    temporaries: HashMap<u32, Vec<f64>>,
+}
+
+impl CpuState {
+    /// Sets a whole named buffer (padded layout). u32 buffers hold their integers as numbers.
+    pub fn set(&mut self, name: &str, values: impl IntoIterator<Item = f64>) {
+        self.named.insert(name.to_string(), values.into_iter().collect());
+    }
+
+    /// A whole named buffer; panics if there is none.
+    pub fn get(&self, name: &str) -> &[f64] {
+        self.named.get(name).unwrap_or_else(|| panic!("no buffer {name}"))
+    }
+
+    /// Whether a named buffer exists.
+    pub fn contains(&self, name: &str) -> bool {
+        self.named.contains_key(name)
+    }
+
+    /// A tensor's values, padded layout.
+    pub fn read(&self, recording: &Recording, tensor: Tensor) -> Vec<f64> {
+        match recording.tensors[tensor.id as usize].place {
+            Place::Temporary => {
+                self.temporaries.get(&tensor.id).cloned().unwrap_or_else(|| vec![0.0; tensor.elements() as usize])
+            }
+            Place::Buffer { buffer, offset } => {
+                let name = &recording.buffers[buffer].name;
+                self.named[name][(offset / 4) as usize..][..tensor.elements() as usize].to_vec()
+            }
+        }
+    }
+
+    /// Overwrites a tensor, padded layout.
+    pub fn write(&mut self, recording: &Recording, tensor: Tensor, values: Vec<f64>) {
+        match recording.tensors[tensor.id as usize].place {
+            Place::Temporary => {
+                self.temporaries.insert(tensor.id, values);
+            }
+            Place::Buffer { buffer, offset } => {
+                let NamedRange { name, elements } = named(recording, buffer);
+                let all = self.named.entry(name).or_insert_with(|| vec![0.0; elements]);
+                all[(offset / 4) as usize..][..values.len()].copy_from_slice(&values);
+            }
+        }
+    }
+}
+
+struct NamedRange {
+    name: String,
+    elements: usize,
+}
+
+fn named(recording: &Recording, buffer: usize) -> NamedRange {
+    let buffer = &recording.buffers[buffer];
+    NamedRange { name: buffer.name.clone(), elements: (buffer.bytes / 4) as usize }
+}
+
+impl Recording {
+    /// Runs every dispatch through its twin. Named buffers that `state` lacks start as the recording's contents, or 0.
+    pub fn run_cpu(&self, state: &mut CpuState, step: &Step) {
+        for buffer in &self.buffers {
+            if !state.contains(&buffer.name) {
+                let mut values: Vec<f64> = buffer.contents.iter().map(|bits| f32::from_bits(*bits) as f64).collect();
+                values.resize((buffer.bytes / 4) as usize, 0.0);
+                state.set(&buffer.name, values);
+            }
+        }
+        for dispatch in &self.dispatches {
+            self.run_twin(dispatch, state, step);
+        }
+    }
+
+    fn run_twin(&self, dispatch: &Dispatch, state: &mut CpuState, step: &Step) {
+        let entry = dispatch.kernel.entry_point(dispatch.entry);
+        let params: Vec<(&'static str, f64)> =
+            dispatch.params.iter().map(|(name, value)| (*name, number(*value))).collect();
+        let arguments = dispatch.io.iter().zip(&entry.storage).map(|(id, binding)| {
+            let tensor = self.tensor(*id);
+            let mut array = Array::zeros(tensor.shape.map(|extent| extent as usize));
+            if binding.access.reads() {
+                array.data = state.read(self, tensor);
+            }
+            (binding.name.as_str(), array)
+        });
+        let mut call = Call { params: &params, step: &|name| step.get(name), arguments: arguments.collect() };
+        dispatch.kernel.twin(dispatch.entry)(&mut call);
+        for ((id, binding), (_, array)) in dispatch.io.iter().zip(&entry.storage).zip(call.arguments) {
+            if binding.access.writes() {
+                state.write(self, self.tensor(*id), array.data);
+            }
+        }
+    }
+}
+
+fn number(value: Value) -> f64 {
+    match value {
+        Value::U32(value) => value as f64,
+        Value::F32(value) => value as f64,
+    }
+}

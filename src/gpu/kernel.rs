@@ -1,0 +1,183 @@
+//! A kernel: one WGSL file, its CPU twins, and what naga reads out of the file.
+//!
+//! WGSL alone declares bindings, access, parameters and workgroup sizes. The host reflects them and checks each
+//! recorded dispatch against them, so that nothing is typed a second time.
+
+use std::sync::OnceLock;
+
+use naga::valid::{Capabilities, GlobalUse, ValidationFlags, Validator};
+use naga::{AddressSpace, Module, ScalarKind, TypeInner};
+
+use crate::cpu::Twin;
+
+/// The prefix of every shader.
+pub const LIBRARY: &str = include_str!("../../shaders/lib.wgsl");
+
+/// One shader file with its twins: `(entry point, f64 reference)`.
+pub struct Kernel {
+    pub name: &'static str,
+    pub wgsl: &'static str,
+    pub twins: &'static [(&'static str, Twin)],
+    reflection: OnceLock<Reflection>,
+}
+
+/// How an entry point uses a storage binding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    Read,
+    /// Overwrites; what was there before does not matter.
+    Write,
+    ReadWrite,
+}
+
+impl Access {
+    pub fn reads(self) -> bool {
+        self != Access::Write
+    }
+
+    pub fn writes(self) -> bool {
+        self != Access::Read
+    }
+}
+
+/// A storage buffer of an entry point.
+#[derive(Clone, Debug)]
+pub struct Binding {
+    pub index: u32,
+    pub name: String,
+    pub access: Access,
+    /// An array of u32, not of f32.
+    pub integer: bool,
+}
+
+/// A field of a uniform structure: u32 or f32.
+#[derive(Clone, Debug)]
+pub struct Field {
+    pub name: String,
+    pub offset: u32,
+    pub float: bool,
+}
+
+/// A uniform structure as WGSL lays it out.
+#[derive(Clone, Debug)]
+pub struct Uniform {
+    pub index: u32,
+    pub bytes: u32,
+    pub fields: Vec<Field>,
+}
+
+/// What the host must know of an entry point.
+#[derive(Clone, Debug)]
+pub struct EntryPoint {
+    pub name: String,
+    pub workgroup_size: [u32; 3],
+    /// Storage bindings by index.
+    pub storage: Vec<Binding>,
+    /// Any other uniform: fixed when the dispatch is recorded.
+    pub params: Option<Uniform>,
+    /// `var<uniform> step` of lib.wgsl: the one small uniform the host writes every step.
+    pub step: Option<Uniform>,
+}
+
+struct Reflection {
+    entry_points: Vec<EntryPoint>,
+}
+
+impl Kernel {
+    pub const fn new(name: &'static str, wgsl: &'static str, twins: &'static [(&'static str, Twin)]) -> Kernel {
+        Kernel { name, wgsl, twins, reflection: OnceLock::new() }
+    }
+
+    /// The whole source: library, then this file.
+    pub fn source(&self) -> String {
+        format!("{LIBRARY}\n{}", self.wgsl)
+    }
+
+    /// The entry points in the file's order.
+    pub fn entry_points(&self) -> &[EntryPoint] {
+        &self.reflection.get_or_init(|| reflect(self)).entry_points
+    }
+
+    /// The entry point `name`; panics if the file has none, which is a mistake in the code that records.
+    pub fn entry_point(&self, name: &str) -> &EntryPoint {
+        let found = self.entry_points().iter().find(|entry| entry.name == name);
+        found.unwrap_or_else(|| panic!("shaders/{}.wgsl has no entry point {name}", self.name))
+    }
+
+    /// The f64 reference of entry point `name`.
+    pub fn twin(&self, name: &str) -> Twin {
+        let found = self.twins.iter().find(|(entry, _)| *entry == name);
+        found.unwrap_or_else(|| panic!("src/cpu/{}.rs has no twin of {name}", self.name)).1
+    }
+}
+
+fn reflect(kernel: &Kernel) -> Reflection {
+    let source = kernel.source();
+    let module = naga::front::wgsl::parse_str(&source)
+        .unwrap_or_else(|error| panic!("{}", error.emit_to_string_with_path(&source, kernel.name)));
+    let info = Validator::new(ValidationFlags::all(), Capabilities::all())
+        .validate(&module)
+        .unwrap_or_else(|error| panic!("{}", error.emit_to_string_with_path(&source, kernel.name)));
+    let entry_points = module.entry_points.iter().enumerate();
+    Reflection {
+        entry_points: entry_points
+            .map(|(index, entry)| reflect_entry_point(&module, info.get_entry_point(index), entry))
+            .collect(),
+    }
+}
+
+fn reflect_entry_point(module: &Module, info: &naga::valid::FunctionInfo, entry: &naga::EntryPoint) -> EntryPoint {
+    let mut reflected = EntryPoint {
+        name: entry.name.clone(),
+        workgroup_size: entry.workgroup_size,
+        storage: Vec::new(),
+        params: None,
+        step: None,
+    };
+    for (handle, variable) in module.global_variables.iter() {
+        let usage = info[handle];
+        let (Some(binding), false) = (&variable.binding, usage.is_empty()) else { continue };
+        let name = variable.name.clone().expect("a binding has a name");
+        match variable.space {
+            AddressSpace::Uniform => {
+                let uniform = reflect_uniform(module, binding.binding, variable.ty);
+                let slot = if name == "step" { &mut reflected.step } else { &mut reflected.params };
+                assert!(slot.replace(uniform).is_none(), "{}: two uniforms of parameters", entry.name);
+            }
+            AddressSpace::Storage { .. } => {
+                let access = match (usage.contains(GlobalUse::READ), usage.contains(GlobalUse::WRITE)) {
+                    (true, true) => Access::ReadWrite,
+                    (false, true) => Access::Write,
+                    _ => Access::Read,
+                };
+                let integer = element_kind(module, variable.ty) == ScalarKind::Uint;
+                reflected.storage.push(Binding { index: binding.binding, name, access, integer });
+            }
+            _ => {}
+        }
+    }
+    reflected.storage.sort_by_key(|binding| binding.index);
+    reflected
+}
+
+fn reflect_uniform(module: &Module, index: u32, ty: naga::Handle<naga::Type>) -> Uniform {
+    let TypeInner::Struct { members, span } = &module.types[ty].inner else {
+        panic!("a uniform is a structure");
+    };
+    let fields = members.iter().map(|member| {
+        let TypeInner::Scalar(scalar) = module.types[member.ty].inner else {
+            panic!("a uniform holds u32 and f32 only");
+        };
+        let name = member.name.clone().expect("a field has a name");
+        Field { name, offset: member.offset, float: scalar.kind == ScalarKind::Float }
+    });
+    Uniform { index, bytes: *span, fields: fields.collect() }
+}
+
+fn element_kind(module: &Module, ty: naga::Handle<naga::Type>) -> ScalarKind {
+    match module.types[ty].inner {
+        TypeInner::Array { base, .. } => element_kind(module, base),
+        TypeInner::Vector { scalar, .. } | TypeInner::Scalar(scalar) => scalar.kind,
+        _ => panic!("a storage buffer is an array of numbers or vectors"),
+    }
+}

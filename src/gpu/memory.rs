@@ -1,0 +1,67 @@
+//! Named buffers, which outlive a plan and may be shared by several.
+
+use std::collections::HashMap;
+
+use super::context::Context;
+use super::recorder::NamedBuffer;
+use crate::error::Result;
+
+/// The named buffers on one device.
+#[derive(Default)]
+pub struct Memory {
+    buffers: HashMap<String, wgpu::Buffer>,
+}
+
+pub(crate) const STORAGE: wgpu::BufferUsages =
+    wgpu::BufferUsages::STORAGE.union(wgpu::BufferUsages::COPY_SRC).union(wgpu::BufferUsages::COPY_DST);
+
+impl Memory {
+    /// The buffer, allocated and filled with its contents if it is new.
+    pub(crate) fn get_or_create(&mut self, context: &Context, named: &NamedBuffer) -> Result<wgpu::Buffer> {
+        if let Some(buffer) = self.buffers.get(&named.name) {
+            assert_eq!(buffer.size(), named.bytes, "{}: two sizes", named.name);
+            return Ok(buffer.clone());
+        }
+        let buffer = context.create_buffer(&named.name, named.bytes, STORAGE)?;
+        if !named.contents.is_empty() {
+            context.queue.write_buffer(&buffer, 0, bytemuck::cast_slice(&named.contents));
+        }
+        self.buffers.insert(named.name.clone(), buffer.clone());
+        Ok(buffer)
+    }
+
+    /// Bytes allocated.
+    pub fn bytes(&self) -> u64 {
+        self.buffers.values().map(wgpu::Buffer::size).sum()
+    }
+
+    /// The buffer of that name; panics if no plan made it.
+    pub fn buffer(&self, name: &str) -> &wgpu::Buffer {
+        self.buffers.get(name).unwrap_or_else(|| panic!("no buffer {name}"))
+    }
+
+    /// Overwrites a buffer from element `offset` on.
+    pub fn write<T: bytemuck::NoUninit>(&self, context: &Context, name: &str, offset: u64, values: &[T]) {
+        context.queue.write_buffer(self.buffer(name), offset * 4, bytemuck::cast_slice(values));
+    }
+
+    /// Reads a whole buffer back; waits for all work before it.
+    pub fn read(&self, context: &Context, name: &str) -> Result<Vec<f32>> {
+        let buffer = self.buffer(name);
+        read_buffer(context, buffer, 0, buffer.size())
+    }
+}
+
+/// Reads `bytes` of `buffer` from `offset` on; waits for all work before it.
+pub(crate) fn read_buffer(context: &Context, buffer: &wgpu::Buffer, offset: u64, bytes: u64) -> Result<Vec<f32>> {
+    let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
+    let staging = context.create_buffer("read back", bytes, usage)?;
+    let mut encoder = context.device.create_command_encoder(&Default::default());
+    encoder.copy_buffer_to_buffer(buffer, offset, &staging, 0, bytes);
+    context.queue.submit([encoder.finish()]);
+    staging.map_async(wgpu::MapMode::Read, .., |_| {});
+    context.wait()?;
+    let view =
+        staging.get_mapped_range(..).map_err(|error| crate::error::Error::Device(format!("reading back: {error}")))?;
+    Ok(bytemuck::pod_collect_to_vec(&view))
+}

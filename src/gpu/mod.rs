@@ -1,0 +1,22 @@
+//! What a GPU is; knows no network.
+//!
+//! `Recorder -> Recording` (no GPU needed: shapes, dispatches, scopes) `-> Plan` (buffers, bind groups, pipelines),
+//! which is then replayed for ever.
+
+pub mod context;
+pub mod interpret;
+pub mod kernel;
+pub mod memory;
+pub mod plan;
+pub mod profile;
+pub mod recorder;
+pub mod slots;
+pub mod step;
+
+pub use context::Context;
+pub use interpret::CpuState;
+pub use kernel::Kernel;
+pub use memory::Memory;
+pub use plan::{Plan, PlanOptions};
+pub use recorder::{Grid, Recorder, Recording, Tensor, Value};
+pub use step::Step;

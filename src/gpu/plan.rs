@@ -1,0 +1,312 @@
+//! A recording made ready for one device: buffers, bind groups, pipelines. Replayed for ever.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use super::context::{Context, mebibytes};
+use super::kernel::{EntryPoint, Kernel};
+use super::memory::{Memory, STORAGE, read_buffer};
+use super::recorder::{Dispatch, Place, Recording, Tensor, Value};
+use super::step::{self, Step};
+use crate::error::{Error, Result};
+
+/// How temporaries are laid out.
+#[derive(Clone, Copy, Debug)]
+pub struct PlanOptions {
+    /// Pack temporaries into shared slots. Off: every tensor can be read after a run.
+    pub reuse: bool,
+    /// Bytes behind each temporary that belong to nobody; all temporaries and guards start as NaN.
+    pub guard: u64,
+}
+
+impl Default for PlanOptions {
+    fn default() -> PlanOptions {
+        PlanOptions { reuse: true, guard: 0 }
+    }
+}
+
+pub(crate) struct Prepared {
+    pub pipeline: wgpu::ComputePipeline,
+    pub bind_group: wgpu::BindGroup,
+    pub grid: [u32; 3],
+}
+
+/// A recording on a device.
+pub struct Plan {
+    pub(crate) prepared: Vec<Prepared>,
+    /// Where one submission ends and the next begins.
+    submits: Vec<std::ops::Range<usize>>,
+    places: Vec<Option<(wgpu::Buffer, u64)>>,
+    shapes: Vec<[u32; 4]>,
+    slots: Vec<wgpu::Buffer>,
+    uniform: wgpu::Buffer,
+    params_bytes: u64,
+    named_bytes: u64,
+}
+
+/// Work after which a new submission begins: systems that watch the GPU kill one that takes seconds.
+const FLOPS_PER_SUBMIT: u64 = 200_000_000_000;
+
+impl Plan {
+    /// Allocates buffers, compiles pipelines and binds everything.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if a buffer or a binding is more than the device has.
+    pub fn new(context: &Context, recording: &Recording, memory: &mut Memory, options: PlanOptions) -> Result<Plan> {
+        check_bindings(context, recording)?;
+        let slots = recording.slots(options.reuse);
+        let mut buffers = Vec::new();
+        for (index, bytes) in slots.bytes.iter().enumerate() {
+            let buffer = context.create_buffer(&format!("slot {index}"), bytes + options.guard, STORAGE)?;
+            if options.guard > 0 {
+                let nan = vec![f32::NAN; ((bytes + options.guard) / 4) as usize];
+                context.queue.write_buffer(&buffer, 0, bytemuck::cast_slice(&nan));
+            }
+            buffers.push(buffer);
+        }
+        let mut named = Vec::new();
+        for buffer in &recording.buffers {
+            named.push(memory.get_or_create(context, buffer)?);
+        }
+        let places: Vec<_> = recording
+            .tensors
+            .iter()
+            .enumerate()
+            .map(|(id, tensor)| match tensor.place {
+                Place::Temporary => slots.slot_of[id].map(|slot| (buffers[slot].clone(), 0)),
+                Place::Buffer { buffer, offset } => Some((named[buffer].clone(), offset)),
+            })
+            .collect();
+        let uniforms = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
+        let uniform = context.create_buffer("step", step::layout().bytes as u64, uniforms)?;
+        let params = context.create_buffer("params", recording.params_bytes(), uniforms)?;
+        context.queue.write_buffer(&params, 0, &params_lines(recording));
+        let mut plan = Plan {
+            prepared: Vec::new(),
+            submits: submits(recording),
+            places,
+            shapes: recording.tensors.iter().map(|tensor| tensor.shape).collect(),
+            slots: buffers,
+            uniform,
+            params_bytes: params.size(),
+            named_bytes: named.iter().map(wgpu::Buffer::size).sum(),
+        };
+        let mut pipelines = Pipelines::default();
+        for (index, dispatch) in recording.dispatches.iter().enumerate() {
+            let pipeline = pipelines.get(context, dispatch.kernel, dispatch.entry)?;
+            let bind_group = plan.bind(context, &pipeline, dispatch, &params, index as u64 * 256);
+            plan.prepared.push(Prepared { pipeline, bind_group, grid: dispatch.grid });
+        }
+        context.check()?;
+        Ok(plan)
+    }
+
+    fn bind(
+        &self,
+        context: &Context,
+        pipeline: &wgpu::ComputePipeline,
+        dispatch: &Dispatch,
+        params: &wgpu::Buffer,
+        line: u64,
+    ) -> wgpu::BindGroup {
+        let entry = dispatch.kernel.entry_point(dispatch.entry);
+        let part = |binding: u32, buffer, offset, bytes| wgpu::BindGroupEntry {
+            binding,
+            resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                buffer,
+                offset,
+                size: wgpu::BufferSize::new(bytes),
+            }),
+        };
+        let mut entries = Vec::new();
+        for (id, binding) in dispatch.io.iter().zip(&entry.storage) {
+            let (buffer, offset) = self.places[*id as usize].as_ref().expect("a bound tensor has a place");
+            let tensor = Tensor { id: *id, shape: self.shapes[*id as usize] };
+            entries.push(part(binding.index, buffer, *offset, tensor.bytes()));
+        }
+        if let Some(uniform) = &entry.params {
+            entries.push(part(uniform.index, params, line, uniform.bytes as u64));
+        }
+        if let Some(uniform) = &entry.step {
+            entries.push(part(uniform.index, &self.uniform, 0, uniform.bytes as u64));
+        }
+        context.device.create_bind_group(&wgpu::BindGroupDescriptor {
+            label: None,
+            layout: &pipeline.get_bind_group_layout(0),
+            entries: &entries,
+        })
+    }
+
+    /// Runs the whole recording once. Returns at once; the device works on.
+    pub fn run(&self, context: &Context, step: &Step) -> wgpu::SubmissionIndex {
+        self.run_timed(context, step).0
+    }
+
+    /// As [`Plan::run`], with the time the CPU spent to encode and submit.
+    pub fn run_timed(&self, context: &Context, step: &Step) -> (wgpu::SubmissionIndex, Duration) {
+        let start = Instant::now();
+        self.write_step(context, step);
+        let mut last = None;
+        for range in &self.submits {
+            let mut encoder = context.device.create_command_encoder(&Default::default());
+            self.encode(&mut encoder, range.clone());
+            last = Some(context.queue.submit([encoder.finish()]));
+        }
+        let last = last.unwrap_or_else(|| context.queue.submit([]));
+        (last, start.elapsed())
+    }
+
+    pub(crate) fn write_step(&self, context: &Context, step: &Step) {
+        context.queue.write_buffer(&self.uniform, 0, &step.to_bytes());
+    }
+
+    fn encode(&self, encoder: &mut wgpu::CommandEncoder, range: std::ops::Range<usize>) {
+        let mut pass = encoder.begin_compute_pass(&Default::default());
+        for prepared in &self.prepared[range] {
+            prepared.record(&mut pass);
+        }
+    }
+
+    /// Bytes that this plan allocated, its share of named buffers included.
+    pub fn allocated_bytes(&self) -> u64 {
+        let slots: u64 = self.slots.iter().map(wgpu::Buffer::size).sum();
+        slots + self.named_bytes + self.params_bytes + self.uniform.size()
+    }
+
+    /// The tensor's values in the padded layout; waits for the device. A temporary holds what the last dispatch that
+    /// used its slot left there.
+    pub fn read(&self, context: &Context, tensor: Tensor) -> Result<Vec<f32>> {
+        let (buffer, offset) = self.place(tensor);
+        read_buffer(context, buffer, *offset, tensor.bytes())
+    }
+
+    /// Overwrites a tensor, padded layout.
+    pub fn write<T: bytemuck::NoUninit>(&self, context: &Context, tensor: Tensor, values: &[T]) {
+        assert_eq!(size_of_val(values) as u64, tensor.bytes(), "values and shape disagree");
+        let (buffer, offset) = self.place(tensor);
+        context.queue.write_buffer(buffer, *offset, bytemuck::cast_slice(values));
+    }
+
+    /// The buffer and the byte offset where `tensor` lives.
+    pub fn place(&self, tensor: Tensor) -> &(wgpu::Buffer, u64) {
+        self.places[tensor.id as usize].as_ref().expect("a tensor that some dispatch uses")
+    }
+
+    /// What stands behind each slot, if the plan was made with a guard: NaN unless a kernel wrote too far.
+    pub fn guards(&self, context: &Context, guard: u64) -> Result<Vec<Vec<f32>>> {
+        self.slots.iter().map(|slot| read_buffer(context, slot, slot.size() - guard, guard)).collect()
+    }
+}
+
+impl Prepared {
+    pub(crate) fn record(&self, pass: &mut wgpu::ComputePass) {
+        pass.set_pipeline(&self.pipeline);
+        pass.set_bind_group(0, &self.bind_group, &[]);
+        pass.dispatch_workgroups(self.grid[0], self.grid[1], self.grid[2]);
+    }
+}
+
+/// Compiled modules and pipelines, one for each (kernel, entry).
+#[derive(Default)]
+struct Pipelines {
+    modules: HashMap<&'static str, wgpu::ShaderModule>,
+    pipelines: HashMap<(&'static str, &'static str), wgpu::ComputePipeline>,
+}
+
+impl Pipelines {
+    fn get(
+        &mut self,
+        context: &Context,
+        kernel: &'static Kernel,
+        entry: &'static str,
+    ) -> Result<wgpu::ComputePipeline> {
+        if let Some(pipeline) = self.pipelines.get(&(kernel.name, entry)) {
+            return Ok(pipeline.clone());
+        }
+        let scope = context.device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let module = self.modules.entry(kernel.name).or_insert_with(|| create_module(context, kernel));
+        let pipeline = context.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: Some(entry),
+            layout: None,
+            module,
+            entry_point: Some(entry),
+            compilation_options: wgpu::PipelineCompilationOptions {
+                zero_initialize_workgroup_memory: false,
+                ..Default::default()
+            },
+            cache: None,
+        });
+        if let Some(error) = pollster::block_on(scope.pop()) {
+            return Err(Error::Device(format!(
+                "{}.{entry} does not compile on {}: {error}",
+                kernel.name, context.info.name
+            )));
+        }
+        self.pipelines.insert((kernel.name, entry), pipeline.clone());
+        Ok(pipeline)
+    }
+}
+
+fn create_module(context: &Context, kernel: &'static Kernel) -> wgpu::ShaderModule {
+    let source = wgpu::ShaderSource::Wgsl(kernel.source().into());
+    let descriptor = wgpu::ShaderModuleDescriptor { label: Some(kernel.name), source };
+    if context.checked {
+        return context.device.create_shader_module(descriptor);
+    }
+    // SAFETY: the shaders are this crate's own; tests run them with guarded tails against the f64 twins, every loop is
+    // bounded by a parameter. Bounds checks and loop counters in inner loops cost up to ten times the work itself.
+    unsafe { context.device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
+}
+
+fn check_bindings(context: &Context, recording: &Recording) -> Result<()> {
+    let limit = context.device.limits().max_storage_buffer_binding_size;
+    for dispatch in &recording.dispatches {
+        for id in &dispatch.io {
+            let bytes = recording.tensor(*id).bytes();
+            if bytes > limit {
+                let label = recording.label(dispatch);
+                return Err(Error::Device(format!(
+                    "{label} binds {}, this device binds at most {}",
+                    mebibytes(bytes),
+                    mebibytes(limit)
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn submits(recording: &Recording) -> Vec<std::ops::Range<usize>> {
+    let mut ranges = Vec::new();
+    let (mut start, mut flops) = (0, 0);
+    for (index, dispatch) in recording.dispatches.iter().enumerate() {
+        if flops + dispatch.flops > FLOPS_PER_SUBMIT && index > start {
+            ranges.push(start..index);
+            (start, flops) = (index, 0);
+        }
+        flops += dispatch.flops;
+    }
+    ranges.push(start..recording.dispatches.len());
+    ranges
+}
+
+/// The parameters of every dispatch as WGSL lays them out, 256 bytes each.
+fn params_lines(recording: &Recording) -> Vec<u8> {
+    let mut lines = vec![0; recording.params_bytes() as usize];
+    for (dispatch, line) in recording.dispatches.iter().zip(lines.chunks_exact_mut(256)) {
+        write_params(dispatch.kernel.entry_point(dispatch.entry), &dispatch.params, line);
+    }
+    lines
+}
+
+fn write_params(entry: &EntryPoint, params: &[(&'static str, Value)], line: &mut [u8]) {
+    let fields = entry.params.as_ref().map_or(&[][..], |uniform| &uniform.fields);
+    for field in fields {
+        let (_, value) = params.iter().find(|(name, _)| *name == field.name).expect("checked when recorded");
+        let word = match value {
+            Value::U32(value) => *value,
+            Value::F32(value) => value.to_bits(),
+        };
+        line[field.offset as usize..][..4].copy_from_slice(&word.to_le_bytes());
+    }
+}

@@ -1,0 +1,333 @@
+//! Records dispatches over symbolic tensors. Needs no GPU.
+
+use super::kernel::{Access, Kernel};
+
+/// A symbolic tensor: N, H, W, C. In memory channels are padded to a multiple of 4, the padding is zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Tensor {
+    pub(crate) id: u32,
+    pub shape: [u32; 4],
+}
+
+impl Tensor {
+    /// Images (or rows of any kind).
+    pub fn n(self) -> u32 {
+        self.shape[0]
+    }
+
+    pub fn height(self) -> u32 {
+        self.shape[1]
+    }
+
+    pub fn width(self) -> u32 {
+        self.shape[2]
+    }
+
+    pub fn channels(self) -> u32 {
+        self.shape[3]
+    }
+
+    /// Quadruples of channels, padding included.
+    pub fn channels4(self) -> u32 {
+        self.shape[3].div_ceil(4)
+    }
+
+    /// N·H·W.
+    pub fn rows(self) -> u32 {
+        self.shape[0] * self.shape[1] * self.shape[2]
+    }
+
+    /// Values without padding.
+    pub fn count(self) -> u64 {
+        self.rows() as u64 * self.shape[3] as u64
+    }
+
+    /// Elements in memory, padding included.
+    pub fn elements(self) -> u64 {
+        self.rows() as u64 * self.channels4() as u64 * 4
+    }
+
+    /// Bytes in memory, padding included.
+    pub fn bytes(self) -> u64 {
+        self.elements() * 4
+    }
+}
+
+/// The four-aligned number of elements that `shape` takes in memory.
+pub fn padded_elements(shape: [u32; 4]) -> u64 {
+    Tensor { id: 0, shape }.elements()
+}
+
+/// Where a tensor lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// An activation; its life is what the recording shows.
+    Temporary,
+    /// A range of a named buffer, which outlives the recording.
+    Buffer { buffer: usize, offset: u64 },
+}
+
+/// A buffer that outlives the recording and may be shared by several.
+#[derive(Clone, Debug)]
+pub struct NamedBuffer {
+    pub name: String,
+    pub bytes: u64,
+    /// What it holds when it is first allocated; zeros if empty.
+    pub contents: Vec<u32>,
+}
+
+/// A parameter of a dispatch.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Value {
+    U32(u32),
+    F32(f32),
+}
+
+impl From<u32> for Value {
+    fn from(value: u32) -> Value {
+        Value::U32(value)
+    }
+}
+
+impl From<bool> for Value {
+    fn from(value: bool) -> Value {
+        Value::U32(value as u32)
+    }
+}
+
+impl From<f32> for Value {
+    fn from(value: f32) -> Value {
+        Value::F32(value)
+    }
+}
+
+/// How much to launch.
+#[derive(Clone, Copy, Debug)]
+pub enum Grid {
+    /// At least this many invocations; the kernel bounds them itself.
+    Invocations(u64),
+    /// This many workgroups; beyond 65,535 they are folded into two dimensions, the kernel skips the surplus.
+    Workgroups(u64),
+}
+
+/// One recorded dispatch.
+#[derive(Clone, Debug)]
+pub struct Dispatch {
+    pub kernel: &'static Kernel,
+    pub entry: &'static str,
+    pub params: Vec<(&'static str, Value)>,
+    pub io: Vec<u32>,
+    pub grid: [u32; 3],
+    pub flops: u64,
+    pub scope: usize,
+}
+
+/// A recorded tensor.
+#[derive(Clone, Copy, Debug)]
+pub struct TensorInfo {
+    pub shape: [u32; 4],
+    pub place: Place,
+}
+
+/// What was recorded: shapes, dispatches, scopes.
+#[derive(Clone, Default)]
+pub struct Recording {
+    pub tensors: Vec<TensorInfo>,
+    pub buffers: Vec<NamedBuffer>,
+    pub dispatches: Vec<Dispatch>,
+    pub scopes: Vec<String>,
+}
+
+impl std::fmt::Debug for Kernel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+/// Records dispatches; [`Recorder::finish`] gives the [`Recording`].
+#[derive(Default)]
+pub struct Recorder {
+    recording: Recording,
+    written: Vec<bool>,
+    scope: Vec<String>,
+}
+
+/// Widest dispatch in one dimension that every device takes.
+const MAX_GROUPS: u64 = 65_535;
+
+impl Recorder {
+    pub fn new() -> Recorder {
+        let mut recorder = Recorder::default();
+        recorder.recording.scopes.push(String::new());
+        recorder
+    }
+
+    /// An activation. Its life is from the first dispatch that writes it to the last that reads it.
+    pub fn temp(&mut self, shape: [u32; 4]) -> Tensor {
+        self.tensor(shape, Place::Temporary, false)
+    }
+
+    /// The whole of a named buffer of its own, kept between runs and shared by recordings that name it.
+    pub fn persistent(&mut self, name: &str, shape: [u32; 4]) -> Tensor {
+        self.range(name, padded_elements(shape), 0, shape)
+    }
+
+    /// A range of a named buffer of `elements` 4-byte elements, from element `offset` on (a multiple of 64, so that
+    /// it can be bound).
+    pub fn range(&mut self, name: &str, elements: u64, offset: u64, shape: [u32; 4]) -> Tensor {
+        assert!(offset.is_multiple_of(64), "{name}: a range starts at a multiple of 256 bytes");
+        assert!(offset + padded_elements(shape) <= elements, "{name}: the range ends behind the buffer");
+        let buffer = self.buffer(name, elements * 4);
+        self.tensor(shape, Place::Buffer { buffer, offset: offset * 4 }, true)
+    }
+
+    /// A tensor of fixed values, uploaded when the plan is made. `values` has the padded layout.
+    pub fn constant(&mut self, name: &str, shape: [u32; 4], values: &[f32]) -> Tensor {
+        assert_eq!(values.len() as u64, padded_elements(shape), "{name}: values and shape disagree");
+        let tensor = self.persistent(name, shape);
+        let Place::Buffer { buffer, .. } = self.recording.tensors[tensor.id as usize].place else { unreachable!() };
+        self.recording.buffers[buffer].contents = values.iter().map(|value| value.to_bits()).collect();
+        tensor
+    }
+
+    /// Names all that `record` records: `down.0/resnet.1/conv1`.
+    pub fn scope<R>(&mut self, name: &str, record: impl FnOnce(&mut Recorder) -> R) -> R {
+        let outer = self.scope.join("/");
+        self.scope.push(name.to_string());
+        self.recording.scopes.push(self.scope.join("/"));
+        let result = record(self);
+        self.scope.pop();
+        self.recording.scopes.push(outer);
+        result
+    }
+
+    /// Records one dispatch. `io` are the storage bindings in the order of their indices, `flops` counts a multiply
+    /// and an add as two. Panics where WGSL and the call disagree: binding count, parameter names and kinds, or a read
+    /// of a temporary that nothing wrote.
+    pub fn dispatch(
+        &mut self,
+        kernel: &'static Kernel,
+        entry: &'static str,
+        params: &[(&'static str, Value)],
+        io: &[Tensor],
+        grid: Grid,
+        flops: u64,
+    ) {
+        let declared = kernel.entry_point(entry);
+        let at = format!("{}.{entry}", kernel.name);
+        let names: Vec<&str> = declared.storage.iter().map(|binding| binding.name.as_str()).collect();
+        assert_eq!(io.len(), names.len(), "{at} binds {names:?}");
+        check_params(&at, declared, params);
+        for (tensor, binding) in io.iter().zip(&declared.storage) {
+            self.check_access(&at, *tensor, &binding.name, binding.access);
+        }
+        check_aliases(&at, &self.recording, io, &declared.storage);
+        let [x, y, z] = declared.workgroup_size;
+        let groups = match grid {
+            Grid::Invocations(count) => count.div_ceil((x * y * z) as u64),
+            Grid::Workgroups(count) => count,
+        };
+        self.recording.dispatches.push(Dispatch {
+            kernel,
+            entry,
+            params: params.to_vec(),
+            io: io.iter().map(|tensor| tensor.id).collect(),
+            grid: fold(groups),
+            flops,
+            scope: self.recording.scopes.len() - 1,
+        });
+    }
+
+    /// What was recorded.
+    pub fn finish(self) -> Recording {
+        self.recording
+    }
+
+    fn tensor(&mut self, shape: [u32; 4], place: Place, written: bool) -> Tensor {
+        assert!(shape.iter().all(|extent| *extent > 0), "an extent of {shape:?} is 0");
+        assert!(padded_elements(shape) < 1 << 32, "{shape:?} has more elements than a u32 can index");
+        self.recording.tensors.push(TensorInfo { shape, place });
+        self.written.push(written);
+        Tensor { id: self.recording.tensors.len() as u32 - 1, shape }
+    }
+
+    fn buffer(&mut self, name: &str, bytes: u64) -> usize {
+        if let Some(index) = self.recording.buffers.iter().position(|buffer| buffer.name == name) {
+            assert_eq!(self.recording.buffers[index].bytes, bytes, "{name}: two sizes");
+            return index;
+        }
+        self.recording.buffers.push(NamedBuffer { name: name.to_string(), bytes, contents: Vec::new() });
+        self.recording.buffers.len() - 1
+    }
+
+    fn check_access(&mut self, at: &str, tensor: Tensor, name: &str, access: Access) {
+        let written = &mut self.written[tensor.id as usize];
+        assert!(*written || !access.reads(), "{at} reads {name} {:?}, which nothing wrote", tensor.shape);
+        *written |= access.writes();
+    }
+}
+
+fn check_params(at: &str, declared: &super::kernel::EntryPoint, params: &[(&'static str, Value)]) {
+    let fields = declared.params.as_ref().map_or(&[][..], |uniform| &uniform.fields);
+    assert_eq!(params.len(), fields.len(), "{at} has parameters {fields:?}");
+    for (name, value) in params {
+        let field = fields.iter().find(|field| field.name == *name);
+        let field = field.unwrap_or_else(|| panic!("{at} has no parameter {name}"));
+        assert_eq!(field.float, matches!(value, Value::F32(_)), "{at}: the kind of {name}");
+    }
+}
+
+/// A buffer bound for writing may not be bound for reading in the same dispatch, nor written through overlapping ranges.
+fn check_aliases(at: &str, recording: &Recording, io: &[Tensor], bindings: &[super::kernel::Binding]) {
+    for (i, a) in io.iter().enumerate() {
+        for (j, b) in io.iter().enumerate().skip(i + 1) {
+            let (first, second) = (bindings[i].access, bindings[j].access);
+            if !first.writes() && !second.writes() {
+                continue;
+            }
+            let fine = match (recording.tensors[a.id as usize].place, recording.tensors[b.id as usize].place) {
+                (Place::Temporary, Place::Temporary) => a.id != b.id,
+                (Place::Buffer { buffer: x, offset: p }, Place::Buffer { buffer: y, offset: q }) => {
+                    x != y || (first.writes() && second.writes() && (p + a.bytes() <= q || q + b.bytes() <= p))
+                }
+                _ => true,
+            };
+            assert!(fine, "{at}: {} and {} share a buffer", bindings[i].name, bindings[j].name);
+        }
+    }
+}
+
+fn fold(groups: u64) -> [u32; 3] {
+    let rows = groups.div_ceil(MAX_GROUPS).max(1);
+    assert!(rows <= MAX_GROUPS, "{groups} workgroups are more than a grid holds");
+    [groups.div_ceil(rows) as u32, rows as u32, 1]
+}
+
+impl Recording {
+    /// The tensor with this index as a handle.
+    pub fn tensor(&self, id: u32) -> Tensor {
+        Tensor { id, shape: self.tensors[id as usize].shape }
+    }
+
+    /// `down.1/resnet.0/conv1 · conv2d.forward`.
+    pub fn label(&self, dispatch: &Dispatch) -> String {
+        let scope = &self.scopes[dispatch.scope];
+        let kernel = format!("{}.{}", dispatch.kernel.name, dispatch.entry);
+        if scope.is_empty() { kernel } else { format!("{scope} · {kernel}") }
+    }
+
+    /// Bytes that `dispatch` must move at the least: each binding once, twice where it is read and written.
+    pub fn bytes(&self, dispatch: &Dispatch) -> u64 {
+        let bindings = &dispatch.kernel.entry_point(dispatch.entry).storage;
+        let bytes =
+            dispatch.io.iter().zip(bindings).map(|(id, binding)| {
+                self.tensor(*id).bytes() * if binding.access == Access::ReadWrite { 2 } else { 1 }
+            });
+        bytes.sum()
+    }
+
+    /// Arithmetic of the whole recording.
+    pub fn flops(&self) -> u64 {
+        self.dispatches.iter().map(|dispatch| dispatch.flops).sum()
+    }
+}

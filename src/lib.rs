@@ -1,0 +1,13 @@
+//! Trains and samples small diffusion U-Nets on any GPU that Vulkan, Metal or DX12 reaches, with compute kernels
+//! written by hand in WGSL and backward passes derived by hand.
+
+pub mod chart;
+pub mod cpu;
+pub mod data;
+pub mod diffusion;
+pub mod error;
+pub mod files;
+pub mod gpu;
+pub mod ops;
+pub mod picture;
+pub mod verify;

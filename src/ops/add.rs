@@ -1,0 +1,76 @@
+//! Elementwise sums: `shaders/add.wgsl`.
+
+use super::Draw;
+use crate::cpu::add as twin;
+use crate::gpu::{Grid, Kernel, Recorder, Tensor};
+
+pub static KERNEL: Kernel = Kernel::new(
+    "add",
+    include_str!("../../shaders/add.wgsl"),
+    &[
+        ("add", twin::add),
+        ("scale", twin::scale),
+        ("add_per_image", twin::add_per_image),
+        ("accumulate", twin::accumulate),
+    ],
+);
+
+fn record(r: &mut Recorder, entry: &'static str, y: Tensor, factor: f32, io: &[Tensor]) {
+    let quads = (y.elements() / 4) as u32;
+    let params = [
+        ("quads", quads.into()),
+        ("quads_per_image", (quads / y.n()).into()),
+        ("channels4", y.channels4().into()),
+        ("scale", factor.into()),
+    ];
+    r.dispatch(&KERNEL, entry, &params, io, Grid::Invocations(quads as u64), 2 * y.count());
+}
+
+/// y = factor (a + b), all of one shape.
+pub fn add_scaled(r: &mut Recorder, a: Tensor, b: Tensor, factor: f32) -> Tensor {
+    assert_eq!(a.shape, b.shape);
+    let y = r.temp(a.shape);
+    record(r, "add", y, factor, &[a, b, y]);
+    y
+}
+
+/// y = a + b, all of one shape. Its gradient is dy for both.
+pub fn add(r: &mut Recorder, a: Tensor, b: Tensor) -> Tensor {
+    add_scaled(r, a, b, 1.0)
+}
+
+/// y = factor a.
+pub fn scale(r: &mut Recorder, a: Tensor, factor: f32) -> Tensor {
+    let y = r.temp(a.shape);
+    record(r, "scale", y, factor, &[a, y]);
+    y
+}
+
+/// y[n,h,w,c] = a[n,h,w,c] + b[n,0,0,c]. Its gradients are dy and [`super::reduce::sum_per_image`] of dy.
+pub fn add_per_image(r: &mut Recorder, a: Tensor, b: Tensor) -> Tensor {
+    assert_eq!(b.shape, [a.n(), 1, 1, a.channels()]);
+    let y = r.temp(a.shape);
+    record(r, "add_per_image", y, 1.0, &[a, b, y]);
+    y
+}
+
+/// total += a, in place.
+pub fn accumulate(r: &mut Recorder, total: Tensor, a: Tensor) {
+    assert_eq!(total.shape, a.shape);
+    record(r, "accumulate", total, 1.0, &[a, total]);
+}
+
+pub fn case(draw: &mut Draw) {
+    let shape = [draw.range(1, 3), draw.range(1, 7), draw.range(1, 7), draw.range(1, 13)];
+    let (a, b, dy) = (draw.input("a", shape), draw.input("b", shape), draw.input("dy", shape));
+    let per_image = draw.input("per image", [shape[0], 1, 1, shape[3]]);
+    let total = draw.input("total", shape);
+    let factor = draw.uniform() as f32 + 0.5;
+    let r = &mut draw.recorder;
+    let y = add_scaled(r, a, b, factor);
+    let gradient = scale(r, dy, factor);
+    add_per_image(r, a, per_image);
+    accumulate(r, total, a);
+    draw.gradient(a, y, dy, gradient);
+    draw.gradient(b, y, dy, gradient);
+}

@@ -1,0 +1,131 @@
+//! One case of a kernel: the same recording serves tests, `verify` and the gradient check of the twins.
+
+use crate::gpu::{Recorder, Recording, Step, Tensor};
+
+/// Values of an input, padded layout.
+#[derive(Clone, Debug)]
+pub enum Values {
+    F32(Vec<f32>),
+    U32(Vec<u32>),
+}
+
+/// `gradient` must be the derivative of <y, dy> with respect to `input`.
+#[derive(Clone, Copy, Debug)]
+pub struct Gradient {
+    pub input: Tensor,
+    pub y: Tensor,
+    pub dy: Tensor,
+    pub gradient: Tensor,
+}
+
+/// A recording with values for its inputs.
+pub struct Case {
+    pub recording: Recording,
+    pub inputs: Vec<(Tensor, Values)>,
+    pub gradients: Vec<Gradient>,
+    pub step: Step,
+}
+
+/// Draws a case: shapes, values, and what is recorded over them.
+pub struct Draw {
+    pub recorder: Recorder,
+    pub step: Step,
+    inputs: Vec<(Tensor, Values)>,
+    gradients: Vec<Gradient>,
+    state: u64,
+}
+
+impl Case {
+    /// The case number `seed` of a kernel.
+    pub fn new(case: fn(&mut Draw), seed: u64) -> Case {
+        let mut draw = Draw {
+            recorder: Recorder::new(),
+            step: Step::default(),
+            inputs: Vec::new(),
+            gradients: Vec::new(),
+            state: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15),
+        };
+        case(&mut draw);
+        Case { recording: draw.recorder.finish(), inputs: draw.inputs, gradients: draw.gradients, step: draw.step }
+    }
+}
+
+impl Draw {
+    /// 64 random bits (SplitMix64).
+    pub fn bits(&mut self) -> u64 {
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A whole number in low..=high.
+    pub fn range(&mut self, low: u32, high: u32) -> u32 {
+        low + (self.bits() % (high - low + 1) as u64) as u32
+    }
+
+    /// One of `choices`.
+    pub fn choose<T: Copy>(&mut self, choices: &[T]) -> T {
+        choices[self.range(0, choices.len() as u32 - 1) as usize]
+    }
+
+    /// A coin.
+    pub fn flip(&mut self) -> bool {
+        self.bits() & 1 == 1
+    }
+
+    /// Uniform in (0, 1).
+    pub fn uniform(&mut self) -> f64 {
+        ((self.bits() >> 11) as f64 + 0.5) / (1u64 << 53) as f64
+    }
+
+    /// Standard normal.
+    pub fn normal(&mut self) -> f64 {
+        (-2.0 * self.uniform().ln()).sqrt() * (2.0 * std::f64::consts::PI * self.uniform()).cos()
+    }
+
+    /// An input of standard normal values, zero in the padding.
+    pub fn input(&mut self, name: &str, shape: [u32; 4]) -> Tensor {
+        self.input_by(name, shape, Draw::normal)
+    }
+
+    /// An input whose values `value` draws, zero in the padding.
+    pub fn input_by(&mut self, name: &str, shape: [u32; 4], mut value: impl FnMut(&mut Draw) -> f64) -> Tensor {
+        let tensor = self.recorder.persistent(name, shape);
+        let channels = shape[3] as u64;
+        let stride = tensor.channels4() as u64 * 4;
+        let values = (0..tensor.elements()).map(|i| if i % stride < channels { value(self) as f32 } else { 0.0 });
+        let values = values.collect();
+        self.inputs.push((tensor, Values::F32(values)));
+        tensor
+    }
+
+    /// A weight whose third axis (input channels, `channels` of them) is padded to a multiple of 4 with zeros:
+    /// [R, S, C, K].
+    pub fn weight(&mut self, name: &str, [r, s, channels, k]: [u32; 4]) -> Tensor {
+        let padded = channels.div_ceil(4) * 4;
+        let tensor = self.input(name, [r, s, padded, k]);
+        let stride = tensor.channels4() as usize * 4;
+        let Some((_, Values::F32(values))) = self.inputs.last_mut() else { unreachable!() };
+        for (row, values) in values.chunks_exact_mut(stride).enumerate() {
+            if row as u32 % padded >= channels {
+                values.fill(0.0);
+            }
+        }
+        tensor
+    }
+
+    /// An input of integers, bound as array<u32>, shape [1, 1, 1, count].
+    pub fn integers(&mut self, name: &str, count: u32, mut value: impl FnMut(&mut Draw) -> u32) -> Tensor {
+        let tensor = self.recorder.persistent(name, [1, 1, 1, count]);
+        let values = (0..tensor.elements() as u32).map(|i| if i < count { value(self) } else { 0 }).collect();
+        self.inputs.push((tensor, Values::U32(values)));
+        tensor
+    }
+
+    /// States that `gradient` is the derivative of <y, dy> with respect to `input`.
+    pub fn gradient(&mut self, input: Tensor, y: Tensor, dy: Tensor, gradient: Tensor) {
+        self.gradients.push(Gradient { input, y, dy, gradient });
+    }
+}

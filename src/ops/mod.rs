@@ -1,0 +1,20 @@
+//! Forward and hand-derived backward passes as recorded dispatches, one file a shader.
+//!
+//! To add a kernel: `shaders/x.wgsl`, `src/cpu/x.rs` (twin), `src/ops/x.rs` (this layer), one line in [`ALL`].
+//! Tests, benches, `verify` and `profile` iterate [`ALL`]; none of them names a kernel.
+
+pub mod add;
+pub mod case;
+
+use crate::gpu::Kernel;
+pub use case::{Case, Draw};
+
+/// A kernel with what draws its cases.
+pub struct Op {
+    pub kernel: &'static Kernel,
+    /// Records one case of drawn shapes, small and odd ones, that runs every entry point which those shapes need.
+    pub case: fn(&mut Draw),
+}
+
+/// Every kernel.
+pub const ALL: &[Op] = &[Op { kernel: &add::KERNEL, case: add::case }];

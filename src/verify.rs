@@ -1,0 +1,101 @@
+//! Every kernel on this adapter against its f64 twin.
+
+use std::collections::BTreeMap;
+
+use crate::error::Result;
+use crate::gpu::{Context, CpuState, Memory, Plan, PlanOptions, Tensor};
+use crate::ops::case::Values;
+use crate::ops::{Case, Op};
+
+/// The worst of one entry point over its cases.
+#[derive(Clone, Debug, Default, serde::Serialize)]
+pub struct Worst {
+    /// Largest |gpu - twin| / (1e-5 rms + 1e-4 |twin|): more than 1 is out of tolerance.
+    pub error: f64,
+    /// Largest |gpu - twin|.
+    pub absolute: f64,
+    /// Tensors compared.
+    pub tensors: usize,
+    /// The case where it was found.
+    pub seed: u64,
+}
+
+/// Bytes behind every temporary that no kernel may touch.
+const GUARD: u64 = 1024;
+
+/// Runs one case on the device and through the twins; folds what each entry point wrote into `worst`, by
+/// `kernel.entry`.
+///
+/// # Errors
+/// [`crate::error::Error::Device`] if the device fails.
+pub fn check_case(context: &Context, op: &Op, seed: u64, worst: &mut BTreeMap<String, Worst>) -> Result<()> {
+    let case = Case::new(op.case, seed);
+    compare(context, &case, seed, worst)
+}
+
+/// As [`check_case`], for a case that was already drawn.
+pub fn compare(context: &Context, case: &Case, seed: u64, worst: &mut BTreeMap<String, Worst>) -> Result<()> {
+    let recording = &case.recording;
+    let mut memory = Memory::default();
+    let plan = Plan::new(context, recording, &mut memory, PlanOptions { reuse: false, guard: GUARD })?;
+    let mut state = CpuState::default();
+    for (tensor, values) in &case.inputs {
+        match values {
+            Values::F32(values) => {
+                plan.write(context, *tensor, values);
+                state.write(recording, *tensor, values.iter().map(|v| *v as f64).collect());
+            }
+            Values::U32(values) => {
+                plan.write(context, *tensor, values);
+                state.write(recording, *tensor, values.iter().map(|v| *v as f64).collect());
+            }
+        }
+    }
+    recording.run_cpu(&mut state, &case.step);
+    plan.run(context, &case.step);
+    let mut writers: BTreeMap<u32, (String, bool)> = BTreeMap::new();
+    for dispatch in &recording.dispatches {
+        let entry = dispatch.kernel.entry_point(dispatch.entry);
+        for (id, binding) in dispatch.io.iter().zip(&entry.storage) {
+            if binding.access.writes() {
+                writers.insert(*id, (format!("{}.{}", dispatch.kernel.name, dispatch.entry), binding.integer));
+            }
+        }
+    }
+    for (id, (name, integer)) in writers {
+        let tensor = recording.tensor(id);
+        let computed = plan.read(context, tensor)?;
+        let reference = state.read(recording, tensor);
+        let entry = worst.entry(name).or_default();
+        let (error, absolute) = deviation(&computed, &reference, integer, tensor);
+        entry.tensors += 1;
+        entry.absolute = entry.absolute.max(absolute);
+        if error > entry.error || entry.tensors == 1 {
+            (entry.error, entry.seed) = (error, seed);
+        }
+    }
+    let torn = plan.guards(context, GUARD)?.iter().flatten().any(|value| value.is_finite());
+    if torn {
+        let names: Vec<String> =
+            recording.dispatches.iter().map(|d| format!("{}.{}", d.kernel.name, d.entry)).collect();
+        worst.entry(format!("written behind the end by one of {}", names.join(" "))).or_default().error = f64::INFINITY;
+    }
+    Ok(())
+}
+
+/// Largest error in units of the tolerance, and largest absolute error. Padding is held to be exactly zero.
+fn deviation(computed: &[f32], reference: &[f64], integer: bool, tensor: Tensor) -> (f64, f64) {
+    let stride = tensor.channels4() as usize * 4;
+    let channels = tensor.channels() as usize;
+    let rms = (reference.iter().map(|v| v * v).sum::<f64>() / tensor.count() as f64).sqrt();
+    let (mut worst, mut absolute) = (0.0f64, 0.0f64);
+    for (i, (computed, reference)) in computed.iter().zip(reference).enumerate() {
+        let computed = if integer { computed.to_bits() as f64 } else { *computed as f64 };
+        let difference = (computed - reference).abs();
+        let tolerance = if integer || i % stride >= channels { 0.0 } else { 1e-5 * rms + 1e-4 * reference.abs() };
+        let error = if difference == 0.0 { 0.0 } else { difference / tolerance };
+        worst = if error.is_nan() { f64::INFINITY } else { worst.max(error) };
+        absolute = if difference.is_nan() { f64::INFINITY } else { absolute.max(difference) };
+    }
+    (worst, absolute)
+}

@@ -1,0 +1,149 @@
+//! IDX files: MNIST, embedded and on disk.
+
+use super::*;
+
+#[test]
+fn embedded_digits_are_the_test_set_of_mnist() {
+    let digits = load("digits", &AS_THEY_ARE).unwrap();
+    assert_eq!((digits.name.as_str(), digits.len(), digits.flip), ("digits", 10_000, false));
+    assert_eq!((digits.height, digits.width, digits.channels), (28, 28, 1));
+    assert_eq!(digits.classes, ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]);
+    let mut histogram = [0; 10];
+    digits.labels.iter().for_each(|&label| histogram[label as usize] += 1);
+    assert_eq!(histogram, [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]);
+    assert_eq!(digits.labels[..5], [7, 2, 1, 0, 4]);
+    assert_eq!(digits.images.len(), 10_000 * 28 * 28);
+    assert_eq!(digits.images.iter().map(|&byte| u64::from(byte)).sum::<u64>(), 264_923_200);
+    assert!(digits.warnings.is_empty() && !digits.is_empty());
+}
+
+#[test]
+fn smaller_digits_keep_their_brightness_and_place() {
+    let (large, small) = (load("digits", &AS_THEY_ARE).unwrap(), load("digits", &want(16, 16, 3)).unwrap());
+    assert_eq!((small.height, small.width, small.channels, small.len()), (16, 16, 3, 10_000));
+    assert_eq!(small.labels, large.labels);
+    assert!(small.images.chunks_exact(3).all(|rgb| rgb[0] == rgb[1] && rgb[0] == rgb[2]));
+    for index in 0..200 {
+        let of = |data: &Dataset| {
+            let (side, bytes) = (data.width as usize, data.images.len() / data.len());
+            let image = &data.images[index * bytes..][..bytes];
+            let pixels = image.iter().step_by(data.channels as usize).enumerate();
+            let (mut mass, mut x, mut y) = (0.0, 0.0, 0.0);
+            for (at, &value) in pixels {
+                let value = f64::from(value);
+                mass += value;
+                x += value * ((at % side) as f64 + 0.5) / side as f64;
+                y += value * ((at / side) as f64 + 0.5) / side as f64;
+            }
+            (mass / (side * side) as f64, x / mass, y / mass)
+        };
+        let (before, after) = (of(&large), of(&small));
+        assert!((before.0 - after.0).abs() < 0.15 * before.0, "brightness {index}: {before:?} {after:?}");
+        assert!((before.1 - after.1).abs() < 0.01, "column of the centre {index}: {before:?} {after:?}");
+        assert!((before.2 - after.2).abs() < 0.01, "row of the centre {index}: {before:?} {after:?}");
+    }
+}
+
+#[test]
+fn idx_files_are_read_plain_and_gzipped() {
+    let (images, labels) = six();
+    let plain = directory(&[("train-images-idx3-ubyte", &images), ("train-labels-idx1-ubyte", &labels)]);
+    let (packed_images, packed_labels) = (gzip(&images), gzip(&labels));
+    let packed =
+        directory(&[("train-images-idx3-ubyte.gz", &packed_images), ("train-labels-idx1-ubyte.gz", &packed_labels)]);
+    // A browser may unpack a file and leave it its name.
+    let misnamed = directory(&[("x-images.idx3-ubyte.gz", &images), ("x-labels.idx1-ubyte", &packed_labels)]);
+    for set in [plain, packed, misnamed] {
+        let data = open(set.path(), &AS_THEY_ARE).unwrap();
+        assert_eq!((data.len(), data.height, data.width, data.channels, data.flip), (6, 3, 4, 1, false));
+        assert_eq!(data.images, (0..72).collect::<Vec<u8>>());
+        assert_eq!(data.labels, [2, 0, 1, 2, 0, 4]);
+        assert_eq!(data.classes, ["0", "1", "2", "3", "4"]);
+        assert_eq!(data.name, set.path().file_name().unwrap().to_str().unwrap());
+        assert!(data.warnings.is_empty(), "{:?}", data.warnings);
+    }
+}
+
+#[test]
+fn the_training_pair_is_preferred_and_strange_pairs_must_be_alone() {
+    let labels = idx(&[1], &[0]);
+    let one = |value| idx(&[1, 1, 1], &[value]);
+    let (train, test, other) = (one(1), one(2), one(3));
+    let mut files: Vec<(&str, &[u8])> = vec![
+        ("other-images-idx3-ubyte", &other),
+        ("t10k-images-idx3-ubyte", &test),
+        ("t10k-labels-idx1-ubyte", &labels),
+        ("train-images.idx3-ubyte", &train),
+        ("train-labels-idx1-ubyte", &labels),
+    ];
+    assert_eq!(open(directory(&files).path(), &AS_THEY_ARE).unwrap().images, [1]);
+    files.truncate(3);
+    assert_eq!(open(directory(&files).path(), &AS_THEY_ARE).unwrap().images, [2]);
+    files.truncate(1);
+    assert_eq!(open(directory(&files).path(), &AS_THEY_ARE).unwrap().images, [3]);
+    files.push(("more-images-idx3-ubyte.gz", &other));
+    refused(directory(&files).path(), &AS_THEY_ARE, &["several sets", "more, other"]);
+}
+
+#[test]
+fn a_truncated_idx_file_is_named_wherever_it_ends() {
+    let (images, labels) = six();
+    let cases = [(images.clone(), labels.clone(), ""), (gzip(&images), gzip(&labels), ".gz")];
+    for (images, labels, ending) in cases {
+        let names = [format!("train-images-idx3-ubyte{ending}"), format!("train-labels-idx1-ubyte{ending}")];
+        for length in 0..images.len() {
+            let set = directory(&[(&names[0], &images[..length]), (&names[1], &labels)]);
+            refused(set.path(), &AS_THEY_ARE, &[&names[0], "get it again"]);
+        }
+        for length in 0..labels.len() {
+            let set = directory(&[(&names[0], &images), (&names[1], &labels[..length])]);
+            refused(set.path(), &AS_THEY_ARE, &[&names[1], "get it again"]);
+        }
+    }
+}
+
+#[test]
+fn a_wrong_idx_header_is_refused_without_believing_it() {
+    let (images, labels) = six();
+    let mut longer = images.clone();
+    longer.push(0);
+    let mut floats = images.clone();
+    floats[2] = 0x0d;
+    let mut checksum = gzip(&images);
+    let end = checksum.len();
+    checksum[end - 6] ^= 1;
+    let cases: [(Vec<u8>, &str); 10] = [
+        (longer, "more than the 72 values"),
+        (floats, "values of type 0x0d"),
+        (labels.clone(), "swapped"),
+        (b"<html>not found</html>".to_vec(), "not an IDX file"),
+        (idx(&[u32::MAX; 3], &[1; 50]), "more than can be held"),
+        (idx(&[70_000, 1000, 1000], &[1; 50]), "more than can be held"),
+        (idx(&[70_000, 400, 400], &[1; 50]), "promises 11200000000 values, 50 follow"),
+        (gzip(&idx(&[70_000, 400, 400], &[1; 50])), "promises 11200000000 values, 50 follow"),
+        (idx(&[0, 28, 28], &[]), "no pixels"),
+        (checksum, "damaged"),
+    ];
+    for (bytes, problem) in cases {
+        let set = directory(&[("train-images-idx3-ubyte", &bytes), ("train-labels-idx1-ubyte", &labels)]);
+        refused(set.path(), &AS_THEY_ARE, &["train-images-idx3-ubyte", problem]);
+    }
+    // What unpacks to far more than its header promises is left alone after one byte more.
+    let bomb = gzip(&idx(&[6, 3, 4], &vec![0; 64 << 20]));
+    let set = directory(&[("train-images-idx3-ubyte.gz", &bomb), ("train-labels-idx1-ubyte", &labels)]);
+    refused(set.path(), &AS_THEY_ARE, &["more than the 72 values"]);
+}
+
+#[test]
+fn labels_must_be_as_many_as_images_and_may_be_absent() {
+    let (images, _) = six();
+    for count in [5_u32, 7] {
+        let labels = idx(&[count], &vec![1; count as usize]);
+        let set = directory(&[("t10k-images-idx3-ubyte", &images), ("t10k-labels-idx1-ubyte", &labels)]);
+        let parts = ["t10k-images-idx3-ubyte: 6 images", "t10k-labels-idx1-ubyte has", &format!("{count} labels")];
+        refused(set.path(), &AS_THEY_ARE, &parts);
+    }
+    let data = open(directory(&[("t10k-images-idx3-ubyte", &images)]).path(), &AS_THEY_ARE).unwrap();
+    assert_eq!((data.labels, data.classes.len(), data.warnings.len()), (vec![0; 6], 1, 1));
+    assert!(data.warnings[0].contains("t10k-images-idx3-ubyte: no labels"), "{:?}", data.warnings);
+}
