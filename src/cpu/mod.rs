@@ -5,6 +5,8 @@
 //! central differences.
 
 pub mod add;
+pub mod conv2d;
+pub mod reduce;
 
 /// The reference of one entry point.
 pub type Twin = fn(&mut Call);

@@ -5,6 +5,8 @@
 
 pub mod add;
 pub mod case;
+pub mod conv2d;
+pub mod reduce;
 
 use crate::gpu::Kernel;
 pub use case::{Case, Draw};
@@ -17,4 +19,8 @@ pub struct Op {
 }
 
 /// Every kernel.
-pub const ALL: &[Op] = &[Op { kernel: &add::KERNEL, case: add::case }];
+pub const ALL: &[Op] = &[
+    Op { kernel: &add::KERNEL, case: add::case },
+    Op { kernel: &conv2d::KERNEL, case: conv2d::case },
+    Op { kernel: &reduce::KERNEL, case: reduce::case },
+];

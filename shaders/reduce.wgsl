@@ -1,0 +1,75 @@
+// Sums: over rows in two passes (no float atomics: the same bits on every run), and of a list to one number.
+//
+//   columns   partial[g, chunk, c] = sum over the rows of the chunk of x[g, row, c]
+//   partials  y[g, i] = sum over chunks of partial[g, chunk, i]
+//   total     y = sum of all values, one workgroup
+//
+// x: [groups, rows, C]   partial: [groups, chunks, C]   y: [groups, C], or one number in the first of 4 elements
+
+struct Params {
+    groups: u32,
+    rows: u32,          // rows of x in a group
+    chunk: u32,         // rows in a chunk, the last one may have fewer
+    chunks: u32,
+    quads: u32,         // vec4 in a row, or in one partial
+}
+@group(0) @binding(14) var<uniform> params: Params;
+
+@group(0) @binding(0) var<storage, read> x: array<real4>;
+@group(0) @binding(1) var<storage, read_write> partial: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read_write> y: array<vec4<f32>>;
+
+@compute @workgroup_size(64)
+fn columns(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let i = group_index(group, groups) * 64u + lane;
+    if (i >= params.groups * params.chunks * params.quads) {
+        return;
+    }
+    let quad = i % params.quads;
+    let chunk = i / params.quads % params.chunks;
+    let first = i / (params.quads * params.chunks) * params.rows;
+    let end = min((chunk + 1u) * params.chunk, params.rows);
+    var sum = vec4<f32>();
+    for (var row = chunk * params.chunk; row < end; row++) {
+        sum += vec4<f32>(x[(first + row) * params.quads + quad]);
+    }
+    partial[i] = sum;
+}
+
+@group(0) @binding(0) var<storage, read> parts: array<vec4<f32>>;
+
+@compute @workgroup_size(64)
+fn partials(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let i = group_index(group, groups) * 64u + lane;
+    if (i >= params.groups * params.quads) {
+        return;
+    }
+    let first = i / params.quads * params.chunks;
+    var sum = vec4<f32>();
+    for (var chunk = 0u; chunk < params.chunks; chunk++) {
+        sum += parts[(first + chunk) * params.quads + i % params.quads];
+    }
+    y[i] = sum;
+}
+
+var<workgroup> sums: array<vec4<f32>, 256>;
+
+@compute @workgroup_size(256)
+fn total(@builtin(local_invocation_index) lane: u32) {
+    var sum = vec4<f32>();
+    for (var i = lane; i < params.quads; i += 256u) {
+        sum += parts[i];
+    }
+    sums[lane] = sum;
+    workgroupBarrier();
+    for (var half = 128u; half > 0u; half >>= 1u) {
+        if (lane < half) {
+            sums[lane] += sums[lane + half];
+        }
+        workgroupBarrier();
+    }
+    if (lane == 0u) {
+        let all = sums[0];
+        y[0] = vec4<f32>(all.x + all.y + all.z + all.w, 0.0, 0.0, 0.0);
+    }
+}

@@ -1,0 +1,72 @@
+//! Twins of `shaders/conv2d.wgsl`.
+
+use super::{Array, Call};
+
+/// Calls `visit(output row, tap, input row)` for each pair of an output position and an input position that a tap joins.
+fn for_each_pair(call: &Call, mut visit: impl FnMut(usize, usize, usize)) {
+    let (n, h, w, p, q) = (call.u("n"), call.u("h"), call.u("w"), call.u("p"), call.u("q"));
+    let (taps_h, taps_w, stride, pad) = (call.u("r"), call.u("s"), call.u("stride"), call.u("pad"));
+    for image in 0..n {
+        for row in 0..p {
+            for column in 0..q {
+                for r in 0..taps_h {
+                    for s in 0..taps_w {
+                        let (y, x) = ((row * stride + r).checked_sub(pad), (column * stride + s).checked_sub(pad));
+                        if let (Some(y), Some(x)) = (y.filter(|y| *y < h), x.filter(|x| *x < w)) {
+                            visit((image * p + row) * q + column, r * taps_w + s, (image * h + y) * w + x);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+pub fn forward(call: &mut Call) {
+    let (x, weight, bias) = (call.read("x"), call.read("weight"), call.read("bias"));
+    let mut y = call.zeros("y");
+    for row in 0..y.rows() {
+        y.row_mut(row).copy_from_slice(bias.row(0));
+    }
+    for_each_pair(call, |to, tap, from| {
+        for (c, x) in x.row(from).iter().enumerate() {
+            for (y, weight) in y.row_mut(to).iter_mut().zip(weight.row(tap * x_stride(call) + c)) {
+                *y += x * weight;
+            }
+        }
+    });
+    call.write("y", y);
+}
+
+/// Padded input channels.
+fn x_stride(call: &Call) -> usize {
+    call.u("c4") * 4
+}
+
+pub fn backward_data(call: &mut Call) {
+    let (dy, weight) = (call.read("dy"), call.read("weight"));
+    let mut dx = call.zeros("dx");
+    for_each_pair(call, |from, tap, to| {
+        for (c, dx) in dx.row_mut(to).iter_mut().enumerate() {
+            let weights = weight.row(tap * x_stride(call) + c);
+            *dx += dy.row(from).iter().zip(weights).map(|(dy, weight)| dy * weight).sum::<f64>();
+        }
+    });
+    call.write("dx", dx);
+}
+
+pub fn backward_weight(call: &mut Call) {
+    let (x, dy) = (call.read("x"), call.read("gradient"));
+    let mut partial: Array = call.zeros("partial");
+    let taps = call.u("r") * call.u("s");
+    for_each_pair(call, |output, tap, input| {
+        let split = output / call.u("split_rows");
+        for (c, x) in x.row(input).iter().enumerate() {
+            let to = (split * taps + tap) * x_stride(call) + c;
+            for (sum, dy) in partial.row_mut(to).iter_mut().zip(dy.row(output)) {
+                *sum += x * dy;
+            }
+        }
+    });
+    call.write("partial", partial);
+}

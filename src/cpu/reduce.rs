@@ -1,0 +1,35 @@
+//! Twins of `shaders/reduce.wgsl`.
+
+use super::Call;
+
+pub fn columns(call: &mut Call) {
+    let x = call.read("x");
+    let (rows, chunk, chunks) = (call.u("rows"), call.u("chunk"), call.u("chunks"));
+    let mut partial = call.zeros("partial");
+    for row in 0..x.rows() {
+        let to = row / rows * chunks + row % rows / chunk;
+        for (sum, x) in partial.row_mut(to).iter_mut().zip(x.row(row)) {
+            *sum += x;
+        }
+    }
+    call.write("partial", partial);
+}
+
+pub fn partials(call: &mut Call) {
+    let parts = call.read("parts");
+    let mut y = call.zeros("y");
+    let part = call.u("quads") * 4;
+    for (index, values) in parts.data.chunks_exact(part).enumerate() {
+        let group = index / call.u("chunks");
+        for (sum, value) in y.data[group * part..].iter_mut().zip(values) {
+            *sum += value;
+        }
+    }
+    call.write("y", y);
+}
+
+pub fn total(call: &mut Call) {
+    let mut y = call.zeros("y");
+    y.data[0] = call.read("parts").data.iter().sum();
+    call.write("y", y);
+}
