@@ -40,6 +40,12 @@ fn sigmoid4(x: vec4<f32>) -> vec4<f32> {
     return 1.0 / (1.0 + exp(-x));
 }
 
+// The derivative of x sigmoid(x).
+fn silu_slope4(x: vec4<f32>) -> vec4<f32> {
+    let s = sigmoid4(x);
+    return s * (1.0 + x * (1.0 - s));
+}
+
 fn is_finite(x: f32) -> bool {
     return (bitcast<u32>(x) & 0x7f800000u) != 0x7f800000u;
 }

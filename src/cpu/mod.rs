@@ -6,6 +6,11 @@
 
 pub mod add;
 pub mod conv2d;
+pub mod concat;
+pub mod group_norm;
+pub mod linear;
+pub mod resample;
+pub mod silu;
 pub mod reduce;
 
 /// The reference of one entry point.

@@ -3,13 +3,12 @@
 use super::Call;
 
 pub fn columns(call: &mut Call) {
-    let x = call.read("x");
     let (rows, chunk, chunks) = (call.u("rows"), call.u("chunk"), call.u("chunks"));
     let mut partial = call.zeros("partial");
-    for row in 0..x.rows() {
+    for (row, values) in call.read("x").data.chunks_exact(call.u("quads") * 4).enumerate() {
         let to = row / rows * chunks + row % rows / chunk;
-        for (sum, x) in partial.row_mut(to).iter_mut().zip(x.row(row)) {
-            *sum += x;
+        for (sum, value) in partial.row_mut(to).iter_mut().zip(values) {
+            *sum += value;
         }
     }
     call.write("partial", partial);

@@ -124,7 +124,7 @@ pub fn backward_weight(r: &mut Recorder, x: Tensor, dy: Tensor, geometry: Geomet
     if splits > 1 {
         reduce::sum_partials(r, partial, splits, dweight);
     }
-    reduce::sum_rows(r, dy, dbias);
+    reduce::sum_rows(r, dy, dy.rows(), dbias);
 }
 
 pub fn case(draw: &mut Draw) {

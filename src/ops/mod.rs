@@ -6,6 +6,11 @@
 pub mod add;
 pub mod case;
 pub mod conv2d;
+pub mod concat;
+pub mod group_norm;
+pub mod linear;
+pub mod resample;
+pub mod silu;
 pub mod reduce;
 
 use crate::gpu::Kernel;
@@ -22,5 +27,10 @@ pub struct Op {
 pub const ALL: &[Op] = &[
     Op { kernel: &add::KERNEL, case: add::case },
     Op { kernel: &conv2d::KERNEL, case: conv2d::case },
+    Op { kernel: &concat::KERNEL, case: concat::case },
+    Op { kernel: &group_norm::KERNEL, case: group_norm::case },
+    Op { kernel: &linear::KERNEL, case: linear::case },
+    Op { kernel: &resample::KERNEL, case: resample::case },
+    Op { kernel: &silu::KERNEL, case: silu::case },
     Op { kernel: &reduce::KERNEL, case: reduce::case },
 ];

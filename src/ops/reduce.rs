@@ -29,15 +29,15 @@ fn record(r: &mut Recorder, entry: &'static str, extent: &Extent, io: &[Tensor],
     r.dispatch(&KERNEL, entry, &params, io, grid, io[0].count());
 }
 
-/// Sums the rows of each of `groups` equal runs of rows of `x` into `y`, [groups, 1, 1, C].
-fn sum_groups(r: &mut Recorder, x: Tensor, groups: u32, y: Tensor) {
-    assert_eq!((y.rows(), y.channels()), (groups, x.channels()));
-    let rows = x.rows() / groups;
+/// Sums the rows of each of `groups` equal runs of `rows` rows of `x` into `y`, [groups, 1, 1, C].
+fn sum_groups(r: &mut Recorder, x: Tensor, groups: u32, rows: u32, y: Tensor) {
+    assert_eq!(y.rows(), groups);
+    assert_eq!(x.elements(), rows as u64 * y.elements());
     // About as many chunks as rows in a chunk: both passes are short, and rounding grows with neither.
     let chunk = (rows as f64).sqrt().ceil() as u32;
     let chunks = rows.div_ceil(chunk);
-    let extent = Extent { groups, rows, chunk, chunks, quads: x.channels4() };
-    let partial = r.temp([groups, 1, chunks, x.channels()]);
+    let extent = Extent { groups, rows, chunk, chunks, quads: y.channels4() };
+    let partial = r.temp([groups, 1, chunks, y.channels()]);
     record(r, "columns", &extent, &[x, partial], Grid::Invocations(partial.elements() / 4));
     record(r, "partials", &extent, &[partial, y], Grid::Invocations(y.elements() / 4));
 }
@@ -45,13 +45,14 @@ fn sum_groups(r: &mut Recorder, x: Tensor, groups: u32, y: Tensor) {
 /// Sums over height and width: [N, H, W, C] to [N, 1, 1, C].
 pub fn sum_per_image(r: &mut Recorder, x: Tensor) -> Tensor {
     let y = r.temp([x.n(), 1, 1, x.channels()]);
-    sum_groups(r, x, x.n(), y);
+    sum_groups(r, x, x.n(), x.height() * x.width(), y);
     y
 }
 
-/// Sums over all rows into `y`, [1, 1, 1, C]: the gradient of a bias.
-pub fn sum_rows(r: &mut Recorder, x: Tensor, y: Tensor) {
-    sum_groups(r, x, 1, y);
+/// Sums over all rows into `y`, [1, 1, 1, C]: the gradient of a bias. x may be shaped otherwise as long as it is
+/// `rows` times C in memory.
+pub fn sum_rows(r: &mut Recorder, x: Tensor, rows: u32, y: Tensor) {
+    sum_groups(r, x, 1, rows, y);
 }
 
 /// Sums `count` equal parts, which `partial` holds one after the other, into `y`.
@@ -76,7 +77,7 @@ pub fn case(draw: &mut Draw) {
     let r = &mut draw.recorder;
     sum_per_image(r, x);
     let y = r.temp([1, 1, 1, shape[3]]);
-    sum_rows(r, x, y);
+    sum_rows(r, x, x.rows(), y);
     let y = r.temp([1, shape[1], shape[2], shape[3]]);
     sum_partials(r, x, shape[0], y);
     let y = r.temp([1, 1, 1, 1]);

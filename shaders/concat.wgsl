@@ -1,0 +1,62 @@
+// Concatenation over channels.
+//
+//   concat  y[m, c] = a[m, c] for c < A, b[m, c - A] for A <= c < A + B, 0 in the padding
+//   split   da[m, c] = dy[m, c], db[m, c] = dy[m, A + c]: `part` copies B channels from channel `first` on
+//
+// a: [M, A]   b: [M, B]   y: [M, A + B]   whole: [M, C]   part: [M, B]
+// A need not be a multiple of 4: then quads of y straddle quads of b.
+
+struct Params {
+    quads: u32,         // vec4 of what is written
+    channels_a: u32,    // A; in split the first channel
+    channels_b: u32,    // B
+    from_a4: u32,       // quads in a row of a; in split of whole
+    from_b4: u32,       // quads in a row of b
+    to4: u32,           // quads in a row of what is written
+}
+@group(0) @binding(14) var<uniform> params: Params;
+
+@group(0) @binding(0) var<storage, read> a: array<real4>;
+@group(0) @binding(1) var<storage, read> b: array<real4>;
+@group(0) @binding(2) var<storage, read_write> y: array<real4>;
+
+@compute @workgroup_size(64)
+fn concat(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let i = group_index(group, groups) * 64u + lane;
+    if (i >= params.quads) {
+        return;
+    }
+    let row = i / params.to4;
+    var value = real4();
+    for (var j = 0u; j < 4u; j++) {
+        let c = i % params.to4 * 4u + j;
+        if (c < params.channels_a) {
+            value[j] = a[row * params.from_a4 + c / 4u][c % 4u];
+        } else if (c < params.channels_a + params.channels_b) {
+            let d = c - params.channels_a;
+            value[j] = b[row * params.from_b4 + d / 4u][d % 4u];
+        }
+    }
+    y[i] = value;
+}
+
+@group(0) @binding(0) var<storage, read> whole: array<real4>;
+@group(0) @binding(1) var<storage, read_write> part: array<real4>;
+
+@compute @workgroup_size(64)
+fn split(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let i = group_index(group, groups) * 64u + lane;
+    if (i >= params.quads) {
+        return;
+    }
+    let row = i / params.to4;
+    var value = real4();
+    for (var j = 0u; j < 4u; j++) {
+        let d = i % params.to4 * 4u + j;
+        if (d < params.channels_b) {
+            let c = params.channels_a + d;
+            value[j] = whole[row * params.from_a4 + c / 4u][c % 4u];
+        }
+    }
+    part[i] = value;
+}

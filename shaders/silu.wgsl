@@ -1,0 +1,34 @@
+// SiLU (Hendrycks & Gimpel 2016; Elfwing et al. 2017), elementwise.
+//
+//   forward   y  = x s,                       s = 1 / (1 + exp(-x))
+//   backward  dx = dy s (1 + x (1 - s))
+//
+// x, y, dy, dx: one shape
+
+struct Params {
+    quads: u32,
+}
+@group(0) @binding(14) var<uniform> params: Params;
+
+@group(0) @binding(0) var<storage, read> x: array<real4>;
+@group(0) @binding(1) var<storage, read_write> y: array<real4>;
+
+@compute @workgroup_size(64)
+fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let i = group_index(group, groups) * 64u + lane;
+    if (i < params.quads) {
+        let v = vec4<f32>(x[i]);
+        y[i] = real4(v * sigmoid4(v));
+    }
+}
+
+@group(0) @binding(1) var<storage, read> dy: array<real4>;
+@group(0) @binding(2) var<storage, read_write> dx: array<real4>;
+
+@compute @workgroup_size(64)
+fn backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let i = group_index(group, groups) * 64u + lane;
+    if (i < params.quads) {
+        dx[i] = real4(vec4<f32>(dy[i]) * silu_slope4(vec4<f32>(x[i])));
+    }
+}

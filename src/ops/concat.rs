@@ -1,0 +1,63 @@
+//! Concatenation over channels: `shaders/concat.wgsl`.
+
+use super::Draw;
+use crate::cpu::concat as twin;
+use crate::gpu::{Grid, Kernel, Recorder, Tensor};
+
+pub static KERNEL: Kernel =
+    Kernel::new("concat", include_str!("../../shaders/concat.wgsl"), &[("concat", twin::concat), ("split", twin::split)]);
+
+struct Channels {
+    a: u32,
+    b: u32,
+    from_a4: u32,
+    from_b4: u32,
+}
+
+fn record(r: &mut Recorder, entry: &'static str, channels: Channels, io: &[Tensor]) {
+    let to = io[io.len() - 1];
+    let quads = to.elements() / 4;
+    let params = [
+        ("quads", (quads as u32).into()),
+        ("channels_a", channels.a.into()),
+        ("channels_b", channels.b.into()),
+        ("from_a4", channels.from_a4.into()),
+        ("from_b4", channels.from_b4.into()),
+        ("to4", to.channels4().into()),
+    ];
+    r.dispatch(&KERNEL, entry, &params, io, Grid::Invocations(quads), 0);
+}
+
+/// [N, H, W, A] and [N, H, W, B] to [N, H, W, A + B].
+pub fn concat(r: &mut Recorder, a: Tensor, b: Tensor) -> Tensor {
+    let [n, h, w, channels] = a.shape;
+    assert_eq!([n, h, w], b.shape[..3]);
+    let y = r.temp([n, h, w, channels + b.channels()]);
+    let channels = Channels { a: channels, b: b.channels(), from_a4: a.channels4(), from_b4: b.channels4() };
+    record(r, "concat", channels, &[a, b, y]);
+    y
+}
+
+/// The gradients of the two parts, the first of `channels` channels.
+pub fn concat_backward(r: &mut Recorder, dy: Tensor, channels: u32) -> (Tensor, Tensor) {
+    let mut part = |first: u32, count: u32| {
+        let [n, h, w, _] = dy.shape;
+        let part = r.temp([n, h, w, count]);
+        let channels = Channels { a: first, b: count, from_a4: dy.channels4(), from_b4: 0 };
+        record(r, "split", channels, &[dy, part]);
+        part
+    };
+    (part(0, channels), part(channels, dy.channels() - channels))
+}
+
+pub fn case(draw: &mut Draw) {
+    let [n, h, w] = [draw.range(1, 3), draw.range(1, 6), draw.range(1, 6)];
+    let (channels_a, channels_b) = (draw.range(1, 13), draw.range(1, 13));
+    let a = draw.input("a", [n, h, w, channels_a]);
+    let b = draw.input("b", [n, h, w, channels_b]);
+    let dy = draw.input("dy", [n, h, w, channels_a + channels_b]);
+    let y = concat(&mut draw.recorder, a, b);
+    let (da, db) = concat_backward(&mut draw.recorder, dy, channels_a);
+    draw.gradient(a, y, dy, da);
+    draw.gradient(b, y, dy, db);
+}

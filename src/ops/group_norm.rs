@@ -1,0 +1,171 @@
+//! Group norm with optional modulation and SiLU: `shaders/group_norm.wgsl`.
+
+use super::Draw;
+use crate::cpu::group_norm as twin;
+use crate::gpu::{Grid, Kernel, Recorder, Tensor, Value};
+
+pub static KERNEL: Kernel = Kernel::new(
+    "group_norm",
+    include_str!("../../shaders/group_norm.wgsl"),
+    &[
+        ("chunk_moments", twin::chunk_moments),
+        ("affine", twin::affine),
+        ("affine_modulated", twin::affine_modulated),
+        ("apply", twin::apply),
+        ("backward_sums", twin::backward_sums),
+        ("backward_totals", twin::backward_totals),
+        ("backward_data", twin::backward_data),
+        ("backward_weight", twin::backward_weight),
+        ("backward_weight_modulated", twin::backward_weight_modulated),
+        ("backward_modulation", twin::backward_modulation),
+    ],
+);
+
+/// Rows that one lane takes: long enough to load the table's four quads once, short enough to fill a device.
+const CHUNK: u32 = 32;
+
+/// What a norm does besides normalising.
+#[derive(Clone, Copy, Debug)]
+pub struct Norm {
+    pub groups: u32,
+    pub eps: f32,
+    pub silu: bool,
+}
+
+/// What backward needs of forward.
+pub struct Saved {
+    norm: Norm,
+    x: Tensor,
+    table: Tensor,
+    gamma: Tensor,
+    beta: Tensor,
+    modulation: Option<Tensor>,
+}
+
+struct Extent {
+    x: Tensor,
+    norm: Norm,
+}
+
+impl Extent {
+    fn rows(&self) -> u32 {
+        self.x.height() * self.x.width()
+    }
+
+    fn chunks(&self) -> u32 {
+        self.rows().div_ceil(CHUNK)
+    }
+
+    fn params(&self) -> [(&'static str, Value); 9] {
+        [
+            ("images", self.x.n().into()),
+            ("rows", self.rows().into()),
+            ("c4", self.x.channels4().into()),
+            ("channels", self.x.channels().into()),
+            ("group_channels", (self.x.channels() / self.norm.groups).into()),
+            ("chunk", CHUNK.into()),
+            ("chunks", self.chunks().into()),
+            ("silu", self.norm.silu.into()),
+            ("eps", self.norm.eps.into()),
+        ]
+    }
+
+    /// One dispatch; `per_value` operations on each value of x.
+    fn record(&self, r: &mut Recorder, entry: &'static str, io: &[Tensor], lanes: u32, per_value: u64) {
+        let flops = per_value * self.x.count();
+        r.dispatch(&KERNEL, entry, &self.params(), io, Grid::Invocations(lanes as u64), flops);
+    }
+
+    fn chunk_lanes(&self) -> u32 {
+        self.x.n() * self.chunks() * self.x.channels4()
+    }
+
+    fn chunk_table(&self, r: &mut Recorder) -> Tensor {
+        r.temp([self.x.n(), self.chunks(), 2, self.x.channels()])
+    }
+
+    fn table(&self, r: &mut Recorder) -> Tensor {
+        r.temp([self.x.n(), 1, 4, self.x.channels()])
+    }
+}
+
+/// y = act((x - mean) rstd gamma + beta), with `modulation` act(u (1 + scale) + shift). x: [N, H, W, C]; gamma, beta:
+/// [1, 1, 1, C]; modulation: [N, 1, 2, C], scale before shift. The groups must divide C.
+pub fn forward(
+    r: &mut Recorder,
+    x: Tensor,
+    gamma: Tensor,
+    beta: Tensor,
+    modulation: Option<Tensor>,
+    norm: Norm,
+) -> (Tensor, Saved) {
+    assert!(x.channels().is_multiple_of(norm.groups), "{} channels in {} groups", x.channels(), norm.groups);
+    let extent = Extent { x, norm };
+    let groups = x.n() * norm.groups;
+    let moments = extent.chunk_table(r);
+    extent.record(r, "chunk_moments", &[x, moments], extent.chunk_lanes(), 4);
+    let table = extent.table(r);
+    match modulation {
+        None => extent.record(r, "affine", &[moments, gamma, beta, table], groups, 0),
+        Some(modulation) => {
+            assert_eq!(modulation.shape, [x.n(), 1, 2, x.channels()]);
+            extent.record(r, "affine_modulated", &[moments, gamma, beta, table, modulation], groups, 0);
+        }
+    }
+    let y = r.temp(x.shape);
+    extent.record(r, "apply", &[x, table, y], extent.chunk_lanes(), if norm.silu { 7 } else { 3 });
+    (y, Saved { norm, x, table, gamma, beta, modulation })
+}
+
+/// The gradients with respect to x and the modulation (if there was one); those of gamma and beta are written to
+/// `dgamma` and `dbeta`.
+pub fn backward(
+    r: &mut Recorder,
+    saved: Saved,
+    dy: Tensor,
+    dgamma: Tensor,
+    dbeta: Tensor,
+) -> (Tensor, Option<Tensor>) {
+    let Saved { norm, x, table, gamma, beta, modulation } = saved;
+    assert_eq!(dy.shape, x.shape);
+    let extent = Extent { x, norm };
+    let work = if norm.silu { 13 } else { 6 };
+    let sums = extent.chunk_table(r);
+    extent.record(r, "backward_sums", &[x, table, dy, sums], extent.chunk_lanes(), work);
+    let totals = extent.table(r);
+    extent.record(r, "backward_totals", &[sums, table, totals], x.n() * norm.groups, 0);
+    let dx = r.temp(x.shape);
+    extent.record(r, "backward_data", &[x, table, dy, totals, dx], extent.chunk_lanes(), work + 3);
+    let Some(modulation) = modulation else {
+        extent.record(r, "backward_weight", &[totals, dgamma, dbeta], x.channels4(), 0);
+        return (dx, None);
+    };
+    extent.record(r, "backward_weight_modulated", &[totals, dgamma, dbeta, modulation], x.channels4(), 0);
+    let dmodulation = r.temp(modulation.shape);
+    let io = [totals, gamma, beta, dmodulation];
+    extent.record(r, "backward_modulation", &io, x.n() * x.channels4(), 0);
+    (dx, Some(dmodulation))
+}
+
+pub fn case(draw: &mut Draw) {
+    let (groups, size) = (draw.range(1, 5), draw.range(1, 5));
+    let c = groups * size;
+    let shape = [draw.range(1, 3), draw.range(1, 9), draw.range(2, 9), c];
+    let norm = Norm { groups, eps: draw.choose(&[1e-5, 1e-3]), silu: draw.flip() };
+    // Sometimes a mean that is far from 0.
+    let offset = draw.choose(&[0.0, 0.5, 20.0]);
+    let x = draw.input_by("x", shape, |draw| draw.normal() + offset);
+    let (gamma, beta) = (draw.input("gamma", [1, 1, 1, c]), draw.input("beta", [1, 1, 1, c]));
+    let modulation = draw.flip().then(|| draw.input("modulation", [shape[0], 1, 2, c]));
+    let dy = draw.input("dy", shape);
+    let r = &mut draw.recorder;
+    let (y, saved) = forward(r, x, gamma, beta, modulation, norm);
+    let (dgamma, dbeta) = (r.temp(gamma.shape), r.temp(beta.shape));
+    let (dx, dmodulation) = backward(r, saved, dy, dgamma, dbeta);
+    draw.gradient(x, y, dy, dx);
+    draw.gradient(gamma, y, dy, dgamma);
+    draw.gradient(beta, y, dy, dbeta);
+    if let (Some(modulation), Some(dmodulation)) = (modulation, dmodulation) {
+        draw.gradient(modulation, y, dy, dmodulation);
+    }
+}

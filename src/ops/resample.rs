@@ -1,0 +1,40 @@
+//! Nearest upsampling by two: `shaders/resample.wgsl`. Downsampling is a convolution of stride 2.
+
+use super::Draw;
+use crate::cpu::resample as twin;
+use crate::gpu::{Grid, Kernel, Recorder, Tensor};
+
+pub static KERNEL: Kernel = Kernel::new(
+    "resample",
+    include_str!("../../shaders/resample.wgsl"),
+    &[("upsample", twin::upsample), ("upsample_backward", twin::upsample_backward)],
+);
+
+fn record(r: &mut Recorder, entry: &'static str, from: Tensor, to: Tensor, width: u32, flops: u64) {
+    let quads = to.elements() / 4;
+    let params = [("quads", (quads as u32).into()), ("width", width.into()), ("c4", to.channels4().into())];
+    r.dispatch(&KERNEL, entry, &params, &[from, to], Grid::Invocations(quads), flops);
+}
+
+/// [N, H, W, C] to [N, 2H, 2W, C], each value four times.
+pub fn upsample(r: &mut Recorder, x: Tensor) -> Tensor {
+    let y = r.temp([x.n(), 2 * x.height(), 2 * x.width(), x.channels()]);
+    record(r, "upsample", x, y, x.width(), 0);
+    y
+}
+
+/// The gradient: the sum of the four, [N, 2H, 2W, C] to [N, H, W, C].
+pub fn upsample_backward(r: &mut Recorder, dy: Tensor) -> Tensor {
+    let dx = r.temp([dy.n(), dy.height() / 2, dy.width() / 2, dy.channels()]);
+    record(r, "upsample_backward", dy, dx, dx.width(), 3 * dx.count());
+    dx
+}
+
+pub fn case(draw: &mut Draw) {
+    let [n, h, w, c] = [draw.range(1, 3), draw.range(1, 6), draw.range(1, 6), draw.range(1, 13)];
+    let x = draw.input("x", [n, h, w, c]);
+    let dy = draw.input("dy", [n, 2 * h, 2 * w, c]);
+    let y = upsample(&mut draw.recorder, x);
+    let dx = upsample_backward(&mut draw.recorder, dy);
+    draw.gradient(x, y, dy, dx);
+}
