@@ -8,6 +8,8 @@ pub mod diffusion;
 pub mod error;
 pub mod files;
 pub mod gpu;
+pub mod nn;
 pub mod ops;
 pub mod picture;
+pub mod random;
 pub mod verify;

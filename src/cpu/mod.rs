@@ -5,8 +5,10 @@
 //! central differences.
 
 pub mod add;
+pub mod attention;
 pub mod conv2d;
 pub mod concat;
+pub mod embed;
 pub mod group_norm;
 pub mod linear;
 pub mod resample;

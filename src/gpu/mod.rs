@@ -18,5 +18,5 @@ pub use interpret::CpuState;
 pub use kernel::Kernel;
 pub use memory::Memory;
 pub use plan::{Plan, PlanOptions};
-pub use recorder::{Grid, Recorder, Recording, Tensor, Value};
+pub use recorder::{EMA, GRADIENTS, Grid, Recorder, Recording, Tensor, Value, WEIGHTS, Weight};
 pub use step::Step;

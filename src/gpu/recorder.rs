@@ -58,6 +58,19 @@ pub fn padded_elements(shape: [u32; 4]) -> u64 {
     Tensor { id: 0, shape }.elements()
 }
 
+/// A learnt tensor: where it lies in each of the flat buffers of weights, gradients, moments and averages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Weight {
+    /// First element, a multiple of 64.
+    pub offset: u64,
+    pub shape: [u32; 4],
+}
+
+/// The flat buffers of a model, each of all its parameters.
+pub const WEIGHTS: &str = "weights";
+pub const GRADIENTS: &str = "gradients";
+pub const EMA: &str = "ema";
+
 /// Where a tensor lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
@@ -150,6 +163,9 @@ pub struct Recorder {
     recording: Recording,
     written: Vec<bool>,
     scope: Vec<String>,
+    /// Elements of each flat buffer, and the one that weights are read from.
+    parameters: u64,
+    weights: &'static str,
 }
 
 /// Widest dispatch in one dimension that every device takes.
@@ -160,6 +176,22 @@ impl Recorder {
         let mut recorder = Recorder::default();
         recorder.recording.scopes.push(String::new());
         recorder
+    }
+
+    /// A recorder for a model of `parameters` elements whose weights are read from the flat buffer `weights`:
+    /// [`WEIGHTS`] or [`EMA`].
+    pub fn for_model(parameters: u64, weights: &'static str) -> Recorder {
+        Recorder { parameters, weights, ..Recorder::new() }
+    }
+
+    /// A learnt tensor.
+    pub fn weight(&mut self, weight: Weight) -> Tensor {
+        self.range(self.weights, self.parameters, weight.offset, weight.shape)
+    }
+
+    /// Its gradient, which some dispatch overwrites.
+    pub fn grad(&mut self, weight: Weight) -> Tensor {
+        self.range(GRADIENTS, self.parameters, weight.offset, weight.shape)
     }
 
     /// An activation. Its life is from the first dispatch that writes it to the last that reads it.

@@ -1,6 +1,7 @@
 //! One case of a kernel: the same recording serves tests, `verify` and the gradient check of the twins.
 
 use crate::gpu::{Recorder, Recording, Step, Tensor};
+use crate::random::Random;
 
 /// Values of an input, padded layout.
 #[derive(Clone, Debug)]
@@ -32,7 +33,7 @@ pub struct Draw {
     pub step: Step,
     inputs: Vec<(Tensor, Values)>,
     gradients: Vec<Gradient>,
-    state: u64,
+    random: Random,
 }
 
 impl Case {
@@ -43,7 +44,7 @@ impl Case {
             step: Step::default(),
             inputs: Vec::new(),
             gradients: Vec::new(),
-            state: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15),
+            random: Random::new(seed),
         };
         case(&mut draw);
         Case { recording: draw.recorder.finish(), inputs: draw.inputs, gradients: draw.gradients, step: draw.step }
@@ -51,18 +52,9 @@ impl Case {
 }
 
 impl Draw {
-    /// 64 random bits (SplitMix64).
-    pub fn bits(&mut self) -> u64 {
-        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
     /// A whole number in low..=high.
     pub fn range(&mut self, low: u32, high: u32) -> u32 {
-        low + (self.bits() % (high - low + 1) as u64) as u32
+        low + (self.random.bits() % (high - low + 1) as u64) as u32
     }
 
     /// One of `choices`.
@@ -72,17 +64,17 @@ impl Draw {
 
     /// A coin.
     pub fn flip(&mut self) -> bool {
-        self.bits() & 1 == 1
+        self.random.bits() & 1 == 1
     }
 
     /// Uniform in (0, 1).
     pub fn uniform(&mut self) -> f64 {
-        ((self.bits() >> 11) as f64 + 0.5) / (1u64 << 53) as f64
+        self.random.uniform()
     }
 
     /// Standard normal.
     pub fn normal(&mut self) -> f64 {
-        (-2.0 * self.uniform().ln()).sqrt() * (2.0 * std::f64::consts::PI * self.uniform()).cos()
+        self.random.normal()
     }
 
     /// An input of standard normal values, zero in the padding.

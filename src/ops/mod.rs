@@ -4,9 +4,11 @@
 //! Tests, benches, `verify` and `profile` iterate [`ALL`]; none of them names a kernel.
 
 pub mod add;
+pub mod attention;
 pub mod case;
 pub mod conv2d;
 pub mod concat;
+pub mod embed;
 pub mod group_norm;
 pub mod linear;
 pub mod resample;
@@ -26,6 +28,8 @@ pub struct Op {
 /// Every kernel.
 pub const ALL: &[Op] = &[
     Op { kernel: &add::KERNEL, case: add::case },
+    Op { kernel: &attention::KERNEL, case: attention::case },
+    Op { kernel: &embed::KERNEL, case: embed::case },
     Op { kernel: &conv2d::KERNEL, case: conv2d::case },
     Op { kernel: &concat::KERNEL, case: concat::case },
     Op { kernel: &group_norm::KERNEL, case: group_norm::case },

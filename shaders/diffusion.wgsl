@@ -1,0 +1,281 @@
+// What diffusion itself computes: training pairs, the loss, one step of any sampler.
+//
+//   noise      image = shuffle(cursor + n)                       each image once an epoch
+//              t     = floor(T u), u uniform in [0, 1)
+//              x0    = pixels / 127.5 - 1, flipped left to right with probability 1/2 if `flip`
+//              x     = alpha[t] x0 + sigma[t] eps                eps ~ N(0, I)
+//              goal  = target_x0[t] x0 + target_eps[t] eps
+//              label = the image's, or `classes` (the null class) with probability class_dropout
+//
+//   loss       loss  = 1/E sum weight[n] (out - goal)^2          E = N H W C
+//              d_out = 2/E weight[n] (out - goal)
+//              The sum is left in `partials`, one of each lane; reduce.wgsl adds them up.
+//
+//   denoise    o      = guidance out[with class] + (1 - guidance) out[null class], or out if not guided
+//              x0_hat = clamp(x0_from_x x + x0_from_out o, -clip, clip)
+//              x'     = step.x x + step.out o + step.x0 x0_hat + step.previous previous + step.noise z    z ~ N(0, I)
+//              previous' = x0_hat
+//
+//   start      x = scale z, previous = 0                         z ~ N(0, I)
+//
+//   broadcast_timestep   timestep[n] = step.timestep
+//
+// x, goal, out, d_out: [N, H, W, C]   previous: the same, f32   timestep, label, weight: [1, 1, 1, N]
+// schedule: T rows of 8: alpha, sigma, target_x0, target_eps, weight of the loss, 3 unused
+// records, more_records: one list of bytes, 4 to a word, the low byte first; the first binding ends after first_words.
+//   A record is one image: its label in two bytes, the low one first, then H W C bytes.
+// partials: [1, 1, 1, 64 groups]
+//
+// Guided: x and out are [2 N, H, W, C], the first N with their class, the second N with the null class. x holds the same
+// N images twice; `previous` holds them once.
+//
+// Random numbers are Philox blocks, keyed by the seed and a purpose; one block serves the 4 channels of a quadruple:
+//
+//   purpose    counter                                           gives
+//   SHUFFLE    epoch, 0, 0, 0                                    4 keys of the shuffle
+//   IMAGE      n, step.counter, 0, 0                             t, flip, class dropout of image n of the batch
+//   EPS        quadruple in the image, n, step.counter, 0        eps
+//   START      quadruple in the sample, sample, 0, 0             z of `start`
+//   DENOISE    quadruple in the sample, sample, step.counter, 0  z of `denoise`
+//
+// A sample is numbered over all batches (step.sample + n), so that its noise doesn't depend on the batch it is in.
+
+const SHUFFLE = 1u;
+const IMAGE = 2u;
+const EPS = 3u;
+const START = 4u;
+const DENOISE = 5u;
+
+struct Training {
+    batch: u32,             // N
+    images: u32,            // in the data set
+    half_bits: u32,         // the shuffle's domain is 4^half_bits >= images
+    first_words: u32,       // length of `records`
+    height: u32,
+    width: u32,
+    channels: u32,
+    timesteps: u32,         // T
+    flip: u32,
+    classes: u32,
+    class_dropout: f32,
+}
+@group(0) @binding(14) var<uniform> training: Training;
+
+struct Elements {
+    quads: u32,             // vec4 of out
+    quads_per_image: u32,
+    partials: u32,
+    factor: f32,            // 1/E
+}
+@group(0) @binding(14) var<uniform> elements: Elements;
+
+struct Samples {
+    quads: u32,             // vec4 of N samples
+    quads_per_image: u32,
+    channels: u32,
+    guided: u32,
+    scale: f32,             // of `start`
+}
+@group(0) @binding(14) var<uniform> samples: Samples;
+
+struct Broadcast {
+    batch: u32,             // N
+}
+@group(0) @binding(14) var<uniform> broadcast: Broadcast;
+
+@group(0) @binding(0) var<storage, read> records: array<u32>;
+@group(0) @binding(1) var<storage, read> more_records: array<u32>;
+@group(0) @binding(2) var<storage, read> schedule: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read_write> x: array<real4>;
+@group(0) @binding(4) var<storage, read_write> goal: array<real4>;
+@group(0) @binding(5) var<storage, read_write> timestep: array<f32>;
+@group(0) @binding(6) var<storage, read_write> label: array<u32>;
+@group(0) @binding(7) var<storage, read_write> weight: array<f32>;
+@group(0) @binding(8) var<storage, read> out: array<real4>;
+@group(0) @binding(9) var<storage, read_write> d_out: array<real4>;
+@group(0) @binding(10) var<storage, read_write> partials: array<f32>;
+@group(0) @binding(11) var<storage, read_write> previous: array<vec4<f32>>;
+
+// 1 for the channels of quadruple `quad` that exist, 0 for padding. Quadruples of a pixel follow each other.
+fn channel_mask(quad: u32, channels: u32) -> vec4<f32> {
+    let first = quad % ((channels + 3u) / 4u) * 4u;
+    return select(vec4<f32>(0.0), vec4<f32>(1.0), first + vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(channels));
+}
+
+// The finalizer of MurmurHash3 (Appleby): a bijection of words in which every bit depends on every bit.
+fn scramble(word: u32) -> u32 {
+    var h = (word ^ (word >> 16u)) * 0x85ebca6bu;
+    h = (h ^ (h >> 13u)) * 0xc2b2ae35u;
+    return h ^ (h >> 16u);
+}
+
+// Which image stands at `position` of an epoch: a permutation of 0..images. A Feistel network of 8 rounds permutes
+// 0..4^half_bits; what lands outside is permuted again until it is inside ("cycle walking", Black & Rogaway 2002).
+fn shuffle(position: u32, epoch: u32) -> u32 {
+    let keys = philox(vec4<u32>(epoch, 0u, 0u, 0u), vec2<u32>(step.seed, SHUFFLE));
+    let mask = (1u << training.half_bits) - 1u;
+    var image = position;
+    loop {
+        var left = image >> training.half_bits;
+        var right = image & mask;
+        for (var round = 0u; round < 8u; round++) {
+            let mixed = left ^ (scramble(right + keys[round % 4u] + round * 0x9e3779b9u) & mask);
+            left = right;
+            right = mixed;
+        }
+        image = (left << training.half_bits) | right;
+        if (image < training.images) {
+            break;
+        }
+    }
+    return image;
+}
+
+fn record_byte(address: u32) -> u32 {
+    let index = address / 4u;
+    var word = 0u;
+    if (index < training.first_words) {
+        word = records[index];
+    } else {
+        word = more_records[index - training.first_words];
+    }
+    return (word >> (address % 4u * 8u)) & 0xffu;
+}
+
+// The address of the record of image n of the batch.
+fn record_address(n: u32) -> u32 {
+    let position = step.cursor + n;
+    let image = shuffle(position % training.images, step.epoch + position / training.images);
+    return image * (2u + training.height * training.width * training.channels);
+}
+
+// t, flip and class dropout of image n of the batch.
+fn image_draw(n: u32) -> vec4<u32> {
+    return philox(vec4<u32>(n, step.counter, 0u, 0u), vec2<u32>(step.seed, IMAGE));
+}
+
+fn draw_timestep(bits: u32) -> u32 {
+    return multiply_wide(bits, training.timesteps).y;
+}
+
+// Timestep, label and weight of image n; zeros behind the last one.
+fn write_image(n: u32) {
+    if (n >= training.batch) {
+        timestep[n] = 0.0;
+        label[n] = 0u;
+        weight[n] = 0.0;
+        return;
+    }
+    let draw = image_draw(n);
+    let address = record_address(n);
+    let t = draw_timestep(draw.x);
+    let own_label = record_byte(address) | (record_byte(address + 1u) << 8u);
+    timestep[n] = f32(t);
+    label[n] = select(own_label, training.classes, uniform_open(draw.z) < training.class_dropout);
+    weight[n] = schedule[2u * t + 1u].x;
+}
+
+@compute @workgroup_size(64)
+fn noise(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let i = group_index(group, groups) * 64u + lane;
+    if (i < (training.batch + 3u) / 4u * 4u) {
+        write_image(i);
+    }
+    let channels4 = (training.channels + 3u) / 4u;
+    let quads_per_image = training.height * training.width * channels4;
+    if (i >= training.batch * quads_per_image) {
+        return;
+    }
+    let n = i / quads_per_image;
+    let quad = i % quads_per_image;
+    let pixel = quad / channels4;
+    let first = quad % channels4 * 4u;
+    let draw = image_draw(n);
+    let mirrored = training.flip != 0u && (draw.y >> 31u) == 1u;
+    let column = select(pixel % training.width, training.width - 1u - pixel % training.width, mirrored);
+    let source = pixel / training.width * training.width + column;
+    let address = record_address(n) + 2u + source * training.channels + first;
+    var x0 = vec4<f32>();
+    for (var c = 0u; c < min(4u, training.channels - first); c++) {
+        x0[c] = f32(record_byte(address + c)) / 127.5 - 1.0;
+    }
+    let eps = normal4(philox(vec4<u32>(quad, n, step.counter, 0u), vec2<u32>(step.seed, EPS)))
+        * channel_mask(quad, training.channels);
+    let row = schedule[2u * draw_timestep(draw.x)];
+    x[i] = real4(row.x * x0 + row.y * eps);
+    goal[i] = real4(row.z * x0 + row.w * eps);
+}
+
+// A lane takes 16 vec4, 64 apart, so that the 64 lanes of a group read side by side.
+@compute @workgroup_size(64)
+fn loss(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let partial = group_index(group, groups) * 64u + lane;
+    if (partial >= elements.partials) {
+        return;
+    }
+    let first = partial / 64u * 1024u + lane;
+    var sum = 0.0;
+    for (var i = first; i < min(first + 1024u, elements.quads); i += 64u) {
+        let difference = vec4<f32>(out[i]) - vec4<f32>(goal[i]);
+        let weighted = weight[i / elements.quads_per_image] * difference;
+        d_out[i] = real4(2.0 * elements.factor * weighted);
+        sum += dot(weighted, difference);
+    }
+    partials[partial] = elements.factor * sum;
+}
+
+// NaN stays NaN, so that a broken network shows.
+fn keep_within(value: vec4<f32>, range: vec4<f32>) -> vec4<f32> {
+    return select(select(value, range, value > range), -range, value < -range);
+}
+
+@compute @workgroup_size(64)
+fn denoise(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let i = group_index(group, groups) * 64u + lane;
+    if (i >= samples.quads) {
+        return;
+    }
+    let old = vec4<f32>(x[i]);
+    var o = vec4<f32>(out[i]);
+    if (samples.guided != 0u) {
+        o = step.guidance * o + (1.0 - step.guidance) * vec4<f32>(out[i + samples.quads]);
+    }
+    let x0_hat = keep_within(step.x0_from_x * old + step.x0_from_out * o, vec4<f32>(step.clip));
+    var next = step.x * old + step.out * o + step.x0 * x0_hat + step.previous * previous[i];
+    if (step.noise != 0.0) {
+        let quad = i % samples.quads_per_image;
+        let sample = step.sample + i / samples.quads_per_image;
+        let z = normal4(philox(vec4<u32>(quad, sample, step.counter, 0u), vec2<u32>(step.seed, DENOISE)));
+        next += step.noise * channel_mask(quad, samples.channels) * z;
+    }
+    previous[i] = x0_hat;
+    x[i] = real4(next);
+    if (samples.guided != 0u) {
+        x[i + samples.quads] = real4(next);
+    }
+}
+
+@compute @workgroup_size(64)
+fn start(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let i = group_index(group, groups) * 64u + lane;
+    if (i >= samples.quads) {
+        return;
+    }
+    let quad = i % samples.quads_per_image;
+    let sample = step.sample + i / samples.quads_per_image;
+    let z = normal4(philox(vec4<u32>(quad, sample, 0u, 0u), vec2<u32>(step.seed, START)));
+    let first = real4(samples.scale * channel_mask(quad, samples.channels) * z);
+    previous[i] = vec4<f32>();
+    x[i] = first;
+    if (samples.guided != 0u) {
+        x[i + samples.quads] = first;
+    }
+}
+
+@compute @workgroup_size(64)
+fn broadcast_timestep(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let i = group_index(group, groups) * 64u + lane;
+    if (i < (broadcast.batch + 3u) / 4u * 4u) {
+        timestep[i] = select(0.0, step.timestep, i < broadcast.batch);
+    }
+}

@@ -1,0 +1,221 @@
+//! Twins of `shaders/diffusion.wgsl`.
+
+use super::lib::{normal4, philox, uniform_open};
+use super::{Array, Call};
+
+/// What a block of random numbers is for: the second word of the key. The first is the seed.
+const SHUFFLE: u32 = 1;
+const IMAGE: u32 = 2;
+const EPS: u32 = 3;
+const START: u32 = 4;
+const DENOISE: u32 = 5;
+
+/// Which image stands at `position` of epoch `epoch`: a permutation of 0..images. A Feistel network over the smallest
+/// power of four that isn't below `images` (nor below 4), applied until the result is an image.
+pub fn shuffle(position: u64, images: u64, seed: u32, epoch: u32) -> u64 {
+    let half = (1..).find(|half| 1 << (2 * half) >= images).expect("some power of four is large enough");
+    let keys = philox([epoch, 0, 0, 0], [seed, SHUFFLE]);
+    let round_key = |round: u32| keys[round as usize % 4].wrapping_add(round.wrapping_mul(0x9e37_79b9));
+    let permute = |number: u64| {
+        let halves = (number >> half, number % (1 << half));
+        let (left, right) = (0..8).fold(halves, |(left, right), round| {
+            (right, left ^ scramble((right as u32).wrapping_add(round_key(round))) as u64 % (1 << half))
+        });
+        (left << half) + right
+    };
+    let mut image = permute(position);
+    while image >= images {
+        image = permute(image);
+    }
+    image
+}
+
+/// The finalizer of MurmurHash3.
+fn scramble(word: u32) -> u32 {
+    let shifted = |h: u32, bits: u32| h ^ (h >> bits);
+    shifted(shifted(shifted(word, 16).wrapping_mul(0x85eb_ca6b), 13).wrapping_mul(0xc2b2_ae35), 16)
+}
+
+/// The standard normal numbers of an image, in the padded layout of `shape` [.., H, W, C] and zero in the padding:
+/// a block of `counter` with the quadruple's number before it serves four channels.
+fn normals(shape: [usize; 4], counter: [u32; 3], key: [u32; 2]) -> Vec<f64> {
+    let mut z = Array::zeros([1, shape[1], shape[2], shape[3]]);
+    for (quad, four) in z.data.chunks_exact_mut(4).enumerate() {
+        four.copy_from_slice(&normal4(philox([quad as u32, counter[0], counter[1], counter[2]], key)));
+    }
+    for pixel in 0..z.rows() {
+        z.row_mut(pixel)[shape[3]..].fill(0.0);
+    }
+    z.data
+}
+
+/// The data set as bytes.
+struct Records<'a> {
+    words: [&'a [f64]; 2],
+}
+
+impl Records<'_> {
+    fn byte(&self, address: usize) -> u8 {
+        let (word, [first, rest]) = (address / 4, self.words);
+        let word = first.get(word).unwrap_or_else(|| &rest[word - first.len()]);
+        (*word as u32).to_le_bytes()[address % 4]
+    }
+}
+
+pub fn noise(call: &mut Call) {
+    let [mut x, mut goal] = ["x", "goal"].map(|name| call.zeros(name));
+    let [mut timestep, mut label, mut weight] = ["timestep", "label", "weight"].map(|name| call.zeros(name));
+    let [_, height, width, channels] = x.shape;
+    let schedule = call.read("schedule");
+    let first = &call.read("records").data[..call.u("first_words")];
+    let records = Records { words: [first, &call.read("more_records").data] };
+    let images = call.u("images");
+    let [seed, counter, epoch] = ["seed", "counter", "epoch"].map(|name| call.step(name) as u32);
+    for n in 0..call.u("batch") {
+        let [for_timestep, for_flip, for_label, _] = philox([n as u32, counter, 0, 0], [seed, IMAGE]);
+        let position = call.step("cursor") as usize + n;
+        let epoch = epoch + (position / images) as u32;
+        let image = shuffle((position % images) as u64, images as u64, seed, epoch) as usize;
+        let record = image * (2 + height * width * channels);
+        let t = (for_timestep as f64 / 2f64.powi(32) * call.f("timesteps")) as usize;
+        let [alpha, sigma, target_x0, target_eps, loss_weight, ..] = schedule.row(t) else { unreachable!() };
+        let dropped = uniform_open(for_label) < call.f("class_dropout");
+        let own_label = u16::from_le_bytes([records.byte(record), records.byte(record + 1)]) as f64;
+        timestep.data[n] = t as f64;
+        weight.data[n] = *loss_weight;
+        label.data[n] = if dropped { call.f("classes") } else { own_label };
+        let eps = Array {
+            data: normals(x.shape, [n as u32, counter, 0], [seed, EPS]),
+            ..Array::zeros([1, height, width, channels])
+        };
+        let mirrored = call.flag("flip") && for_flip >= 1 << 31;
+        for (h, w, c) in positions(x.shape) {
+            let from = if mirrored { width - 1 - w } else { w };
+            let byte = records.byte(record + 2 + (h * width + from) * channels + c);
+            let (x0, eps) = (byte as f64 / 127.5 - 1.0, eps.at(0, h, w, c));
+            *x.at_mut(n, h, w, c) = alpha * x0 + sigma * eps;
+            *goal.at_mut(n, h, w, c) = target_x0 * x0 + target_eps * eps;
+        }
+    }
+    for (name, array) in [("x", x), ("goal", goal), ("timestep", timestep), ("label", label), ("weight", weight)] {
+        call.write(name, array);
+    }
+}
+
+/// Every (h, w, c) of `shape`.
+fn positions([_, height, width, channels]: [usize; 4]) -> impl Iterator<Item = (usize, usize, usize)> {
+    (0..height * width * channels).map(move |i| (i / channels / width, i / channels % width, i % channels))
+}
+
+/// The shader's lane `lane` of group `group` sums quadruples 1024 group + lane, + 64, + 128, ...: 16 of them.
+pub fn loss(call: &mut Call) {
+    let (out, goal, weight) = (call.read("out"), call.read("goal"), call.read("weight"));
+    let [mut d_out, mut partials] = ["d_out", "partials"].map(|name| call.zeros(name));
+    let [images, height, width, channels] = out.shape;
+    let count = (images * height * width * channels) as f64;
+    let per_image = out.data.len() / images;
+    for (i, (out, goal)) in out.data.iter().zip(&goal.data).enumerate() {
+        let weight = weight.data[i / per_image];
+        d_out.data[i] = 2.0 * weight * (out - goal) / count;
+        let quad = i / 4;
+        partials.data[quad / 1024 * 64 + quad % 64] += weight * (out - goal).powi(2) / count;
+    }
+    call.write("d_out", d_out);
+    call.write("partials", partials);
+}
+
+pub fn denoise(call: &mut Call) {
+    let out = guided(call, call.read("out"));
+    let [mut x, mut previous] = ["x", "previous"].map(|name| call.read(name).clone());
+    let [from_x, from_out, clip] = ["x0_from_x", "x0_from_out", "clip"].map(|name| call.step(name));
+    let [c_x, c_out, c_x0, c_previous, c_noise] = ["x", "out", "x0", "previous", "noise"].map(|name| call.step(name));
+    let z = sample_normals(call, previous.shape, call.step("counter") as u32, DENOISE);
+    for i in 0..previous.data.len() {
+        let x0_hat = (from_x * x.data[i] + from_out * out[i]).min(clip).max(-clip);
+        let kept = c_x * x.data[i] + c_out * out[i];
+        x.data[i] = kept + c_x0 * x0_hat + c_previous * previous.data[i] + c_noise * z[i];
+        previous.data[i] = x0_hat;
+    }
+    double(&mut x.data, previous.data.len());
+    call.write("x", x);
+    call.write("previous", previous);
+}
+
+/// The network's outputs for N samples: of the 2 N that there are with guidance, W times the first half and 1 - W times
+/// the second.
+fn guided(call: &Call, out: &Array) -> Vec<f64> {
+    if !call.flag("guided") {
+        return out.data.clone();
+    }
+    let (with_class, null_class) = out.data.split_at(out.data.len() / 2);
+    let guidance = call.step("guidance");
+    with_class.iter().zip(null_class).map(|(with, null)| null + guidance * (with - null)).collect()
+}
+
+/// z of the N samples of `shape`, one after the other.
+fn sample_normals(call: &Call, shape: [usize; 4], counter: u32, purpose: u32) -> Vec<f64> {
+    let (seed, first) = (call.step("seed") as u32, call.step("sample") as u32);
+    let samples = (0..shape[0] as u32).map(|n| first + n);
+    samples.flat_map(|sample| normals(shape, [sample, counter, 0], [seed, purpose])).collect()
+}
+
+/// Repeats the first `length` values to the end.
+fn double(values: &mut [f64], length: usize) {
+    let (first, rest) = values.split_at_mut(length);
+    rest.chunks_mut(length).for_each(|rest| rest.copy_from_slice(first));
+}
+
+pub fn start(call: &mut Call) {
+    let [mut x, previous] = ["x", "previous"].map(|name| call.zeros(name));
+    let z = sample_normals(call, previous.shape, 0, START);
+    for (x, z) in x.data.iter_mut().zip(&z) {
+        *x = call.f("scale") * z;
+    }
+    double(&mut x.data, z.len());
+    call.write("x", x);
+    call.write("previous", previous);
+}
+
+pub fn broadcast_timestep(call: &mut Call) {
+    let mut timestep = call.zeros("timestep");
+    let batch = timestep.shape[3];
+    timestep.data[..batch].fill(call.step("timestep"));
+    call.write("timestep", timestep);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_epoch_shows_each_image_once() {
+        for images in (1..70).chain([255, 256, 257, 1023, 1025, 10_000]) {
+            for epoch in 0..3 {
+                let mut seen = vec![false; images];
+                for position in 0..images {
+                    let image = shuffle(position as u64, images as u64, 7, epoch) as usize;
+                    assert!(!std::mem::replace(&mut seen[image], true), "{images} images, epoch {epoch}");
+                }
+            }
+        }
+    }
+
+    /// Chi-square of the table (position, image) over epochs. With n images, epochs / n expected in each of n^2 cells and
+    /// (n - 1)^2 degrees of freedom, a fair shuffle stays within 5 standard deviations.
+    #[test]
+    fn every_image_comes_everywhere_equally_often() {
+        for images in [3, 5, 10, 16, 60] {
+            let epochs = 200 * images as u32;
+            let mut counts = vec![0.0; images * images];
+            for epoch in 0..epochs {
+                for position in 0..images {
+                    counts[position * images + shuffle(position as u64, images as u64, 1, epoch) as usize] += 1.0;
+                }
+            }
+            let chi_square: f64 = counts.iter().map(|count| (count - 200.0f64).powi(2) / 200.0).sum();
+            let freedom = (images as f64 - 1.0).powi(2);
+            let deviations = (chi_square - freedom) / (2.0 * freedom).sqrt();
+            assert!(deviations.abs() < 5.0, "{images} images: {deviations} standard deviations");
+        }
+    }
+}

@@ -1,0 +1,342 @@
+//! Layers and blocks of the U-Net: forward, and backward by hand.
+
+use super::params::{Init, Layout, Params};
+use crate::gpu::{Recorder, Tensor, Weight};
+use crate::ops::conv2d::{self, Geometry};
+use crate::ops::group_norm::{self, Norm};
+use crate::ops::{add, attention, concat, linear, resample};
+
+/// Convolution with bias.
+pub struct Conv2d {
+    weight: Weight,
+    bias: Weight,
+    geometry: Geometry,
+}
+
+/// The input of a convolution or linear layer.
+pub struct Input {
+    x: Tensor,
+}
+
+impl Conv2d {
+    pub fn new(params: &mut Params, name: &str, inputs: u32, outputs: u32, taps: u32, geometry: Geometry) -> Conv2d {
+        let (inputs, outputs, taps) = (inputs as usize, outputs as usize, taps as usize);
+        let init = Init::FanIn(inputs * taps * taps);
+        let shape = [outputs, inputs, taps, taps];
+        let weight = params.add(format!("{name}.weight"), &shape, Layout::Conv, init);
+        let bias = params.add(format!("{name}.bias"), &[outputs], Layout::Vector { segments: 1 }, init);
+        Conv2d { weight, bias, geometry }
+    }
+
+    pub fn forward(&self, r: &mut Recorder, x: Tensor) -> (Tensor, Input) {
+        let (weight, bias) = (r.weight(self.weight), r.weight(self.bias));
+        (conv2d::forward(r, x, weight, bias, self.geometry), Input { x })
+    }
+
+    /// The gradients of weight and bias alone, for the layer that sees the data.
+    pub fn backward_weight(&self, r: &mut Recorder, saved: &Input, dy: Tensor) {
+        let (dweight, dbias) = (r.grad(self.weight), r.grad(self.bias));
+        conv2d::backward_weight(r, saved.x, dy, self.geometry, dweight, dbias);
+    }
+
+    pub fn backward(&self, r: &mut Recorder, saved: Input, dy: Tensor) -> Tensor {
+        self.backward_weight(r, &saved, dy);
+        let weight = r.weight(self.weight);
+        conv2d::backward_data(r, dy, weight, saved.x.shape, self.geometry)
+    }
+}
+
+/// Linear layer with bias; a 1x1 convolution too, over N·H·W rows.
+pub struct Linear {
+    weight: Weight,
+    bias: Weight,
+}
+
+/// Equal segments of a linear layer's channels that are padded one by one: heads, scale and shift.
+#[derive(Clone, Copy)]
+pub struct Segments {
+    pub outputs: u32,
+    pub inputs: u32,
+}
+
+/// No segments.
+pub const WHOLE: Segments = Segments { outputs: 1, inputs: 1 };
+
+impl Linear {
+    pub fn new(params: &mut Params, name: &str, inputs: u32, outputs: u32, segments: Segments) -> Linear {
+        let layout = Layout::Linear { outputs: segments.outputs as usize, inputs: segments.inputs as usize };
+        let (inputs, outputs) = (inputs as usize, outputs as usize);
+        let init = Init::FanIn(inputs);
+        let weight = params.add(format!("{name}.weight"), &[outputs, inputs], layout, init);
+        let bias_layout = Layout::Vector { segments: segments.outputs as usize };
+        let bias = params.add(format!("{name}.bias"), &[outputs], bias_layout, init);
+        Linear { weight, bias }
+    }
+
+    /// A 1x1 convolution, which differs in the file's shape only.
+    pub fn conv1x1(params: &mut Params, name: &str, inputs: u32, outputs: u32) -> Linear {
+        let (inputs, outputs) = (inputs as usize, outputs as usize);
+        let init = Init::FanIn(inputs);
+        let shape = [outputs, inputs, 1, 1];
+        let weight = params.add(format!("{name}.weight"), &shape, Layout::Conv, init);
+        let bias = params.add(format!("{name}.bias"), &[outputs], Layout::Vector { segments: 1 }, init);
+        Linear { weight, bias }
+    }
+
+    pub fn forward(&self, r: &mut Recorder, x: Tensor, y_shape: [u32; 4]) -> (Tensor, Input) {
+        let (weight, bias) = (r.weight(self.weight), r.weight(self.bias));
+        (linear::forward(r, x, weight, bias, y_shape), Input { x })
+    }
+
+    pub fn backward(&self, r: &mut Recorder, saved: Input, dy: Tensor) -> Tensor {
+        let (dweight, dbias) = (r.grad(self.weight), r.grad(self.bias));
+        linear::backward_weight(r, saved.x, dy, dweight, dbias);
+        let weight = r.weight(self.weight);
+        linear::backward_data(r, dy, weight, saved.x.shape)
+    }
+}
+
+/// Group norm, with SiLU where it is followed by one.
+pub struct GroupNorm {
+    gamma: Weight,
+    beta: Weight,
+    norm: Norm,
+}
+
+impl GroupNorm {
+    pub fn new(params: &mut Params, name: &str, channels: u32, norm: Norm) -> GroupNorm {
+        let (shape, layout) = ([channels as usize], Layout::Vector { segments: 1 });
+        let gamma = params.add(format!("{name}.weight"), &shape, layout, Init::Constant(1.0));
+        let beta = params.add(format!("{name}.bias"), &shape, layout, Init::Constant(0.0));
+        GroupNorm { gamma, beta, norm }
+    }
+
+    pub fn forward(&self, r: &mut Recorder, x: Tensor, modulation: Option<Tensor>) -> (Tensor, group_norm::Saved) {
+        let (gamma, beta) = (r.weight(self.gamma), r.weight(self.beta));
+        group_norm::forward(r, x, gamma, beta, modulation, self.norm)
+    }
+
+    pub fn backward(&self, r: &mut Recorder, saved: group_norm::Saved, dy: Tensor) -> (Tensor, Option<Tensor>) {
+        let (dgamma, dbeta) = (r.grad(self.gamma), r.grad(self.beta));
+        group_norm::backward(r, saved, dy, dgamma, dbeta)
+    }
+}
+
+/// What the blocks of a U-Net have in common.
+#[derive(Clone, Copy)]
+pub struct Common {
+    /// Width of the time embedding.
+    pub embedding: u32,
+    pub groups: u32,
+    pub eps: f32,
+    /// The embedding scales and shifts the second norm, instead of being added before it.
+    pub scale_shift: bool,
+}
+
+/// diffusers' `ResnetBlock2D`: norm, SiLU, conv, time embedding, norm, SiLU, conv, residual.
+pub struct ResnetBlock {
+    norm1: GroupNorm,
+    conv1: Conv2d,
+    time_emb_proj: Linear,
+    norm2: GroupNorm,
+    conv2: Conv2d,
+    shortcut: Option<Linear>,
+    scale_shift: bool,
+    /// The sum with the residual is divided by diffusers' `output_scale_factor`.
+    factor: f32,
+    outputs: u32,
+}
+
+pub struct ResnetSaved {
+    norm1: group_norm::Saved,
+    conv1: Input,
+    time_emb_proj: Input,
+    norm2: group_norm::Saved,
+    conv2: Input,
+    shortcut: Option<Input>,
+}
+
+impl ResnetBlock {
+    pub fn new(params: &mut Params, name: &str, inputs: u32, outputs: u32, common: Common, scale: f32) -> ResnetBlock {
+        let norm = Norm { groups: common.groups, eps: common.eps, silu: true };
+        let same = Geometry::same(3);
+        let norm1 = GroupNorm::new(params, &format!("{name}.norm1"), inputs, norm);
+        let conv1 = Conv2d::new(params, &format!("{name}.conv1"), inputs, outputs, 3, same);
+        let parts = if common.scale_shift { 2 } else { 1 };
+        let segments = Segments { outputs: parts, inputs: 1 };
+        let projection = format!("{name}.time_emb_proj");
+        let time_emb_proj = Linear::new(params, &projection, common.embedding, parts * outputs, segments);
+        let norm2 = GroupNorm::new(params, &format!("{name}.norm2"), outputs, norm);
+        let conv2 = Conv2d::new(params, &format!("{name}.conv2"), outputs, outputs, 3, same);
+        let shortcut = (inputs != outputs)
+            .then(|| Linear::conv1x1(params, &format!("{name}.conv_shortcut"), inputs, outputs));
+        let (scale_shift, factor) = (common.scale_shift, 1.0 / scale);
+        ResnetBlock { norm1, conv1, time_emb_proj, norm2, conv2, shortcut, scale_shift, factor, outputs }
+    }
+
+    /// x: [N, H, W, inputs], embedding: [N, 1, 1, E], SiLU already applied.
+    pub fn forward(&self, r: &mut Recorder, x: Tensor, embedding: Tensor) -> (Tensor, ResnetSaved) {
+        let [n, h, w, _] = x.shape;
+        let (a, norm1) = r.scope("norm1", |r| self.norm1.forward(r, x, None));
+        let (b, conv1) = r.scope("conv1", |r| self.conv1.forward(r, a));
+        let parts = if self.scale_shift { 2 } else { 1 };
+        let (projected, time_emb_proj) =
+            r.scope("time_emb_proj", |r| self.time_emb_proj.forward(r, embedding, [n, 1, parts, self.outputs]));
+        let (c, norm2) = r.scope("norm2", |r| match self.scale_shift {
+            true => self.norm2.forward(r, b, Some(projected)),
+            false => {
+                let sum = add::add_per_image(r, b, projected);
+                self.norm2.forward(r, sum, None)
+            }
+        });
+        let (d, conv2) = r.scope("conv2", |r| self.conv2.forward(r, c));
+        let (residual, shortcut) = match &self.shortcut {
+            None => (x, None),
+            Some(layer) => {
+                let (y, saved) = r.scope("conv_shortcut", |r| layer.forward(r, x, [n, h, w, self.outputs]));
+                (y, Some(saved))
+            }
+        };
+        let y = r.scope("residual", |r| add::add_scaled(r, residual, d, self.factor));
+        (y, ResnetSaved { norm1, conv1, time_emb_proj, norm2, conv2, shortcut })
+    }
+
+    /// (dx, dembedding).
+    pub fn backward(&self, r: &mut Recorder, saved: ResnetSaved, dy: Tensor) -> (Tensor, Tensor) {
+        let dsum = scaled(r, dy, self.factor);
+        let dc = r.scope("conv2", |r| self.conv2.backward(r, saved.conv2, dsum));
+        let (db, dmodulation) = r.scope("norm2", |r| self.norm2.backward(r, saved.norm2, dc));
+        let dembedding = r.scope("time_emb_proj", |r| {
+            let dprojected = dmodulation.unwrap_or_else(|| crate::ops::reduce::sum_per_image(r, db));
+            self.time_emb_proj.backward(r, saved.time_emb_proj, dprojected)
+        });
+        let da = r.scope("conv1", |r| self.conv1.backward(r, saved.conv1, db));
+        let (through, _) = r.scope("norm1", |r| self.norm1.backward(r, saved.norm1, da));
+        let around = match (&self.shortcut, saved.shortcut) {
+            (Some(layer), Some(saved)) => r.scope("conv_shortcut", |r| layer.backward(r, saved, dsum)),
+            _ => dsum,
+        };
+        let dx = r.scope("residual", |r| add::add(r, through, around));
+        (dx, dembedding)
+    }
+}
+
+fn scaled(r: &mut Recorder, dy: Tensor, factor: f32) -> Tensor {
+    if factor == 1.0 { dy } else { r.scope("residual", |r| add::scale(r, dy, factor)) }
+}
+
+/// Which attention a block has.
+#[derive(Clone, Copy)]
+pub struct Heads {
+    /// Channels of a head; there are as many heads as fit.
+    pub head_dim: u32,
+    /// Groups of the norm before it; `None` is no norm.
+    pub groups: Option<u32>,
+    /// The sum with the residual is divided by this.
+    pub scale: f32,
+}
+
+/// diffusers' `Attention` over the positions of an image: norm, q, k, v, attention, projection, residual.
+pub struct Attention {
+    norm: Option<GroupNorm>,
+    to_q: Linear,
+    to_k: Linear,
+    to_v: Linear,
+    to_out: Linear,
+    heads: u32,
+    head_dim: u32,
+    factor: f32,
+}
+
+pub struct AttentionSaved {
+    norm: Option<group_norm::Saved>,
+    to_q: Input,
+    to_k: Input,
+    to_v: Input,
+    core: attention::Saved,
+    to_out: Input,
+}
+
+impl Attention {
+    pub fn new(params: &mut Params, name: &str, channels: u32, eps: f32, config: Heads) -> Attention {
+        let heads = channels / config.head_dim;
+        let inner = heads * config.head_dim;
+        let norm = config.groups.map(|groups| {
+            GroupNorm::new(params, &format!("{name}.group_norm"), channels, Norm { groups, eps, silu: false })
+        });
+        let out = Segments { outputs: heads, inputs: 1 };
+        let mut project = |part: &str| Linear::new(params, &format!("{name}.{part}"), channels, inner, out);
+        let (to_q, to_k, to_v) = (project("to_q"), project("to_k"), project("to_v"));
+        let into = Segments { outputs: 1, inputs: heads };
+        let to_out = Linear::new(params, &format!("{name}.to_out.0"), inner, channels, into);
+        Attention { norm, to_q, to_k, to_v, to_out, heads, head_dim: config.head_dim, factor: 1.0 / config.scale }
+    }
+
+    /// x: [N, H, W, C].
+    pub fn forward(&self, r: &mut Recorder, x: Tensor) -> (Tensor, AttentionSaved) {
+        let tokens = [x.n(), x.height() * x.width(), self.heads, self.head_dim];
+        let (normed, norm) = match &self.norm {
+            None => (x, None),
+            Some(layer) => {
+                let (y, saved) = r.scope("group_norm", |r| layer.forward(r, x, None));
+                (y, Some(saved))
+            }
+        };
+        let (q, to_q) = r.scope("to_q", |r| self.to_q.forward(r, normed, tokens));
+        let (k, to_k) = r.scope("to_k", |r| self.to_k.forward(r, normed, tokens));
+        let (v, to_v) = r.scope("to_v", |r| self.to_v.forward(r, normed, tokens));
+        let (o, core) = attention::forward(r, q, k, v);
+        let (projected, to_out) = r.scope("to_out", |r| self.to_out.forward(r, o, x.shape));
+        let y = r.scope("residual", |r| add::add_scaled(r, x, projected, self.factor));
+        (y, AttentionSaved { norm, to_q, to_k, to_v, core, to_out })
+    }
+
+    pub fn backward(&self, r: &mut Recorder, saved: AttentionSaved, dy: Tensor) -> Tensor {
+        let dsum = scaled(r, dy, self.factor);
+        let d_o = r.scope("to_out", |r| self.to_out.backward(r, saved.to_out, dsum));
+        let (dq, dk, dv) = attention::backward(r, saved.core, d_o);
+        let from_q = r.scope("to_q", |r| self.to_q.backward(r, saved.to_q, dq));
+        let from_k = r.scope("to_k", |r| self.to_k.backward(r, saved.to_k, dk));
+        let from_v = r.scope("to_v", |r| self.to_v.backward(r, saved.to_v, dv));
+        let through = r.scope("residual", |r| {
+            let sum = add::add(r, from_q, from_k);
+            add::add(r, sum, from_v)
+        });
+        let through = match (&self.norm, saved.norm) {
+            (Some(layer), Some(saved)) => r.scope("group_norm", |r| layer.backward(r, saved, through).0),
+            _ => through,
+        };
+        r.scope("residual", |r| add::add(r, through, dsum))
+    }
+}
+
+/// Nearest upsampling by two, then a convolution.
+pub struct Upsample {
+    conv: Conv2d,
+}
+
+impl Upsample {
+    pub fn new(params: &mut Params, name: &str, channels: u32) -> Upsample {
+        Upsample { conv: Conv2d::new(params, &format!("{name}.conv"), channels, channels, 3, Geometry::same(3)) }
+    }
+
+    pub fn forward(&self, r: &mut Recorder, x: Tensor) -> (Tensor, Input) {
+        let larger = resample::upsample(r, x);
+        self.conv.forward(r, larger)
+    }
+
+    pub fn backward(&self, r: &mut Recorder, saved: Input, dy: Tensor) -> Tensor {
+        let dlarger = self.conv.backward(r, saved, dy);
+        resample::upsample_backward(r, dlarger)
+    }
+}
+
+/// Joins a skip connection and gives each part its gradient.
+pub fn concat_skip(r: &mut Recorder, x: Tensor, skip: Tensor) -> Tensor {
+    r.scope("concat", |r| concat::concat(r, x, skip))
+}
+
+/// (dx, dskip), `channels` of them x's.
+pub fn concat_skip_backward(r: &mut Recorder, dy: Tensor, channels: u32) -> (Tensor, Tensor) {
+    r.scope("concat", |r| concat::concat_backward(r, dy, channels))
+}

@@ -1,0 +1,13 @@
+//! Modules with forward and backward: diffusers' `UNet2DModel`.
+//!
+//! The call stack is the tape: `forward` returns what `backward` will need, `backward` consumes it, so that it can't
+//! run twice; sampling drops it, and activations die early.
+
+pub mod config;
+pub mod layers;
+pub mod params;
+pub mod unet;
+
+pub use config::UNetConfig;
+pub use params::Params;
+pub use unet::UNet;

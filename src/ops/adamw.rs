@@ -1,0 +1,120 @@
+//! Global-norm clip, AdamW and the average of the weights over flat buffers: `shaders/adamw.wgsl`.
+
+use super::{Draw, reduce};
+use crate::cpu::adamw as twin;
+use crate::gpu::{Grid, Kernel, Recorder, Tensor};
+
+pub static KERNEL: Kernel = Kernel::new(
+    "adamw",
+    include_str!("../../shaders/adamw.wgsl"),
+    &[("square_sum", twin::square_sum), ("update", twin::update)],
+);
+
+/// Settings that stay for a whole run. Learning rate, bias corrections and the decay of the average come with each step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdamW {
+    /// Decay of the mean of the gradient.
+    pub beta1: f64,
+    /// Decay of the mean of its square.
+    pub beta2: f64,
+    pub eps: f64,
+    /// Decoupled: each step takes learning_rate · weight_decay of a weight.
+    pub weight_decay: f64,
+    /// Largest norm of the whole gradient; 0 doesn't clip.
+    pub max_norm: f64,
+}
+
+impl Default for AdamW {
+    fn default() -> AdamW {
+        AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01, max_norm: 1.0 }
+    }
+}
+
+/// What one update reads and writes, [1, 1, 1, count] each: the same range of every flat buffer.
+#[derive(Clone, Copy, Debug)]
+pub struct State {
+    pub weights: Tensor,
+    pub gradient: Tensor,
+    /// Mean of the gradient.
+    pub m: Tensor,
+    /// Mean of its square.
+    pub v: Tensor,
+    /// Average of the weights.
+    pub ema: Tensor,
+}
+
+/// How many partial sums [`square_sum`] leaves for `count` values: 64 of 64 vec4 each in a workgroup.
+pub fn partial_count(count: u64) -> u32 {
+    (count.div_ceil(4).div_ceil(64 * 64) * 64) as u32
+}
+
+/// Sums the squares of `gradient` into `partials`, [1, 1, 1, [`partial_count`]]; [`reduce::total`] gives the square of
+/// the norm. A gradient in several ranges has its partials in one tensor after the other.
+pub fn square_sum(r: &mut Recorder, gradient: Tensor, partials: Tensor) {
+    let count = partial_count(gradient.count());
+    assert_eq!(partials.shape, [1, 1, 1, count]);
+    let params = [("quads", (gradient.elements() as u32 / 4).into()), ("partials", count.into())];
+    let grid = Grid::Invocations(count as u64);
+    r.dispatch(&KERNEL, "square_sum", &params, &[gradient, partials], grid, 2 * gradient.count());
+}
+
+/// One step of AdamW on the gradient times `gradient_scale` (1/K after K micro-batches), clipped by its norm over all
+/// ranges, whose square before the scale is `square_sum`. If that isn't finite, nothing changes.
+pub fn update(r: &mut Recorder, adamw: &AdamW, gradient_scale: f32, state: State, square_sum: Tensor) {
+    let State { weights, gradient, m, v, ema } = state;
+    assert!([gradient, m, v, ema].iter().all(|tensor| tensor.shape == weights.shape));
+    assert!(adamw.max_norm >= 0.0 && adamw.max_norm < f32::MAX as f64, "max_norm {}: 0 is off", adamw.max_norm);
+    let params = [
+        ("quads", (weights.elements() as u32 / 4).into()),
+        ("scale", gradient_scale.into()),
+        ("max_norm", (adamw.max_norm as f32).into()),
+        ("beta1", (adamw.beta1 as f32).into()),
+        ("beta2", (adamw.beta2 as f32).into()),
+        ("one_minus_beta1", ((1.0 - adamw.beta1) as f32).into()),
+        ("one_minus_beta2", ((1.0 - adamw.beta2) as f32).into()),
+        ("eps", (adamw.eps as f32).into()),
+        ("weight_decay", (adamw.weight_decay as f32).into()),
+    ];
+    let io = [gradient, square_sum, weights, m, v, ema];
+    r.dispatch(&KERNEL, "update", &params, &io, Grid::Invocations(weights.elements() / 4), 20 * weights.count());
+}
+
+pub fn case(draw: &mut Draw) {
+    let count = draw.choose(&[1, 3, 5, 64, 255, 257, 1030, 20_000, 40_001]);
+    let shape = [1, 1, 1, count];
+    let size = draw.choose(&[0.1, 1.0, 30.0]);
+    let gradient = draw.input_by("gradient", shape, |draw| size * draw.normal());
+    let [weights, m, ema] = ["weights", "m", "ema"].map(|name| draw.input(name, shape));
+    let v = draw.input_by("v", shape, |draw| 0.1 * draw.normal().powi(2));
+    let broken = draw.choose(&[f64::INFINITY, f64::NEG_INFINITY, f64::NAN]);
+    let not_finite = draw.input_by("not finite", [1, 1, 1, 1], |_| broken);
+    draw_step(draw);
+    let adamw = AdamW {
+        beta1: draw.choose(&[0.9, 0.5]),
+        beta2: draw.choose(&[0.999, 0.9]),
+        eps: draw.choose(&[1e-8, 0.1]),
+        weight_decay: draw.choose(&[0.0, 0.3]),
+        max_norm: draw.choose(&[0.0, 1.0, 5.0]),
+    };
+    let scale = draw.choose(&[1.0, 0.25]);
+    let broken_norm = draw.range(0, 3) == 0;
+    let r = &mut draw.recorder;
+    let partials = r.temp([1, 1, 1, partial_count(count as u64)]);
+    square_sum(r, gradient, partials);
+    let total = r.temp([1, 1, 1, 1]);
+    reduce::total(r, partials, total);
+    let square = if broken_norm { not_finite } else { total };
+    update(r, &adamw, scale, State { weights, gradient, m, v, ema }, square);
+}
+
+fn draw_step(draw: &mut Draw) {
+    let values = [
+        ("learning_rate", draw.choose(&[0.01, 0.3])),
+        ("bias_correction1", draw.choose(&[0.1, 0.7, 1.0])),
+        ("bias_correction2", draw.choose(&[0.001, 0.4, 1.0])),
+        ("ema_decay", draw.choose(&[0.0, 0.5, 0.99])),
+    ];
+    for (name, value) in values {
+        draw.step.set(name, value);
+    }
+}

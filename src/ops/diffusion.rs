@@ -1,0 +1,254 @@
+//! Training pairs, the loss and the sampler's step: `shaders/diffusion.wgsl`.
+
+use super::{Draw, reduce};
+use crate::cpu::diffusion as twin;
+use crate::gpu::{Grid, Kernel, Recorder, Tensor};
+
+pub static KERNEL: Kernel = Kernel::new(
+    "diffusion",
+    include_str!("../../shaders/diffusion.wgsl"),
+    &[
+        ("noise", twin::noise),
+        ("loss", twin::loss),
+        ("denoise", twin::denoise),
+        ("start", twin::start),
+        ("broadcast_timestep", twin::broadcast_timestep),
+    ],
+);
+
+/// Words that a binding of 128 MiB holds, which every device can bind.
+const BINDING_WORDS: u64 = 1 << 25;
+
+/// A data set as the GPU holds it: a list of bytes, 4 to a word, in one or two bindings.
+#[derive(Clone, Copy, Debug)]
+pub struct Records {
+    pub images: u32,
+    pub height: u32,
+    pub width: u32,
+    pub channels: u32,
+    /// [1, 1, 1, words] of u32: the beginning and the rest.
+    pub words: [Tensor; 2],
+}
+
+impl Records {
+    /// The words to upload: for each image its label in two bytes, then its bytes `[H, W, C]`. Panics if a label is
+    /// above 65,535.
+    pub fn pack(images: &[u8], labels: &[u32]) -> Vec<u32> {
+        let mut bytes = Vec::with_capacity(images.len() + 2 * labels.len() + 256);
+        for (image, label) in images.chunks_exact(images.len() / labels.len()).zip(labels) {
+            bytes.extend(u16::try_from(*label).expect("at most 65,536 classes").to_le_bytes());
+            bytes.extend(image);
+        }
+        bytes.resize(bytes.len().next_multiple_of(256), 0);
+        bytes.chunks_exact(4).map(|word| u32::from_le_bytes([word[0], word[1], word[2], word[3]])).collect()
+    }
+
+    /// Binds the named buffer `name`, which is to hold [`Records::pack`]. Up to 256 MiB every device can bind; beyond
+    /// that the halves are larger. Panics beyond 4 GiB, which is what a u32 can address.
+    pub fn bind(r: &mut Recorder, name: &str, images: u32, [height, width, channels]: [u32; 3]) -> Records {
+        let bytes = images as u64 * (2 + height as u64 * width as u64 * channels as u64);
+        assert!(bytes < 1 << 32, "{images} images of {height}x{width}x{channels} are more than 4 GiB");
+        let total = bytes.next_multiple_of(256) / 4;
+        let first = total.min(BINDING_WORDS.max(total.div_ceil(128) * 64));
+        // Where nothing is left for the second binding, it gets the beginning again, and isn't read.
+        let (offset, rest) = if first < total { (first, total - first) } else { (0, 64) };
+        let words = [(0, first), (offset, rest)];
+        let words = words.map(|(offset, count)| r.range(name, total, offset, [1, 1, 1, count as u32]));
+        Records { images, height, width, channels, words }
+    }
+}
+
+/// How training pairs are made.
+#[derive(Clone, Copy, Debug)]
+pub struct Noise {
+    pub batch: u32,
+    /// `Schedule::training_table`: [T, 1, 1, 8].
+    pub schedule: Tensor,
+    /// Show half of the images flipped left to right.
+    pub flip: bool,
+    /// The null class.
+    pub classes: u32,
+    /// How often the class is hidden.
+    pub class_dropout: f32,
+}
+
+/// What the network gets and what is asked of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Batch {
+    /// x_t, [N, H, W, C].
+    pub x: Tensor,
+    /// What the network should put out, [N, H, W, C].
+    pub target: Tensor,
+    /// [1, 1, 1, N], whole numbers as f32.
+    pub timestep: Tensor,
+    /// [1, 1, 1, N] of u32.
+    pub label: Tensor,
+    /// The weight of each image in the loss, [1, 1, 1, N].
+    pub weight: Tensor,
+}
+
+/// Makes a batch of training pairs out of the data set, all in one dispatch. The step's seed, counter, epoch and cursor
+/// say which.
+pub fn noise(r: &mut Recorder, records: &Records, noise: &Noise) -> Batch {
+    let Records { images, height, width, channels, words: [first, rest] } = *records;
+    let bytes = images as u64 * (2 + height as u64 * width as u64 * channels as u64);
+    assert!(bytes < 1 << 32, "{images} images of {height}x{width}x{channels} are more than 4 GiB");
+    assert!(bytes <= 4 * (first.count() + rest.count()), "the records are too few");
+    assert_eq!(noise.schedule.channels(), 8);
+    let half_bits = (1..16).find(|half| 1u64 << (2 * half) >= images as u64).unwrap_or(16);
+    let shape = [noise.batch, height, width, channels];
+    let [x, target] = [shape, shape].map(|shape| r.temp(shape));
+    let [timestep, label, weight] = [(); 3].map(|()| r.temp([1, 1, 1, noise.batch]));
+    let params = [
+        ("batch", noise.batch.into()),
+        ("images", images.into()),
+        ("half_bits", half_bits.into()),
+        ("first_words", first.channels().into()),
+        ("height", height.into()),
+        ("width", width.into()),
+        ("channels", channels.into()),
+        ("timesteps", noise.schedule.rows().into()),
+        ("flip", noise.flip.into()),
+        ("classes", noise.classes.into()),
+        ("class_dropout", noise.class_dropout.into()),
+    ];
+    let io = [first, rest, noise.schedule, x, target, timestep, label, weight];
+    let lanes = (x.elements() / 4).max(timestep.elements());
+    r.dispatch(&KERNEL, "noise", &params, &io, Grid::Invocations(lanes), 32 * x.count());
+    Batch { x, target, timestep, label, weight }
+}
+
+/// Mean of weight[n] (out - target)^2 over all elements into `total`, [1, 1, 1, 1]. Gives its gradient by `out`.
+pub fn loss(r: &mut Recorder, out: Tensor, target: Tensor, weight: Tensor, total: Tensor) -> Tensor {
+    assert_eq!(out.shape, target.shape);
+    assert_eq!(weight.shape, [1, 1, 1, out.n()]);
+    let quads = (out.elements() / 4) as u32;
+    let count = quads.div_ceil(16 * 64) * 64;
+    let d_out = r.temp(out.shape);
+    let partials = r.temp([1, 1, 1, count]);
+    let params = [
+        ("quads", quads.into()),
+        ("quads_per_image", (quads / out.n()).into()),
+        ("partials", count.into()),
+        ("factor", (1.0 / out.count() as f32).into()),
+    ];
+    let io = [target, weight, out, d_out, partials];
+    r.dispatch(&KERNEL, "loss", &params, &io, Grid::Invocations(count as u64), 6 * out.count());
+    reduce::total(r, partials, total);
+    d_out
+}
+
+fn sampling(r: &mut Recorder, entry: &'static str, previous: Tensor, guided: bool, scale: f32, io: &[Tensor]) {
+    let quads = (previous.elements() / 4) as u32;
+    let params = [
+        ("quads", quads.into()),
+        ("quads_per_image", (quads / previous.n()).into()),
+        ("channels", previous.channels().into()),
+        ("guided", guided.into()),
+        ("scale", scale.into()),
+    ];
+    r.dispatch(&KERNEL, entry, &params, io, Grid::Invocations(quads as u64), 32 * previous.count());
+}
+
+/// The shape of what the network gets for the samples of `previous`: with guidance each of them twice.
+fn network_shape(previous: Tensor, guided: bool) -> [u32; 4] {
+    let [samples, height, width, channels] = previous.shape;
+    [if guided { 2 * samples } else { samples }, height, width, channels]
+}
+
+/// One step of any sampler, in place: `x` from x_t to what the step's coefficients say, `previous` ([N, H, W, C]) to the
+/// estimate of x0. `guided`: `x` and `out` hold 2 N images, the first half asked with a class, the second with the null
+/// class; both halves of `x` get the same.
+pub fn denoise(r: &mut Recorder, x: Tensor, out: Tensor, previous: Tensor, guided: bool) {
+    assert_eq!((x.shape, out.shape), (network_shape(previous, guided), x.shape));
+    sampling(r, "denoise", previous, guided, 1.0, &[x, out, previous]);
+}
+
+/// x_T = scale · z into `x`, into both halves if `guided`; zeros into `previous`.
+pub fn start(r: &mut Recorder, x: Tensor, previous: Tensor, guided: bool, scale: f32) {
+    assert_eq!(x.shape, network_shape(previous, guided));
+    sampling(r, "start", previous, guided, scale, &[x, previous]);
+}
+
+/// The step's timestep for each of `n` images, [1, 1, 1, n].
+pub fn broadcast_timestep(r: &mut Recorder, n: u32) -> Tensor {
+    let timestep = r.temp([1, 1, 1, n]);
+    let lanes = Grid::Invocations(timestep.elements());
+    r.dispatch(&KERNEL, "broadcast_timestep", &[("batch", n.into())], &[timestep], lanes, 0);
+    timestep
+}
+
+pub fn case(draw: &mut Draw) {
+    draw_step(draw);
+    noise_case(draw);
+    loss_case(draw);
+    sampling_case(draw);
+}
+
+fn draw_step(draw: &mut Draw) {
+    for name in ["seed", "counter", "epoch"] {
+        let value = draw.bits() as u32;
+        draw.step.set(name, (value >> 1) as f64);
+    }
+    for name in ["x", "out", "x0", "x0_from_x", "x0_from_out", "previous", "noise", "guidance"] {
+        let value = draw.normal();
+        draw.step.set(name, value);
+    }
+    let sample = draw.range(0, 1000);
+    draw.step.set("sample", sample as f64);
+    let clip = draw.choose(&[0.5, 1.0, f32::MAX as f64]);
+    draw.step.set("clip", clip);
+    let timestep = 999.0 * draw.uniform();
+    draw.step.set("timestep", timestep);
+}
+
+fn noise_case(draw: &mut Draw) {
+    let images = draw.choose(&[1, 2, 3, 4, 5, 16, 17, 37]);
+    let [height, width, channels] = [draw.range(1, 6), draw.range(1, 7), draw.choose(&[1, 2, 3, 4, 5, 6, 9])];
+    let cursor = draw.range(0, images - 1);
+    draw.step.set("cursor", cursor as f64);
+    let words = (images * (2 + height * width * channels)).div_ceil(4);
+    let first = draw.range(1, words);
+    let words = [("records", first), ("more records", (words - first).max(1))];
+    let words = words.map(|(name, count)| draw.integers(name, count, |draw| draw.bits() as u32));
+    let timesteps = draw.choose(&[1, 2, 7, 1000]);
+    let noise_of = Noise {
+        batch: draw.range(1, 9),
+        schedule: draw.input("schedule", [timesteps, 1, 1, 8]),
+        flip: draw.flip(),
+        classes: 10,
+        class_dropout: draw.choose(&[0.0, 0.5, 1.0]),
+    };
+    noise(&mut draw.recorder, &Records { images, height, width, channels, words }, &noise_of);
+}
+
+fn draw_shape(draw: &mut Draw, side: u32) -> [u32; 4] {
+    [draw.range(1, 4), draw.range(1, side), draw.range(1, side), draw.choose(&[1, 3, 4, 5, 6, 8, 11])]
+}
+
+fn loss_case(draw: &mut Draw) {
+    let side = draw.choose(&[3, 8, 25]);
+    let shape = draw_shape(draw, side);
+    let [out, target] = ["out", "target"].map(|name| draw.input(name, shape));
+    let weight = draw.input_by("weight", [1, 1, 1, shape[0]], |draw| draw.uniform() + 0.1);
+    let one = draw.input_by("one", [1, 1, 1, 1], |_| 1.0);
+    let total = draw.recorder.temp([1, 1, 1, 1]);
+    let d_out = loss(&mut draw.recorder, out, target, weight, total);
+    draw.gradient(out, total, one, d_out);
+}
+
+fn sampling_case(draw: &mut Draw) {
+    let (shape, guided) = (draw_shape(draw, 6), draw.flip());
+    let previous = draw.input("previous", shape);
+    let doubled = network_shape(previous, guided);
+    let [x, answer] = ["x", "answer"].map(|name| draw.input(name, doubled));
+    if draw.range(0, 3) == 0 {
+        draw.step.set("noise", 0.0);
+    }
+    let scale = draw.uniform() as f32 + 0.5;
+    let r = &mut draw.recorder;
+    denoise(r, x, answer, previous, guided);
+    let [fresh, none] = [doubled, shape].map(|shape| r.temp(shape));
+    start(r, fresh, none, guided, scale);
+    broadcast_timestep(r, doubled[0]);
+}
