@@ -2,6 +2,7 @@
 //! written by hand in WGSL and backward passes derived by hand.
 
 pub mod chart;
+pub mod checkpoint;
 pub mod cpu;
 pub mod data;
 pub mod diffusion;
@@ -12,4 +13,5 @@ pub mod nn;
 pub mod ops;
 pub mod picture;
 pub mod random;
+pub mod tensors;
 pub mod verify;

@@ -1,5 +1,7 @@
 //! Every kernel on this adapter against its f64 twin.
 
+pub mod model;
+
 use std::collections::BTreeMap;
 
 use crate::error::Result;

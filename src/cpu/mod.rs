@@ -4,16 +4,19 @@
 //! shaders, so that an error in one shows against the other; `tests/grads.rs` checks their backward passes by
 //! central differences.
 
+pub mod adamw;
 pub mod add;
 pub mod attention;
-pub mod conv2d;
 pub mod concat;
+pub mod conv2d;
+pub mod diffusion;
 pub mod embed;
 pub mod group_norm;
+pub mod lib;
 pub mod linear;
+pub mod reduce;
 pub mod resample;
 pub mod silu;
-pub mod reduce;
 
 /// The reference of one entry point.
 pub type Twin = fn(&mut Call);

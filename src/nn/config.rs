@@ -176,7 +176,8 @@ impl UNetConfig {
             ("num_class_embeds", self.num_class_embeds.unwrap_or(1)),
             ("time_embedding_dim", self.time_embedding_dim.unwrap_or(1)),
         ];
-        for (key, value) in counts.into_iter().chain(self.block_out_channels.iter().map(|c| ("block_out_channels", *c))) {
+        for (key, value) in counts.into_iter().chain(self.block_out_channels.iter().map(|c| ("block_out_channels", *c)))
+        {
             if value == 0 || value > 1 << 16 {
                 return refuse(format!("{key} is {value}; it must be 1 to 65536"));
             }
@@ -185,7 +186,10 @@ impl UNetConfig {
             return refuse("norm_eps must be positive and mid_block_scale_factor not 0".into());
         }
         if self.block_out_channels[0] / 2 <= self.freq_shift as u32 {
-            return refuse(format!("freq_shift {} needs more channels than {}", self.freq_shift, self.block_out_channels[0]));
+            return refuse(format!(
+                "freq_shift {} needs more channels than {}",
+                self.freq_shift, self.block_out_channels[0]
+            ));
         }
         if self.layers_per_block > 64 || levels > 16 {
             return refuse("more than 64 layers_per_block or 16 levels is no U-Net".into());

@@ -168,8 +168,8 @@ impl ResnetBlock {
         let time_emb_proj = Linear::new(params, &projection, common.embedding, parts * outputs, segments);
         let norm2 = GroupNorm::new(params, &format!("{name}.norm2"), outputs, norm);
         let conv2 = Conv2d::new(params, &format!("{name}.conv2"), outputs, outputs, 3, same);
-        let shortcut = (inputs != outputs)
-            .then(|| Linear::conv1x1(params, &format!("{name}.conv_shortcut"), inputs, outputs));
+        let shortcut =
+            (inputs != outputs).then(|| Linear::conv1x1(params, &format!("{name}.conv_shortcut"), inputs, outputs));
         let (scale_shift, factor) = (common.scale_shift, 1.0 / scale);
         ResnetBlock { norm1, conv1, time_emb_proj, norm2, conv2, shortcut, scale_shift, factor, outputs }
     }

@@ -179,8 +179,7 @@ impl UNet {
         let mut skips = vec![h];
         let mut down = Vec::new();
         for (level, block) in self.down.iter().enumerate() {
-            let (out, saved) =
-                r.scope(&format!("down.{level}"), |r| block.forward(r, h, embedding, &mut skips));
+            let (out, saved) = r.scope(&format!("down.{level}"), |r| block.forward(r, h, embedding, &mut skips));
             h = out;
             down.push(saved);
         }
@@ -266,9 +265,8 @@ impl UNet {
 fn center(r: &mut Recorder, x: Tensor) -> Tensor {
     let shape = [x.n(), 1, 1, x.channels()];
     let stride = x.channels4() as usize * 4;
-    let values: Vec<f32> = (0..x.n() as usize * stride)
-        .map(|i| if i % stride < x.channels() as usize { -1.0 } else { 0.0 })
-        .collect();
+    let values: Vec<f32> =
+        (0..x.n() as usize * stride).map(|i| if i % stride < x.channels() as usize { -1.0 } else { 0.0 }).collect();
     let minus_one = r.constant(&format!("minus one {shape:?}"), shape, &values);
     let doubled = add::scale(r, x, 2.0);
     add::add_per_image(r, doubled, minus_one)
@@ -328,13 +326,7 @@ fn add_skip(r: &mut Recorder, dh: Tensor, dskips: &mut Vec<Tensor>) -> Tensor {
 }
 
 impl UpBlock {
-    fn forward(
-        &self,
-        r: &mut Recorder,
-        x: Tensor,
-        embedding: Tensor,
-        skips: &mut Vec<Tensor>,
-    ) -> (Tensor, UpSaved) {
+    fn forward(&self, r: &mut Recorder, x: Tensor, embedding: Tensor, skips: &mut Vec<Tensor>) -> (Tensor, UpSaved) {
         let mut h = x;
         let mut layers = Vec::new();
         for layer in &self.layers {
@@ -403,19 +395,11 @@ fn build_mid(params: &mut Params, config: &UNetConfig, common: Common) -> MidBlo
     let channels = config.block_out_channels[config.block_out_channels.len() - 1];
     let scale = config.mid_block_scale_factor;
     let attention = config.add_attention.then(|| {
-        let heads =
-            Heads { head_dim: config.head_dim(channels), groups: config.mid_attention_groups(), scale };
+        let heads = Heads { head_dim: config.head_dim(channels), groups: config.mid_attention_groups(), scale };
         Attention::new(params, "mid_block.attentions.0", channels, config.norm_eps, heads)
     });
     let mut layer = |index: usize, attention: Option<Attention>| Layer {
-        resnet: ResnetBlock::new(
-            params,
-            &format!("mid_block.resnets.{index}"),
-            channels,
-            channels,
-            common,
-            scale,
-        ),
+        resnet: ResnetBlock::new(params, &format!("mid_block.resnets.{index}"), channels, channels, common, scale),
         attention,
         scope: index.to_string(),
     };
@@ -434,8 +418,8 @@ fn build_up(params: &mut Params, config: &UNetConfig, common: Common, mut skips:
             .map(|width| width + skips.pop().expect("as many skips as the down path made"))
             .collect();
         let layers = build_layers(params, config, common, &name, &widths, outputs, attends);
-        let upsample = (index + 1 < channels.len())
-            .then(|| Upsample::new(params, &format!("{name}.upsamplers.0"), outputs));
+        let upsample =
+            (index + 1 < channels.len()).then(|| Upsample::new(params, &format!("{name}.upsamplers.0"), outputs));
         blocks.push(UpBlock { layers, upsample });
         inputs = outputs;
     }

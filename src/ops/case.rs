@@ -52,6 +52,11 @@ impl Case {
 }
 
 impl Draw {
+    /// 64 random bits.
+    pub fn bits(&mut self) -> u64 {
+        self.random.bits()
+    }
+
     /// A whole number in low..=high.
     pub fn range(&mut self, low: u32, high: u32) -> u32 {
         low + (self.random.bits() % (high - low + 1) as u64) as u32

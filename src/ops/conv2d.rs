@@ -7,11 +7,7 @@ use crate::gpu::{Grid, Kernel, Recorder, Tensor, Value};
 pub static KERNEL: Kernel = Kernel::new(
     "conv2d",
     include_str!("../../shaders/conv2d.wgsl"),
-    &[
-        ("forward", twin::forward),
-        ("backward_data", twin::backward_data),
-        ("backward_weight", twin::backward_weight),
-    ],
+    &[("forward", twin::forward), ("backward_data", twin::backward_data), ("backward_weight", twin::backward_weight)],
 );
 
 /// Rows and quads of channels that one lane of `forward` and `backward_data` owns.

@@ -119,13 +119,7 @@ pub fn forward(
 
 /// The gradients with respect to x and the modulation (if there was one); those of gamma and beta are written to
 /// `dgamma` and `dbeta`.
-pub fn backward(
-    r: &mut Recorder,
-    saved: Saved,
-    dy: Tensor,
-    dgamma: Tensor,
-    dbeta: Tensor,
-) -> (Tensor, Option<Tensor>) {
+pub fn backward(r: &mut Recorder, saved: Saved, dy: Tensor, dgamma: Tensor, dbeta: Tensor) -> (Tensor, Option<Tensor>) {
     let Saved { norm, x, table, gamma, beta, modulation } = saved;
     assert_eq!(dy.shape, x.shape);
     let extent = Extent { x, norm };

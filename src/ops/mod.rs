@@ -3,17 +3,19 @@
 //! To add a kernel: `shaders/x.wgsl`, `src/cpu/x.rs` (twin), `src/ops/x.rs` (this layer), one line in [`ALL`].
 //! Tests, benches, `verify` and `profile` iterate [`ALL`]; none of them names a kernel.
 
+pub mod adamw;
 pub mod add;
 pub mod attention;
 pub mod case;
-pub mod conv2d;
 pub mod concat;
+pub mod conv2d;
+pub mod diffusion;
 pub mod embed;
 pub mod group_norm;
 pub mod linear;
+pub mod reduce;
 pub mod resample;
 pub mod silu;
-pub mod reduce;
 
 use crate::gpu::Kernel;
 pub use case::{Case, Draw};
@@ -37,4 +39,6 @@ pub const ALL: &[Op] = &[
     Op { kernel: &resample::KERNEL, case: resample::case },
     Op { kernel: &silu::KERNEL, case: silu::case },
     Op { kernel: &reduce::KERNEL, case: reduce::case },
+    Op { kernel: &diffusion::KERNEL, case: diffusion::case },
+    Op { kernel: &adamw::KERNEL, case: adamw::case },
 ];

@@ -14,7 +14,14 @@ pub static KERNEL: Kernel = Kernel::new(
 pub fn forward(r: &mut Recorder, x: Tensor) -> Tensor {
     let y = r.temp(x.shape);
     let quads = y.elements() / 4;
-    r.dispatch(&KERNEL, "forward", &[("quads", (quads as u32).into())], &[x, y], Grid::Invocations(quads), 4 * x.count());
+    r.dispatch(
+        &KERNEL,
+        "forward",
+        &[("quads", (quads as u32).into())],
+        &[x, y],
+        Grid::Invocations(quads),
+        4 * x.count(),
+    );
     y
 }
 

@@ -1,0 +1,224 @@
+//! Checkpoint directories as diffusers has them: `config.json`, `diffusion_pytorch_model.safetensors`,
+//! `scheduler_config.json`.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::diffusion::{BetaSchedule, Prediction, Schedule};
+use crate::error::{Error, Result};
+use crate::files::write_atomic;
+use crate::nn::{Params, UNet, UNetConfig};
+use crate::tensors::{self, FileTensor, FileTensors};
+
+pub const CONFIG: &str = "config.json";
+pub const MODEL: &str = "diffusion_pytorch_model.safetensors";
+pub const SCHEDULER: &str = "scheduler_config.json";
+
+/// diffusers' scheduler configuration: the keys that say what a model was trained with.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SchedulerConfig {
+    #[serde(rename = "_class_name")]
+    pub class_name: String,
+    pub num_train_timesteps: usize,
+    pub beta_schedule: String,
+    pub beta_start: f64,
+    pub beta_end: f64,
+    pub prediction_type: String,
+    pub variance_type: String,
+    pub clip_sample: bool,
+    pub clip_sample_range: f64,
+}
+
+impl Default for SchedulerConfig {
+    fn default() -> SchedulerConfig {
+        SchedulerConfig {
+            class_name: "DDPMScheduler".into(),
+            num_train_timesteps: 1000,
+            beta_schedule: "linear".into(),
+            beta_start: 1e-4,
+            beta_end: 0.02,
+            prediction_type: "epsilon".into(),
+            variance_type: "fixed_small".into(),
+            clip_sample: true,
+            clip_sample_range: 1.0,
+        }
+    }
+}
+
+impl SchedulerConfig {
+    /// The noise schedule.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a schedule that is not built here.
+    pub fn schedule(&self) -> Result<Schedule> {
+        let kind = match self.beta_schedule.as_str() {
+            "linear" => BetaSchedule::Linear { start: self.beta_start, end: self.beta_end },
+            "squaredcos_cap_v2" | "cosine" => BetaSchedule::Cosine,
+            other => {
+                let known = "linear and squaredcos_cap_v2 (cosine)";
+                return Err(Error::Config(format!("beta_schedule {other:?} is not built here; {known} are")));
+            }
+        };
+        Schedule::new(kind, self.num_train_timesteps).map_err(|error| Error::Config(error.to_string()))
+    }
+
+    /// What the network's output is.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a prediction type that diffusers does not have.
+    pub fn prediction(&self) -> Result<Prediction> {
+        let found = Prediction::ALL.iter().copied().find(|prediction| prediction.name() == self.prediction_type);
+        found.ok_or_else(|| Error::Config(format!("prediction_type {:?} is unknown", self.prediction_type)))
+    }
+}
+
+/// A model out of a checkpoint directory.
+pub struct Checkpoint {
+    pub unet: UNet,
+    /// The flat buffer of weights.
+    pub weights: Vec<f32>,
+    pub scheduler: SchedulerConfig,
+    pub directory: PathBuf,
+}
+
+/// Reads a `config.json`; unknown keys are named in a warning and left alone.
+///
+/// # Errors
+/// [`Error::File`] if it is no JSON object, or asks for what can't be built.
+pub fn read_config(path: &Path) -> Result<UNetConfig> {
+    let value: Value = read_json(path)?;
+    if let Value::Object(given) = &value {
+        let known = serde_json::to_value(UNetConfig::default()).map_err(|error| Error::file(path, error))?;
+        for key in given.keys().filter(|key| known.get(key.as_str()).is_none() && !key.starts_with('_')) {
+            log::warn!("{}: unknown key {key} is ignored", path.display());
+        }
+    }
+    let config: UNetConfig = serde_json::from_value(value).map_err(|error| Error::file(path, error))?;
+    config.validate().map_err(|error| Error::file(path, error))?;
+    Ok(config)
+}
+
+/// Reads a JSON file.
+///
+/// # Errors
+/// [`Error::File`] if it can't be read or does not parse.
+pub fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
+    let text = std::fs::read_to_string(path).map_err(|error| Error::file(path, error))?;
+    serde_json::from_str(&text).map_err(|error| Error::file(path, error))
+}
+
+/// Writes a JSON file, whole or not at all.
+///
+/// # Errors
+/// [`Error::File`] if the place can't be written.
+pub fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
+    let mut text = serde_json::to_string_pretty(value).map_err(|error| Error::file(path, error))?;
+    text.push('\n');
+    write_atomic(path, text.as_bytes())
+}
+
+/// The checkpoint directory that `path` names: itself, or its `checkpoint` (a run), or its `unet` (a pipeline).
+///
+/// # Errors
+/// [`Error::File`] if none holds a `config.json`.
+pub fn find(path: &Path) -> Result<PathBuf> {
+    for candidate in [path.to_path_buf(), path.join("checkpoint"), path.join("checkpoint.old"), path.join("unet")] {
+        if candidate.join(CONFIG).is_file() && candidate.join(MODEL).is_file() {
+            return Ok(candidate);
+        }
+    }
+    let problem = if path.exists() {
+        format!("no {CONFIG} with {MODEL} here or in checkpoint/")
+    } else {
+        "no such directory".into()
+    };
+    Err(Error::file(path, problem))
+}
+
+/// Loads a checkpoint directory; the scheduler's configuration is searched beside the model and in a pipeline's
+/// `scheduler`, and is diffusers' default without.
+///
+/// # Errors
+/// [`Error::File`] names the file and the tensor that is missing, extra, of another shape, or not finite.
+pub fn load(path: &Path) -> Result<Checkpoint> {
+    let directory = find(path)?;
+    let unet = UNet::new(read_config(&directory.join(CONFIG))?)?;
+    let model = directory.join(MODEL);
+    let weights = flatten(&unet.params, tensors::read(&model)?, &model)?;
+    let beside = [directory.join(SCHEDULER), directory.join("../scheduler").join(SCHEDULER)];
+    let scheduler = match beside.iter().find(|path| path.is_file()) {
+        Some(path) => read_json(path)?,
+        None => SchedulerConfig::default(),
+    };
+    Ok(Checkpoint { unet, weights, scheduler, directory })
+}
+
+/// The name that today's diffusers gives a tensor of an attention block of old.
+fn today(name: &str) -> String {
+    let Some((path, kind)) = name.rsplit_once('.') else { return name.into() };
+    let Some((block, part)) = path.rsplit_once('.') else { return name.into() };
+    let part = match part {
+        "query" => "to_q",
+        "key" => "to_k",
+        "value" => "to_v",
+        "proj_attn" => "to_out.0",
+        _ => return name.into(),
+    };
+    format!("{block}.{part}.{kind}")
+}
+
+/// Packs a file's tensors into a flat buffer; each parameter must be there once, and nothing else.
+///
+/// # Errors
+/// [`Error::File`] names the tensor that is missing, extra, of another shape, or not finite.
+pub fn flatten(params: &Params, tensors: FileTensors, path: &Path) -> Result<Vec<f32>> {
+    let mut tensors: FileTensors = tensors.into_iter().map(|(name, tensor)| (today(&name), tensor)).collect();
+    let mut flat = vec![0.0; params.elements as usize];
+    for parameter in &params.all {
+        let name = &parameter.name;
+        let refuse = |problem: String| Err(Error::file(path, format!("tensor {name} {problem}")));
+        let Some(tensor) = tensors.remove(name) else { return refuse("is missing".into()) };
+        // A 1x1 convolution of old is a linear layer of today.
+        let squeezed = |shape: &[usize]| shape.iter().copied().filter(|extent| *extent != 1).collect::<Vec<_>>();
+        if tensor.shape != parameter.shape && squeezed(&tensor.shape) != squeezed(&parameter.shape) {
+            return refuse(format!("has shape {:?}, the configuration makes it {:?}", tensor.shape, parameter.shape));
+        }
+        if let Some(index) = tensor.values.iter().position(|value| !value.is_finite()) {
+            return refuse(format!("is not finite: element {index} is {}", tensor.values[index]));
+        }
+        parameter.pack(&tensor.values, &mut flat);
+    }
+    if let Some(name) = tensors.keys().next() {
+        let problem =
+            format!("tensor {name} is not in the model that the configuration makes ({} extra)", tensors.len());
+        return Err(Error::file(path, problem));
+    }
+    Ok(flat)
+}
+
+/// The tensors of a flat buffer under diffusers' names, each preceded by `prefix`.
+pub fn unflatten(params: &Params, flat: &[f32], prefix: &str) -> FileTensors {
+    let tensors = params.all.iter().map(|parameter| {
+        let tensor = FileTensor { shape: parameter.shape.clone(), values: parameter.unpack(flat) };
+        (format!("{prefix}{}", parameter.name), tensor)
+    });
+    tensors.collect()
+}
+
+/// Writes configuration, weights and scheduler into `directory`.
+///
+/// # Errors
+/// [`Error::File`] if a file can't be written.
+pub fn save(directory: &Path, unet: &UNet, weights: &[f32], scheduler: &SchedulerConfig) -> Result<()> {
+    let mut config: Map<String, Value> = match serde_json::to_value(&unet.config) {
+        Ok(Value::Object(config)) => config,
+        _ => return Err(Error::file(directory, "the configuration is no JSON object")),
+    };
+    config.insert("_diffusers_version".into(), "0.35.0".into());
+    write_json(&directory.join(CONFIG), &config)?;
+    write_json(&directory.join(SCHEDULER), scheduler)?;
+    tensors::write(&directory.join(MODEL), &unflatten(&unet.params, weights, ""))
+}

@@ -1,0 +1,70 @@
+//! safetensors files.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+
+use crate::error::{Error, Result};
+use crate::files::write_atomic;
+
+/// A tensor of a file, row-major, as f32 whatever it was stored as.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FileTensor {
+    pub shape: Vec<usize>,
+    pub values: Vec<f32>,
+}
+
+/// Tensors by name.
+pub type FileTensors = BTreeMap<String, FileTensor>;
+
+/// Reads every tensor of a safetensors file.
+///
+/// # Errors
+/// [`Error::File`] if the file can't be read, is no safetensors file, or holds a kind of number that is not read here.
+pub fn read(path: &Path) -> Result<FileTensors> {
+    let bytes = std::fs::read(path).map_err(|error| Error::file(path, error))?;
+    let file = SafeTensors::deserialize(&bytes)
+        .map_err(|error| Error::file(path, format!("no whole safetensors file: {error}")))?;
+    let mut tensors = FileTensors::new();
+    for (name, view) in file.tensors() {
+        let values =
+            to_f32(&view).ok_or_else(|| Error::file(path, format!("{name}: {:?} is not read", view.dtype())))?;
+        tensors.insert(name, FileTensor { shape: view.shape().to_vec(), values });
+    }
+    Ok(tensors)
+}
+
+fn to_f32(view: &TensorView) -> Option<Vec<f32>> {
+    let data = view.data();
+    Some(match view.dtype() {
+        Dtype::F32 => bytemuck::pod_collect_to_vec(data),
+        Dtype::F64 => numbers::<8>(data, |b| f64::from_le_bytes(b) as f32),
+        Dtype::F16 => numbers::<2>(data, |b| half::f16::from_le_bytes(b).to_f32()),
+        Dtype::BF16 => numbers::<2>(data, |b| half::bf16::from_le_bytes(b).to_f32()),
+        Dtype::I64 => numbers::<8>(data, |b| i64::from_le_bytes(b) as f32),
+        Dtype::I32 => numbers::<4>(data, |b| i32::from_le_bytes(b) as f32),
+        Dtype::U8 => data.iter().map(|b| *b as f32).collect(),
+        _ => return None,
+    })
+}
+
+fn numbers<const BYTES: usize>(data: &[u8], number: impl Fn([u8; BYTES]) -> f32) -> Vec<f32> {
+    data.as_chunks::<BYTES>().0.iter().map(|bytes| number(*bytes)).collect()
+}
+
+/// Writes tensors as f32, whole or not at all.
+///
+/// # Errors
+/// [`Error::File`] if the place can't be written.
+pub fn write(path: &Path, tensors: &FileTensors) -> Result<()> {
+    let views = tensors.iter().map(|(name, tensor)| {
+        let bytes: &[u8] = bytemuck::cast_slice(&tensor.values);
+        TensorView::new(Dtype::F32, tensor.shape.clone(), bytes).map(|view| (name.as_str(), view))
+    });
+    let views = views.collect::<std::result::Result<Vec<_>, _>>().map_err(|error| Error::file(path, error))?;
+    // diffusers and transformers want to know who wrote a file; they accept "pt" alone.
+    let metadata = std::collections::HashMap::from([("format".to_string(), "pt".to_string())]);
+    let bytes = safetensors::serialize(views, Some(metadata)).map_err(|error| Error::file(path, error))?;
+    write_atomic(path, &bytes)
+}
