@@ -13,5 +13,7 @@ pub mod nn;
 pub mod ops;
 pub mod picture;
 pub mod random;
+pub mod sample;
 pub mod tensors;
+pub mod train;
 pub mod verify;

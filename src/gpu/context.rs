@@ -24,7 +24,8 @@ pub struct Adapter {
     adapter: wgpu::Adapter,
 }
 
-const NO_ADAPTER: &str = "no Vulkan, Metal or DX12 adapter found; on Linux without a GPU install a software driver: \
+/// What to do where there is no adapter.
+pub const NO_ADAPTER: &str = "no Vulkan, Metal or DX12 adapter found; on Linux without a GPU install a software driver: \
     apt-get install mesa-vulkan-drivers libvulkan1 (or run: sh setup.sh)";
 
 /// Every Vulkan, Metal and DX12 adapter, in the order the system names them.

@@ -45,6 +45,18 @@ impl Memory {
         context.queue.write_buffer(self.buffer(name), offset * 4, bytemuck::cast_slice(values));
     }
 
+    /// Lets go of buffers, whose next users may want another size. Plans that hold them keep them alive.
+    pub fn forget(&mut self, names: &[&str]) {
+        names.iter().for_each(|name| drop(self.buffers.remove(*name)));
+    }
+
+    /// Sets a whole buffer to zero.
+    pub fn clear(&self, context: &Context, name: &str) {
+        let mut encoder = context.device.create_command_encoder(&Default::default());
+        encoder.clear_buffer(self.buffer(name), 0, None);
+        context.queue.submit([encoder.finish()]);
+    }
+
     /// Reads a whole buffer back; waits for all work before it.
     pub fn read(&self, context: &Context, name: &str) -> Result<Vec<f32>> {
         let buffer = self.buffer(name);
@@ -61,7 +73,12 @@ pub(crate) fn read_buffer(context: &Context, buffer: &wgpu::Buffer, offset: u64,
     context.queue.submit([encoder.finish()]);
     staging.map_async(wgpu::MapMode::Read, .., |_| {});
     context.wait()?;
+    mapped_values(&staging)
+}
+
+/// The values of a buffer whose mapping was asked for and waited for.
+pub(crate) fn mapped_values(buffer: &wgpu::Buffer) -> Result<Vec<f32>> {
     let view =
-        staging.get_mapped_range(..).map_err(|error| crate::error::Error::Device(format!("reading back: {error}")))?;
+        buffer.get_mapped_range(..).map_err(|error| crate::error::Error::Device(format!("reading back: {error}")))?;
     Ok(bytemuck::pod_collect_to_vec(&view))
 }

@@ -169,8 +169,13 @@ impl Plan {
 
     /// Bytes that this plan allocated, its share of named buffers included.
     pub fn allocated_bytes(&self) -> u64 {
+        self.own_bytes() + self.named_bytes
+    }
+
+    /// Bytes of this plan alone: slots, parameters, the step's uniform.
+    pub fn own_bytes(&self) -> u64 {
         let slots: u64 = self.slots.iter().map(wgpu::Buffer::size).sum();
-        slots + self.named_bytes + self.params_bytes + self.uniform.size()
+        slots + self.params_bytes + self.uniform.size()
     }
 
     /// The tensor's values in the padded layout; waits for the device. A temporary holds what the last dispatch that

@@ -1,0 +1,119 @@
+//! `diffuse demo`: digits, from nothing to a picture.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::Result;
+use serde_json::json;
+
+use super::{sample, train};
+use diffuse::checkpoint;
+use diffuse::diffusion::Sampler;
+use diffuse::error::Error;
+use diffuse::gpu::{Context, Memory, WEIGHTS};
+use diffuse::nn::config::Size;
+use diffuse::picture;
+use diffuse::sample::{Generator, Request};
+use diffuse::train::options::preset;
+use diffuse::train::{Run, TrainOptions, run};
+
+/// Learn to draw handwritten digits from the embedded set, then draw them
+#[derive(clap::Args)]
+pub struct Args {
+    /// Directory for pictures and checkpoint
+    #[arg(long, default_value = "runs/demo")]
+    out: PathBuf,
+    /// Print one JSON object on stdout at the end
+    #[arg(long)]
+    json: bool,
+}
+
+/// A row for each class, and as many columns.
+const ROWS: u32 = 10;
+const COLUMNS: u32 = 8;
+const GUIDANCE: f64 = 2.0;
+const SAMPLER_STEPS: usize = 50;
+
+/// Small enough for a processor, or larger for a GPU.
+fn options(context: &Context) -> Result<TrainOptions> {
+    let mut model = preset("digits")?;
+    let mut steps = 550;
+    if !context.is_cpu() {
+        model.sample_size = Some(Size::Square(28));
+        model.block_out_channels = vec![32, 64, 64];
+        steps = 2000;
+    }
+    Ok(TrainOptions {
+        model,
+        steps,
+        batch: 64,
+        learning_rate: 3e-3,
+        warmup: 50,
+        ema_decay: 0.99,
+        class_dropout: 0.1,
+        sample_every: 0,
+        checkpoint_every: 0,
+        ..TrainOptions::default()
+    })
+}
+
+/// Runs the command.
+pub fn run(args: &Args, device: Option<&str>) -> Result<()> {
+    super::catch_interrupts();
+    let started = Instant::now();
+    let context = Context::new(device)?;
+    let mut options = options(&context)?;
+    let data = run::load_data(&mut options)?;
+    eprintln!("learning to draw digits from {} handwritten ones", data.len());
+    let mut run = Run::create(&context, &args.out, options, &data, true)?;
+    if !train::train(&mut run, &context, &args.out, false, started)? {
+        return Ok(());
+    }
+    drop(run);
+    let samples = args.out.join("samples.png");
+    let gif = args.out.join("denoising.gif");
+    draw(&context, &args.out, &samples, &gif)?;
+    let seconds = started.elapsed().as_secs_f64();
+    let chart = args.out.join("loss.png");
+    let checkpoint = args.out.join("checkpoint");
+    eprintln!("done in {seconds:.0} s:");
+    for (path, what) in [
+        (&samples, "what it draws, a row for each digit"),
+        (&gif, "how it gets there"),
+        (&chart, "the loss"),
+        (&checkpoint, "the model, for: diffuse sample"),
+    ] {
+        eprintln!("  {:32} {what}", path.display().to_string());
+    }
+    if args.json {
+        let object =
+            json!({ "samples": samples, "gif": gif, "loss": chart, "checkpoint": checkpoint, "seconds": seconds });
+        println!("{object}");
+    }
+    Ok(())
+}
+
+fn draw(context: &Context, out: &std::path::Path, samples: &std::path::Path, gif: &std::path::Path) -> Result<()> {
+    let model = checkpoint::load(out)?;
+    let schedule = model.scheduler.schedule()?;
+    let sampler = Sampler::ddim(SAMPLER_STEPS, 0.0);
+    let (height, width) = model.unet.config.sample_size.map(Size::sides).unwrap_or_default();
+    let request = Request {
+        steps: sampler.plan(&schedule).map_err(|error| Error::Config(error.to_string()))?,
+        initial_scale: sampler.initial_scale(&schedule),
+        labels: Some((0..ROWS * COLUMNS).map(|i| i / COLUMNS).collect()),
+        count: ROWS * COLUMNS,
+        guidance: GUIDANCE,
+        seed: 0,
+        height,
+        width,
+    };
+    let mut memory = Memory::default();
+    let generator = Generator::new(context, &model.unet, &mut memory, WEIGHTS, request.count, &request)?;
+    memory.write(context, WEIGHTS, 0, &model.weights);
+    let mut film = sample::Film::new(true, request.steps.len(), COLUMNS as usize);
+    let images = sample::draw(&generator, &memory, &request, &mut film)?;
+    let scale = picture::default_scale(images.height);
+    picture::write_png(samples, &picture::grid(&images, COLUMNS as usize, scale))?;
+    Ok(picture::write_gif(gif, &film.frames, 80)?)
+}

@@ -1,0 +1,80 @@
+//! `diffuse devices`.
+
+use anyhow::{Result, bail};
+use serde_json::json;
+
+use diffuse::gpu::context::{Adapter, NO_ADAPTER, adapters, mebibytes};
+
+/// List adapters, drivers, limits and features
+#[derive(clap::Args)]
+pub struct Args {
+    /// Print one JSON object on stdout
+    #[arg(long)]
+    json: bool,
+}
+
+/// Features that some kernel or the profiler can use.
+const FEATURES: [(&str, wgpu::Features); 4] = [
+    ("timestamps", wgpu::Features::TIMESTAMP_QUERY),
+    ("f16", wgpu::Features::SHADER_F16),
+    ("subgroups", wgpu::Features::SUBGROUP),
+    ("cooperative matrices", wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX),
+];
+
+fn features(adapter: &Adapter) -> Vec<&'static str> {
+    FEATURES.iter().filter(|(_, feature)| adapter.features.contains(*feature)).map(|(name, _)| *name).collect()
+}
+
+/// Runs the command.
+pub fn run(args: &Args) -> Result<()> {
+    let all = adapters();
+    if args.json {
+        let list: Vec<_> = all.iter().enumerate().map(|(index, adapter)| describe(index, adapter)).collect();
+        println!("{}", json!({ "adapters": list }));
+    } else {
+        all.iter().enumerate().for_each(|(index, adapter)| print(index, adapter));
+    }
+    if all.is_empty() {
+        bail!(NO_ADAPTER);
+    }
+    Ok(())
+}
+
+fn describe(index: usize, adapter: &Adapter) -> serde_json::Value {
+    let Adapter { info, limits, cooperative_matrices, .. } = adapter;
+    json!({
+        "index": index,
+        "name": info.name,
+        "backend": info.backend.to_string(),
+        "type": format!("{:?}", info.device_type),
+        "driver": info.driver,
+        "driver_info": info.driver_info,
+        "subgroup_sizes": [info.subgroup_min_size, info.subgroup_max_size],
+        "max_buffer_bytes": limits.max_buffer_size,
+        "max_binding_bytes": limits.max_storage_buffer_binding_size,
+        "max_workgroup_invocations": limits.max_compute_invocations_per_workgroup,
+        "max_workgroup_bytes": limits.max_compute_workgroup_storage_size,
+        "max_storage_buffers": limits.max_storage_buffers_per_shader_stage,
+        "features": features(adapter),
+        "cooperative_matrices": cooperative_matrices,
+    })
+}
+
+fn print(index: usize, adapter: &Adapter) {
+    let Adapter { info, limits, cooperative_matrices, .. } = adapter;
+    println!("{index}: {} ({:?}, {})", info.name, info.device_type, info.backend);
+    println!("   driver     {} {}", info.driver, info.driver_info);
+    println!(
+        "   limits     buffer {}, binding {}, {} invocations and {} KiB a workgroup, subgroups {} to {}",
+        mebibytes(limits.max_buffer_size),
+        mebibytes(limits.max_storage_buffer_binding_size),
+        limits.max_compute_invocations_per_workgroup,
+        limits.max_compute_workgroup_storage_size / 1024,
+        info.subgroup_min_size,
+        info.subgroup_max_size
+    );
+    println!("   features   {}", features(adapter).join(", "));
+    if !cooperative_matrices.is_empty() {
+        println!("   matrices   {}", cooperative_matrices.join(", "));
+    }
+}

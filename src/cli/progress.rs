@@ -1,0 +1,77 @@
+//! A bar on a terminal, plain lines elsewhere; always on stderr.
+
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use diffuse::train::{Metrics, Watch};
+
+/// Lines on something that is no terminal come this far apart.
+const INTERVAL: Duration = Duration::from_secs(10);
+
+/// Progress of `length` steps.
+pub struct Progress {
+    bar: ProgressBar,
+    plain: bool,
+    last: Instant,
+    length: u64,
+    start: Instant,
+    first: u64,
+}
+
+impl Progress {
+    /// `what` is done `length` times, `first` of them already.
+    pub fn new(what: &str, first: u64, length: u64) -> Progress {
+        let plain = !std::io::stderr().is_terminal();
+        let target = if plain { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+        let bar = ProgressBar::with_draw_target(Some(length), target);
+        let style = ProgressStyle::with_template("{prefix} {bar:30} {pos}/{len}  {msg}  {elapsed} + {eta} left");
+        bar.set_style(style.expect("the template is fixed").progress_chars("━╸─"));
+        bar.set_prefix(what.to_string());
+        bar.set_position(first);
+        bar.reset_eta();
+        let now = Instant::now();
+        Progress { bar, plain, last: now, length, start: now, first }
+    }
+
+    /// `done` of all are done; `message` says how it goes.
+    pub fn set(&mut self, done: u64, message: impl FnOnce() -> String) {
+        if !self.plain {
+            self.bar.set_position(done);
+            self.bar.set_message(message());
+            return;
+        }
+        if self.last.elapsed() >= INTERVAL || done == self.length {
+            self.last = Instant::now();
+            let each = self.start.elapsed().as_secs_f64() / (done - self.first).max(1) as f64;
+            let left = each * (self.length - done) as f64;
+            eprintln!("{} {done}/{}  {}  {left:.0} s left", self.bar.prefix(), self.length, message());
+        }
+    }
+
+    /// A line above the bar.
+    pub fn say(&self, line: &str) {
+        self.bar.suspend(|| eprintln!("{line}"));
+    }
+
+    /// Takes the bar away.
+    pub fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+impl Watch for Progress {
+    fn step(&mut self, metrics: &Metrics, images_per_second: f64) {
+        let Metrics { step, loss, .. } = *metrics;
+        self.set(step, || format!("loss {loss:.4}  {images_per_second:.1} images/s"));
+    }
+
+    fn note(&mut self, line: &str) {
+        self.say(line);
+    }
+
+    fn stop(&self) -> bool {
+        super::interrupted()
+    }
+}

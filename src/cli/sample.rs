@@ -1,0 +1,227 @@
+//! `diffuse sample`.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use serde_json::json;
+
+use super::progress::Progress;
+use diffuse::checkpoint::{self, Checkpoint};
+use diffuse::diffusion::{Sampler, SamplerKind, Variance};
+use diffuse::error::Error;
+use diffuse::gpu::{Context, Memory, WEIGHTS};
+use diffuse::nn::config::Size;
+use diffuse::picture::{self, Images};
+use diffuse::sample::{Generator, Request};
+use diffuse::tensors::{self, FileTensor, FileTensors};
+use diffuse::train::run::{TRAINER, take_prefix};
+
+/// The samplers.
+#[derive(Clone, Copy, PartialEq, clap::ValueEnum)]
+pub enum Kind {
+    /// Ancestral sampling (Ho et al. 2020)
+    Ddpm,
+    /// Deterministic, or with --eta in between (Song et al. 2020)
+    Ddim,
+}
+
+/// Draw images with a trained U-Net
+#[derive(clap::Args)]
+pub struct Args {
+    /// Checkpoint directory, run directory, or diffusers pipeline
+    checkpoint: PathBuf,
+    /// Images to draw
+    #[arg(long, default_value_t = 16)]
+    count: u32,
+    #[arg(long, value_enum, default_value = "ddim")]
+    sampler: Kind,
+    /// Sampler steps [default: 50 for ddim, all for ddpm]
+    #[arg(long)]
+    steps: Option<usize>,
+    /// Noise of ddim: 0 is deterministic, 1 is ddpm's
+    #[arg(long, default_value_t = 0.0)]
+    eta: f64,
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Class of every image [default: each class in turn]
+    #[arg(long)]
+    class: Option<u32>,
+    /// Scale of classifier-free guidance; 1 is none
+    #[arg(long, default_value_t = 1.0, value_name = "W")]
+    guidance: f64,
+    /// Images drawn at a time
+    #[arg(long, default_value_t = 64)]
+    batch: u32,
+    /// The raw weights instead of their average
+    #[arg(long)]
+    raw: bool,
+    /// Picture of all images
+    #[arg(long, default_value = "samples.png", value_name = "F.png")]
+    out: PathBuf,
+    /// Film of the denoising of the first batch
+    #[arg(long, value_name = "F.gif")]
+    gif: Option<PathBuf>,
+    /// The images as tensor `samples` [N, C, H, W], f32 in [-1, 1]
+    #[arg(long, value_name = "F.safetensors")]
+    tensor: Option<PathBuf>,
+    /// Print one JSON object on stdout
+    #[arg(long)]
+    json: bool,
+}
+
+/// Frames of a film.
+const FRAMES: usize = 25;
+
+/// Runs the command.
+pub fn run(args: &Args, device: Option<&str>) -> Result<()> {
+    if args.count == 0 || args.batch == 0 || args.count > 1 << 20 {
+        bail!("--count must be 1 to {} and --batch at least 1", 1 << 20);
+    }
+    if !args.guidance.is_finite() {
+        bail!("--guidance must be a number");
+    }
+    let mut model = checkpoint::load(&args.checkpoint)?;
+    if args.raw {
+        model.weights = raw_weights(&model)?;
+    }
+    let request = request(args, &model)?;
+    let context = Context::new(device)?;
+    let mut memory = Memory::default();
+    let batch = args.batch.min(args.count);
+    let generator = Generator::new(&context, &model.unet, &mut memory, WEIGHTS, batch, &request)?;
+    memory.write(&context, WEIGHTS, 0, &model.weights);
+    let mut film = Film::new(args.gif.is_some(), request.steps.len(), columns(args, &model, batch as usize));
+    let images = draw(&generator, &memory, &request, &mut film)?;
+    if let Some(path) = &args.tensor {
+        write_tensor(path, &images)?;
+    }
+    let columns = columns(args, &model, images.count);
+    let grid = picture::grid(&images, columns, picture::default_scale(images.height));
+    picture::write_png(&args.out, &grid)?;
+    if let Some(path) = &args.gif {
+        picture::write_gif(path, &film.frames, 80)?;
+    }
+    let written = [Some(&args.out), args.gif.as_ref(), args.tensor.as_ref()];
+    let written: Vec<&PathBuf> = written.into_iter().flatten().collect();
+    let names: Vec<String> = written.iter().map(|path| path.display().to_string()).collect();
+    eprintln!("{} images: {}", images.count, names.join(", "));
+    if args.json {
+        println!(
+            "{}",
+            json!({ "count": images.count, "files": written, "steps": request.steps.len(), "seed": args.seed })
+        );
+    }
+    Ok(())
+}
+
+/// One row a class where each class has its turn, else nearly square.
+fn columns(args: &Args, model: &Checkpoint, count: usize) -> usize {
+    match (args.class, classes(model)) {
+        (None, Some(classes)) => (classes as usize).min(count),
+        _ => picture::default_columns(count),
+    }
+}
+
+/// Classes without the null class.
+fn classes(model: &Checkpoint) -> Option<u32> {
+    model.unet.config.num_class_embeds.map(|embeds| (embeds - 1).max(1))
+}
+
+fn raw_weights(model: &Checkpoint) -> Result<Vec<f32>> {
+    let path = model.directory.join(TRAINER);
+    if !path.is_file() {
+        bail!("{}: no raw weights here, only their average", path.display());
+    }
+    let raw = take_prefix(&mut tensors::read(&path)?, "weights.");
+    Ok(checkpoint::flatten(&model.unet.params, raw, &path)?)
+}
+
+fn request(args: &Args, model: &Checkpoint) -> Result<Request> {
+    let Some(size) = model.unet.config.sample_size.map(Size::sides) else {
+        bail!("{}: config.json has no sample_size", model.directory.display());
+    };
+    let schedule = model.scheduler.schedule()?;
+    let (kind, default) = match args.sampler {
+        Kind::Ddpm => (SamplerKind::Ddpm { variance: variance(model)? }, schedule.timesteps()),
+        Kind::Ddim => (SamplerKind::Ddim { eta: args.eta }, schedule.timesteps().min(50)),
+    };
+    if args.sampler == Kind::Ddpm && args.eta != 0.0 {
+        bail!("--eta goes with --sampler ddim");
+    }
+    let steps = args.steps.unwrap_or(default);
+    let clip = model.scheduler.clip_sample.then_some(model.scheduler.clip_sample_range);
+    let sampler = Sampler { kind, steps, prediction: model.scheduler.prediction()?, clip, ..Sampler::ddim(steps, 0.0) };
+    let labels = match (args.class, classes(model)) {
+        (Some(class), Some(classes)) if class >= classes => {
+            bail!("class {class} is out of range: there are {classes}, from 0")
+        }
+        (Some(class), Some(_)) => Some(vec![class; args.count as usize]),
+        (None, Some(classes)) => Some((0..args.count).map(|i| i % classes).collect()),
+        (Some(_), None) => bail!("--class: this checkpoint knows no classes"),
+        (None, None) if args.guidance != 1.0 => bail!("--guidance: this checkpoint knows no classes"),
+        (None, None) => None,
+    };
+    let (height, width) = size;
+    Ok(Request {
+        steps: sampler.plan(&schedule).map_err(|error| Error::Config(error.to_string()))?,
+        initial_scale: sampler.initial_scale(&schedule),
+        labels,
+        count: args.count,
+        guidance: args.guidance,
+        seed: args.seed,
+        height,
+        width,
+    })
+}
+
+fn variance(model: &Checkpoint) -> Result<Variance> {
+    match model.scheduler.variance_type.as_str() {
+        "fixed_small" => Ok(Variance::FixedSmall),
+        "fixed_large" => Ok(Variance::FixedLarge),
+        other => bail!("variance_type {other:?} is not built here; fixed_small and fixed_large are"),
+    }
+}
+
+/// Frames of the first batch.
+pub struct Film {
+    wanted: bool,
+    every: usize,
+    steps: usize,
+    columns: usize,
+    pub frames: Vec<image::RgbImage>,
+}
+
+impl Film {
+    pub fn new(wanted: bool, steps: usize, columns: usize) -> Film {
+        Film { wanted, every: steps.div_ceil(FRAMES), steps, columns, frames: Vec::new() }
+    }
+}
+
+/// Draws with a progress bar.
+pub fn draw(generator: &Generator, memory: &Memory, request: &Request, film: &mut Film) -> Result<Images> {
+    let mut bar: Option<Progress> = None;
+    let images = generator.run(memory, request, |progress| {
+        let bar = bar.get_or_insert_with(|| Progress::new("sampling", 0, progress.of as u64));
+        bar.set(progress.done as u64, String::new);
+        let due = progress.step.is_multiple_of(film.every) || progress.step == film.steps;
+        if film.wanted && progress.batch == 0 && due {
+            let frame = progress.frame()?;
+            film.frames.push(picture::grid(&frame, film.columns, picture::default_scale(frame.height).min(3)));
+        }
+        Ok(())
+    });
+    if let Some(bar) = bar {
+        bar.finish();
+    }
+    Ok(images?)
+}
+
+fn write_tensor(path: &std::path::Path, images: &Images) -> Result<()> {
+    let (plane, channels) = (images.height * images.width, images.channels);
+    let size = images.count * plane * channels;
+    let from = |i: usize| (i / (plane * channels) * plane + i % plane) * channels + i / plane % channels;
+    // [N, H, W, C] to [N, C, H, W]; a sampler that doesn't clip may end a little outside.
+    let values = (0..size).map(|i| images.values[from(i)].clamp(-1.0, 1.0)).collect();
+    let shape = vec![images.count, channels, images.height, images.width];
+    Ok(tensors::write(path, &FileTensors::from([("samples".to_string(), FileTensor { shape, values })]))?)
+}

@@ -1,0 +1,112 @@
+//! `diffuse verify`.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use serde_json::json;
+
+use super::progress::Progress;
+use diffuse::gpu::Context;
+use diffuse::ops::{self, Op};
+use diffuse::verify::{self, Worst, model};
+
+/// Check every kernel, or a whole model, on this adapter
+#[derive(clap::Args)]
+pub struct Args {
+    /// Only this kernel; may be given several times
+    #[arg(long, value_name = "NAME")]
+    kernel: Vec<String>,
+    /// Drawn cases of each kernel
+    #[arg(long, default_value_t = 24)]
+    cases: u64,
+    /// Seed of the first case
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Check a whole U-Net instead: a diffusers checkpoint directory
+    #[arg(long, value_name = "DIR", requires = "reference", conflicts_with = "kernel")]
+    model: Option<PathBuf>,
+    /// Output, loss and gradients that it must reproduce
+    #[arg(long, value_name = "F.safetensors", requires = "model")]
+    reference: Option<PathBuf>,
+    /// Print one JSON object on stdout
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+pub fn run(args: &Args, device: Option<&str>) -> Result<()> {
+    match (&args.model, &args.reference) {
+        (Some(model), Some(reference)) => verify_model(args, device, model, reference),
+        _ => verify_kernels(args, device),
+    }
+}
+
+fn chosen(names: &[String]) -> Result<Vec<&'static Op>> {
+    let known = || ops::ALL.iter().map(|op| op.kernel.name).collect::<Vec<_>>().join(", ");
+    if let Some(name) = names.iter().find(|name| ops::ALL.iter().all(|op| op.kernel.name != name.as_str())) {
+        bail!("no kernel {name}; there are {}", known());
+    }
+    Ok(ops::ALL.iter().filter(|op| names.is_empty() || names.iter().any(|name| name == op.kernel.name)).collect())
+}
+
+fn verify_kernels(args: &Args, device: Option<&str>) -> Result<()> {
+    let ops = chosen(&args.kernel)?;
+    if args.cases == 0 {
+        bail!("--cases must be at least 1");
+    }
+    let context = Context::new(device)?;
+    eprintln!("{}, {}: {} cases of each kernel", context.info.name, context.driver(), args.cases);
+    let mut worst: BTreeMap<String, Worst> = BTreeMap::new();
+    let mut progress = Progress::new("verifying", 0, ops.len() as u64 * args.cases);
+    let mut done = 0;
+    for op in ops {
+        for case in 0..args.cases {
+            verify::check_case(&context, op, args.seed + case, &mut worst)?;
+            done += 1;
+            progress.set(done, || op.kernel.name.to_string());
+        }
+    }
+    progress.finish();
+    let bad = worst.values().filter(|worst| worst.error > 1.0).count();
+    if args.json {
+        let (adapter, driver) = (&context.info.name, context.driver());
+        println!("{}", json!({ "adapter": adapter, "driver": driver, "kernels": worst, "out_of_tolerance": bad }));
+    } else {
+        println!("{:40} {:>12} {:>12} {:>8}  ", "kernel.entry", "of tolerance", "worst |d|", "seed");
+        for (name, worst) in &worst {
+            let verdict = if worst.error > 1.0 { "WRONG" } else { "ok" };
+            println!("{name:40} {:12.4} {:12.3e} {:8}  {verdict}", worst.error, worst.absolute, worst.seed);
+        }
+        println!("tolerance: |gpu - twin| <= 1e-5 rms + 1e-4 |twin|, the twin in f64");
+    }
+    if bad > 0 {
+        bail!("{bad} of {} entry points are out of tolerance on {}", worst.len(), context.info.name);
+    }
+    Ok(())
+}
+
+fn verify_model(
+    args: &Args,
+    device: Option<&str>,
+    directory: &std::path::Path,
+    reference: &std::path::Path,
+) -> Result<()> {
+    let context = Context::new(device)?;
+    let errors = model::verify_model(&context, directory, reference)?;
+    let bad = errors.iter().filter(|tensor| tensor.error > model::TOLERANCE).count();
+    if args.json {
+        let (adapter, driver) = (&context.info.name, context.driver());
+        let object = json!({ "adapter": adapter, "driver": driver, "tensors": errors, "out_of_tolerance": bad });
+        println!("{object}");
+    } else {
+        for tensor in &errors {
+            let verdict = if tensor.error > model::TOLERANCE { "WRONG" } else { "ok" };
+            println!("{:64} {:10.2e}  {verdict}", tensor.name, tensor.error);
+        }
+    }
+    if bad > 0 {
+        bail!("{bad} of {} tensors are further than {} from the reference", errors.len(), model::TOLERANCE);
+    }
+    Ok(())
+}

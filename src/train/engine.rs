@@ -1,0 +1,269 @@
+//! One training step as plans: batch, forward, loss, backward; then clip, AdamW and average.
+
+use std::time::Duration;
+
+use super::options::TrainOptions;
+use super::ring::Ring;
+use crate::data::Dataset;
+use crate::error::{Error, Result};
+use crate::gpu::{Context, EMA, GRADIENTS, Memory, Plan, PlanOptions, Recorder, Recording, Step, Tensor, WEIGHTS};
+use crate::nn::UNet;
+use crate::ops::diffusion::{self, Noise, Records};
+use crate::ops::{adamw, add, reduce};
+
+/// First moments, second moments, and gradients added up over several batches: flat buffers as the weights.
+pub const FIRST_MOMENT: &str = "m";
+pub const SECOND_MOMENT: &str = "v";
+const ACCUMULATED: &str = "accumulated";
+/// The data set's buffer.
+pub const DATA: &str = "data";
+/// Loss at element 0, squared norm of the gradient at element 64.
+pub const METRICS: &str = "metrics";
+const METRICS_ELEMENTS: u64 = 128;
+
+/// Elements of a flat buffer that one dispatch of the optimizer takes: a binding of 64 MiB.
+const RANGE: u64 = 1 << 24;
+
+/// What the host hears of a step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Metrics {
+    /// From 1.
+    pub step: u64,
+    pub loss: f32,
+    pub gradient_norm: f32,
+    pub learning_rate: f64,
+}
+
+/// The plans of a training run and the memory they share.
+pub struct Engine {
+    pub memory: Memory,
+    gradients: Plan,
+    accumulate: Option<Plan>,
+    update: Plan,
+    ring: Ring,
+    options: TrainOptions,
+    images: u64,
+}
+
+/// The recordings of a step.
+pub struct Recordings {
+    /// Batch, forward, loss, backward.
+    pub gradients: Recording,
+    /// Adds the gradients to those of the step's earlier batches.
+    pub accumulate: Option<Recording>,
+    /// Clip, AdamW, average.
+    pub update: Recording,
+}
+
+impl Recordings {
+    /// Bytes that training allocates at the most: both plans' own buffers, shared ones once.
+    pub fn peak_bytes(&self) -> u64 {
+        let mut named = std::collections::BTreeMap::new();
+        let mut own = 0;
+        for recording in [Some(&self.gradients), self.accumulate.as_ref(), Some(&self.update)].into_iter().flatten() {
+            let shared: u64 = recording.buffers.iter().map(|buffer| buffer.bytes).sum();
+            own += recording.peak_bytes() - shared;
+            named.extend(recording.buffers.iter().map(|buffer| (buffer.name.clone(), buffer.bytes)));
+        }
+        own + named.values().sum::<u64>()
+    }
+}
+
+/// Records a training step. `images` and `shape` (H, W, C) are those of the data.
+///
+/// # Errors
+/// [`Error::Config`] if the schedule can't be built.
+pub fn record(unet: &UNet, options: &TrainOptions, data: &DataShape) -> Result<Recordings> {
+    let schedule = options.scheduler().schedule()?;
+    let prediction = options.scheduler().prediction()?;
+    let r = &mut Recorder::for_model(unet.params.elements, WEIGHTS);
+    let table: Vec<f32> = schedule.training_table(prediction).into_iter().flatten().collect();
+    let schedule = r.constant("schedule", [table.len() as u32 / 8, 1, 1, 8], &table);
+    let records = Records::bind(r, DATA, data.images, data.shape);
+    let noise = Noise {
+        batch: options.batch,
+        schedule,
+        flip: options.flip.unwrap_or(data.flip),
+        classes: data.classes,
+        class_dropout: options.class_dropout as f32,
+    };
+    let batch = r.scope("batch", |r| diffusion::noise(r, &records, &noise));
+    let labels = unet.is_conditional().then_some(batch.label);
+    let (out, saved) = unet.forward(r, batch.x, batch.timestep, labels);
+    let loss = r.range(METRICS, METRICS_ELEMENTS, 0, [1, 1, 1, 1]);
+    let d_out = r.scope("loss", |r| diffusion::loss(r, out, batch.target, batch.weight, loss));
+    unet.backward(r, saved, d_out);
+    let gradients = std::mem::take(r).finish();
+    let accumulate = (options.accumulate > 1).then(|| record_accumulate(unet.params.elements));
+    let update = record_update(unet.params.elements, options);
+    Ok(Recordings { gradients, accumulate, update })
+}
+
+/// What a recording must know of the data.
+#[derive(Clone, Copy, Debug)]
+pub struct DataShape {
+    pub images: u32,
+    pub shape: [u32; 3],
+    pub classes: u32,
+    pub flip: bool,
+}
+
+impl DataShape {
+    pub fn of(data: &Dataset) -> DataShape {
+        DataShape {
+            images: data.len() as u32,
+            shape: [data.height, data.width, data.channels],
+            classes: data.classes.len() as u32,
+            flip: data.flip,
+        }
+    }
+}
+
+/// The ranges of a flat buffer of `elements`: offset and count.
+fn ranges(elements: u64) -> impl Iterator<Item = (u64, u32)> {
+    (0..elements.div_ceil(RANGE)).map(move |i| (i * RANGE, RANGE.min(elements - i * RANGE) as u32))
+}
+
+fn record_accumulate(elements: u64) -> Recording {
+    let r = &mut Recorder::new();
+    r.scope("accumulate", |r| {
+        for (offset, count) in ranges(elements) {
+            let total = r.range(ACCUMULATED, elements, offset, [1, 1, 1, count]);
+            let gradient = r.range(GRADIENTS, elements, offset, [1, 1, 1, count]);
+            add::accumulate(r, total, gradient);
+        }
+    });
+    std::mem::take(r).finish()
+}
+
+fn record_update(elements: u64, options: &TrainOptions) -> Recording {
+    let r = &mut Recorder::new();
+    let source = if options.accumulate > 1 { ACCUMULATED } else { GRADIENTS };
+    let flat = |r: &mut Recorder, name: &str, (offset, count): (u64, u32)| -> Tensor {
+        r.range(name, elements, offset, [1, 1, 1, count])
+    };
+    let partials: u64 = ranges(elements).map(|(_, count)| adamw::partial_count(count as u64) as u64).sum();
+    let square_sum = r.range(METRICS, METRICS_ELEMENTS, 64, [1, 1, 1, 1]);
+    r.scope("gradient norm", |r| {
+        let mut offset = 0;
+        for range in ranges(elements) {
+            let count = adamw::partial_count(range.1 as u64);
+            let part = r.range("squares", partials, offset, [1, 1, 1, count]);
+            let gradient = flat(r, source, range);
+            adamw::square_sum(r, gradient, part);
+            offset += count as u64;
+        }
+        let all = r.range("squares", partials, 0, [1, 1, 1, partials as u32]);
+        reduce::total(r, all, square_sum);
+    });
+    r.scope("optimizer", |r| {
+        for range in ranges(elements) {
+            let state = adamw::State {
+                weights: flat(r, WEIGHTS, range),
+                gradient: flat(r, source, range),
+                m: flat(r, FIRST_MOMENT, range),
+                v: flat(r, SECOND_MOMENT, range),
+                ema: flat(r, EMA, range),
+            };
+            adamw::update(r, &options.adamw(), 1.0 / options.accumulate as f32, state, square_sum);
+        }
+    });
+    std::mem::take(r).finish()
+}
+
+/// The step's uniform for batch number `batch` of step `step` (both from 0): all of it follows from these two numbers.
+pub fn step_values(options: &TrainOptions, images: u64, step: u64, batch: u64) -> Step {
+    let counter = step * options.accumulate as u64 + batch;
+    let position = counter * options.batch as u64;
+    let mut values = Step::default();
+    values
+        .set("seed", (options.seed as u32) as f64)
+        .set("counter", counter as f64)
+        .set("epoch", (position / images) as u32 as f64)
+        .set("cursor", (position % images) as f64)
+        .set("learning_rate", options.learning_rate_at(step))
+        .set("bias_correction1", 1.0 - options.beta1.powf((step + 1) as f64))
+        .set("bias_correction2", 1.0 - options.beta2.powf((step + 1) as f64))
+        .set("ema_decay", options.ema_decay_at(step));
+    values
+}
+
+impl Engine {
+    /// Plans the step and uploads the data; weights, moments and average are zero until [`Engine::write`].
+    ///
+    /// # Errors
+    /// [`Error::Device`] if it does not fit.
+    pub fn new(context: &Context, unet: &UNet, data: &Dataset, options: &TrainOptions) -> Result<Engine> {
+        let recordings = record(unet, options, &DataShape::of(data))?;
+        let mut memory = Memory::default();
+        let plan =
+            |memory: &mut Memory, recording: &Recording| Plan::new(context, recording, memory, PlanOptions::default());
+        let gradients = plan(&mut memory, &recordings.gradients)?;
+        let accumulate = recordings.accumulate.as_ref().map(|recording| plan(&mut memory, recording)).transpose()?;
+        let update = plan(&mut memory, &recordings.update)?;
+        memory.write(context, DATA, 0, &Records::pack(&data.images, &data.labels));
+        let ring = Ring::new(context, options.accumulate as u64 + 1)?;
+        let (options, images) = (options.clone(), data.len() as u64);
+        Ok(Engine { memory, gradients, accumulate, update, ring, options, images })
+    }
+
+    /// Encodes and submits step `step` (from 0). Gives what is known by now of an earlier step, without waiting for this
+    /// one, and the time spent to encode.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the device failed, [`Error::Diverged`] if an earlier step's loss or gradient is not finite.
+    pub fn step(&mut self, context: &Context, step: u64) -> Result<(Option<Metrics>, Duration)> {
+        let ready = self.ring.make_room(context)?;
+        let metrics = ready.map(|(step, values)| self.metrics(step, &values)).transpose()?;
+        let mut encoding = Duration::ZERO;
+        if self.accumulate.is_some() {
+            self.memory.clear(context, ACCUMULATED);
+        }
+        for batch in 0..self.options.accumulate as u64 {
+            let values = step_values(&self.options, self.images, step, batch);
+            encoding += self.gradients.run_timed(context, &values).1;
+            if let Some(plan) = &self.accumulate {
+                encoding += plan.run_timed(context, &values).1;
+            }
+            self.ring.copy(context, self.memory.buffer(METRICS), 0, batch);
+        }
+        let values = step_values(&self.options, self.images, step, 0);
+        encoding += self.update.run_timed(context, &values).1;
+        self.ring.copy(context, self.memory.buffer(METRICS), 256, self.options.accumulate as u64);
+        self.ring.submit(context, step);
+        Ok((metrics, encoding))
+    }
+
+    /// What is known of the steps under way; waits for them.
+    ///
+    /// # Errors
+    /// As [`Engine::step`].
+    pub fn finish(&mut self, context: &Context) -> Result<Vec<Metrics>> {
+        let ready = self.ring.drain(context)?;
+        ready.into_iter().map(|(step, values)| self.metrics(step, &values)).collect()
+    }
+
+    fn metrics(&self, step: u64, values: &[f32]) -> Result<Metrics> {
+        let (square_sum, losses) = values.split_last().expect("losses, then the squared norm");
+        let scale = 1.0 / self.options.accumulate as f32;
+        let metrics = Metrics {
+            step: step + 1,
+            loss: losses.iter().sum::<f32>() * scale,
+            gradient_norm: square_sum.sqrt() * scale,
+            learning_rate: self.options.learning_rate_at(step),
+        };
+        if !metrics.loss.is_finite() || !metrics.gradient_norm.is_finite() {
+            return Err(Error::Diverged(format!(
+                "step {}: loss {}, gradient norm {}; weights are left as they were: try a smaller --lr",
+                metrics.step, metrics.loss, metrics.gradient_norm
+            )));
+        }
+        Ok(metrics)
+    }
+
+    /// Bytes allocated for the run.
+    pub fn allocated_bytes(&self) -> u64 {
+        let plans = [Some(&self.gradients), self.accumulate.as_ref(), Some(&self.update)];
+        self.memory.bytes() + plans.into_iter().flatten().map(Plan::own_bytes).sum::<u64>()
+    }
+}

@@ -1,0 +1,85 @@
+//! `metrics.csv`: one line a step.
+
+use std::fs::{File, OpenOptions};
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use super::engine::Metrics;
+use crate::error::{Error, Result};
+use crate::files::write_atomic;
+
+pub const FILE: &str = "metrics.csv";
+const HEADER: &str = "step,loss,grad_norm,lr,images_per_s\n";
+
+/// The file, and the losses in it.
+pub struct MetricsLog {
+    path: PathBuf,
+    file: BufWriter<File>,
+    points: Vec<(u64, f32)>,
+}
+
+impl MetricsLog {
+    /// Starts a new file.
+    ///
+    /// # Errors
+    /// [`Error::File`] if the place can't be written.
+    pub fn create(directory: &Path) -> Result<MetricsLog> {
+        let path = directory.join(FILE);
+        write_atomic(&path, HEADER.as_bytes())?;
+        MetricsLog::open(path, Vec::new())
+    }
+
+    /// Goes on behind `step`; later lines, of a run that was killed after its last checkpoint, are dropped.
+    ///
+    /// # Errors
+    /// [`Error::File`] if the file can't be read or written.
+    pub fn resume(directory: &Path, step: u64) -> Result<MetricsLog> {
+        let path = directory.join(FILE);
+        let text = std::fs::read_to_string(&path).unwrap_or_else(|_| HEADER.into());
+        let mut kept = String::from(HEADER);
+        let mut points = Vec::new();
+        for line in text.lines().skip(1) {
+            let mut fields = line.split(',');
+            let number = fields.next().and_then(|field| field.parse::<u64>().ok());
+            let loss = fields.next().and_then(|field| field.parse::<f32>().ok());
+            if let (Some(number), Some(loss), 3) = (number, loss, fields.count())
+                && number <= step
+            {
+                kept.push_str(line);
+                kept.push('\n');
+                points.push((number, loss));
+            }
+        }
+        write_atomic(&path, kept.as_bytes())?;
+        MetricsLog::open(path, points)
+    }
+
+    fn open(path: PathBuf, points: Vec<(u64, f32)>) -> Result<MetricsLog> {
+        let file = OpenOptions::new().append(true).open(&path).map_err(|error| Error::file(&path, error))?;
+        Ok(MetricsLog { path, file: BufWriter::new(file), points })
+    }
+
+    /// Adds a line.
+    ///
+    /// # Errors
+    /// [`Error::File`] if the disk is full.
+    pub fn add(&mut self, metrics: &Metrics, images_per_second: f64) -> Result<()> {
+        let Metrics { step, loss, gradient_norm, learning_rate } = metrics;
+        self.points.push((*step, *loss));
+        writeln!(self.file, "{step},{loss},{gradient_norm},{learning_rate:.6e},{images_per_second:.2}")
+            .map_err(|error| Error::file(&self.path, error))
+    }
+
+    /// Brings all lines to the file.
+    ///
+    /// # Errors
+    /// [`Error::File`] if the disk is full.
+    pub fn flush(&mut self) -> Result<()> {
+        self.file.flush().map_err(|error| Error::file(&self.path, error))
+    }
+
+    /// (step, loss) of every line.
+    pub fn points(&self) -> &[(u64, f32)] {
+        &self.points
+    }
+}

@@ -1,0 +1,11 @@
+//! Training: options, the step on the GPU, and the run directory.
+
+pub mod engine;
+mod log;
+pub mod options;
+mod ring;
+pub mod run;
+
+pub use engine::{Engine, Metrics};
+pub use options::TrainOptions;
+pub use run::{Run, Watch};

@@ -1,0 +1,229 @@
+//! Everything that decides how a run goes: one list for flags, `--config` files and resumption.
+
+use serde::{Deserialize, Serialize};
+
+use crate::checkpoint::SchedulerConfig;
+use crate::error::{Error, Result};
+use crate::nn::UNetConfig;
+use crate::nn::config::Size;
+use crate::ops::adamw::AdamW;
+
+/// How the learning rate goes on after the warm-up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum LearningRateSchedule {
+    Constant,
+    Cosine,
+}
+
+/// The noise schedule to train on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum NoiseSchedule {
+    /// Ho et al. (2020): beta from 1e-4 to 0.02.
+    Linear,
+    /// Nichol & Dhariwal (2021).
+    Cosine,
+}
+
+/// All flags of a training run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrainOptions {
+    /// `digits`, or a directory of IDX files or of images.
+    pub data: String,
+    pub model: UNetConfig,
+    /// Optimizer steps.
+    pub steps: u64,
+    /// Images in a batch.
+    pub batch: u32,
+    /// Batches whose gradients are added up for one step.
+    pub accumulate: u32,
+    pub learning_rate: f64,
+    /// Steps over which the learning rate rises.
+    pub warmup: u64,
+    pub learning_rate_schedule: LearningRateSchedule,
+    pub beta1: f64,
+    pub beta2: f64,
+    pub adam_eps: f64,
+    pub weight_decay: f64,
+    /// Largest norm of the gradient; 0 doesn't clip.
+    pub max_norm: f64,
+    /// Decay of the average of the weights; it warms up as (1 + step) / (10 + step).
+    pub ema_decay: f64,
+    /// How often the class is hidden, so that guidance works.
+    pub class_dropout: f64,
+    /// Show images flipped left to right; left out, the data decide.
+    pub flip: Option<bool>,
+    pub noise_schedule: NoiseSchedule,
+    /// T.
+    pub timesteps: usize,
+    pub seed: u64,
+    /// Steps between sample grids; 0 draws none.
+    pub sample_every: u64,
+    /// DDIM steps of those grids.
+    pub sample_steps: usize,
+    /// Steps between checkpoints; 0 saves at the end alone.
+    pub checkpoint_every: u64,
+}
+
+impl Default for TrainOptions {
+    fn default() -> TrainOptions {
+        let AdamW { beta1, beta2, eps, weight_decay, max_norm } = AdamW::default();
+        TrainOptions {
+            data: "digits".into(),
+            model: preset("digits").expect("there is such a preset"),
+            steps: 2000,
+            batch: 64,
+            accumulate: 1,
+            learning_rate: 1e-3,
+            warmup: 100,
+            learning_rate_schedule: LearningRateSchedule::Cosine,
+            beta1,
+            beta2,
+            adam_eps: eps,
+            weight_decay,
+            max_norm,
+            ema_decay: 0.999,
+            class_dropout: 0.1,
+            flip: None,
+            noise_schedule: NoiseSchedule::Linear,
+            timesteps: 1000,
+            seed: 0,
+            sample_every: 1000,
+            sample_steps: 50,
+            checkpoint_every: 1000,
+        }
+    }
+}
+
+/// Names of the models that come with the program.
+pub const PRESETS: [&str; 4] = ["digits", "mnist", "base", "cifar10"];
+
+/// The model called `name`.
+///
+/// # Errors
+/// [`Error::Config`] lists the presets.
+pub fn preset(name: &str) -> Result<UNetConfig> {
+    let names = |names: &[&str]| names.iter().map(|name| name.to_string()).collect::<Vec<_>>();
+    let grey = UNetConfig {
+        in_channels: 1,
+        out_channels: 1,
+        layers_per_block: 1,
+        norm_num_groups: 8,
+        down_block_types: names(&["DownBlock2D", "DownBlock2D", "AttnDownBlock2D"]),
+        up_block_types: names(&["AttnUpBlock2D", "UpBlock2D", "UpBlock2D"]),
+        ..UNetConfig::default()
+    };
+    let colour = UNetConfig {
+        sample_size: Some(Size::Square(32)),
+        down_block_types: names(&["DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D"]),
+        up_block_types: names(&["UpBlock2D", "UpBlock2D", "AttnUpBlock2D", "UpBlock2D"]),
+        ..UNetConfig::default()
+    };
+    Ok(match name {
+        // Ten classes and the null class of guidance.
+        "digits" => UNetConfig {
+            sample_size: Some(Size::Square(16)),
+            block_out_channels: vec![16, 32, 32],
+            num_class_embeds: Some(11),
+            ..grey
+        },
+        "mnist" => UNetConfig { sample_size: Some(Size::Square(28)), block_out_channels: vec![32, 64, 64], ..grey },
+        "base" => UNetConfig { block_out_channels: vec![64, 128, 128, 128], ..colour },
+        // google/ddpm-cifar10-32.
+        "cifar10" => UNetConfig {
+            block_out_channels: vec![128, 256, 256, 256],
+            flip_sin_to_cos: false,
+            freq_shift: 1.0,
+            norm_eps: 1e-6,
+            attention_head_dim: None,
+            downsample_padding: 0,
+            ..colour
+        },
+        _ => return Err(Error::Config(format!("no preset {name}; there are {}", PRESETS.join(", ")))),
+    })
+}
+
+impl TrainOptions {
+    /// Whether the numbers make sense.
+    ///
+    /// # Errors
+    /// [`Error::Config`] names the flag.
+    pub fn validate(&self) -> Result<()> {
+        let refuse = |problem: &str| Err(Error::Config(problem.into()));
+        let unit = |value: f64| (0.0..1.0).contains(&value);
+        if self.steps == 0 || self.batch == 0 || self.accumulate == 0 {
+            return refuse("steps, batch and accumulate must be at least 1");
+        }
+        if self.batch > 65_536 || self.accumulate > 4096 || self.steps > u32::MAX as u64 / self.accumulate as u64 {
+            return refuse("batch is at most 65536, accumulate 4096, steps times accumulate 2^32");
+        }
+        if !(self.learning_rate > 0.0 && self.learning_rate <= 10.0) {
+            return refuse("the learning rate must be above 0 and at most 10");
+        }
+        if !(unit(self.beta1) && unit(self.beta2) && unit(self.ema_decay) && self.adam_eps > 0.0) {
+            return refuse("beta1, beta2 and ema_decay must be in [0, 1), adam_eps above 0");
+        }
+        if !(self.weight_decay >= 0.0
+            && self.weight_decay.is_finite()
+            && (0.0..f32::MAX as f64).contains(&self.max_norm))
+        {
+            return refuse("weight_decay and max_norm must be 0 or more");
+        }
+        if !(0.0..=1.0).contains(&self.class_dropout) {
+            return refuse("class_dropout must be in [0, 1]");
+        }
+        if self.timesteps == 0
+            || self.timesteps > 1 << 16
+            || self.sample_steps == 0
+            || self.sample_steps > self.timesteps
+        {
+            return refuse("timesteps must be 1 to 65536, sample_steps at most as many");
+        }
+        self.model.validate()
+    }
+
+    /// diffusers' configuration of the scheduler that samples what this trains.
+    pub fn scheduler(&self) -> SchedulerConfig {
+        let beta_schedule = match self.noise_schedule {
+            NoiseSchedule::Linear => "linear",
+            NoiseSchedule::Cosine => "squaredcos_cap_v2",
+        };
+        SchedulerConfig {
+            num_train_timesteps: self.timesteps,
+            beta_schedule: beta_schedule.into(),
+            ..SchedulerConfig::default()
+        }
+    }
+
+    /// The learning rate of step `step` (from 0): a linear rise, then constant or half a cosine down to 0.
+    pub fn learning_rate_at(&self, step: u64) -> f64 {
+        let rise = if step < self.warmup { (step + 1) as f64 / self.warmup as f64 } else { 1.0 };
+        let fall = match self.learning_rate_schedule {
+            LearningRateSchedule::Constant => 1.0,
+            LearningRateSchedule::Cosine => {
+                let length = self.steps.saturating_sub(self.warmup).max(1) as f64;
+                let done = step.saturating_sub(self.warmup) as f64 / length;
+                0.5 + 0.5 * (std::f64::consts::PI * done.min(1.0)).cos()
+            }
+        };
+        self.learning_rate * rise * fall
+    }
+
+    /// The decay of the average of the weights at step `step`: short at first, so that it forgets the initial weights.
+    pub fn ema_decay_at(&self, step: u64) -> f64 {
+        self.ema_decay.min((1 + step) as f64 / (10 + step) as f64)
+    }
+
+    /// The optimizer's settings.
+    pub fn adamw(&self) -> AdamW {
+        AdamW {
+            beta1: self.beta1,
+            beta2: self.beta2,
+            eps: self.adam_eps,
+            weight_decay: self.weight_decay,
+            max_norm: self.max_norm,
+        }
+    }
+}

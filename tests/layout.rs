@@ -1,0 +1,199 @@
+//! The house of the design: which files there are, and which layer may import which.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+/// `(layer, what it may import)`. A layer is a top-level module; every one may import itself.
+#[rustfmt::skip]
+const LAYERS: &[(&str, &str)] = &[
+    ("error", ""),
+    ("random", ""),
+    ("cpu", ""),
+    ("diffusion", ""),
+    ("files", "error"),
+    ("data", "error"),
+    ("tensors", "error files"),
+    ("picture", "error files"),
+    ("chart", "error files picture"),
+    ("gpu", "cpu error"),
+    ("ops", "cpu gpu random"),
+    ("nn", "error gpu ops random"),
+    ("checkpoint", "diffusion error files gpu nn tensors"),
+    ("verify", "checkpoint error gpu nn ops tensors"),
+    ("sample", "checkpoint diffusion error files gpu nn ops picture random tensors"),
+    ("train", "chart checkpoint data diffusion error files gpu nn ops picture random sample tensors"),
+    ("profile", "checkpoint error files gpu nn ops random sample train"),
+];
+/// What a user types may reach everything.
+const TOP: &[&str] = &["lib", "main", "cli"];
+/// Layers that reach only a part of what they import: the twin's call type, the recorder.
+const NARROW: &[(&str, &str, &[&str])] = &[
+    ("gpu", "cpu", &["Array", "Call", "Twin"]),
+    ("nn", "gpu", &["EMA", "GRADIENTS", "Recorder", "Recording", "Tensor", "WEIGHTS", "Weight", "recorder"]),
+];
+/// Crates that only `gpu` may name.
+const GPU_ONLY: &[&str] = &["wgpu", "naga", "pollster"];
+/// Layers that use nothing but std.
+const STD_ONLY: &[&str] = &["cpu", "diffusion", "random"];
+const MAX_LINES: usize = 500;
+
+fn root(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// Files under `folder` with this extension, by their path from the root of the repository.
+fn files(folder: &str, extension: &str) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    for entry in std::fs::read_dir(root(folder)).into_iter().flatten().flatten() {
+        let name = format!("{folder}/{}", entry.file_name().to_str().expect("names are UTF-8"));
+        if entry.path().is_dir() {
+            found.extend(files(&name, extension));
+        } else if name.ends_with(extension) {
+            found.insert(name, std::fs::read_to_string(entry.path()).expect("a source file can be read"));
+        }
+    }
+    found
+}
+
+/// Without comments. A `//` in a string cuts its line too, which hides nothing that these tests look for.
+fn code(text: &str) -> String {
+    text.lines().map(|line| line.split("//").next().unwrap_or("")).collect::<Vec<_>>().join("\n")
+}
+
+fn identifier(text: &str) -> &str {
+    text.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or("")
+}
+
+/// The paths of a use tree: `{a::b, c}` gives `a::b` and `c`, `a::{b, c}` gives `a::b` and `a::c`.
+fn branches(tree: &str) -> Vec<String> {
+    let tree = tree.trim_start();
+    let Some(group) = tree.strip_prefix('{') else {
+        let head = identifier(tree).to_string();
+        return match tree[head.len()..].strip_prefix("::") {
+            Some(tail) => branches(tail).into_iter().map(|path| format!("{head}::{path}")).collect(),
+            None => vec![head],
+        };
+    };
+    let (mut depth, mut start, mut found) = (0, 0, Vec::new());
+    for (index, c) in group.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' if depth > 0 => depth -= 1,
+            ',' | '}' if depth == 0 => {
+                found.extend(branches(&group[start..index]));
+                start = index + 1;
+                if c == '}' {
+                    break;
+                }
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+/// Modules above a file: 0 for `src/lib.rs`, 1 for `src/chart.rs` and `src/gpu/mod.rs`.
+fn depth(file: &str) -> usize {
+    let parts = file.split('/').count() - 1;
+    if file.ends_with("/mod.rs") || file == "src/lib.rs" || file == "src/main.rs" { parts - 1 } else { parts }
+}
+
+/// What follows each `prefix` that begins a path.
+fn after<'a>(text: &'a str, prefix: &'a str) -> impl Iterator<Item = &'a str> {
+    let begins = |at: usize| !text[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == ':');
+    text.match_indices(prefix).filter(move |(at, _)| begins(*at)).map(|(at, prefix)| &text[at + prefix.len()..])
+}
+
+/// Paths from the root of the crate that `file` names: `gpu::Recorder`.
+fn arrows(file: &str, text: &str) -> BTreeSet<String> {
+    let supers = "super::".repeat(depth(file));
+    let prefixes = ["crate::", "diffuse::"].into_iter().chain((depth(file) > 0).then_some(supers.as_str()));
+    prefixes.flat_map(|prefix| after(text, prefix)).flat_map(branches).collect()
+}
+
+fn layer(file: &str) -> &str {
+    identifier(file.strip_prefix("src/").expect("a source file"))
+}
+
+#[test]
+fn shaders_ops_and_twins_have_the_same_names() {
+    let stems = |folder: &str, extension: &str, without: &[&str]| -> BTreeSet<String> {
+        let names = files(folder, extension).into_keys();
+        let stems = names.map(|name| name[folder.len() + 1..name.len() - extension.len()].to_string());
+        stems.filter(|stem| !without.contains(&stem.as_str())).collect()
+    };
+    let shaders = stems("shaders", ".wgsl", &[]);
+    assert_eq!(shaders, stems("src/cpu", ".rs", &["mod"]), "shaders/ and src/cpu/");
+    let kernels = stems("shaders", ".wgsl", &["lib"]);
+    assert_eq!(kernels, stems("src/ops", ".rs", &["mod", "case"]), "shaders/ and src/ops/");
+    let all: BTreeSet<String> = diffuse::ops::ALL.iter().map(|op| op.kernel.name.to_string()).collect();
+    assert_eq!(kernels, all, "shaders/ and ops::ALL");
+}
+
+#[test]
+fn layers_import_only_what_the_table_lists() {
+    let mut wrong = Vec::new();
+    for (file, text) in files("src", ".rs").iter().filter(|(file, _)| !TOP.contains(&layer(file))) {
+        let own = layer(file);
+        let found = LAYERS.iter().find(|(name, _)| *name == own);
+        let (_, allowed) = found.unwrap_or_else(|| panic!("{file}: the table has no layer {own}"));
+        for path in arrows(file, &code(text)) {
+            let (to, part) = path.split_once("::").unwrap_or((&path, ""));
+            let known = LAYERS.iter().any(|(name, _)| *name == to);
+            if known && to != own && !allowed.split(' ').any(|layer| layer == to) {
+                wrong.push(format!("{file}: {own} -> {path} is not in the table"));
+            }
+            for (_, _, parts) in NARROW.iter().filter(|(from, whole, _)| (*from, *whole) == (own, to)) {
+                if !parts.contains(&identifier(part)) {
+                    wrong.push(format!("{file}: {own} -> {path}; of {to} it may use {}", parts.join(", ")));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn other_crates_stay_where_they_belong() {
+    for (file, text) in files("src", ".rs") {
+        let (own, text) = (layer(&file), code(&text));
+        for name in GPU_ONLY {
+            let named = after(&text, &format!("{name}::")).next().is_some();
+            assert!(own == "gpu" || !named, "{file}: {own} -> {name}");
+        }
+        for path in after(&text, "use ").filter(|tail| tail.lines().next().is_some_and(|line| line.contains("::"))) {
+            let head = identifier(path);
+            let inside = ["std", "super", "crate", "self"].contains(&head) || text.contains(&format!("mod {head};"));
+            assert!(inside || !STD_ONLY.contains(&own), "{file}: {own} -> {head}");
+        }
+    }
+}
+
+#[test]
+fn no_file_is_long_unfinished_unsafe_or_names_a_kernel_that_it_should_iterate() {
+    let mut wrong = Vec::new();
+    for (file, text) in ["src", "tests", "benches", "examples"].into_iter().flat_map(|folder| files(folder, ".rs")) {
+        let (lines, text) = (text.lines().count(), code(&text));
+        if lines >= MAX_LINES {
+            wrong.push(format!("{file}: {lines} lines"));
+        }
+        // This file names the words itself.
+        for word in ["todo!", "unimplemented!", "#[ignore", "unsafe ", "::KERNEL"] {
+            let home = if word == "::KERNEL" { "src/ops/" } else { "src/gpu/" };
+            let fine = ["unsafe ", "::KERNEL"].contains(&word) && file.starts_with(home) || file == "tests/layout.rs";
+            if text.contains(word) && !fine {
+                wrong.push(format!("{file}: {word}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// The reader of paths itself.
+#[test]
+fn arrows_are_found() {
+    let text =
+        "use crate::{gpu::{Kernel, plan::Plan}, error};\nlet y = super::super::nn::unet::UNet; // use crate::data;";
+    let found: Vec<String> = arrows("src/ops/add.rs", &code(text)).into_iter().collect();
+    assert_eq!(found, ["error", "gpu::Kernel", "gpu::plan::Plan", "nn::unet::UNet"]);
+}

@@ -1,0 +1,170 @@
+//! Every shader without a GPU: validation with no more than WebGPU's baseline, translation to what drivers take,
+//! WebGPU's limits, and agreement of the files with the twins.
+
+use std::collections::BTreeSet;
+
+use diffuse::gpu::Kernel;
+use diffuse::ops;
+use naga::back::{hlsl, msl, pipeline_constants::process_overrides, spv};
+use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
+use naga::{AddressSpace, Module, ShaderStage, TypeInner};
+
+/// What every device has: WebGPU's default limits.
+const MAX_INVOCATIONS: u32 = 256;
+const MAX_WORKGROUP_BYTES: u32 = 16 << 10;
+const MAX_STORAGE_BUFFERS: usize = 8;
+/// The plan gives each dispatch one line of parameters of this size.
+const MAX_PARAMS_BYTES: u32 = 256;
+const MAX_LINE: usize = 200;
+
+fn kernels() -> impl Iterator<Item = &'static Kernel> {
+    ops::ALL.iter().map(|op| op.kernel)
+}
+
+/// Parses and validates with no optional capability: subgroups, f16, 64-bit types and the like are errors here.
+fn parse(kernel: &Kernel) -> (Module, ModuleInfo) {
+    let source = kernel.source();
+    let module = naga::front::wgsl::parse_str(&source)
+        .unwrap_or_else(|error| panic!("{}", error.emit_to_string_with_path(&source, kernel.name)));
+    let info = Validator::new(ValidationFlags::all(), Capabilities::empty())
+        .validate(&module)
+        .unwrap_or_else(|error| panic!("{}", error.emit_to_string_with_path(&source, kernel.name)));
+    (module, info)
+}
+
+/// Calls `check` with the name and the compacted module of every entry point, as wgpu's back ends see them.
+fn each_entry_point(check: impl Fn(&str, &str, &Module, &ModuleInfo)) {
+    for kernel in kernels() {
+        let (module, info) = parse(kernel);
+        for entry in kernel.entry_points() {
+            let label = format!("{}.{}", kernel.name, entry.name);
+            let stage = Some((ShaderStage::Compute, entry.name.as_str()));
+            let (module, info) = process_overrides(&module, &info, stage, &Default::default())
+                .unwrap_or_else(|error| panic!("{label}: {error}"));
+            check(&label, &entry.name, &module, &info);
+        }
+    }
+}
+
+#[test]
+fn every_entry_point_becomes_spirv() {
+    each_entry_point(|label, name, module, info| {
+        let pipeline = spv::PipelineOptions { shader_stage: ShaderStage::Compute, entry_point: name.into() };
+        for lang_version in [(1, 0), (1, 3), (1, 6)] {
+            let options = spv::Options { lang_version, ..Default::default() };
+            let words = spv::write_vec(module, info, &options, Some(&pipeline));
+            let words = words.unwrap_or_else(|error| panic!("{label} as SPIR-V {lang_version:?}: {error}"));
+            assert_eq!(words[0], 0x0723_0203, "{label}: the magic number");
+        }
+    });
+}
+
+#[test]
+fn every_entry_point_becomes_msl() {
+    each_entry_point(|label, name, module, info| {
+        let pipeline =
+            msl::PipelineOptions { entry_point: Some((ShaderStage::Compute, name.into())), ..Default::default() };
+        for lang_version in [(2, 0), (3, 1)] {
+            let options = msl::Options { lang_version, ..Default::default() };
+            let (text, translation) = msl::write_string(module, info, &options, &pipeline)
+                .unwrap_or_else(|error| panic!("{label} as MSL {lang_version:?}: {error}"));
+            assert!(text.contains("kernel void"), "{label}");
+            for name in translation.entry_point_names {
+                name.unwrap_or_else(|error| panic!("{label} as MSL {lang_version:?}: {error}"));
+            }
+        }
+    });
+}
+
+#[test]
+fn every_entry_point_becomes_hlsl() {
+    each_entry_point(|label, name, module, info| {
+        let pipeline = hlsl::PipelineOptions { entry_point: Some((ShaderStage::Compute, name.into())) };
+        for shader_model in [hlsl::ShaderModel::V5_1, hlsl::ShaderModel::V6_0] {
+            let options = hlsl::Options { shader_model, ..Default::default() };
+            let mut text = String::new();
+            let translation = hlsl::Writer::new(&mut text, &options, &pipeline)
+                .write(module, info, None)
+                .unwrap_or_else(|error| panic!("{label} as HLSL {shader_model:?}: {error}"));
+            assert!(text.contains("[numthreads("), "{label}");
+            for name in translation.entry_point_names {
+                name.unwrap_or_else(|error| panic!("{label} as HLSL {shader_model:?}: {error}"));
+            }
+        }
+    });
+}
+
+#[test]
+fn entry_points_keep_to_the_limits_that_every_device_has() {
+    for kernel in kernels() {
+        for entry in kernel.entry_points() {
+            let label = format!("{}.{}", kernel.name, entry.name);
+            let invocations: u32 = entry.workgroup_size.iter().product();
+            assert!((1..=MAX_INVOCATIONS).contains(&invocations), "{label}: {invocations} invocations a workgroup");
+            let buffers = entry.storage.len();
+            assert!((1..=MAX_STORAGE_BUFFERS).contains(&buffers), "{label}: {buffers} storage buffers");
+            let bytes = entry.params.as_ref().map_or(0, |uniform| uniform.bytes);
+            assert!(bytes <= MAX_PARAMS_BYTES, "{label}: {bytes} bytes of parameters");
+        }
+    }
+    each_entry_point(|label, _, module, _| {
+        // What the entry point doesn't use is gone from the compacted module.
+        let shared = module.global_variables.iter().filter(|(_, variable)| variable.space == AddressSpace::WorkGroup);
+        let bytes: u32 = shared.map(|(_, variable)| module.types[variable.ty].inner.size(module.to_ctx())).sum();
+        assert!(bytes <= MAX_WORKGROUP_BYTES, "{label}: {bytes} bytes of workgroup memory");
+    });
+}
+
+/// Sums by float atomics would come out in another order on every run.
+#[test]
+fn no_shader_uses_atomics() {
+    for kernel in kernels() {
+        let (module, _) = parse(kernel);
+        let atomic = module.types.iter().any(|(_, ty)| matches!(ty.inner, TypeInner::Atomic(_)));
+        assert!(!atomic, "shaders/{}.wgsl declares an atomic", kernel.name);
+    }
+}
+
+#[test]
+fn every_entry_point_has_one_twin_and_every_twin_an_entry_point() {
+    for kernel in kernels() {
+        let entries: Vec<&str> = kernel.entry_points().iter().map(|entry| entry.name.as_str()).collect();
+        let twins: Vec<&str> = kernel.twins.iter().map(|(name, _)| *name).collect();
+        let set = |names: &[&str]| names.iter().map(|name| name.to_string()).collect::<BTreeSet<_>>();
+        assert_eq!(set(&entries), set(&twins), "{}", kernel.name);
+        assert_eq!(set(&twins).len(), twins.len(), "{} names a twin twice", kernel.name);
+    }
+    let names: BTreeSet<_> = kernels().map(|kernel| kernel.name).collect();
+    assert_eq!(names.len(), ops::ALL.len(), "two kernels of one name");
+}
+
+/// Whether `text` has `word` with no letter, digit or underscore at its sides.
+fn has_word(text: &str, word: &str) -> bool {
+    text.split(|c: char| !c.is_alphanumeric() && c != '_').any(|found| found == word)
+}
+
+/// A reader should be able to check the derivation on paper: what is written is named, with its shape, at the top.
+#[test]
+fn every_file_opens_with_a_comment_that_names_what_it_writes() {
+    for kernel in kernels() {
+        let head: Vec<&str> = kernel.wgsl.lines().take_while(|line| line.starts_with("//")).collect();
+        assert!(head.len() >= 3, "shaders/{}.wgsl opens with {} lines of comment", kernel.name, head.len());
+        for entry in kernel.entry_points() {
+            for binding in entry.storage.iter().filter(|binding| binding.access.writes()) {
+                let place = format!("shaders/{}.wgsl: {} of {}", kernel.name, binding.name, entry.name);
+                assert!(has_word(&head.join("\n"), &binding.name), "{place} is not named at the top");
+            }
+        }
+    }
+}
+
+#[test]
+fn no_line_is_longer_than_a_screen() {
+    let library = ("lib", diffuse::gpu::kernel::LIBRARY);
+    for (name, text) in kernels().map(|kernel| (kernel.name, kernel.wgsl)).chain([library]) {
+        for (number, line) in text.lines().enumerate() {
+            let length = line.chars().count();
+            assert!(length <= MAX_LINE, "shaders/{name}.wgsl:{}: {length} characters", number + 1);
+        }
+    }
+}
