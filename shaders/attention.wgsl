@@ -143,9 +143,9 @@ fn d_scores(p: mat4x4<f32>, d_p: mat4x4<f32>, d: vec4<f32>) -> mat4x4<f32> {
     return params.scale * mat4x4<f32>(p[0] * (d_p[0] - d), p[1] * (d_p[1] - d), p[2] * (d_p[2] - d), p[3] * (d_p[3] - d));
 }
 
-// `other` in the columns of keys that do not exist.
+// `other` in the columns of keys that do not exist; the first of a block always does.
 fn mask_keys(p: mat4x4<f32>, keys: vec4<bool>, other: vec4<f32>) -> mat4x4<f32> {
-    return mat4x4<f32>(select(other, p[0], keys.x), select(other, p[1], keys.y), select(other, p[2], keys.z), select(other, p[3], keys.w));
+    return mat4x4<f32>(p[0], select(other, p[1], keys.y), select(other, p[2], keys.z), select(other, p[3], keys.w));
 }
 
 // 0 in the rows of queries that do not exist.
@@ -279,11 +279,11 @@ fn backward_key_value(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_work
             product_v[c] += load_d_o(queries, channel) * p;
         }
     }
-    let stored = exist(place.block);
+    // A key that repeats the last one stores the same values again.
     for (var c = 0u; c < 4u; c++) {
         let channel = 4u * place.chunk + c;
         for (var j = 0u; j < 4u; j++) {
-            if (channel < params.channels4 && stored[j]) {
+            if (channel < params.channels4) {
                 d_k[keys[j] + channel] = real4(product_k[c][j]);
                 d_v[keys[j] + channel] = real4(product_v[c][j]);
             }

@@ -27,9 +27,19 @@ fn concat(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) grou
         return;
     }
     let row = i / params.to4;
+    let quad = i % params.to4;
+    // Where A is a multiple of 4, quads stay quads.
+    if (params.channels_a % 4u == 0u) {
+        if (quad < params.from_a4) {
+            y[i] = a[row * params.from_a4 + quad];
+        } else {
+            y[i] = b[row * params.from_b4 + quad - params.from_a4];
+        }
+        return;
+    }
     var value = real4();
     for (var j = 0u; j < 4u; j++) {
-        let c = i % params.to4 * 4u + j;
+        let c = 4u * quad + j;
         if (c < params.channels_a) {
             value[j] = a[row * params.from_a4 + c / 4u][c % 4u];
         } else if (c < params.channels_a + params.channels_b) {
@@ -50,9 +60,15 @@ fn split(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) group
         return;
     }
     let row = i / params.to4;
+    let quad = i % params.to4;
+    // A last quad that is not full needs the other way: what stands behind is not this part's.
+    if (params.channels_a % 4u == 0u && 4u * quad + 4u <= params.channels_b) {
+        part[i] = whole[row * params.from_a4 + params.channels_a / 4u + quad];
+        return;
+    }
     var value = real4();
     for (var j = 0u; j < 4u; j++) {
-        let d = i % params.to4 * 4u + j;
+        let d = 4u * quad + j;
         if (d < params.channels_b) {
             let c = params.channels_a + d;
             value[j] = whole[row * params.from_a4 + c / 4u][c % 4u];

@@ -105,11 +105,11 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gro
 @group(0) @binding(0) var<storage, read> dy: array<real4>;
 @group(0) @binding(2) var<storage, read_write> dx: array<real4>;
 
-// The position of the output whose tap reaches input position `at`, or -1: (at + pad - tap) / stride where that is whole.
-fn output_position(at: u32, tap: u32, extent: u32) -> i32 {
-    let shifted = i32(at + params.pad) - i32(tap);
-    let position = shifted / i32(params.stride);
-    let whole = position * i32(params.stride) == shifted;
+// The position of the output whose tap reaches the input, or -1: `shifted` = at + pad - tap over the stride (1 or 2), if
+// that is whole and in range. A shift, because divisions cost more than the whole inner loop on some devices.
+fn output_position(shifted: i32, extent: u32) -> i32 {
+    let position = shifted >> (params.stride - 1u);
+    let whole = (shifted & i32(params.stride - 1u)) == 0;
     return select(-1, position, shifted >= 0 && whole && position < i32(extent));
 }
 
@@ -126,33 +126,36 @@ fn backward_data(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroup
     let both = c + 1u < params.c4;
     let second = select(0u, 4u * params.k4, both);
 
+    // Image, row + pad, column + pad of each row.
+    var at: array<vec3<i32>, ROWS>;
     var sum: array<vec4<f32>, 2u * ROWS>;
-    for (var j = 0u; j < 2u * ROWS; j++) {
-        sum[j] = vec4<f32>();
+    for (var j = 0u; j < ROWS; j++) {
+        let m = min(first + j, rows - 1u);
+        at[j] = vec3<i32>(vec3<u32>(m / (params.h * params.w), m / params.w % params.h + params.pad, m % params.w + params.pad));
+        sum[2u * j] = vec4<f32>();
+        sum[2u * j + 1u] = vec4<f32>();
     }
     for (var r = 0u; r < params.r; r++) {
         for (var s = 0u; s < params.s; s++) {
             var offset: array<u32, ROWS>;
             var inside: array<f32, ROWS>;
             for (var j = 0u; j < ROWS; j++) {
-                let m = min(first + j, rows - 1u);
-                let p = output_position(m / params.w % params.h, r, params.p);
-                let q = output_position(m % params.w, s, params.q);
+                let p = output_position(at[j].y - i32(r), params.p);
+                let q = output_position(at[j].z - i32(s), params.q);
                 let valid = p >= 0 && q >= 0;
-                let image = m / (params.h * params.w);
-                offset[j] = select(0u, ((image * params.p + u32(p)) * params.q + u32(q)) * params.k4, valid);
+                offset[j] = select(0u, u32((at[j].x * i32(params.p) + p) * i32(params.q) + q) * params.k4, valid);
                 inside[j] = select(0.0, 1.0, valid);
             }
-            let at = ((r * params.s + s) * params.c4 + c) * 4u * params.k4;
+            let tap = ((r * params.s + s) * params.c4 + c) * 4u * params.k4;
             for (var k = 0u; k < params.k4; k++) {
-                let a0 = weight[at + k];
-                let a1 = weight[at + k + params.k4];
-                let a2 = weight[at + k + 2u * params.k4];
-                let a3 = weight[at + k + 3u * params.k4];
-                let b0 = weight[at + k + second];
-                let b1 = weight[at + k + second + params.k4];
-                let b2 = weight[at + k + second + 2u * params.k4];
-                let b3 = weight[at + k + second + 3u * params.k4];
+                let a0 = weight[tap + k];
+                let a1 = weight[tap + k + params.k4];
+                let a2 = weight[tap + k + 2u * params.k4];
+                let a3 = weight[tap + k + 3u * params.k4];
+                let b0 = weight[tap + k + second];
+                let b1 = weight[tap + k + second + params.k4];
+                let b2 = weight[tap + k + second + 2u * params.k4];
+                let b3 = weight[tap + k + second + 3u * params.k4];
                 for (var j = 0u; j < ROWS; j++) {
                     let v = vec4<f32>(dy[offset[j] + k]) * inside[j];
                     sum[2u * j] += vec4<f32>(dot(v, a0), dot(v, a1), dot(v, a2), dot(v, a3));
@@ -198,12 +201,14 @@ fn backward_weight(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgro
     for (var j = 0u; j < CHANNELS * QUADS; j++) {
         sum[j] = vec4<f32>();
     }
-    let end = min((split + 1u) * params.split_rows, params.n * params.p * params.q);
-    for (var m = split * params.split_rows; m < end; m++) {
-        let h = i32(m / params.q % params.p * params.stride) + r;
-        let w = i32(m % params.q * params.stride) + s;
+    let start = split * params.split_rows;
+    let end = min(start + params.split_rows, params.n * params.p * params.q);
+    // Position in x of the tap at row m, counted on from row to row.
+    var image = i32(start / (params.p * params.q));
+    var h = i32(start / params.q % params.p * params.stride) + r;
+    var w = i32(start % params.q * params.stride) + s;
+    for (var m = start; m < end; m++) {
         let valid = h >= 0 && h < i32(params.h) && w >= 0 && w < i32(params.w);
-        let image = i32(m / (params.p * params.q));
         let from_x = select(0u, u32((image * i32(params.h) + h) * i32(params.w) + w) * params.c4, valid) + c;
         let inside = select(0.0, 1.0, valid);
         let a = vec4<f32>(x[from_x]) * inside;
@@ -218,6 +223,15 @@ fn backward_weight(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgro
             sum[5u * QUADS + j] += b.y * d;
             sum[6u * QUADS + j] += b.z * d;
             sum[7u * QUADS + j] += b.w * d;
+        }
+        w += i32(params.stride);
+        if (w == i32(params.q * params.stride) + s) {
+            w = s;
+            h += i32(params.stride);
+        }
+        if (h == i32(params.p * params.stride) + r) {
+            h = r;
+            image += 1;
         }
     }
     let channels = select(4u, 8u, second == 1u);

@@ -28,18 +28,12 @@ struct Params {
 @group(0) @binding(5) var<storage, read_write> y: array<real4>;
 @group(0) @binding(6) var<storage, read_write> d_table: array<vec4<f32>>;
 
-// x less the nearest whole number.
-fn signed_fraction(x: f32) -> f32 {
-    return x - floor(x + 0.5);
-}
-
-// The fraction of time * (f.x + f.y + f.z) in [0, 1]. f.x and f.y have 12 significant bits each, so that their products
-// with a whole number below 4097 are exact and only what is left after whole turns is rounded.
+// time * (f.x + f.y + f.z) less whole turns, from -1/8 to 3/2. f.x and f.y have 12 significant bits each, so that their
+// products with a whole number up to 4096 are exact: only what is left after whole turns is rounded.
 fn turns_of(time: f32, f: vec3<f32>) -> f32 {
     let whole = floor(time);
     let rest = time - whole;
-    let exact = signed_fraction(signed_fraction(whole * f.x) + signed_fraction(whole * f.y));
-    return fract(exact + (whole * f.z + rest * (f.x + f.y)));
+    return fract(whole * f.x) + (whole * f.y + (whole * f.z + rest * (f.x + f.y)));
 }
 
 @compute @workgroup_size(64)

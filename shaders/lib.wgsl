@@ -77,10 +77,10 @@ fn philox(counter: vec4<u32>, key: vec2<u32>) -> vec4<u32> {
 
 // The top 23 bits as a number in (0, 1), exact in f32.
 fn uniform_open(bits: u32) -> f32 {
-    return (f32(bits >> 9u) + 0.5) * exp2(-23.0);
+    return (f32(bits >> 9u) + 0.5) * 0x1p-23;
 }
 
-// (sin, cos) of 2 pi u for u in [0, 1), the same on every device to a few units of the last place: the angle is folded
+// (sin, cos) of 2 pi u for u >= -1/8, the same on every device to a few units of the last place: the angle is folded
 // to at most an eighth of a turn, where Taylor's series ends below 1e-8. Built-in sine is only good to 2^-11.
 fn sin_cos_turns(u: f32) -> vec2<f32> {
     let quarter = u32(4.0 * u + 0.5);

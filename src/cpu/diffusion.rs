@@ -19,7 +19,7 @@ pub fn shuffle(position: u64, images: u64, seed: u32, epoch: u32) -> u64 {
     let permute = |number: u64| {
         let halves = (number >> half, number % (1 << half));
         let (left, right) = (0..8).fold(halves, |(left, right), round| {
-            (right, left ^ scramble((right as u32).wrapping_add(round_key(round))) as u64 % (1 << half))
+            (right, left ^ (scramble((right as u32).wrapping_add(round_key(round))) as u64 % (1 << half)))
         });
         (left << half) + right
     };
@@ -200,8 +200,8 @@ mod tests {
         }
     }
 
-    /// Chi-square of the table (position, image) over epochs. With n images, epochs / n expected in each of n^2 cells and
-    /// (n - 1)^2 degrees of freedom, a fair shuffle stays within 5 standard deviations.
+    /// Chi-square of the table (position, image) over epochs. With n images, epochs / n expected in each of n^2 cells,
+    /// and (n - 1)^2 degrees of freedom, a fair shuffle stays within 5 standard deviations.
     #[test]
     fn every_image_comes_everywhere_equally_often() {
         for images in [3, 5, 10, 16, 60] {

@@ -1,6 +1,6 @@
 //! Global-norm clip, AdamW and the average of the weights over flat buffers: `shaders/adamw.wgsl`.
 
-use super::{Draw, reduce};
+use super::{Draw, add, reduce};
 use crate::cpu::adamw as twin;
 use crate::gpu::{Grid, Kernel, Recorder, Tensor};
 
@@ -82,10 +82,13 @@ pub fn update(r: &mut Recorder, adamw: &AdamW, gradient_scale: f32, state: State
 pub fn case(draw: &mut Draw) {
     let count = draw.choose(&[1, 3, 5, 64, 255, 257, 1030, 20_000, 40_001]);
     let shape = [1, 1, 1, count];
-    let size = draw.choose(&[0.1, 1.0, 30.0]);
+    // Norms of the size of clipping's 1e-6, too.
+    let norm = draw.choose(&[1e-6, 1e-6, 1.0, 30.0]);
+    let size = norm / (count as f64).sqrt();
     let gradient = draw.input_by("gradient", shape, |draw| size * draw.normal());
-    let [weights, m, ema] = ["weights", "m", "ema"].map(|name| draw.input(name, shape));
-    let v = draw.input_by("v", shape, |draw| 0.1 * draw.normal().powi(2));
+    let [weights, ema] = ["weights", "ema"].map(|name| draw.input(name, shape));
+    let m = draw.input_by("m", shape, |draw| 0.1 * size * draw.normal());
+    let v = draw.input_by("v", shape, |draw| 0.1 * (size * draw.normal()).powi(2));
     let broken = draw.choose(&[f64::INFINITY, f64::NEG_INFINITY, f64::NAN]);
     let not_finite = draw.input_by("not finite", [1, 1, 1, 1], |_| broken);
     draw_step(draw);
@@ -94,16 +97,18 @@ pub fn case(draw: &mut Draw) {
         beta2: draw.choose(&[0.999, 0.9]),
         eps: draw.choose(&[1e-8, 0.1]),
         weight_decay: draw.choose(&[0.0, 0.3]),
-        max_norm: draw.choose(&[0.0, 1.0, 5.0]),
+        max_norm: norm * draw.choose(&[0.0, 0.5, 0.5, 4.0]),
     };
     let scale = draw.choose(&[1.0, 0.25]);
-    let broken_norm = draw.range(0, 3) == 0;
+    let broken_norm = draw.range(0, 4) == 0;
     let r = &mut draw.recorder;
     let partials = r.temp([1, 1, 1, partial_count(count as u64)]);
     square_sum(r, gradient, partials);
     let total = r.temp([1, 1, 1, 1]);
     reduce::total(r, partials, total);
     let square = if broken_norm { not_finite } else { total };
+    // Temporaries have a guarded end.
+    let [weights, m, v, ema] = [weights, m, v, ema].map(|tensor| add::scale(r, tensor, 1.0));
     update(r, &adamw, scale, State { weights, gradient, m, v, ema }, square);
 }
 

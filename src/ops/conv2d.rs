@@ -21,6 +21,7 @@ const SPLIT_ROWS: u32 = 64;
 /// How the window moves over the input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Geometry {
+    /// 1 or 2.
     pub stride: u32,
     /// Zeros before the first row and column.
     pub pad: u32,
@@ -49,6 +50,7 @@ struct Extent {
 impl Extent {
     fn new(x: [u32; 4], weight: Tensor, geometry: Geometry) -> Extent {
         let [r, s, channels, k] = weight.shape;
+        assert!(matches!(geometry.stride, 1 | 2), "kernels know strides 1 and 2");
         assert_eq!(channels, x[3].div_ceil(4) * 4, "the third axis of a weight is padded to a multiple of 4");
         let y = [x[0], geometry.output(x[1], r), geometry.output(x[2], s), k];
         Extent { x, weight, y, geometry }

@@ -227,8 +227,12 @@ fn draw_shape(draw: &mut Draw, side: u32) -> [u32; 4] {
 }
 
 fn loss_case(draw: &mut Draw) {
-    let side = draw.choose(&[3, 8, 25]);
-    let shape = draw_shape(draw, side);
+    // A lane's loop runs once, several times, and in several groups.
+    let shape = match draw.range(0, 2) {
+        0 => draw_shape(draw, 4),
+        1 => draw_shape(draw, 12),
+        _ => [draw.range(2, 4), draw.range(20, 25), draw.range(20, 25), draw.choose(&[5, 8, 11])],
+    };
     let [out, target] = ["out", "target"].map(|name| draw.input(name, shape));
     let weight = draw.input_by("weight", [1, 1, 1, shape[0]], |draw| draw.uniform() + 0.1);
     let one = draw.input_by("one", [1, 1, 1, 1], |_| 1.0);
@@ -251,4 +255,34 @@ fn sampling_case(draw: &mut Draw) {
     let [fresh, none] = [doubled, shape].map(|shape| r.temp(shape));
     start(r, fresh, none, guided, scale);
     broadcast_timestep(r, doubled[0]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pack_puts_each_label_before_its_image() {
+        let words = Records::pack(&[1, 2, 3, 4, 5, 6], &[0x0a0b, 7]);
+        assert_eq!(words[..3], [0x0201_0a0b, 0x0400_0703, 0x0000_0605][..]);
+        assert_eq!(words.len(), 64);
+    }
+
+    #[test]
+    fn large_data_are_bound_in_two_parts() {
+        let shape = [32, 32, 3];
+        for (images, parts) in
+            [(1, [832, 64]), (43_633, [33_531_968, 64]), (50_000, [1 << 25, 4_870_592]), (200_000, [1, 1])]
+        {
+            let mut r = Recorder::new();
+            let records = Records::bind(&mut r, "records", images, shape);
+            let words = records.words.map(Tensor::channels);
+            if images < 200_000 {
+                assert_eq!(words, parts, "{images} images");
+            } else {
+                assert!(words[0].abs_diff(words[1]) <= 64);
+            }
+            assert!(words.iter().sum::<u32>() as u64 * 4 >= images as u64 * 3074);
+        }
+    }
 }
