@@ -1,0 +1,78 @@
+//! A small model and data to train it on.
+
+use diffuse::data::Dataset;
+use diffuse::gpu::{Context, EMA, WEIGHTS};
+use diffuse::nn::config::Size;
+use diffuse::nn::{UNet, UNetConfig};
+use diffuse::random::Random;
+use diffuse::train::options::NoiseSchedule;
+use diffuse::train::{Engine, TrainOptions};
+
+pub fn context() -> Context {
+    Context::new(None).expect("GPU tests need an adapter")
+}
+
+/// 8x8, two levels with attention, class-conditional: every kind of layer, and small.
+pub fn model(classes: u32) -> UNetConfig {
+    UNetConfig {
+        sample_size: Some(Size::Square(8)),
+        in_channels: 1,
+        out_channels: 1,
+        layers_per_block: 1,
+        block_out_channels: vec![8, 12],
+        norm_num_groups: 4,
+        attention_head_dim: Some(4),
+        down_block_types: vec!["DownBlock2D".into(), "AttnDownBlock2D".into()],
+        up_block_types: vec!["AttnUpBlock2D".into(), "UpBlock2D".into()],
+        num_class_embeds: Some(classes + 1),
+        ..UNetConfig::default()
+    }
+}
+
+/// Smooth pictures of a few classes.
+pub fn dataset(count: usize, classes: u32) -> Dataset {
+    let mut random = Random::new(7);
+    let labels: Vec<u32> = (0..count as u32).map(|i| i % classes).collect();
+    let images = labels.iter().flat_map(|label| {
+        let (phase, frequency) = (random.uniform(), *label as f64 + 1.0);
+        let value = move |i: usize| ((i as f64 / 8.0 * frequency + phase).sin() * 127.0 + 128.0) as u8;
+        (0..64).map(value).collect::<Vec<_>>()
+    });
+    Dataset {
+        name: "waves".into(),
+        height: 8,
+        width: 8,
+        channels: 1,
+        images: images.collect(),
+        labels,
+        classes: (0..classes).map(|class| class.to_string()).collect(),
+        flip: true,
+        warnings: Vec::new(),
+    }
+}
+
+pub fn options(steps: u64, batch: u32, accumulate: u32) -> TrainOptions {
+    TrainOptions {
+        model: model(3),
+        steps,
+        batch,
+        accumulate,
+        learning_rate: 2e-3,
+        warmup: 3,
+        class_dropout: 0.3,
+        noise_schedule: NoiseSchedule::Cosine,
+        seed: 5,
+        sample_every: 0,
+        checkpoint_every: 0,
+        ..TrainOptions::default()
+    }
+}
+
+/// An engine with initial weights.
+pub fn engine(context: &Context, unet: &UNet, data: &Dataset, options: &TrainOptions) -> Engine {
+    let engine = Engine::new(context, unet, data, options).expect("it fits");
+    let weights = unet.params.initialise(options.seed);
+    engine.memory.write(context, WEIGHTS, 0, &weights);
+    engine.memory.write(context, EMA, 0, &weights);
+    engine
+}
