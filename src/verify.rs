@@ -5,7 +5,7 @@ pub mod model;
 use std::collections::BTreeMap;
 
 use crate::error::Result;
-use crate::gpu::{Context, CpuState, Memory, Plan, PlanOptions, Tensor};
+use crate::gpu::{Context, CpuState, Memory, Plan, PlanOptions, Tensor, plan};
 use crate::ops::case::Values;
 use crate::ops::{Case, Op};
 
@@ -22,7 +22,7 @@ pub struct Worst {
     pub seed: u64,
 }
 
-/// Bytes behind every temporary that no kernel may touch.
+/// Bytes behind every tensor that no kernel may touch.
 const GUARD: u64 = 1024;
 
 /// Runs one case on the device and through the twins; folds what each entry point wrote into `worst`, by
@@ -59,7 +59,7 @@ pub fn compare(context: &Context, case: &Case, seed: u64, worst: &mut BTreeMap<S
     for dispatch in &recording.dispatches {
         let entry = dispatch.kernel.entry_point(dispatch.entry);
         for (id, binding) in dispatch.io.iter().zip(&entry.storage) {
-            if binding.access.writes() {
+            if binding.writable {
                 writers.insert(*id, (format!("{}.{}", dispatch.kernel.name, dispatch.entry), binding.integer));
             }
         }
@@ -76,8 +76,7 @@ pub fn compare(context: &Context, case: &Case, seed: u64, worst: &mut BTreeMap<S
             (entry.error, entry.seed) = (error, seed);
         }
     }
-    let torn = plan.guards(context, GUARD)?.iter().flatten().any(|value| value.is_finite());
-    if torn {
+    if plan.guards(context)?.iter().flatten().any(|value| value.to_bits() != plan::GUARD.to_bits()) {
         let names: Vec<String> =
             recording.dispatches.iter().map(|d| format!("{}.{}", d.kernel.name, d.entry)).collect();
         worst.entry(format!("written behind the end by one of {}", names.join(" "))).or_default().error = f64::INFINITY;

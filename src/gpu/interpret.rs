@@ -89,15 +89,13 @@ impl Recording {
         let arguments = dispatch.io.iter().zip(&entry.storage).map(|(id, binding)| {
             let tensor = self.tensor(*id);
             let mut array = Array::zeros(tensor.shape.map(|extent| extent as usize));
-            if binding.access.reads() {
-                array.data = state.read(self, tensor);
-            }
+            array.data = state.read(self, tensor);
             (binding.name.as_str(), array)
         });
         let mut call = Call { params: &params, step: &|name| step.get(name), arguments: arguments.collect() };
         dispatch.kernel.twin(dispatch.entry)(&mut call);
         for ((id, binding), (_, array)) in dispatch.io.iter().zip(&entry.storage).zip(call.arguments) {
-            if binding.access.writes() {
+            if binding.writable {
                 state.write(self, self.tensor(*id), array.data);
             }
         }

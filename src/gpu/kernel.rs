@@ -45,7 +45,10 @@ impl Access {
 pub struct Binding {
     pub index: u32,
     pub name: String,
+    /// What the code does with it.
     pub access: Access,
+    /// Declared `read_write`.
+    pub writable: bool,
     /// An array of u32, not of f32.
     pub integer: bool,
 }
@@ -144,14 +147,15 @@ fn reflect_entry_point(module: &Module, info: &naga::valid::FunctionInfo, entry:
                 let slot = if name == "step" { &mut reflected.step } else { &mut reflected.params };
                 assert!(slot.replace(uniform).is_none(), "{}: two uniforms of parameters", entry.name);
             }
-            AddressSpace::Storage { .. } => {
+            AddressSpace::Storage { access: declared } => {
                 let access = match (usage.contains(GlobalUse::READ), usage.contains(GlobalUse::WRITE)) {
                     (true, true) => Access::ReadWrite,
                     (false, true) => Access::Write,
                     _ => Access::Read,
                 };
                 let integer = element_kind(module, variable.ty) == ScalarKind::Uint;
-                reflected.storage.push(Binding { index: binding.binding, name, access, integer });
+                let writable = declared.contains(naga::StorageAccess::STORE);
+                reflected.storage.push(Binding { index: binding.binding, name, access, writable, integer });
             }
             _ => {}
         }

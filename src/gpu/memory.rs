@@ -16,13 +16,13 @@ pub(crate) const STORAGE: wgpu::BufferUsages =
     wgpu::BufferUsages::STORAGE.union(wgpu::BufferUsages::COPY_SRC).union(wgpu::BufferUsages::COPY_DST);
 
 impl Memory {
-    /// The buffer, allocated and filled with its contents if it is new.
-    pub(crate) fn get_or_create(&mut self, context: &Context, named: &NamedBuffer) -> Result<wgpu::Buffer> {
+    /// The buffer, allocated and filled with its contents if it is new, `guard` bytes larger.
+    pub(crate) fn get_or_create(&mut self, context: &Context, named: &NamedBuffer, guard: u64) -> Result<wgpu::Buffer> {
         if let Some(buffer) = self.buffers.get(&named.name) {
-            assert_eq!(buffer.size(), named.bytes, "{}: two sizes", named.name);
+            assert_eq!(buffer.size(), named.bytes + guard, "{}: two sizes", named.name);
             return Ok(buffer.clone());
         }
-        let buffer = context.create_buffer(&named.name, named.bytes, STORAGE)?;
+        let buffer = context.create_buffer(&named.name, named.bytes + guard, STORAGE)?;
         if !named.contents.is_empty() {
             context.queue.write_buffer(&buffer, 0, bytemuck::cast_slice(&named.contents));
         }

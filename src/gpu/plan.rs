@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 pub struct PlanOptions {
     /// Pack temporaries into shared slots. Off: every tensor can be read after a run.
     pub reuse: bool,
-    /// Bytes behind each temporary that belong to nobody; all temporaries and guards start as NaN.
+    /// Bytes behind each buffer that belong to nobody but are bound with it. They start as [`GUARD`], temporaries too.
     pub guard: u64,
 }
 
@@ -31,6 +31,9 @@ pub(crate) struct Prepared {
     pub grid: [u32; 3],
 }
 
+/// A NaN that shows where a kernel reads too far, and that it wrote where these bits are gone.
+pub const GUARD: f32 = f32::from_bits(0x7fc0_dead);
+
 /// A recording on a device.
 pub struct Plan {
     pub(crate) prepared: Vec<Prepared>,
@@ -39,6 +42,8 @@ pub struct Plan {
     places: Vec<Option<(wgpu::Buffer, u64)>>,
     shapes: Vec<[u32; 4]>,
     slots: Vec<wgpu::Buffer>,
+    guarded: Vec<wgpu::Buffer>,
+    guard: u64,
     uniform: wgpu::Buffer,
     params_bytes: u64,
     named_bytes: u64,
@@ -58,15 +63,13 @@ impl Plan {
         let mut buffers = Vec::new();
         for (index, bytes) in slots.bytes.iter().enumerate() {
             let buffer = context.create_buffer(&format!("slot {index}"), bytes + options.guard, STORAGE)?;
-            if options.guard > 0 {
-                let nan = vec![f32::NAN; ((bytes + options.guard) / 4) as usize];
-                context.queue.write_buffer(&buffer, 0, bytemuck::cast_slice(&nan));
-            }
+            fill_guard(context, &buffer, if options.guard > 0 { bytes + options.guard } else { 0 });
             buffers.push(buffer);
         }
         let mut named = Vec::new();
         for buffer in &recording.buffers {
-            named.push(memory.get_or_create(context, buffer)?);
+            named.push(memory.get_or_create(context, buffer, options.guard)?);
+            fill_guard(context, &named[named.len() - 1], options.guard);
         }
         let places: Vec<_> = recording
             .tensors
@@ -86,6 +89,8 @@ impl Plan {
             submits: submits(recording),
             places,
             shapes: recording.tensors.iter().map(|tensor| tensor.shape).collect(),
+            guarded: buffers.iter().chain(&named).cloned().collect(),
+            guard: options.guard,
             slots: buffers,
             uniform,
             params_bytes: params.size(),
@@ -122,7 +127,8 @@ impl Plan {
         for (id, binding) in dispatch.io.iter().zip(&entry.storage) {
             let (buffer, offset) = self.places[*id as usize].as_ref().expect("a bound tensor has a place");
             let tensor = Tensor { id: *id, shape: self.shapes[*id as usize] };
-            entries.push(part(binding.index, buffer, *offset, tensor.bytes()));
+            let last = offset + tensor.bytes() + self.guard == buffer.size();
+            entries.push(part(binding.index, buffer, *offset, tensor.bytes() + if last { self.guard } else { 0 }));
         }
         if let Some(uniform) = &entry.params {
             entries.push(part(uniform.index, params, line, uniform.bytes as u64));
@@ -197,9 +203,17 @@ impl Plan {
         self.places[tensor.id as usize].as_ref().expect("a tensor that some dispatch uses")
     }
 
-    /// What stands behind each slot, if the plan was made with a guard: NaN unless a kernel wrote too far.
-    pub fn guards(&self, context: &Context, guard: u64) -> Result<Vec<Vec<f32>>> {
-        self.slots.iter().map(|slot| read_buffer(context, slot, slot.size() - guard, guard)).collect()
+    /// What stands behind each buffer: [`GUARD`] unless a kernel wrote too far.
+    pub fn guards(&self, context: &Context) -> Result<Vec<Vec<f32>>> {
+        self.guarded.iter().map(|buffer| read_buffer(context, buffer, buffer.size() - self.guard, self.guard)).collect()
+    }
+}
+
+/// Fills the last `bytes` of a buffer.
+fn fill_guard(context: &Context, buffer: &wgpu::Buffer, bytes: u64) {
+    if bytes > 0 {
+        let values = vec![GUARD; (bytes / 4) as usize];
+        context.queue.write_buffer(buffer, buffer.size() - bytes, bytemuck::cast_slice(&values));
     }
 }
 
