@@ -12,6 +12,7 @@ pub mod gpu;
 pub mod nn;
 pub mod ops;
 pub mod picture;
+pub mod profile;
 pub mod random;
 pub mod sample;
 pub mod tensors;

@@ -1,9 +1,135 @@
 //! `diffuse profile`.
 
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+
+use diffuse::checkpoint;
+use diffuse::files;
+use diffuse::gpu::Context;
+use diffuse::gpu::context::mebibytes;
+use diffuse::nn::UNetConfig;
+use diffuse::profile::{self, Options, Profile, Report, Row};
+use diffuse::train::options::preset;
+
 /// Time one training or denoising step, kernel by kernel and layer by layer
 #[derive(clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// Model that comes with the program: digits, mnist, base, cifar10 [default: digits]
+    #[arg(long, value_name = "NAME", conflicts_with = "model")]
+    preset: Option<String>,
+    /// Model of a checkpoint directory or a diffusers `config.json`; the weights are not read
+    #[arg(long, value_name = "DIR|CONFIG.json")]
+    model: Option<PathBuf>,
+    /// Images in a batch
+    #[arg(long, default_value_t = 16)]
+    batch: u32,
+    /// Unprofiled steps to time
+    #[arg(long, default_value_t = 5)]
+    steps: usize,
+    /// A denoising step instead of a training step
+    #[arg(long)]
+    infer: bool,
+    /// Print one JSON object on stdout
+    #[arg(long)]
+    json: bool,
+    /// Trace of the profiled step, for ui.perfetto.dev or chrome://tracing
+    #[arg(long, value_name = "F.json")]
+    trace: Option<PathBuf>,
+}
 
-pub fn run(_args: &Args, _device: Option<&str>) -> anyhow::Result<()> {
+/// Runs the command.
+pub fn run(args: &Args, device: Option<&str>) -> Result<()> {
+    if args.batch == 0 || args.steps == 0 {
+        bail!("--batch and --steps must be at least 1");
+    }
+    let config = config(args)?;
+    let context = Context::new(device)?;
+    let options = Options { batch: args.batch, steps: args.steps, infer: args.infer };
+    let profile = profile::profile(&context, &config, &options)?;
+    let report = &profile.report;
+    match args.json {
+        true => println!("{}", serde_json::to_string(report)?),
+        false => print(report, context.is_cpu()),
+    }
+    if let Some(path) = &args.trace {
+        write_trace(path, &profile)?;
+    }
+    if report.allocated_bytes != report.peak_bytes {
+        bail!("{} bytes are allocated, {} were planned: that is a bug", report.allocated_bytes, report.peak_bytes);
+    }
     Ok(())
+}
+
+fn config(args: &Args) -> Result<UNetConfig> {
+    let Some(path) = &args.model else { return Ok(preset(args.preset.as_deref().unwrap_or("digits"))?) };
+    if path.is_file() {
+        return Ok(checkpoint::read_config(path)?);
+    }
+    match checkpoint::find(path) {
+        Ok(directory) => Ok(checkpoint::read_config(&directory.join(checkpoint::CONFIG))?),
+        Err(error) => match model_config(path) {
+            Some(config) => Ok(checkpoint::read_config(&config)?),
+            None => Err(error.into()),
+        },
+    }
+}
+
+/// A directory without weights will do, unless its `config.json` is that of a run, which says what to train.
+fn model_config(directory: &Path) -> Option<PathBuf> {
+    let path = directory.join(checkpoint::CONFIG);
+    let value: serde_json::Value = checkpoint::read_json(&path).ok()?;
+    value.get("_class_name").map(|_| path)
+}
+
+fn write_trace(path: &Path, profile: &Profile) -> Result<()> {
+    files::write_atomic(path, profile.trace_json()?.as_bytes())?;
+    eprintln!("{} dispatches: {} (open in ui.perfetto.dev)", profile.dispatches.len(), path.display());
+    Ok(())
+}
+
+fn print(report: &Report, on_cpu: bool) {
+    print_step(report, on_cpu);
+    let (Some(profiled), Some(ratio)) = (report.profiled_ms, report.unprofiled_to_profiled) else {
+        println!("\nthis adapter has no timestamp queries: no times of kernels and layers");
+        return;
+    };
+    println!("\nprofiled   {profiled:.3} ms are the sum over all dispatches, each timed alone;");
+    println!("           an unprofiled step takes {ratio:.2} times that, so trust shares more than milliseconds");
+    print_rows("kernel", &report.kernels);
+    print_rows("layer, forward and backward", &report.layers);
+}
+
+fn print_step(report: &Report, on_cpu: bool) {
+    println!("adapter    {}", report.adapter);
+    println!("driver     {}", report.driver);
+    println!("model      {} parameters, batch {}, {}", report.parameters, report.batch, report.mode);
+    println!(
+        "step       {:.3} ms median of {} ({:.3} to {:.3}), {:.1} images/s",
+        report.step_ms, report.steps, report.step_ms_min, report.step_ms_max, report.images_per_s
+    );
+    println!("dispatches {}", report.dispatches);
+    let (encode, replay) = (report.encode_us_per_dispatch, report.replay_us_per_dispatch);
+    let rivals = if on_cpu { " (the driver computes on the same cores meanwhile)" } else { "" };
+    println!("encode     {:.3} ms, {encode:.2} µs a dispatch, to record the commands", report.encode_ms);
+    println!("replay     {:.3} ms, {replay:.2} µs a dispatch, to record and submit them{rivals}", report.replay_ms);
+    println!("memory     {} planned, {} allocated", mebibytes(report.peak_bytes), mebibytes(report.allocated_bytes));
+    println!(
+        "           temporaries {}, without reuse {}",
+        mebibytes(report.temporary_bytes),
+        mebibytes(report.temporary_bytes_without_reuse)
+    );
+    println!(
+        "work       {:.3} GFLOP, {:.2} GFLOP/s",
+        report.flops as f64 * 1e-9,
+        report.flops as f64 * 1e-6 / report.step_ms
+    );
+}
+
+fn print_rows(title: &str, rows: &[Row]) {
+    println!("\n{title:32} {:>6} {:>11} {:>7} {:>10} {:>9}", "calls", "ms", "share", "GFLOP/s", "GB/s");
+    for row in rows {
+        let Row { name, calls, ms, share, gflops, gbytes_per_s, .. } = row;
+        println!("{name:32} {calls:6} {ms:11.3} {:6.1}% {gflops:10.2} {gbytes_per_s:9.2}", share * 100.0);
+    }
 }

@@ -1,0 +1,164 @@
+//! The plans of one step and what they run on.
+
+use super::Options;
+use crate::error::{Error, Result};
+use crate::gpu::profile::Submission;
+use crate::gpu::{Context, Memory, Plan, PlanOptions, Recording, Step, WEIGHTS};
+use crate::nn::{UNet, UNetConfig, config::Size};
+use crate::ops::diffusion::Records;
+use crate::random::Random;
+use crate::sample::{self, Request};
+use crate::train::TrainOptions;
+use crate::train::engine::{self, DATA, DataShape};
+
+/// One plan of a step.
+pub struct Part {
+    pub name: &'static str,
+    pub recording: Recording,
+    pub plan: Plan,
+}
+
+/// A step, ready to run.
+pub struct Workload {
+    /// In the order in which they run.
+    pub parts: Vec<Part>,
+    memory: Memory,
+    /// Bytes that the recordings say it takes.
+    pub planned_bytes: u64,
+    training: Option<TrainOptions>,
+}
+
+/// Elements that one tensor may have: kernels index with a u32.
+const MAX_ELEMENTS: u64 = 1 << 32;
+
+impl Workload {
+    /// Plans a step of `unet`, with initial weights and random images of its size.
+    pub fn new(context: &Context, unet: &UNet, options: &Options) -> Result<Workload> {
+        let (height, width) = size(&unet.config)?;
+        check_batch(&unet.config, options.batch)?;
+        check_channels(&unet.config)?;
+        let workload = match options.infer {
+            true => denoising(context, unet, options.batch, height, width)?,
+            false => training(context, unet, options.batch, height, width)?,
+        };
+        workload.memory.write(context, WEIGHTS, 0, &unet.params.initialise(0));
+        Ok(workload)
+    }
+
+    /// Encodes and submits one step.
+    pub fn run(&self, context: &Context, step: u64) -> Submission {
+        let values = self.values(step);
+        let mut last = None;
+        for part in &self.parts {
+            last = Some(part.plan.run(context, &values));
+        }
+        last.expect("a step has a plan")
+    }
+
+    /// The uniform of step `step`.
+    pub fn values(&self, step: u64) -> Step {
+        if let Some(options) = &self.training {
+            return engine::step_values(options, options.batch as u64, step, 0);
+        }
+        // Any sampler's step costs the same.
+        let mut values = Step::default();
+        values.set("counter", step as f64).set("guidance", 1.0).set("timestep", 500.0).set("clip", 1.0);
+        values.set("x", 1.0).set("out", -0.01);
+        values
+    }
+
+    /// All dispatches with their recordings, in the order in which they run.
+    pub fn dispatches(&self) -> impl Iterator<Item = (&Recording, &crate::gpu::recorder::Dispatch)> {
+        self.parts.iter().flat_map(|part| part.recording.dispatches.iter().map(|dispatch| (&part.recording, dispatch)))
+    }
+
+    /// Bytes on the device.
+    pub fn allocated_bytes(&self) -> u64 {
+        self.memory.bytes() + self.parts.iter().map(|part| part.plan.own_bytes()).sum::<u64>()
+    }
+
+    /// Bytes of the temporaries: as they share slots, and if none did.
+    pub fn temporary_bytes(&self) -> (u64, u64) {
+        let shared = |part: &Part| part.recording.slots(true).bytes.iter().sum::<u64>();
+        let apart = |part: &Part| part.recording.sum_bytes();
+        (self.parts.iter().map(shared).sum(), self.parts.iter().map(apart).sum())
+    }
+}
+
+fn size(config: &UNetConfig) -> Result<(u32, u32)> {
+    let Some((height, width)) = config.sample_size.map(Size::sides) else {
+        return Err(Error::Config("the model's configuration has no sample_size, so that its images have none".into()));
+    };
+    config.validate_size(height, width)?;
+    Ok((height, width))
+}
+
+/// Both kinds of step put an image of the output's size beside one of the input's.
+fn check_channels(config: &UNetConfig) -> Result<()> {
+    let (inputs, outputs) = (config.in_channels, config.out_channels);
+    if inputs != outputs {
+        let problem = "can neither be trained nor sampled here, so that there is no step to profile";
+        return Err(Error::Config(format!("a model of {inputs} channels in and {outputs} out {problem}")));
+    }
+    Ok(())
+}
+
+/// Refuses what the recorder would panic at. The largest activation is a concatenation of two at full size.
+fn check_batch(config: &UNetConfig, batch: u32) -> Result<()> {
+    let (height, width) = size(config)?;
+    let widest = config.block_out_channels.iter().chain([&config.in_channels]).max().copied().unwrap_or(1);
+    let image = 2 * widest.next_multiple_of(4) as u128 * height as u128 * width as u128;
+    let most = (MAX_ELEMENTS as u128 - 1) / image;
+    match most {
+        0 => Err(Error::Config(format!("{height}x{width} images are too large for this model's channels"))),
+        _ if batch as u128 > most.min(1 << 16) => {
+            Err(Error::Config(format!("a batch of {batch} is too large; this model takes {}", most.min(1 << 16))))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn training(context: &Context, unet: &UNet, batch: u32, height: u32, width: u32) -> Result<Workload> {
+    let options = TrainOptions { model: unet.config.clone(), batch, ..TrainOptions::default() };
+    options.validate()?;
+    // The last embedding is the null class.
+    let classes = unet.config.num_class_embeds.map_or(1, |embeds| embeds - 1);
+    let shape = [height, width, unet.config.in_channels];
+    let data = DataShape { images: batch, shape, classes, flip: false };
+    let recordings = engine::record(unet, &options, &data)?;
+    let planned_bytes = recordings.peak_bytes();
+    let mut memory = Memory::default();
+    let parts = [("gradients", recordings.gradients), ("update", recordings.update)];
+    let parts = parts.into_iter().map(|(name, recording)| part(context, name, recording, &mut memory));
+    let parts = parts.collect::<Result<_>>()?;
+    memory.write(context, DATA, 0, &random_records(&data));
+    Ok(Workload { parts, memory, planned_bytes, training: Some(options) })
+}
+
+/// As many images as a batch has, so that the step's memory is the model's and not the data's.
+fn random_records(data: &DataShape) -> Vec<u32> {
+    let mut random = Random::new(0);
+    let bytes = data.shape.iter().map(|extent| *extent as usize).product::<usize>() * data.images as usize;
+    let images: Vec<u8> = (0..bytes).map(|_| random.bits() as u8).collect();
+    let labels: Vec<u32> = (0..data.images).map(|index| index % data.classes.clamp(1, 1 << 16)).collect();
+    Records::pack(&images, &labels)
+}
+
+fn denoising(context: &Context, unet: &UNet, batch: u32, height: u32, width: u32) -> Result<Workload> {
+    let labels = unet.is_conditional().then(|| vec![0; batch as usize]);
+    let request =
+        Request { steps: Vec::new(), initial_scale: 1.0, labels, count: batch, guidance: 1.0, seed: 0, height, width };
+    let recordings = sample::record(unet, WEIGHTS, batch, &request);
+    let planned_bytes = recordings.denoise.peak_bytes();
+    let mut memory = Memory::default();
+    let denoise = part(context, "denoise", recordings.denoise, &mut memory)?;
+    // Noise to begin with; what this takes beside the step is given back.
+    Plan::new(context, &recordings.start, &mut memory, PlanOptions::default())?.run(context, &Step::default());
+    context.wait()?;
+    Ok(Workload { parts: vec![denoise], memory, planned_bytes, training: None })
+}
+
+fn part(context: &Context, name: &'static str, recording: Recording, memory: &mut Memory) -> Result<Part> {
+    let plan = Plan::new(context, &recording, memory, PlanOptions::default())?;
+    Ok(Part { name, recording, plan })
+}

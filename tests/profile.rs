@@ -1,0 +1,186 @@
+//! The profiler: what it counts adds up, what it writes parses, what it can't measure is refused in one line.
+
+use std::path::Path;
+
+use assert_cmd::Command;
+use diffuse::gpu::Context;
+use diffuse::nn::UNetConfig;
+use diffuse::nn::config::Size;
+use diffuse::profile::{self, Options, Profile};
+use serde_json::Value;
+
+/// Two levels, attention, classes, two channels: what no preset has.
+fn small() -> UNetConfig {
+    let names = |names: &[&str]| names.iter().map(|name| name.to_string()).collect::<Vec<_>>();
+    UNetConfig {
+        sample_size: Some(Size::Sides([8, 4])),
+        in_channels: 2,
+        out_channels: 2,
+        down_block_types: names(&["DownBlock2D", "AttnDownBlock2D"]),
+        up_block_types: names(&["AttnUpBlock2D", "UpBlock2D"]),
+        block_out_channels: vec![8, 12],
+        layers_per_block: 1,
+        norm_num_groups: 4,
+        attention_head_dim: Some(4),
+        num_class_embeds: Some(3),
+        ..UNetConfig::default()
+    }
+}
+
+fn open() -> Context {
+    Context::new(None).expect("these tests need an adapter")
+}
+
+fn measure(context: &Context, config: &UNetConfig, infer: bool) -> Profile {
+    let options = Options { batch: 3, steps: 2, infer };
+    profile::profile(context, config, &options).expect("a small model can be profiled")
+}
+
+/// The program, through the runner that these tests may have been started with: another driver, say.
+fn command() -> Command {
+    let is_runner = |name: &str| name.starts_with("CARGO_TARGET_") && name.ends_with("_RUNNER");
+    let runner = std::env::vars().find(|(name, _)| is_runner(name)).map(|(_, runner)| runner).unwrap_or_default();
+    let words: Vec<&str> = runner.split_whitespace().chain([env!("CARGO_BIN_EXE_diffuse")]).collect();
+    let mut command = Command::new(words[0]);
+    command.args(&words[1..]);
+    command
+}
+
+#[test]
+fn counts_add_up() {
+    let context = open();
+    if !context.has_timestamps() {
+        println!("skipped: {} has no timestamp queries", context.info.name);
+        return;
+    }
+    for infer in [false, true] {
+        let Profile { report, dispatches, .. } = measure(&context, &small(), infer);
+        assert_eq!(dispatches.len() as u64, report.dispatches);
+        let bytes: u64 = dispatches.iter().map(|dispatch| dispatch.bytes).sum();
+        for rows in [&report.kernels, &report.layers] {
+            assert_eq!(rows.iter().map(|row| row.calls).sum::<u64>(), report.dispatches);
+            assert_eq!(rows.iter().map(|row| row.flops).sum::<u64>(), report.flops);
+            assert_eq!(rows.iter().map(|row| row.bytes).sum::<u64>(), bytes);
+            assert!((rows.iter().map(|row| row.share).sum::<f64>() - 1.0).abs() < 1e-9);
+            assert!(rows.is_sorted_by(|a, b| a.ms >= b.ms));
+        }
+        for dispatch in &dispatches {
+            let rows = |rows: &[profile::Row], name: &str| rows.iter().filter(|row| row.name == name).count();
+            assert_eq!(rows(&report.kernels, &dispatch.kernel), 1);
+            assert_eq!(rows(&report.layers, dispatch.layer()), 1);
+            assert!(dispatch.layer().matches('/').count() < 2 && dispatch.scope.starts_with(layer_of(dispatch)));
+            assert!(dispatch.duration >= 0.0 && dispatch.start >= 0.0);
+        }
+        let sum = dispatches.iter().map(|dispatch| dispatch.duration).sum::<f64>() * 1e-3;
+        assert!((report.profiled_ms.expect("it was profiled") - sum).abs() < 1e-9);
+    }
+}
+
+fn layer_of(dispatch: &profile::Timed) -> &str {
+    if dispatch.scope.is_empty() { "" } else { dispatch.layer() }
+}
+
+#[test]
+fn memory_is_what_was_planned() {
+    let context = open();
+    for infer in [false, true] {
+        let report = measure(&context, &small(), infer).report;
+        assert_eq!(report.allocated_bytes, report.peak_bytes);
+        assert!(report.temporary_bytes < report.temporary_bytes_without_reuse);
+        assert!(report.temporary_bytes < report.peak_bytes);
+        assert!(report.step_ms_min <= report.step_ms && report.step_ms <= report.step_ms_max);
+        assert_eq!(report.steps, 2);
+    }
+}
+
+/// A configuration without weights, as a directory and as a file.
+fn write_config(directory: &Path) -> std::path::PathBuf {
+    let path = directory.join("config.json");
+    std::fs::write(&path, serde_json::to_string(&small()).expect("a configuration is JSON"))
+        .expect("it can be written");
+    path
+}
+
+#[test]
+fn the_binary_prints_one_object_and_writes_a_trace() {
+    let directory = tempfile::tempdir().expect("a directory for the test");
+    write_config(directory.path());
+    let trace = directory.path().join("new/trace.json");
+    let mut command = command();
+    command.args(["profile", "--batch", "2", "--steps", "1", "--json", "--model"]).arg(directory.path());
+    let timestamps = open().has_timestamps();
+    if timestamps {
+        command.arg("--trace").arg(&trace);
+    }
+    let output = command.assert().success().get_output().clone();
+    let report: Value = serde_json::from_slice(&output.stdout).expect("stdout is one JSON object");
+    for key in ["step_ms", "step_ms_min", "step_ms_max", "images_per_s", "encode_ms", "dispatches", "peak_bytes"] {
+        assert!(report[key].as_f64().is_some_and(|value| value > 0.0), "{key}: {}", report[key]);
+    }
+    for key in ["allocated_bytes", "parameters", "batch", "flops"] {
+        assert!(report[key].as_u64().is_some_and(|value| value > 0), "{key}: {}", report[key]);
+    }
+    assert!(report["adapter"].is_string() && report["driver"].is_string() && report["layers"].is_array());
+    if !timestamps {
+        println!("skipped: no timestamp queries, so that there is no trace");
+        return;
+    }
+    let row = &report["kernels"][0];
+    assert!(row["name"].is_string());
+    for key in ["calls", "ms", "gflops", "gbytes_per_s", "flops", "bytes"] {
+        assert!(row[key].is_number(), "{key}: {}", row[key]);
+    }
+    let text = std::fs::read_to_string(trace).expect("the trace was written");
+    check_trace(&serde_json::from_str::<Value>(&text).expect("the trace is JSON"), &report);
+}
+
+fn check_trace(trace: &Value, report: &Value) {
+    let events = trace.as_array().expect("an array of events");
+    let of = |category: &'static str| events.iter().filter(move |event| event["cat"] == category);
+    assert_eq!(of("gpu").count() as u64, report["dispatches"]);
+    assert!(of("cpu").count() >= 2);
+    for event in of("gpu").chain(of("cpu")) {
+        assert_eq!(event["ph"], "X");
+        assert!(event["ts"].as_f64().is_some_and(|start| start >= 0.0), "{event}");
+        assert!(event["dur"].as_f64().is_some_and(|duration| duration >= 0.0), "{event}");
+        let named = |name: &&Value| name["name"] == "thread_name" && name["tid"] == event["tid"];
+        assert_eq!(events.iter().filter(named).count(), 1, "a name for the track of {event}");
+    }
+    let submitted = of("cpu").filter_map(|event| event["ts"].as_f64()).fold(f64::MAX, f64::min);
+    assert!(of("gpu").all(|event| event["ts"].as_f64() >= Some(submitted)), "nothing runs before it is encoded");
+}
+
+/// Refused in one line on stderr, nothing on stdout.
+fn refused(arguments: &[&str], problem: &str) {
+    let output = command().arg("profile").args(arguments).assert().failure().get_output().clone();
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(message.contains(problem) && message.trim_end().lines().count() == 1, "{arguments:?}: {message}");
+    assert!(output.stdout.is_empty(), "{arguments:?}");
+}
+
+#[test]
+fn bad_input_is_refused_in_one_line() {
+    refused(&["--preset", "huge"], "no preset huge");
+    refused(&["--model", "no/such/place"], "no/such/place: no such directory");
+    refused(&["--batch", "0"], "--batch");
+    refused(&["--steps", "0"], "--steps");
+    refused(&["--batch", "4000000000"], "a batch of 4000000000 is too large");
+    refused(&["--device", "no such adapter"], "no such adapter");
+    let directory = tempfile::tempdir().expect("a directory for the test");
+    let refused_config = |config: &UNetConfig, arguments: &[&str], problem: &str| {
+        let path = directory.path().join("model.json");
+        std::fs::write(&path, serde_json::to_string(config).expect("JSON")).expect("it can be written");
+        refused(&[arguments, &["--model", path.to_str().expect("UTF-8")]].concat(), problem);
+    };
+    let wide = UNetConfig { out_channels: 4, ..small() };
+    refused_config(&wide, &[], "2 channels in and 4 out");
+    refused_config(&wide, &["--infer"], "2 channels in and 4 out");
+    refused_config(&UNetConfig { sample_size: None, ..small() }, &[], "sample_size");
+    refused_config(&UNetConfig { sample_size: Some(Size::Square(7)), ..small() }, &[], "7x7");
+    let huge = UNetConfig { sample_size: Some(Size::Square(1 << 30)), ..small() };
+    refused_config(&huge, &[], "too large");
+    // The configuration of a run says how to train; it is no model.
+    let run = directory.path().join("config.json");
+    std::fs::write(run, r#"{"data": "digits", "steps": 5}"#).expect("it can be written");
+    refused(&["--model", directory.path().to_str().expect("UTF-8")], "config.json");
+}
