@@ -89,25 +89,31 @@ pub struct Checkpoint {
 /// # Errors
 /// [`Error::File`] if it is no JSON object, or asks for what can't be built.
 pub fn read_config(path: &Path) -> Result<UNetConfig> {
-    let value: Value = read_json(path)?;
-    if let Value::Object(given) = &value {
-        let known = serde_json::to_value(UNetConfig::default()).map_err(|error| Error::file(path, error))?;
-        for key in given.keys().filter(|key| known.get(key.as_str()).is_none() && !key.starts_with('_')) {
-            log::warn!("{}: unknown key {key} is ignored", path.display());
-        }
+    let given: Map<String, Value> = read_json(path)?;
+    if given.contains_key("model") && given.contains_key("data") {
+        return Err(Error::file(path, "the options of a run, not a model alone: --config takes them"));
     }
-    let config: UNetConfig = serde_json::from_value(value).map_err(|error| Error::file(path, error))?;
+    let known = serde_json::to_value(UNetConfig::default()).map_err(|error| Error::file(path, error))?;
+    let unknown = |key: &&String| known.get(key.as_str()).is_none() && !key.starts_with('_');
+    let unknown: Vec<&str> = given.keys().filter(unknown).map(String::as_str).collect();
+    if !unknown.is_empty() {
+        log::warn!("{}: ignored, for this program does not know them: {}", path.display(), unknown.join(", "));
+    }
+    let config: UNetConfig = serde_json::from_value(given.into()).map_err(|error| Error::file(path, error))?;
     config.validate().map_err(|error| Error::file(path, error))?;
     Ok(config)
 }
 
-/// Reads a JSON file.
+/// Reads a JSON object from a file.
 ///
 /// # Errors
-/// [`Error::File`] if it can't be read or does not parse.
+/// [`Error::File`] if it can't be read, is no JSON object, or not the one that is wanted.
 pub fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
     let text = std::fs::read_to_string(path).map_err(|error| Error::file(path, error))?;
-    serde_json::from_str(&text).map_err(|error| Error::file(path, error))
+    // In two steps: serde would also fill a struct from a list, with defaults for what the list lacks.
+    let object: Map<String, Value> =
+        serde_json::from_str(&text).map_err(|error| Error::file(path, format!("no JSON object: {error}")))?;
+    serde_json::from_value(object.into()).map_err(|error| Error::file(path, error))
 }
 
 /// Writes a JSON file, whole or not at all.

@@ -108,11 +108,22 @@ fn ddim_with_eta_1_is_ddpm() {
             for steps in [1, 7, 50, 1000] {
                 let sampler = |kind| Sampler { prediction, ..unclipped(kind, steps, spacing) };
                 let ddpm = sampler(SMALL).plan(&schedule).unwrap();
-                let ddim = sampler(ddim(1.0)).plan(&schedule).unwrap();
-                for (a, b) in ddpm.iter().zip(ddim) {
+                let from_out = sampler(ddim(1.0)).plan(&schedule).unwrap();
+                for (a, b) in ddpm.iter().zip(from_out) {
                     for (x, out, z) in [(1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)] {
                         let (a, b) = (a.apply(x, out, 0.0, z).0, b.apply(x, out, 0.0, z).0);
                         assert_close("coefficient", a, b, 1e-9);
+                    }
+                }
+                // With eps out of the clamped estimate even the clamped steps are DDPM's.
+                let clamped = |kind| Sampler { clip: Some(1.0), use_clipped_model_output: true, ..sampler(kind) };
+                let (ddpm, ddim) =
+                    (clamped(SMALL).plan(&schedule).unwrap(), clamped(ddim(1.0)).plan(&schedule).unwrap());
+                for (a, b) in ddpm.iter().zip(ddim) {
+                    for (x, out, z) in [(0.3, -0.2, 0.0), (2.0, 0.1, 1.0), (-3.0, 0.5, -0.7)] {
+                        let (a, b) = (a.apply(x, out, 0.0, z), b.apply(x, out, 0.0, z));
+                        assert_close("clamped step", a.0, b.0, 1e-9);
+                        assert_eq!(a.1, b.1);
                     }
                 }
             }
@@ -150,7 +161,8 @@ fn defaults_are_those_of_diffusers() {
     let ddpm = Sampler { clip: Some(1.0), ..unclipped(SMALL, 50, Spacing::Leading) };
     assert_eq!(Sampler::ddpm(50), ddpm);
     let kind = ddim(0.5);
-    assert_eq!(Sampler::ddim(50, 0.5), Sampler { kind, ..ddpm });
+    // But for eps, which is that of the clamped x0.
+    assert_eq!(Sampler::ddim(50, 0.5), Sampler { kind, use_clipped_model_output: true, ..ddpm });
     assert_eq!(ddpm.prediction, Prediction::Eps);
     assert_eq!(ddpm.initial_scale(&schedule(BetaSchedule::HO, 1000)), 1.0);
 }

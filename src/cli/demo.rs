@@ -88,7 +88,7 @@ pub fn run(args: &Args, device: Option<&str>) -> Result<()> {
     if args.json {
         let object =
             json!({ "samples": samples, "gif": gif, "loss": chart, "checkpoint": checkpoint, "seconds": seconds });
-        println!("{object}");
+        super::print(&object.to_string())?;
     }
     Ok(())
 }

@@ -30,9 +30,10 @@ pub fn run(args: &Args) -> Result<()> {
     let all = adapters();
     if args.json {
         let list: Vec<_> = all.iter().enumerate().map(|(index, adapter)| describe(index, adapter)).collect();
-        println!("{}", json!({ "adapters": list }));
-    } else {
-        all.iter().enumerate().for_each(|(index, adapter)| print(index, adapter));
+        super::print(&json!({ "adapters": list }).to_string())?;
+    } else if !all.is_empty() {
+        let texts: Vec<String> = all.iter().enumerate().map(|(index, adapter)| text(index, adapter)).collect();
+        super::print(&texts.join("\n"))?;
     }
     if all.is_empty() {
         bail!(NO_ADAPTER);
@@ -60,12 +61,10 @@ fn describe(index: usize, adapter: &Adapter) -> serde_json::Value {
     })
 }
 
-fn print(index: usize, adapter: &Adapter) {
+fn text(index: usize, adapter: &Adapter) -> String {
     let Adapter { info, limits, cooperative_matrices, .. } = adapter;
-    println!("{index}: {} ({:?}, {})", info.name, info.device_type, info.backend);
-    println!("   driver     {} {}", info.driver, info.driver_info);
-    println!(
-        "   limits     buffer {}, binding {}, {} invocations and {} KiB a workgroup, subgroups {} to {}",
+    let limits = format!(
+        "buffer {}, binding {}, {} invocations and {} KiB a workgroup, subgroups {} to {}",
         mebibytes(limits.max_buffer_size),
         mebibytes(limits.max_storage_buffer_binding_size),
         limits.max_compute_invocations_per_workgroup,
@@ -73,8 +72,14 @@ fn print(index: usize, adapter: &Adapter) {
         info.subgroup_min_size,
         info.subgroup_max_size
     );
-    println!("   features   {}", features(adapter).join(", "));
+    let mut lines = vec![
+        format!("{index}: {} ({:?}, {})", info.name, info.device_type, info.backend),
+        format!("   driver     {} {}", info.driver, info.driver_info),
+        format!("   limits     {limits}"),
+        format!("   features   {}", features(adapter).join(", ")),
+    ];
     if !cooperative_matrices.is_empty() {
-        println!("   matrices   {}", cooperative_matrices.join(", "));
+        lines.push(format!("   matrices   {}", cooperative_matrices.join(", ")));
     }
+    lines.join("\n")
 }

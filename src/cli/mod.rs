@@ -8,8 +8,10 @@ pub mod sample;
 pub mod train;
 pub mod verify;
 
+use std::io::{ErrorKind, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use anyhow::Context;
 use clap::{Parser, Subcommand};
 
 /// Trains and samples diffusion U-Nets on any GPU, with hand-written kernels that check themselves.
@@ -69,6 +71,15 @@ fn catch_interrupts() {
     };
     if let Err(error) = ctrlc::set_handler(handler) {
         log::warn!("Ctrl-C will end the program at once: {error}");
+    }
+}
+
+/// Brings what a command was asked for to stdout. A reader that went away (`| head`) has seen enough.
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    match writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        result => result.context("standard output"),
     }
 }
 

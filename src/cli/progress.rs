@@ -46,7 +46,9 @@ impl Progress {
             self.last = Instant::now();
             let each = self.start.elapsed().as_secs_f64() / (done - self.first).max(1) as f64;
             let left = each * (self.length - done) as f64;
-            eprintln!("{} {done}/{}  {}  {left:.0} s left", self.bar.prefix(), self.length, message());
+            let message = message();
+            let gap = if message.is_empty() { "" } else { "  " };
+            eprintln!("{} {done}/{}  {message}{gap}{left:.0} s left", self.bar.prefix(), self.length);
         }
     }
 

@@ -12,7 +12,7 @@ use diffuse::error::Error;
 use diffuse::gpu::{Context, Memory, WEIGHTS};
 use diffuse::nn::config::Size;
 use diffuse::picture::{self, Images};
-use diffuse::sample::{Generator, Request};
+use diffuse::sample::{self, Generator, Request};
 use diffuse::tensors::{self, FileTensor, FileTensors};
 use diffuse::train::run::{TRAINER, take_prefix};
 
@@ -39,15 +39,15 @@ pub struct Args {
     #[arg(long)]
     steps: Option<usize>,
     /// Noise of ddim: 0 is deterministic, 1 is ddpm's
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
     eta: f64,
     #[arg(long, default_value_t = 0)]
-    seed: u64,
+    seed: u32,
     /// Class of every image [default: each class in turn]
     #[arg(long)]
     class: Option<u32>,
     /// Scale of classifier-free guidance; 1 is none
-    #[arg(long, default_value_t = 1.0, value_name = "W")]
+    #[arg(long, default_value_t = 1.0, value_name = "W", allow_negative_numbers = true)]
     guidance: f64,
     /// Images drawn at a time
     #[arg(long, default_value_t = 64)]
@@ -74,12 +74,7 @@ const FRAMES: usize = 25;
 
 /// Runs the command.
 pub fn run(args: &Args, device: Option<&str>) -> Result<()> {
-    if args.count == 0 || args.batch == 0 || args.count > 1 << 20 {
-        bail!("--count must be 1 to {} and --batch at least 1", 1 << 20);
-    }
-    if !args.guidance.is_finite() {
-        bail!("--guidance must be a number");
-    }
+    check(args)?;
     let mut model = checkpoint::load(&args.checkpoint)?;
     if args.raw {
         model.weights = raw_weights(&model)?;
@@ -88,7 +83,7 @@ pub fn run(args: &Args, device: Option<&str>) -> Result<()> {
     let context = Context::new(device)?;
     let mut memory = Memory::default();
     let batch = args.batch.min(args.count);
-    let generator = Generator::new(&context, &model.unet, &mut memory, WEIGHTS, batch, &request)?;
+    let generator = open_generator(&context, &model, &mut memory, batch, &request)?;
     memory.write(&context, WEIGHTS, 0, &model.weights);
     let mut film = Film::new(args.gif.is_some(), request.steps.len(), columns(args, &model, batch as usize));
     let images = draw(&generator, &memory, &request, &mut film)?;
@@ -106,12 +101,51 @@ pub fn run(args: &Args, device: Option<&str>) -> Result<()> {
     let names: Vec<String> = written.iter().map(|path| path.display().to_string()).collect();
     eprintln!("{} images: {}", images.count, names.join(", "));
     if args.json {
-        println!(
-            "{}",
-            json!({ "count": images.count, "files": written, "steps": request.steps.len(), "seed": args.seed })
-        );
+        let object =
+            json!({ "count": images.count, "files": written, "steps": request.steps.len(), "seed": args.seed });
+        super::print(&object.to_string())?;
     }
     Ok(())
+}
+
+fn check(args: &Args) -> Result<()> {
+    if args.count == 0 || args.batch == 0 || args.count > 1 << 20 {
+        bail!("--count must be 1 to {} and --batch at least 1", 1 << 20);
+    }
+    if args.guidance.is_nan() || args.guidance.abs() > 1000.0 {
+        bail!("--guidance must be a number from -1000 to 1000");
+    }
+    Ok(())
+}
+
+/// Plans for as many images at a time as asked; if they don't fit, says how many would.
+fn open_generator<'a>(
+    context: &'a Context,
+    model: &Checkpoint,
+    memory: &mut Memory,
+    batch: u32,
+    request: &Request,
+) -> Result<Generator<'a>> {
+    let mut open = |batch| Generator::new(context, &model.unet, memory, WEIGHTS, batch, request);
+    let error = match open(batch) {
+        Err(error @ Error::Device(_)) => error,
+        result => return Ok(result?),
+    };
+    let mut halves = std::iter::successors(Some(batch / 2), |batch| Some(batch / 2)).take_while(|batch| *batch > 0);
+    let fits = |batch: &u32| {
+        let small = planned_bytes(model, *batch, request).is_some_and(|bytes| sample::may_try(context, bytes));
+        small && open(*batch).is_ok()
+    };
+    match halves.find(fits) {
+        Some(fits) => bail!("{batch} images at a time do not fit ({error}); --batch {fits} does"),
+        None => Err(error.into()),
+    }
+}
+
+fn planned_bytes(model: &Checkpoint, batch: u32, request: &Request) -> Option<u64> {
+    let rows = 2 * batch as u64;
+    sample::check_elements(&model.unet.config, rows, request.height, request.width).ok()?;
+    Some(sample::record(&model.unet, WEIGHTS, batch, request).denoise.peak_bytes())
 }
 
 /// One row a class where each class has its turn, else nearly square.
@@ -168,7 +202,7 @@ fn request(args: &Args, model: &Checkpoint) -> Result<Request> {
         labels,
         count: args.count,
         guidance: args.guidance,
-        seed: args.seed,
+        seed: args.seed.into(),
         height,
         width,
     })

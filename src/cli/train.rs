@@ -40,6 +40,14 @@ pub struct Args {
     flags: Flags,
 }
 
+fn read_options(path: &Path) -> Result<TrainOptions> {
+    let given: serde_json::Map<String, serde_json::Value> = checkpoint::read_json(path)?;
+    if given.contains_key("block_out_channels") {
+        bail!("{}: a model, not the options of a run: --model takes it", path.display());
+    }
+    Ok(checkpoint::read_json(path)?)
+}
+
 /// Each is a key of the options; absent ones keep what --config or the default says.
 #[derive(clap::Args)]
 struct Flags {
@@ -53,7 +61,7 @@ struct Flags {
     #[arg(long)]
     accumulate: Option<u32>,
     /// Learning rate
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     lr: Option<f64>,
     /// Steps over which the learning rate rises
     #[arg(long)]
@@ -62,16 +70,16 @@ struct Flags {
     #[arg(long, value_enum)]
     lr_schedule: Option<LearningRateSchedule>,
     /// Decoupled weight decay
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     weight_decay: Option<f64>,
     /// Largest norm of the gradient; 0 doesn't clip
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     max_norm: Option<f64>,
     /// Decay of the average of the weights
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     ema_decay: Option<f64>,
     /// How often the class is hidden, for guidance
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     class_dropout: Option<f64>,
     /// Whether to show images flipped left to right [default: as the data allow]
     #[arg(long)]
@@ -99,7 +107,7 @@ fn put<T>(slot: &mut T, value: Option<T>) {
 impl Args {
     fn options(&self) -> Result<TrainOptions> {
         let mut options: TrainOptions = match &self.config {
-            Some(path) => checkpoint::read_json(path)?,
+            Some(path) => read_options(path)?,
             None => TrainOptions::default(),
         };
         put(&mut options.data, self.data.clone());
@@ -184,8 +192,9 @@ pub fn run(args: &Args, device: Option<&str>) -> Result<()> {
 /// Trains and says what came of it; whether it went to the end.
 pub fn train(run: &mut Run, context: &Context, out: &Path, json: bool, started: Instant) -> Result<bool> {
     let steps = run.options().steps;
+    let from = if run.steps_done() > 0 { format!(", from step {}", run.steps_done()) } else { String::new() };
     eprintln!(
-        "{} parameters on {}, batch {}, {}",
+        "{} parameters on {}, batch {}, {}{from}",
         run.parameters(),
         context.info.name,
         run.options().batch * run.options().accumulate,
@@ -209,7 +218,7 @@ pub fn train(run: &mut Run, context: &Context, out: &Path, json: bool, started: 
             "out": out, "step": run.steps_done(), "steps": steps, "done": done,
             "checkpoint": out.join("checkpoint"), "seconds": started.elapsed().as_secs_f64(),
         });
-        println!("{object}");
+        super::print(&object.to_string())?;
     }
     Ok(done)
 }

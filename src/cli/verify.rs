@@ -62,7 +62,7 @@ fn verify_kernels(args: &Args, device: Option<&str>) -> Result<()> {
     let mut done = 0;
     for op in ops {
         for case in 0..args.cases {
-            verify::check_case(&context, op, args.seed + case, &mut worst)?;
+            verify::check_case(&context, op, args.seed.wrapping_add(case), &mut worst)?;
             done += 1;
             progress.set(done, || op.kernel.name.to_string());
         }
@@ -71,14 +71,16 @@ fn verify_kernels(args: &Args, device: Option<&str>) -> Result<()> {
     let bad = worst.values().filter(|worst| worst.error > 1.0).count();
     if args.json {
         let (adapter, driver) = (&context.info.name, context.driver());
-        println!("{}", json!({ "adapter": adapter, "driver": driver, "kernels": worst, "out_of_tolerance": bad }));
+        let object = json!({ "adapter": adapter, "driver": driver, "kernels": worst, "out_of_tolerance": bad });
+        super::print(&object.to_string())?;
     } else {
-        println!("{:40} {:>12} {:>12} {:>8}  ", "kernel.entry", "of tolerance", "worst |d|", "seed");
-        for (name, worst) in &worst {
+        let mut lines = vec![format!("{:40} {:>12} {:>12} {:>8}", "kernel.entry", "of tolerance", "worst |d|", "seed")];
+        lines.extend(worst.iter().map(|(name, worst)| {
             let verdict = if worst.error > 1.0 { "WRONG" } else { "ok" };
-            println!("{name:40} {:12.4} {:12.3e} {:8}  {verdict}", worst.error, worst.absolute, worst.seed);
-        }
-        println!("tolerance: |gpu - twin| <= 1e-5 rms + 1e-4 |twin|, the twin in f64");
+            format!("{name:40} {:12.4} {:12.3e} {:8}  {verdict}", worst.error, worst.absolute, worst.seed)
+        }));
+        lines.push("tolerance: |gpu - twin| <= 1e-5 rms + 1e-4 |twin|, the twin in f64".into());
+        super::print(&lines.join("\n"))?;
     }
     if bad > 0 {
         bail!("{bad} of {} entry points are out of tolerance on {}", worst.len(), context.info.name);
@@ -98,12 +100,13 @@ fn verify_model(
     if args.json {
         let (adapter, driver) = (&context.info.name, context.driver());
         let object = json!({ "adapter": adapter, "driver": driver, "tensors": errors, "out_of_tolerance": bad });
-        println!("{object}");
+        super::print(&object.to_string())?;
     } else {
-        for tensor in &errors {
+        let lines = errors.iter().map(|tensor| {
             let verdict = if tensor.error > model::TOLERANCE { "WRONG" } else { "ok" };
-            println!("{:64} {:10.2e}  {verdict}", tensor.name, tensor.error);
-        }
+            format!("{:64} {:10.2e}  {verdict}", tensor.name, tensor.error)
+        });
+        super::print(&lines.collect::<Vec<_>>().join("\n"))?;
     }
     if bad > 0 {
         bail!("{bad} of {} tensors are further than {} from the reference", errors.len(), model::TOLERANCE);

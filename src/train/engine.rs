@@ -10,6 +10,7 @@ use crate::gpu::{Context, EMA, GRADIENTS, Memory, Plan, PlanOptions, Recorder, R
 use crate::nn::UNet;
 use crate::ops::diffusion::{self, Noise, Records};
 use crate::ops::{adamw, add, reduce};
+use crate::sample;
 
 /// First moments, second moments, and gradients added up over several batches: flat buffers as the weights.
 pub const FIRST_MOMENT: &str = "m";
@@ -72,8 +73,9 @@ impl Recordings {
 /// Records a training step. `images` and `shape` (H, W, C) are those of the data.
 ///
 /// # Errors
-/// [`Error::Config`] if the schedule can't be built.
+/// [`Error::Config`] if the schedule can't be built, [`Error::Device`] if no kernel could index the batch.
 pub fn record(unet: &UNet, options: &TrainOptions, data: &DataShape) -> Result<Recordings> {
+    sample::check_elements(&unet.config, options.batch as u64, data.shape[0], data.shape[1])?;
     let schedule = options.scheduler().schedule()?;
     let prediction = options.scheduler().prediction()?;
     let r = &mut Recorder::for_model(unet.params.elements, WEIGHTS);

@@ -3,6 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use super::engine::Metrics;
 use crate::error::{Error, Result};
@@ -11,10 +12,14 @@ use crate::files::write_atomic;
 pub const FILE: &str = "metrics.csv";
 const HEADER: &str = "step,loss,grad_norm,lr,images_per_s\n";
 
+/// Lines come to the file at least this often, for those who watch it.
+const INTERVAL: Duration = Duration::from_secs(2);
+
 /// The file, and the losses in it.
 pub struct MetricsLog {
     path: PathBuf,
     file: BufWriter<File>,
+    flushed: Instant,
     points: Vec<(u64, f32)>,
 }
 
@@ -56,7 +61,7 @@ impl MetricsLog {
 
     fn open(path: PathBuf, points: Vec<(u64, f32)>) -> Result<MetricsLog> {
         let file = OpenOptions::new().append(true).open(&path).map_err(|error| Error::file(&path, error))?;
-        Ok(MetricsLog { path, file: BufWriter::new(file), points })
+        Ok(MetricsLog { path, file: BufWriter::new(file), flushed: Instant::now(), points })
     }
 
     /// Adds a line.
@@ -67,7 +72,8 @@ impl MetricsLog {
         let Metrics { step, loss, gradient_norm, learning_rate } = metrics;
         self.points.push((*step, *loss));
         writeln!(self.file, "{step},{loss},{gradient_norm},{learning_rate:.6e},{images_per_second:.2}")
-            .map_err(|error| Error::file(&self.path, error))
+            .map_err(|error| Error::file(&self.path, error))?;
+        if self.flushed.elapsed() >= INTERVAL { self.flush() } else { Ok(()) }
     }
 
     /// Brings all lines to the file.
@@ -75,6 +81,7 @@ impl MetricsLog {
     /// # Errors
     /// [`Error::File`] if the disk is full.
     pub fn flush(&mut self) -> Result<()> {
+        self.flushed = Instant::now();
         self.file.flush().map_err(|error| Error::file(&self.path, error))
     }
 

@@ -1,6 +1,7 @@
 //! Training: options, the step on the GPU, and the run directory.
 
 pub mod engine;
+mod lock;
 mod log;
 pub mod options;
 mod ring;

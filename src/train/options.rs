@@ -171,6 +171,10 @@ impl TrainOptions {
         {
             return refuse("weight_decay and max_norm must be 0 or more");
         }
+        // The kernels' generator is keyed by 32 bits: a larger seed would draw what another draws.
+        if self.seed > u32::MAX as u64 {
+            return refuse("seed must be below 2^32");
+        }
         if !(0.0..=1.0).contains(&self.class_dropout) {
             return refuse("class_dropout must be in [0, 1]");
         }

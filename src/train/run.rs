@@ -7,6 +7,7 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use super::engine::{DataShape, Engine, FIRST_MOMENT, Metrics, SECOND_MOMENT, record};
+use super::lock::Lock;
 use super::log::MetricsLog;
 use super::options::TrainOptions;
 use crate::checkpoint::{self, SchedulerConfig};
@@ -17,7 +18,7 @@ use crate::gpu::context::mebibytes;
 use crate::gpu::{Context, EMA, WEIGHTS};
 use crate::nn::UNet;
 use crate::nn::config::Size;
-use crate::sample::{Generator, Request};
+use crate::sample::{self, Generator, Request};
 use crate::tensors::FileTensors;
 use crate::{chart, picture, tensors};
 
@@ -63,6 +64,7 @@ pub struct Run<'a> {
     classes: u32,
     /// Steps done.
     step: u64,
+    _lock: Lock,
 }
 
 /// Loads the data as the model wants them; a model without a size takes the data's.
@@ -116,20 +118,19 @@ impl<'a> Run<'a> {
         replace: bool,
     ) -> Result<Run<'a>> {
         options.validate()?;
-        if !replace && (directory.join(CHECKPOINT).exists() || directory.join(super::log::FILE).exists()) {
-            return Err(Error::file(
-                directory,
-                "holds a run already; --resume goes on with it, --out takes another place",
-            ));
+        if !replace {
+            refuse_used(directory)?;
         }
         let unet = UNet::new(options.model.clone())?;
         let engine = open_engine(context, &unet, data, &options)?;
         let weights = unet.params.initialise(options.seed);
         engine.memory.write(context, WEIGHTS, 0, &weights);
         engine.memory.write(context, EMA, 0, &weights);
-        checkpoint::write_json(&directory.join("config.json"), &options)?;
+        fs::create_dir_all(directory).map_err(|error| Error::file(directory, error))?;
+        let lock = Lock::take(directory)?;
+        checkpoint::write_json(&directory.join(checkpoint::CONFIG), &options)?;
         let log = MetricsLog::create(directory)?;
-        Ok(Run::new(context, directory, options, unet, engine, log, data, 0))
+        Ok(Run::new(context, directory, options, unet, engine, log, data, 0, lock))
     }
 
     /// Goes on with the run in `directory`, to `steps` instead of what it was started with if given.
@@ -137,11 +138,16 @@ impl<'a> Run<'a> {
     /// # Errors
     /// [`Error::File`] if there is none, or its files are not whole.
     pub fn resume(context: &'a Context, directory: &Path, steps: Option<u64>) -> Result<Run<'a>> {
-        let checkpoint = checkpoint::find(directory)?;
+        let lock = Lock::take(directory)?;
+        let checkpoint = find_run(directory)?;
         let state: TrainerState = checkpoint::read_json(&checkpoint.join(TRAINER_STATE))?;
         let mut options = state.options;
         options.steps = steps.unwrap_or(options.steps);
         options.validate()?;
+        if options.steps <= state.step {
+            let problem = format!("step {} is done already; --steps takes more", state.step);
+            return Err(Error::file(directory, problem));
+        }
         let data = load_data(&mut options)?;
         if data.len() as u64 != state.images {
             let (now, then) = (data.len(), state.images);
@@ -160,8 +166,9 @@ impl<'a> Run<'a> {
             engine.memory.write(context, name, 0, &checkpoint::flatten(&unet.params, part, &path)?);
         }
         engine.memory.write(context, EMA, 0, &model.weights);
+        checkpoint::write_json(&directory.join(checkpoint::CONFIG), &options)?;
         let log = MetricsLog::resume(directory, state.step)?;
-        Ok(Run::new(context, directory, options, unet, engine, log, &data, state.step))
+        Ok(Run::new(context, directory, options, unet, engine, log, &data, state.step, lock))
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -174,10 +181,11 @@ impl<'a> Run<'a> {
         log: MetricsLog,
         data: &Dataset,
         step: u64,
+        lock: Lock,
     ) -> Run<'a> {
         let (directory, images) = (directory.to_path_buf(), data.len() as u64);
         let classes = data.classes.len() as u32;
-        Run { context, directory, options, unet, engine, log, images, classes, step }
+        Run { context, directory, options, unet, engine, log, images, classes, step, _lock: lock }
     }
 
     /// Flags, model included.
@@ -321,6 +329,34 @@ impl<'a> Run<'a> {
     }
 }
 
+/// A run that was saved is somebody's work; of one that was not, only the metrics would be lost.
+fn refuse_used(directory: &Path) -> Result<()> {
+    let problem = if checkpoint_of(directory).is_some() {
+        "holds a run already; --resume goes on with it, --out takes another place"
+    } else if directory.join(super::log::FILE).exists() {
+        "holds a run that is under way or ended before its first checkpoint; remove it or take another --out"
+    } else {
+        return Ok(());
+    };
+    Err(Error::file(directory, problem))
+}
+
+/// The checkpoint of the run in `directory`.
+fn checkpoint_of(directory: &Path) -> Option<PathBuf> {
+    let places = [directory.join(CHECKPOINT), directory.join("checkpoint.old")];
+    places.into_iter().find(|place| place.join(TRAINER_STATE).is_file())
+}
+
+fn find_run(directory: &Path) -> Result<PathBuf> {
+    checkpoint_of(directory).ok_or_else(|| {
+        let problem = match directory.join(TRAINER_STATE).is_file() {
+            true => "a checkpoint; --out takes the directory of the run, which holds it",
+            false => "no run to go on with: there is no checkpoint/trainer.json",
+        };
+        Error::file(directory, problem)
+    })
+}
+
 /// The old checkpoint makes way only when the new one is whole; between the two renames [`checkpoint::find`] takes
 /// `checkpoint.old`.
 fn swap(directory: &Path, fresh: &Path) -> Result<()> {
@@ -354,8 +390,10 @@ pub fn take_prefix(tensors: &mut FileTensors, prefix: &str) -> FileTensors {
 /// Plans the run; if it does not fit, says which batch would.
 fn open_engine(context: &Context, unet: &UNet, data: &Dataset, options: &TrainOptions) -> Result<Engine> {
     let shape = DataShape::of(data);
-    let planned = record(unet, options, &shape)?.peak_bytes();
-    log::info!("batch {}: {} on the device", options.batch, mebibytes(planned));
+    let planned = |options: &TrainOptions| record(unet, options, &shape).map(|recordings| recordings.peak_bytes());
+    if let Ok(bytes) = planned(options) {
+        log::info!("batch {}: {} on the device", options.batch, mebibytes(bytes));
+    }
     let error = match Engine::new(context, unet, data, options) {
         Ok(engine) => return Ok(engine),
         Err(error) => error,
@@ -363,13 +401,11 @@ fn open_engine(context: &Context, unet: &UNet, data: &Dataset, options: &TrainOp
     let mut smaller = options.clone();
     while smaller.batch > 1 {
         smaller.batch /= 2;
-        if Engine::new(context, unet, data, &smaller).is_ok() {
-            let (batch, fits) = (options.batch, smaller.batch);
-            let needs = mebibytes(record(unet, &smaller, &shape)?.peak_bytes());
-            return Err(Error::Device(format!(
-                "batch {batch} needs {} and does not fit ({error}); --batch {fits} does, with {needs}",
-                mebibytes(planned)
-            )));
+        let Ok(bytes) = planned(&smaller) else { continue };
+        if sample::may_try(context, bytes) && Engine::new(context, unet, data, &smaller).is_ok() {
+            let (batch, fits, needs) = (options.batch, smaller.batch, mebibytes(bytes));
+            let problem = format!("batch {batch} does not fit ({error}); --batch {fits} does, with {needs}");
+            return Err(Error::Device(problem));
         }
     }
     Err(error)

@@ -75,7 +75,7 @@ fn number_length(text: &str) -> usize {
     let mut previous = ' ';
     let hex = text.starts_with("0x");
     let end = text.find(|c: char| {
-        let part = is_word(c) || c == '.' || (!hex && previous == 'e' && (c == '-' || c == '+'));
+        let part = is_word(c) || c == '.' || ((c == '-' || c == '+') && previous == if hex { 'p' } else { 'e' });
         previous = c;
         !part
     });
@@ -224,6 +224,10 @@ impl Source {
 fn number_changes(text: &str) -> Vec<String> {
     let suffix = if text.ends_with('u') { "u" } else { "" };
     let digits = text.trim_end_matches('u');
+    if let Some((mantissa, exponent)) = digits.split_once('p') {
+        let exponent: i32 = exponent.parse().expect("a hexadecimal float");
+        return vec![format!("{mantissa}p{}", exponent + 1)];
+    }
     if let Some(hex) = digits.strip_prefix("0x") {
         let value = u32::from_str_radix(hex, 16).expect("a hexadecimal literal");
         return vec![format!("{:#x}{suffix}", value ^ 1)];
@@ -233,7 +237,9 @@ fn number_changes(text: &str) -> Vec<String> {
         return less.into_iter().chain([format!("{}{suffix}", value + 1)]).collect();
     }
     let value: f64 = digits.parse().expect("a literal");
-    vec![if value == 0.0 { "1.0".into() } else { format!("{:?}", value * 1.001) }]
+    // Seven digits, as f32 has.
+    let changed: f64 = format!("{:.6e}", value * 1.001).parse().expect("what was just written");
+    vec![if value == 0.0 { "1.0".into() } else { format!("{changed:?}") }]
 }
 
 /// `operand`: something stands before it that it could join. `spaced`: blanks at both sides, so `<` opens no type.
@@ -322,7 +328,7 @@ fn dropped(line: &str, tokens: &[Token]) -> Option<(Range<usize>, String)> {
 }
 
 /// Every loop ends after so many rounds of an invocation, whatever its bounds have become.
-const FUEL: u32 = 100_000;
+const FUEL: u32 = 10_000;
 
 /// Bounds all loops.
 pub fn bounded(text: &str) -> String {

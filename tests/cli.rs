@@ -1,0 +1,174 @@
+//! What a user types, and what bad input gets: exit code, one line of error, nothing half-written.
+
+#[path = "cli/arguments.rs"]
+mod arguments;
+#[path = "cli/checkpoints.rs"]
+mod checkpoints;
+#[path = "cli/data.rs"]
+mod data;
+#[path = "cli/sampling.rs"]
+mod sampling;
+#[path = "cli/training.rs"]
+mod training;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use diffuse::checkpoint::{self, SchedulerConfig};
+use diffuse::nn::{UNet, UNetConfig};
+use tempfile::TempDir;
+
+/// 8x8 digits, two levels with attention, as a user writes it.
+const TINY: &str = r#"{
+    "sample_size": 8, "in_channels": 1, "out_channels": 1, "layers_per_block": 1, "block_out_channels": [8, 12],
+    "norm_num_groups": 4, "attention_head_dim": 4, "down_block_types": ["DownBlock2D", "AttnDownBlock2D"],
+    "up_block_types": ["AttnUpBlock2D", "UpBlock2D"], "num_class_embeds": 11
+}"#;
+
+/// Nothing here may take longer, on a slow driver and a busy machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// What a command said.
+struct Said {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+/// A directory to type commands in, with `tiny.json`, and `plain.json`: the same without classes.
+fn place() -> TempDir {
+    let place = tempfile::tempdir().expect("a place for files");
+    fs::write(place.path().join("tiny.json"), TINY).unwrap();
+    fs::write(place.path().join("plain.json"), TINY.replace(r#", "num_class_embeds": 11"#, "")).unwrap();
+    place
+}
+
+/// The binary, under the runner that cargo was told to use, if any: it brings a driver.
+fn binary() -> Command {
+    let is_runner = |name: &str| name.starts_with("CARGO_TARGET_") && name.ends_with("_RUNNER");
+    let runner = std::env::vars().find(|(name, _)| is_runner(name)).map(|(_, runner)| runner).unwrap_or_default();
+    let words: Vec<&str> = runner.split_whitespace().chain([env!("CARGO_BIN_EXE_diffuse")]).collect();
+    let mut command = Command::new(words[0]);
+    command.args(&words[1..]);
+    command
+}
+
+/// `diffuse` with the arguments of `line`, as typed in `place`.
+fn typed(place: &Path, line: &str) -> Command {
+    with_arguments(binary(), place, line)
+}
+
+fn with_arguments(mut command: Command, place: &Path, line: &str) -> Command {
+    command.args(line.split_whitespace()).current_dir(place).env_remove("RUST_LOG");
+    // Else the Vulkan loader looks for a desktop, and writes errors of its own where there is none.
+    command.env("XDG_RUNTIME_DIR", std::env::temp_dir()).env("NODEVICE_SELECT", "1");
+    command
+}
+
+fn run(command: Command) -> Said {
+    let output = assert_cmd::Command::from_std(command).timeout(PATIENCE).output().expect("it can be run");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
+    let said = Said { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) };
+    assert!(!said.err.contains("panicked") && !said.err.contains("backtrace"), "{}", said.err);
+    said
+}
+
+/// Runs a command that must succeed.
+#[track_caller]
+fn accepted(place: &Path, line: &str) -> Said {
+    let said = run(typed(place, line));
+    assert_eq!(said.code, Some(0), "{line}: {}", said.err);
+    assert!(!said.err.contains("error:"), "{line}: {}", said.err);
+    said
+}
+
+/// Runs a command that must fail with one line of error, the last one, that holds all of `parts`.
+#[track_caller]
+fn refused(place: &Path, line: &str, parts: &[&str]) {
+    let said = run(typed(place, line));
+    assert_refused(line, &said, parts);
+    assert_eq!(said.out, "", "{line}");
+}
+
+#[track_caller]
+fn assert_refused(line: &str, said: &Said, parts: &[&str]) {
+    assert_eq!(said.code, Some(1), "{line}: {}", said.err);
+    let errors: Vec<&str> = said.err.lines().filter(|line| line.contains("error:")).collect();
+    assert!(errors.len() == 1 && said.err.ends_with(&format!("{}\n", errors[0])), "{line}: {}", said.err);
+    assert!(errors[0].starts_with("error: "), "{line}: {}", said.err);
+    parts.iter().for_each(|part| assert!(errors[0].contains(part), "{line}: no {part:?} in {}", errors[0]));
+}
+
+/// The one JSON object on stdout.
+#[track_caller]
+fn json(said: &Said) -> serde_json::Value {
+    assert_eq!(said.out.lines().count(), 1, "{}", said.out);
+    let value: serde_json::Value = serde_json::from_str(&said.out).expect("JSON");
+    assert!(value.is_object());
+    value
+}
+
+/// All files below `directory`, sorted.
+fn files(directory: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).into_iter().flatten() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        match path.is_dir() {
+            true => found.extend(files(&path).into_iter().map(|below| format!("{name}/{below}"))),
+            false => found.push(name),
+        }
+    }
+    found.sort();
+    found
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for file in files(from) {
+        let to = to.join(&file);
+        fs::create_dir_all(to.parent().unwrap()).unwrap();
+        fs::copy(from.join(&file), to).unwrap();
+    }
+}
+
+/// The training run that many tests look at.
+const TRAINING: &str = "train --data digits --model tiny.json --steps 12 --batch 4 --lr 4e-3 --warmup 2 --seed 3 \
+                        --sample-every 6 --checkpoint-every 5 --json";
+
+/// Its place, where it is `run`, and what it said.
+fn trained() -> (&'static Path, &'static Said) {
+    static RUN: OnceLock<(PathBuf, Said)> = OnceLock::new();
+    let (place, said) = RUN.get_or_init(|| {
+        // A static is never dropped, so no temporary directory: it would stay.
+        let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cli");
+        let _ = fs::remove_dir_all(&place);
+        fs::create_dir_all(&place).unwrap();
+        fs::write(place.join("tiny.json"), TINY).unwrap();
+        let said = accepted(&place, &format!("{TRAINING} --out run"));
+        (place, said)
+    });
+    (place, said)
+}
+
+/// A place with a copy of that run.
+fn place_with_run() -> TempDir {
+    let place = place();
+    copy(&trained().0.join("run"), &place.path().join("run"));
+    place
+}
+
+/// Writes an untrained checkpoint of `model` to `place/name`.
+fn untrained(place: &Path, model: &str, name: &str) {
+    let config: UNetConfig = serde_json::from_slice(&fs::read(place.join(model)).unwrap()).unwrap();
+    let unet = UNet::new(config).expect("a valid model");
+    let weights = unet.params.initialise(1);
+    checkpoint::save(&place.join(name), &unet, &weights, &SchedulerConfig::default()).expect("room for files");
+}
+
+fn oracle(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oracle").join(name)
+}

@@ -1,0 +1,164 @@
+//! Help, flags, devices, and `verify`, which has little else.
+
+use std::process::{Command, Stdio};
+
+use super::*;
+use diffuse::tensors;
+
+const COMMANDS: [&str; 6] = ["demo", "train", "sample", "verify", "profile", "devices"];
+
+#[test]
+fn help_is_there() {
+    let place = place();
+    let whole = accepted(place.path(), "--help").out;
+    for command in COMMANDS {
+        assert!(whole.contains(&format!("\n  {command} ")), "{command} is not in the list:\n{whole}");
+        let help = accepted(place.path(), &format!("{command} --help")).out;
+        assert!(help.contains(&format!("Usage: diffuse {command}")) && help.contains("--device"), "{help}");
+    }
+    assert!(accepted(place.path(), "--version").out.starts_with("diffuse "));
+}
+
+#[test]
+fn wrong_arguments_exit_2() {
+    let place = place();
+    let lines = [
+        "",
+        "nonsense",
+        "train",
+        "train --data digits --steps many",
+        "train --data digits --steps -1",
+        "train --data digits --preset base --model tiny.json",
+        "train --data digits --resume",
+        "train --data digits --lr-schedule nonsense",
+        "sample",
+        "sample run --sampler nonsense",
+        "sample run --count 0x10",
+        "sample run --seed 4294967296",
+        "verify --model run",
+        "verify --model run --reference r.safetensors --kernel silu",
+        "devices --nonsense",
+    ];
+    for line in lines {
+        let said = run(typed(place.path(), line));
+        assert_eq!((said.code, said.out.as_str()), (Some(2), ""), "{line}: {}", said.err);
+        assert!(said.err.contains("Usage: diffuse") || said.err.contains("--help"), "{line}: {}", said.err);
+    }
+}
+
+#[test]
+fn numbers_without_sense_are_refused() {
+    let place = place();
+    let cases = [
+        ("--lr NaN", "learning rate"),
+        ("--lr inf", "learning rate"),
+        ("--lr -0.1", "learning rate"),
+        ("--lr 0", "learning rate"),
+        ("--steps 0", "at least 1"),
+        ("--batch 0", "at least 1"),
+        ("--accumulate 0", "at least 1"),
+        ("--batch 4000000000", "at most 65536"),
+        ("--class-dropout 1.5", "class_dropout"),
+        ("--class-dropout NaN", "class_dropout"),
+        ("--ema-decay 1", "ema_decay"),
+        ("--ema-decay -0.5", "ema_decay"),
+        ("--weight-decay -1", "weight_decay"),
+        ("--weight-decay inf", "weight_decay"),
+        ("--max-norm NaN", "max_norm"),
+        ("--seed 4294967296", "seed"),
+    ];
+    for (flags, part) in cases {
+        refused(place.path(), &format!("train --data digits --model tiny.json --out run {flags}"), &[part]);
+    }
+    refused(place.path(), "train --data digits --preset nonsense --out run", &["nonsense", "digits, mnist, base"]);
+    assert!(!place.path().join("run").exists());
+}
+
+#[test]
+fn without_an_adapter_the_package_is_named() {
+    let place = place();
+    untrained(place.path(), "tiny.json", "model");
+    fs::write(place.path().join("empty.json"), "").unwrap();
+    let lines = [
+        "devices",
+        "demo --out run",
+        "train --data digits --model tiny.json --out run",
+        "sample model --out run/s.png",
+        "verify",
+    ];
+    for line in lines {
+        for drivers in ["empty.json", "missing.json"] {
+            // Without the runner, whose driver would win.
+            let mut command = with_arguments(Command::new(env!("CARGO_BIN_EXE_diffuse")), place.path(), line);
+            let drivers = place.path().join(drivers);
+            command.env("VK_DRIVER_FILES", &drivers).env("VK_ICD_FILENAMES", &drivers);
+            assert_refused(line, &run(command), &["no Vulkan, Metal or DX12 adapter", "mesa-vulkan-drivers"]);
+        }
+    }
+    assert!(!place.path().join("run").exists());
+}
+
+#[test]
+fn devices_are_listed_and_chosen() {
+    let place = place();
+    let list = json(&accepted(place.path(), "devices --json"));
+    let name = list["adapters"][0]["name"].as_str().expect("an adapter has a name").to_string();
+    assert!(accepted(place.path(), "devices").out.starts_with(&format!("0: {name}")));
+    for device in ["nonsense", "99"] {
+        let line = format!("verify --device {device} --kernel silu");
+        refused(place.path(), &line, &[&format!("no device {device}"), &format!("0: {name}")]);
+        let line = format!("train --device {device} --data digits --model tiny.json --out run");
+        refused(place.path(), &line, &[&format!("no device {device}")]);
+    }
+    assert!(!place.path().join("run").exists());
+    let part = name.split_whitespace().next().unwrap().to_uppercase();
+    for device in ["0", &part] {
+        accepted(place.path(), &format!("--device {device} verify --kernel silu --cases 1"));
+    }
+}
+
+#[test]
+fn verify_checks_kernels() {
+    let place = place();
+    let said = accepted(place.path(), "verify --kernel silu --kernel add --cases 2 --json");
+    let report = json(&said);
+    assert_eq!(report["out_of_tolerance"], 0);
+    let entries: Vec<&String> = report["kernels"].as_object().unwrap().keys().collect();
+    assert!(entries.iter().all(|name| name.starts_with("silu.") || name.starts_with("add.")), "{entries:?}");
+    assert!(entries.iter().any(|name| *name == "silu.backward"), "{entries:?}");
+    let table = accepted(place.path(), "verify --kernel silu --cases 1 --seed 18446744073709551615").out;
+    assert!(table.contains("silu.forward") && table.contains("ok"), "{table}");
+    refused(place.path(), "verify --kernel nonsense", &["no kernel nonsense", "silu"]);
+    refused(place.path(), "verify --kernel silu --cases 0", &["--cases"]);
+}
+
+#[test]
+fn verify_checks_a_model() {
+    let place = place();
+    copy(&oracle("unet_default"), &place.path().join("model"));
+    let line = "verify --model model --reference model/reference.safetensors";
+    assert!(accepted(place.path(), line).out.contains("grad.conv_in.weight"));
+    let mut reference = tensors::read(&place.path().join("model/reference.safetensors")).unwrap();
+    reference.get_mut("grad.conv_in.weight").unwrap().values[0] += 1.0;
+    tensors::write(&place.path().join("wrong.safetensors"), &reference).unwrap();
+    let said = run(typed(place.path(), "verify --model model --reference wrong.safetensors --json"));
+    assert_refused("verify --model", &said, &["1 of 147 tensors", "0.001"]);
+    assert_eq!(json(&said)["tensors"][0]["name"], "grad.conv_in.weight");
+    reference.remove("target");
+    tensors::write(&place.path().join("wrong.safetensors"), &reference).unwrap();
+    let line = "verify --model model --reference wrong.safetensors";
+    refused(place.path(), line, &["wrong.safetensors", "tensor target is missing"]);
+    refused(place.path(), "verify --model model --reference none", &["none"]);
+    refused(place.path(), "verify --model none --reference wrong.safetensors", &["none", "no such directory"]);
+}
+
+#[test]
+fn a_reader_may_go_away() {
+    let place = place();
+    let mut command = typed(place.path(), "verify --kernel silu --cases 1");
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it can be run");
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && !err.contains("panicked"), "{err}");
+}

@@ -1,0 +1,141 @@
+//! Checkpoints that are not what they should be.
+
+use super::*;
+use diffuse::tensors::{self, FileTensor, FileTensors};
+
+const MODEL: &str = "model/diffusion_pytorch_model.safetensors";
+const SAMPLE: &str = "sample model --count 1 --steps 2 --out s.png";
+
+fn place_with_model() -> TempDir {
+    let place = place();
+    untrained(place.path(), "tiny.json", "model");
+    place
+}
+
+#[track_caller]
+fn sample_refused(place: &Path, parts: &[&str]) {
+    refused(place, SAMPLE, parts);
+    assert!(!place.join("s.png").exists());
+}
+
+/// Changes the tensors of a file.
+fn change(path: &Path, change: impl Fn(&mut FileTensors)) {
+    let mut tensors = tensors::read(path).unwrap();
+    change(&mut tensors);
+    tensors::write(path, &tensors).unwrap();
+}
+
+#[test]
+fn bad_tensors_are_named() {
+    type Change = fn(&mut FileTensors);
+    let cases: [(Change, &str); 6] = [
+        (|tensors| drop(tensors.remove("conv_in.bias")), "conv_in.bias is missing"),
+        (
+            |tensors| {
+                let surplus = FileTensor { shape: vec![2], values: vec![0.0; 2] };
+                tensors.insert("surplus.weight".into(), surplus);
+            },
+            "surplus.weight is not in the model",
+        ),
+        (
+            |tensors| {
+                let bias = tensors.get_mut("conv_in.bias").unwrap();
+                (bias.shape, bias.values) = (vec![7], vec![0.0; 7]);
+            },
+            "conv_in.bias has shape [7], the configuration makes it [8]",
+        ),
+        (
+            // As many numbers, other axes.
+            |tensors| tensors.get_mut("time_embedding.linear_1.weight").unwrap().shape.reverse(),
+            "time_embedding.linear_1.weight has shape [8, 32]",
+        ),
+        (|tensors| tensors.get_mut("conv_out.weight").unwrap().values[5] = f32::NAN, "conv_out.weight is not finite"),
+        (|tensors| tensors.get_mut("conv_out.weight").unwrap().values[5] = f32::INFINITY, "element 5 is inf"),
+    ];
+    for (spoil, part) in cases {
+        let place = place_with_model();
+        change(&place.path().join(MODEL), spoil);
+        sample_refused(place.path(), &[MODEL, part]);
+    }
+}
+
+#[test]
+fn bad_files_are_named() {
+    let place = place_with_model();
+    let path = place.path().join(MODEL);
+    let whole = fs::read(&path).unwrap();
+    for length in [0, 4, 100, whole.len() - 1] {
+        fs::write(&path, &whole[..length]).unwrap();
+        sample_refused(place.path(), &[MODEL, "no whole safetensors file"]);
+    }
+    fs::write(&path, [&[255; 8], &whole[8..]].concat()).unwrap();
+    sample_refused(place.path(), &[MODEL, "no whole safetensors file"]);
+    fs::write(&path, &whole).unwrap();
+    accepted(place.path(), SAMPLE);
+    fs::remove_file(place.path().join("s.png")).unwrap();
+    let scheduler = place.path().join("model/scheduler_config.json");
+    fs::write(&scheduler, r#"{"beta_schedule": "nonsense"}"#).unwrap();
+    sample_refused(place.path(), &["beta_schedule \"nonsense\"", "linear"]);
+    fs::write(&scheduler, r#"{"variance_type": "learned_range"}"#).unwrap();
+    refused(place.path(), &format!("{SAMPLE} --sampler ddpm"), &["variance_type \"learned_range\""]);
+    fs::write(&scheduler, "no JSON").unwrap();
+    sample_refused(place.path(), &["scheduler_config.json", "no JSON object"]);
+    fs::write(place.path().join("model/config.json"), "no JSON").unwrap();
+    sample_refused(place.path(), &["model/config.json", "no JSON object"]);
+    fs::remove_file(place.path().join("model/config.json")).unwrap();
+    sample_refused(place.path(), &["model", "no config.json"]);
+    refused(place.path(), "sample nowhere", &["nowhere", "no such directory"]);
+}
+
+#[test]
+fn bad_configurations_are_named() {
+    let cases = [
+        (r#""norm_num_groups": 4"#, r#""norm_num_groups": 3"#, "norm_num_groups 3 does not divide 8"),
+        (r#""sample_size": 8"#, r#""sample_size": 9"#, "9x9 images can't be halved"),
+        (r#""sample_size": 8,"#, "", "no sample_size"),
+        (r#""in_channels": 1"#, r#""in_channels": 2"#, "tensor conv_in.weight has shape"),
+    ];
+    for (from, to, part) in cases {
+        let place = place_with_model();
+        fs::write(place.path().join("model/config.json"), TINY.replace(from, to)).unwrap();
+        sample_refused(place.path(), &[part]);
+    }
+}
+
+#[test]
+fn a_model_of_diffusers_is_sampled() {
+    let place = place();
+    copy(&oracle("unet_default"), &place.path().join("model"));
+    accepted(place.path(), "sample model --count 5 --steps 2 --out s.png --tensor s.safetensors");
+    let samples = tensors::read(&place.path().join("s.safetensors")).unwrap();
+    assert_eq!(samples["samples"].shape, [5, 1, 8, 12]);
+    // As a pipeline has it: the model in `unet`.
+    fs::create_dir(place.path().join("pipeline")).unwrap();
+    fs::rename(place.path().join("model"), place.path().join("pipeline/unet")).unwrap();
+    accepted(place.path(), "sample pipeline --count 1 --steps 1 --out p.png");
+    copy(&oracle("unet_scale_shift"), &place.path().join("model"));
+    refused(place.path(), "sample model --out t.png", &["3 channels in and 6 out can't be sampled"]);
+    assert!(!place.path().join("t.png").exists());
+}
+
+#[test]
+fn bad_runs_are_not_resumed() {
+    let place = place_with_run();
+    let trainer = place.path().join("run/checkpoint/trainer.safetensors");
+    let whole = fs::read(&trainer).unwrap();
+    let line = "train --resume --out run --steps 20";
+    change(&trainer, |tensors| drop(tensors.remove("m.conv_in.bias")));
+    refused(place.path(), line, &["trainer.safetensors", "conv_in.bias is missing"]);
+    change(&trainer, |tensors| {
+        tensors.insert("m.conv_in.bias".into(), FileTensor { shape: vec![8], values: vec![f32::NAN; 8] });
+    });
+    refused(place.path(), line, &["trainer.safetensors", "conv_in.bias is not finite"]);
+    fs::write(&trainer, &whole[..whole.len() / 2]).unwrap();
+    refused(place.path(), line, &["trainer.safetensors", "no whole safetensors file"]);
+    fs::remove_file(&trainer).unwrap();
+    refused(place.path(), line, &["trainer.safetensors"]);
+    refused(place.path(), "sample run --raw --out s.png", &["trainer.safetensors", "no raw weights"]);
+    fs::write(place.path().join("run/checkpoint/trainer.json"), "{}").unwrap();
+    refused(place.path(), line, &["trainer.json", "missing field"]);
+    assert_eq!(files(&place.path().join("run/checkpoint")).len(), 4);
+}

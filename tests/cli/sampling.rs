@@ -1,0 +1,106 @@
+//! `diffuse sample`.
+
+use super::*;
+use diffuse::tensors::{self, FileTensor};
+use image::AnimationDecoder;
+
+/// The tensor that `sample run` with `flags` stores.
+fn samples(place: &Path, flags: &str) -> FileTensor {
+    accepted(place, &format!("sample run --steps 4 --out s.png --tensor s.safetensors {flags}"));
+    tensors::read(&place.join("s.safetensors")).unwrap().remove("samples").expect("tensor `samples`")
+}
+
+#[test]
+fn pictures_film_and_tensor_are_written() {
+    let place = place_with_run();
+    let line = "sample run --count 12 --steps 5 --seed 9 --out new/s.png --gif s.gif --tensor s.safetensors --json";
+    let report = json(&accepted(place.path(), line));
+    assert_eq!((&report["count"], &report["steps"], &report["seed"]), (&12.into(), &5.into(), &9.into()));
+    assert_eq!(report["files"], serde_json::json!(["new/s.png", "s.gif", "s.safetensors"]));
+    let picture = image::open(place.path().join("new/s.png")).unwrap();
+    // Ten columns, a class each, so two rows.
+    assert!(picture.width() >= 80 && picture.height() >= 16 && picture.width() > 4 * picture.height());
+    let film = std::io::BufReader::new(fs::File::open(place.path().join("s.gif")).unwrap());
+    let frames = image::codecs::gif::GifDecoder::new(film).unwrap().into_frames().collect_frames().unwrap();
+    assert_eq!(frames.len(), 5);
+    let FileTensor { shape, values } = tensors::read(&place.path().join("s.safetensors")).unwrap()["samples"].clone();
+    assert_eq!(shape, [12, 1, 8, 8]);
+    assert!(values.iter().all(|value| (-1.0..=1.0).contains(value)));
+    assert!(values.iter().any(|value| *value != values[0]));
+}
+
+#[test]
+fn samples_follow_from_seed_class_and_weights_alone() {
+    let place = place_with_run();
+    let place = place.path();
+    let first = samples(place, "--count 5 --seed 2");
+    let file = fs::read(place.join("s.safetensors")).unwrap();
+    let picture = fs::read(place.join("s.png")).unwrap();
+    assert_eq!(samples(place, "--count 5 --seed 2"), first);
+    assert!(
+        fs::read(place.join("s.safetensors")).unwrap() == file && fs::read(place.join("s.png")).unwrap() == picture
+    );
+    assert_eq!(samples(place, "--count 5 --seed 2 --batch 2"), first);
+    assert_eq!(samples(place, "--count 3 --seed 2").values, first.values[..3 * 64]);
+    let others = ["--seed 3", "--seed 2 --raw", "--seed 2 --class 7", "--seed 2 --guidance 3", "--seed 2 --eta 1"];
+    for flags in others {
+        assert_ne!(samples(place, &format!("--count 5 {flags}")), first, "{flags}");
+    }
+    let ancestral = samples(place, "--count 5 --seed 2 --sampler ddpm");
+    assert_ne!(ancestral, first);
+    assert_eq!(samples(place, "--count 5 --seed 2 --sampler ddpm --batch 3"), ancestral);
+    let class = samples(place, "--count 8 --seed 2 --class 1");
+    // Number 1 of the first batch was of class 1 too.
+    assert_eq!(class.values[64..128], first.values[64..128]);
+}
+
+#[test]
+fn bad_flags_are_refused() {
+    let place = place();
+    untrained(place.path(), "tiny.json", "run");
+    untrained(place.path(), "plain.json", "plain");
+    let cases = [
+        ("run --count 0", "--count"),
+        ("run --count 2000000", "--count"),
+        ("run --batch 0", "--batch"),
+        ("run --steps 0", "1 to 1000"),
+        ("run --steps 1001", "1 to 1000"),
+        ("run --class 10", "class 10 is out of range"),
+        ("run --class 4000000000", "out of range"),
+        ("run --guidance NaN", "--guidance"),
+        ("run --guidance inf", "--guidance"),
+        ("run --eta NaN", "eta"),
+        ("run --eta -1", "eta"),
+        ("run --eta 1.5", "eta"),
+        ("run --sampler ddpm --eta 0.5", "--eta goes with --sampler ddim"),
+        ("run --raw", "no raw weights"),
+        ("plain --class 3", "no classes"),
+        ("plain --guidance 2", "no classes"),
+    ];
+    for (flags, part) in cases {
+        refused(place.path(), &format!("sample {flags} --out s.png"), &[part]);
+    }
+    assert!(!place.path().join("s.png").exists());
+    accepted(place.path(), "sample plain --count 2 --steps 1 --out s.png");
+}
+
+#[test]
+fn a_batch_that_does_not_fit_says_which_would() {
+    let place = place();
+    untrained(place.path(), "tiny.json", "run");
+    let line = "sample run --count 1048576 --batch 1048576 --steps 1 --out s.png";
+    refused(place.path(), line, &["1048576 images at a time do not fit", "--batch", "does"]);
+    assert!(!place.path().join("s.png").exists());
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn places_that_cannot_be_written_are_named() {
+    let place = place();
+    untrained(place.path(), "plain.json", "run");
+    let line = "sample run --count 1 --steps 1 --out";
+    refused(place.path(), &format!("{line} /dev/full"), &["/dev/full: the disk is full"]);
+    refused(place.path(), &format!("{line} run"), &["run: this is a directory"]);
+    refused(place.path(), &format!("{line} plain.json/s.png"), &["plain.json/s.png", "not a directory"]);
+    accepted(place.path(), &format!("{line} new/place/s.png"));
+}
