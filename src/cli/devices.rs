@@ -13,18 +13,6 @@ pub struct Args {
     json: bool,
 }
 
-/// Features that some kernel or the profiler can use.
-const FEATURES: [(&str, wgpu::Features); 4] = [
-    ("timestamps", wgpu::Features::TIMESTAMP_QUERY),
-    ("f16", wgpu::Features::SHADER_F16),
-    ("subgroups", wgpu::Features::SUBGROUP),
-    ("cooperative matrices", wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX),
-];
-
-fn features(adapter: &Adapter) -> Vec<&'static str> {
-    FEATURES.iter().filter(|(_, feature)| adapter.features.contains(*feature)).map(|(name, _)| *name).collect()
-}
-
 /// Runs the command.
 pub fn run(args: &Args) -> Result<()> {
     let all = adapters();
@@ -42,7 +30,7 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 fn describe(index: usize, adapter: &Adapter) -> serde_json::Value {
-    let Adapter { info, limits, cooperative_matrices, .. } = adapter;
+    let Adapter { info, limits, features, cooperative_matrices, .. } = adapter;
     json!({
         "index": index,
         "name": info.name,
@@ -56,13 +44,13 @@ fn describe(index: usize, adapter: &Adapter) -> serde_json::Value {
         "max_workgroup_invocations": limits.max_compute_invocations_per_workgroup,
         "max_workgroup_bytes": limits.max_compute_workgroup_storage_size,
         "max_storage_buffers": limits.max_storage_buffers_per_shader_stage,
-        "features": features(adapter),
+        "features": features,
         "cooperative_matrices": cooperative_matrices,
     })
 }
 
 fn text(index: usize, adapter: &Adapter) -> String {
-    let Adapter { info, limits, cooperative_matrices, .. } = adapter;
+    let Adapter { info, limits, features, cooperative_matrices, .. } = adapter;
     let limits = format!(
         "buffer {}, binding {}, {} invocations and {} KiB a workgroup, subgroups {} to {}",
         mebibytes(limits.max_buffer_size),
@@ -76,7 +64,7 @@ fn text(index: usize, adapter: &Adapter) -> String {
         format!("{index}: {} ({:?}, {})", info.name, info.device_type, info.backend),
         format!("   driver     {} {}", info.driver, info.driver_info),
         format!("   limits     {limits}"),
-        format!("   features   {}", features(adapter).join(", ")),
+        format!("   features   {}", features.join(", ")),
     ];
     if !cooperative_matrices.is_empty() {
         lines.push(format!("   matrices   {}", cooperative_matrices.join(", ")));

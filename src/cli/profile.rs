@@ -1,5 +1,6 @@
 //! `diffuse profile`.
 
+use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
@@ -49,8 +50,8 @@ pub fn run(args: &Args, device: Option<&str>) -> Result<()> {
     let profile = profile::profile(&context, &config, &options)?;
     let report = &profile.report;
     match args.json {
-        true => println!("{}", serde_json::to_string(report)?),
-        false => print(report, context.is_cpu()),
+        true => super::print(&serde_json::to_string(report)?)?,
+        false => super::print(table(report, context.is_cpu())?.trim_end())?,
     }
     if let Some(path) = &args.trace {
         write_trace(path, &profile)?;
@@ -88,48 +89,64 @@ fn write_trace(path: &Path, profile: &Profile) -> Result<()> {
     Ok(())
 }
 
-fn print(report: &Report, on_cpu: bool) {
-    print_step(report, on_cpu);
+/// The tables.
+fn table(report: &Report, on_cpu: bool) -> Result<String, std::fmt::Error> {
+    let out = &mut String::new();
+    write_step(out, report, on_cpu)?;
     let (Some(profiled), Some(ratio)) = (report.profiled_ms, report.unprofiled_to_profiled) else {
-        println!("\nthis adapter has no timestamp queries: no times of kernels and layers");
-        return;
+        writeln!(out, "\nthis adapter has no timestamp queries: no times of kernels and layers")?;
+        return Ok(std::mem::take(out));
     };
-    println!("\nprofiled   {profiled:.3} ms are the sum over all dispatches, each timed alone;");
-    println!("           an unprofiled step takes {ratio:.2} times that, so trust shares more than milliseconds");
-    print_rows("kernel", &report.kernels);
-    print_rows("layer, forward and backward", &report.layers);
+    writeln!(out, "\nprofiled   {profiled:.3} ms are the sum over all dispatches, each timed alone;")?;
+    writeln!(out, "           an unprofiled step takes {ratio:.2} times that, so trust shares more than milliseconds")?;
+    write_rows(out, "kernel", &report.kernels)?;
+    write_rows(out, "layer, forward and backward", &report.layers)?;
+    Ok(std::mem::take(out))
 }
 
-fn print_step(report: &Report, on_cpu: bool) {
-    println!("adapter    {}", report.adapter);
-    println!("driver     {}", report.driver);
-    println!("model      {} parameters, batch {}, {}", report.parameters, report.batch, report.mode);
-    println!(
+fn write_step(out: &mut String, report: &Report, on_cpu: bool) -> std::fmt::Result {
+    writeln!(out, "adapter    {}", report.adapter)?;
+    writeln!(out, "driver     {}", report.driver)?;
+    writeln!(out, "model      {} parameters, batch {}, {}", report.parameters, report.batch, report.mode)?;
+    writeln!(
+        out,
         "step       {:.3} ms median of {} ({:.3} to {:.3}), {:.1} images/s",
         report.step_ms, report.steps, report.step_ms_min, report.step_ms_max, report.images_per_s
-    );
-    println!("dispatches {}", report.dispatches);
+    )?;
+    writeln!(out, "dispatches {}", report.dispatches)?;
     let (encode, replay) = (report.encode_us_per_dispatch, report.replay_us_per_dispatch);
     let rivals = if on_cpu { " (the driver computes on the same cores meanwhile)" } else { "" };
-    println!("encode     {:.3} ms, {encode:.2} µs a dispatch, to record the commands", report.encode_ms);
-    println!("replay     {:.3} ms, {replay:.2} µs a dispatch, to record and submit them{rivals}", report.replay_ms);
-    println!("memory     {} planned, {} allocated", mebibytes(report.peak_bytes), mebibytes(report.allocated_bytes));
-    println!(
+    writeln!(out, "encode     {:.3} ms, {encode:.2} µs a dispatch, to record the commands", report.encode_ms)?;
+    writeln!(
+        out,
+        "replay     {:.3} ms, {replay:.2} µs a dispatch, to record and submit them{rivals}",
+        report.replay_ms
+    )?;
+    writeln!(
+        out,
+        "memory     {} planned, {} allocated",
+        mebibytes(report.peak_bytes),
+        mebibytes(report.allocated_bytes)
+    )?;
+    writeln!(
+        out,
         "           temporaries {}, without reuse {}",
         mebibytes(report.temporary_bytes),
         mebibytes(report.temporary_bytes_without_reuse)
-    );
-    println!(
+    )?;
+    writeln!(
+        out,
         "work       {:.3} GFLOP, {:.2} GFLOP/s",
         report.flops as f64 * 1e-9,
         report.flops as f64 * 1e-6 / report.step_ms
-    );
+    )
 }
 
-fn print_rows(title: &str, rows: &[Row]) {
-    println!("\n{title:32} {:>6} {:>11} {:>7} {:>10} {:>9}", "calls", "ms", "share", "GFLOP/s", "GB/s");
+fn write_rows(out: &mut String, title: &str, rows: &[Row]) -> std::fmt::Result {
+    writeln!(out, "\n{title:32} {:>6} {:>11} {:>7} {:>10} {:>9}", "calls", "ms", "share", "GFLOP/s", "GB/s")?;
     for row in rows {
         let Row { name, calls, ms, share, gflops, gbytes_per_s, .. } = row;
-        println!("{name:32} {calls:6} {ms:11.3} {:6.1}% {gflops:10.2} {gbytes_per_s:9.2}", share * 100.0);
+        writeln!(out, "{name:32} {calls:6} {ms:11.3} {:6.1}% {gflops:10.2} {gbytes_per_s:9.2}", share * 100.0)?;
     }
+    Ok(())
 }

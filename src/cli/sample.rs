@@ -33,9 +33,9 @@ pub struct Args {
     /// Images to draw
     #[arg(long, default_value_t = 16)]
     count: u32,
-    #[arg(long, value_enum, default_value = "ddim")]
+    #[arg(long, value_enum, default_value = "ddpm")]
     sampler: Kind,
-    /// Sampler steps [default: 50 for ddim, all for ddpm]
+    /// Sampler steps [default: 50]
     #[arg(long)]
     steps: Option<usize>,
     /// Noise of ddim: 0 is deterministic, 1 is ddpm's
@@ -46,9 +46,9 @@ pub struct Args {
     /// Class of every image [default: each class in turn]
     #[arg(long)]
     class: Option<u32>,
-    /// Scale of classifier-free guidance; 1 is none
-    #[arg(long, default_value_t = 1.0, value_name = "W", allow_negative_numbers = true)]
-    guidance: f64,
+    /// Scale of classifier-free guidance; 1 is none [default: 2 where the checkpoint knows classes]
+    #[arg(long, value_name = "W", allow_negative_numbers = true)]
+    guidance: Option<f64>,
     /// Images drawn at a time
     #[arg(long, default_value_t = 64)]
     batch: u32,
@@ -68,6 +68,9 @@ pub struct Args {
     #[arg(long)]
     json: bool,
 }
+
+/// Scale of guidance where none is asked for.
+pub const GUIDANCE: f64 = 2.0;
 
 /// Frames of a film.
 const FRAMES: usize = 25;
@@ -112,7 +115,7 @@ fn check(args: &Args) -> Result<()> {
     if args.count == 0 || args.batch == 0 || args.count > 1 << 20 {
         bail!("--count must be 1 to {} and --batch at least 1", 1 << 20);
     }
-    if args.guidance.is_nan() || args.guidance.abs() > 1000.0 {
+    if args.guidance.is_some_and(|scale| !(-1000.0..=1000.0).contains(&scale)) {
         bail!("--guidance must be a number from -1000 to 1000");
     }
     Ok(())
@@ -175,14 +178,14 @@ fn request(args: &Args, model: &Checkpoint) -> Result<Request> {
         bail!("{}: config.json has no sample_size", model.directory.display());
     };
     let schedule = model.scheduler.schedule()?;
-    let (kind, default) = match args.sampler {
-        Kind::Ddpm => (SamplerKind::Ddpm { variance: variance(model)? }, schedule.timesteps()),
-        Kind::Ddim => (SamplerKind::Ddim { eta: args.eta }, schedule.timesteps().min(50)),
+    let kind = match args.sampler {
+        Kind::Ddpm => SamplerKind::Ddpm { variance: variance(model)? },
+        Kind::Ddim => SamplerKind::Ddim { eta: args.eta },
     };
     if args.sampler == Kind::Ddpm && args.eta != 0.0 {
         bail!("--eta goes with --sampler ddim");
     }
-    let steps = args.steps.unwrap_or(default);
+    let steps = args.steps.unwrap_or(schedule.timesteps().min(50));
     let clip = model.scheduler.clip_sample.then_some(model.scheduler.clip_sample_range);
     let sampler = Sampler { kind, steps, prediction: model.scheduler.prediction()?, clip, ..Sampler::ddim(steps, 0.0) };
     let labels = match (args.class, classes(model)) {
@@ -192,7 +195,9 @@ fn request(args: &Args, model: &Checkpoint) -> Result<Request> {
         (Some(class), Some(_)) => Some(vec![class; args.count as usize]),
         (None, Some(classes)) => Some((0..args.count).map(|i| i % classes).collect()),
         (Some(_), None) => bail!("--class: this checkpoint knows no classes"),
-        (None, None) if args.guidance != 1.0 => bail!("--guidance: this checkpoint knows no classes"),
+        (None, None) if args.guidance.is_some_and(|scale| scale != 1.0) => {
+            bail!("--guidance: this checkpoint knows no classes")
+        }
         (None, None) => None,
     };
     let (height, width) = size;
@@ -201,7 +206,7 @@ fn request(args: &Args, model: &Checkpoint) -> Result<Request> {
         initial_scale: sampler.initial_scale(&schedule),
         labels,
         count: args.count,
-        guidance: args.guidance,
+        guidance: args.guidance.unwrap_or(if classes(model).is_some() { GUIDANCE } else { 1.0 }),
         seed: args.seed.into(),
         height,
         width,

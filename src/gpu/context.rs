@@ -19,10 +19,19 @@ pub struct Context {
 pub struct Adapter {
     pub info: wgpu::AdapterInfo,
     pub limits: wgpu::Limits,
-    pub features: wgpu::Features,
+    /// Names of what it has of timestamps, f16, subgroups, cooperative matrices.
+    pub features: Vec<&'static str>,
     pub cooperative_matrices: Vec<String>,
     adapter: wgpu::Adapter,
 }
+
+/// Features that some kernel or the profiler can use.
+const FEATURES: [(&str, wgpu::Features); 4] = [
+    ("timestamps", wgpu::Features::TIMESTAMP_QUERY),
+    ("f16", wgpu::Features::SHADER_F16),
+    ("subgroups", wgpu::Features::SUBGROUP),
+    ("cooperative matrices", wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX),
+];
 
 /// What to do where there is no adapter.
 pub const NO_ADAPTER: &str = "no Vulkan, Metal or DX12 adapter found; on Linux without a GPU install a software driver: \
@@ -48,7 +57,7 @@ fn describe(adapter: wgpu::Adapter) -> Adapter {
     Adapter {
         info: adapter.get_info(),
         limits: adapter.limits(),
-        features: adapter.features(),
+        features: FEATURES.iter().filter(|(_, f)| adapter.features().contains(*f)).map(|(name, _)| *name).collect(),
         cooperative_matrices: matrices.collect(),
         adapter,
     }
@@ -75,7 +84,9 @@ fn select(wanted: Option<&str>) -> Result<Adapter> {
         }
         Some(wanted) => match wanted.parse::<usize>() {
             Ok(index) => Some(index).filter(|index| *index < all.len()),
-            Err(_) => all.iter().position(|a| a.info.name.to_lowercase().contains(&wanted.to_lowercase())),
+            Err(_) => all
+                .iter()
+                .position(|a| !wanted.is_empty() && a.info.name.to_lowercase().contains(&wanted.to_lowercase())),
         },
     };
     match index {
@@ -110,7 +121,7 @@ impl Context {
         let limits = wgpu::Limits { max_storage_buffers_per_shader_stage: 8, ..limits };
         let request = adapter.adapter.request_device(&wgpu::DeviceDescriptor {
             label: Some("diffuse"),
-            required_features: adapter.features & optional,
+            required_features: adapter.adapter.features() & optional,
             required_limits: limits,
             ..Default::default()
         });

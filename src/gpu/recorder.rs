@@ -44,7 +44,8 @@ impl Tensor {
 
     /// Elements in memory, padding included.
     pub fn elements(self) -> u64 {
-        self.rows() as u64 * self.channels4() as u64 * 4
+        let rows: u64 = self.shape[..3].iter().map(|extent| *extent as u64).product();
+        rows * self.channels4() as u64 * 4
     }
 
     /// Bytes in memory, padding included.

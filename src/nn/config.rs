@@ -247,7 +247,7 @@ impl UNetConfig {
         let factor = 1 << (self.block_out_channels.len() - 1);
         if height == 0 || width == 0 || !height.is_multiple_of(factor) || !width.is_multiple_of(factor) {
             return refuse(format!(
-                "{height}x{width} images can't be halved {} times; height and width must be multiples of {factor}",
+                "{height}x{width} images can't be halved at each of {} levels; height and width must be multiples of {factor}",
                 self.block_out_channels.len() - 1
             ));
         }

@@ -148,6 +148,7 @@ fn denoising(context: &Context, unet: &UNet, batch: u32, height: u32, width: u32
     let labels = unet.is_conditional().then(|| vec![0; batch as usize]);
     let request =
         Request { steps: Vec::new(), initial_scale: 1.0, labels, count: batch, guidance: 1.0, seed: 0, height, width };
+    sample::check_elements(&unet.config, batch as u64, height, width)?;
     let recordings = sample::record(unet, WEIGHTS, batch, &request);
     let planned_bytes = recordings.denoise.peak_bytes();
     let mut memory = Memory::default();

@@ -61,7 +61,7 @@ pub struct TrainOptions {
     pub seed: u64,
     /// Steps between sample grids; 0 draws none.
     pub sample_every: u64,
-    /// DDIM steps of those grids.
+    /// Sampler steps of those grids.
     pub sample_steps: usize,
     /// Steps between checkpoints; 0 saves at the end alone.
     pub checkpoint_every: u64,

@@ -266,7 +266,7 @@ impl<'a> Run<'a> {
         let conditional = self.unet.is_conditional();
         let count = if conditional { (2 * self.classes).min(20) } else { 16 };
         let scheduler = self.options.scheduler();
-        let steps = Sampler::ddim(self.options.sample_steps, 0.0).plan(&scheduler.schedule()?);
+        let steps = Sampler::ddpm(self.options.sample_steps).plan(&scheduler.schedule()?);
         let request = Request {
             steps: steps.map_err(|error| Error::Config(error.to_string()))?,
             initial_scale: 1.0,

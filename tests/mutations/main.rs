@@ -24,8 +24,10 @@ use diffuse::verify;
 
 use source::{Mutant, Source};
 
-/// As many cases as `tests/ops.rs` draws; the first ones, which catch nearly everything, in a plan by themselves.
-const CASES: [std::ops::Range<u64>; 2] = [0..6, 6..24];
+/// As many cases as `tests/ops.rs` draws.
+const CASES: u64 = 24;
+/// These catch nearly everything: a plan of their own.
+const FIRST: u64 = 6;
 /// Mutants of each function in the sample.
 const SAMPLE: usize = 3;
 const SEED: u64 = 1;
@@ -44,7 +46,15 @@ enum Fate {
 /// The dispatches of one entry point in some cases, all in one recording.
 type Trials = HashMap<(&'static str, &'static str, usize), Option<Case>>;
 
-/// Takes the dispatches of `entry` out of the cases `seeds`. The step is that of the first case.
+/// Cases that share a plan. One plan has one step, so that an entry point that reads the step gets a plan for each case.
+fn batches(entry: &EntryPoint) -> Vec<std::ops::Range<u64>> {
+    match entry.step {
+        None => vec![0..FIRST, FIRST..CASES],
+        Some(_) => (0..CASES).map(|seed| seed..seed + 1).collect(),
+    }
+}
+
+/// Takes the dispatches of `entry` out of the cases `seeds`.
 fn trial(op: &Op, entry: &str, seeds: std::ops::Range<u64>) -> Option<Case> {
     let (mut recording, mut inputs, mut step) = (Recording::default(), Vec::new(), None);
     recording.scopes.push(String::new());
@@ -180,7 +190,7 @@ impl Harness {
         if !same_bindings(op.kernel.entry_point(entry), kernel.entry_point(entry)) {
             return true;
         }
-        for (index, seeds) in CASES.into_iter().enumerate() {
+        for (index, seeds) in batches(op.kernel.entry_point(entry)).into_iter().enumerate() {
             let name = op.kernel.name;
             let trial = self.trials.entry((name, entry, index)).or_insert_with(|| trial(op, entry, seeds));
             let Some(case) = trial else { continue };
