@@ -5,7 +5,7 @@ pub mod model;
 use std::collections::BTreeMap;
 
 use crate::error::Result;
-use crate::gpu::{Context, CpuState, Memory, Plan, PlanOptions, Tensor, plan};
+use crate::gpu::{Context, CpuState, Memory, Plan, PlanOptions, Tensor};
 use crate::ops::case::Values;
 use crate::ops::{Case, Op};
 
@@ -76,7 +76,7 @@ pub fn compare(context: &Context, case: &Case, seed: u64, worst: &mut BTreeMap<S
             (entry.error, entry.seed) = (error, seed);
         }
     }
-    if plan.guards(context)?.iter().flatten().any(|value| value.to_bits() != plan::GUARD.to_bits()) {
+    if plan.torn(context)? {
         let names: Vec<String> =
             recording.dispatches.iter().map(|d| format!("{}.{}", d.kernel.name, d.entry)).collect();
         worst.entry(format!("written behind the end by one of {}", names.join(" "))).or_default().error = f64::INFINITY;

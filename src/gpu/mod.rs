@@ -10,6 +10,7 @@ pub mod memory;
 pub mod plan;
 pub mod profile;
 pub mod recorder;
+pub mod ring;
 pub mod slots;
 pub mod step;
 
@@ -19,4 +20,5 @@ pub use kernel::Kernel;
 pub use memory::Memory;
 pub use plan::{Plan, PlanOptions};
 pub use recorder::{EMA, GRADIENTS, Grid, Recorder, Recording, Tensor, Value, WEIGHTS, Weight};
+pub use ring::Ring;
 pub use step::Step;

@@ -89,7 +89,7 @@ pub fn case(draw: &mut Draw) {
     let [weights, ema] = ["weights", "ema"].map(|name| draw.input(name, shape));
     let m = draw.input_by("m", shape, |draw| 0.1 * size * draw.normal());
     let v = draw.input_by("v", shape, |draw| 0.1 * (size * draw.normal()).powi(2));
-    let broken = draw.choose(&[f64::INFINITY, f64::NEG_INFINITY, f64::NAN]);
+    let broken = draw.choose(&[f64::INFINITY, f64::NEG_INFINITY, f32::from_bits(0x7fff_ffff) as f64]);
     let not_finite = draw.input_by("not finite", [1, 1, 1, 1], |_| broken);
     draw_step(draw);
     let adamw = AdamW {

@@ -126,17 +126,27 @@ pub fn backward_weight(r: &mut Recorder, x: Tensor, dy: Tensor, geometry: Geomet
 }
 
 pub fn case(draw: &mut Draw) {
-    let taps = draw.choose(&[1, 3, 3u32]);
+    match draw.range(0, 7) {
+        // Workgroups that are full to the last lane.
+        0 | 1 => return case_of(draw, [2, 32, 32, 11], [3, 3], 6, Geometry::same(3)),
+        // A split of backward_weight that begins within a row.
+        2 => return case_of(draw, [3, 15, 13, 5], [3, 3], 9, Geometry { stride: 2, pad: 0, pad_end: 1 }),
+        _ => {}
+    }
+    let taps = [draw.choose(&[1, 3, 3u32]), draw.choose(&[1, 3, 3])];
     let stride = draw.choose(&[1, 1, 2u32]);
-    let pad = if taps == 1 { 0 } else { draw.range(0, 1) };
+    let pad = if taps == [1, 1] { 0 } else { draw.range(0, 1) };
     // Stride 2 without padding before is diffusers' downsampling: one zero behind.
-    let pad_end = if stride == 2 && pad == 0 && taps == 3 { 1 } else { pad };
-    let geometry = Geometry { stride, pad, pad_end };
-    let least = taps.saturating_sub(pad + pad_end).max(1);
-    let shape = [draw.range(1, 3), draw.range(least, 9), draw.range(least, 9), draw.range(1, 19)];
+    let pad_end = if stride == 2 && pad == 0 && taps != [1, 1] { 1 } else { pad };
+    let least = taps[0].max(taps[1]).saturating_sub(pad + pad_end).max(1);
+    let shape = [draw.range(1, 3), draw.range(least, 12), draw.range(least, 12), draw.range(1, 19)];
     let k = draw.range(1, 19);
+    case_of(draw, shape, taps, k, Geometry { stride, pad, pad_end });
+}
+
+fn case_of(draw: &mut Draw, shape: [u32; 4], [taps_h, taps_w]: [u32; 2], k: u32, geometry: Geometry) {
     let x = draw.input("x", shape);
-    let weight = draw.weight("weight", [taps, taps, shape[3], k]);
+    let weight = draw.weight("weight", [taps_h, taps_w, shape[3], k]);
     let bias = draw.input("bias", [1, 1, 1, k]);
     let r = &mut draw.recorder;
     let y = forward(r, x, weight, bias, geometry);

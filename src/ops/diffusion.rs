@@ -204,7 +204,9 @@ fn draw_step(draw: &mut Draw) {
 
 fn noise_case(draw: &mut Draw) {
     let images = draw.choose(&[1, 2, 3, 4, 5, 16, 17, 37]);
-    let [height, width, channels] = [draw.range(1, 6), draw.range(1, 7), draw.choose(&[1, 2, 3, 4, 5, 6, 9])];
+    let full = draw.range(0, 3) == 0;
+    let [height, width, channels] =
+        if full { [8, 8, 4] } else { [draw.range(1, 6), draw.range(1, 7), draw.choose(&[1, 2, 3, 4, 5, 6, 9])] };
     let cursor = draw.range(0, images - 1);
     draw.step.set("cursor", cursor as f64);
     let words = (images * (2 + height * width * channels)).div_ceil(4);
@@ -213,7 +215,7 @@ fn noise_case(draw: &mut Draw) {
     let words = words.map(|(name, count)| draw.integers(name, count, |draw| draw.bits() as u32));
     let timesteps = draw.choose(&[1, 2, 7, 1000]);
     let noise_of = Noise {
-        batch: draw.range(1, 9),
+        batch: if full { 2 } else { draw.range(1, 9) },
         schedule: draw.input("schedule", [timesteps, 1, 1, 8]),
         flip: draw.flip(),
         classes: 10,
@@ -223,6 +225,10 @@ fn noise_case(draw: &mut Draw) {
 }
 
 fn draw_shape(draw: &mut Draw, side: u32) -> [u32; 4] {
+    if draw.range(0, 3) == 0 {
+        // Workgroups that are full to the last lane.
+        return [3, 8, 8, 8];
+    }
     [draw.range(1, 4), draw.range(1, side), draw.range(1, side), draw.choose(&[1, 3, 4, 5, 6, 8, 11])]
 }
 
@@ -246,15 +252,15 @@ fn sampling_case(draw: &mut Draw) {
     let previous = draw.input("previous", shape);
     let doubled = network_shape(previous, guided);
     let [x, answer] = ["x", "answer"].map(|name| draw.input(name, doubled));
-    if draw.range(0, 3) == 0 {
-        draw.step.set("noise", 0.0);
-    }
+    let [noise, guidance] = draw.choose(&[[0.0, 1.5], [1.0, 0.0], [0.7, -0.5], [1.3, 2.0]]);
+    draw.step.set("noise", noise).set("guidance", guidance);
     let scale = draw.uniform() as f32 + 0.5;
+    let images = draw.choose(&[1, 4, 5, 384]);
     let r = &mut draw.recorder;
     denoise(r, x, answer, previous, guided);
     let [fresh, none] = [doubled, shape].map(|shape| r.temp(shape));
     start(r, fresh, none, guided, scale);
-    broadcast_timestep(r, doubled[0]);
+    broadcast_timestep(r, images);
 }
 
 #[cfg(test)]

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use super::options::TrainOptions;
-use super::ring::Ring;
 use crate::data::Dataset;
 use crate::error::{Error, Result};
-use crate::gpu::{Context, EMA, GRADIENTS, Memory, Plan, PlanOptions, Recorder, Recording, Step, Tensor, WEIGHTS};
+use crate::gpu::{
+    Context, EMA, GRADIENTS, Memory, Plan, PlanOptions, Recorder, Recording, Ring, Step, Tensor, WEIGHTS,
+};
 use crate::nn::UNet;
 use crate::ops::diffusion::{self, Noise, Records};
 use crate::ops::{adamw, add, reduce};

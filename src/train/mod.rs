@@ -4,7 +4,6 @@ pub mod engine;
 mod lock;
 mod log;
 pub mod options;
-mod ring;
 pub mod run;
 
 pub use engine::{Engine, Metrics};

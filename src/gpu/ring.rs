@@ -2,9 +2,9 @@
 
 use std::collections::VecDeque;
 
+use super::context::Context;
+use super::memory::mapped_values;
 use crate::error::Result;
-use crate::gpu::Context;
-use crate::gpu::memory::mapped_values;
 
 /// Steps that may be under way: enough to keep the device busy, few enough for Ctrl-C.
 const SLOTS: usize = 3;
