@@ -7,7 +7,7 @@ use crate::random::Random;
 /// How a tensor's logical axes lie in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layout {
-    /// [C], in equal segments each padded to a multiple of 4 channels.
+    /// `[C]`, in equal segments each padded to a multiple of 4 channels.
     Vector { segments: usize },
     /// [O, I, R, S] kept as [R, S, I, O].
     Conv,

@@ -46,7 +46,7 @@ pub fn scale(r: &mut Recorder, a: Tensor, factor: f32) -> Tensor {
     y
 }
 
-/// y[n,h,w,c] = a[n,h,w,c] + b[n,0,0,c]. Its gradients are dy and [`super::reduce::sum_per_image`] of dy.
+/// `y[n,h,w,c] = a[n,h,w,c] + b[n,0,0,c]`. Its gradients are dy and [`super::reduce::sum_per_image`] of dy.
 pub fn add_per_image(r: &mut Recorder, a: Tensor, b: Tensor) -> Tensor {
     assert_eq!(b.shape, [a.n(), 1, 1, a.channels()]);
     let y = r.temp(a.shape);

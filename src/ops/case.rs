@@ -124,7 +124,7 @@ impl Draw {
         tensor
     }
 
-    /// An input of integers, bound as array<u32>, shape [1, 1, 1, count].
+    /// An input of integers, bound as `array<u32>`, shape [1, 1, 1, count].
     pub fn integers(&mut self, name: &str, count: u32, mut value: impl FnMut(&mut Draw) -> u32) -> Tensor {
         let tensor = self.recorder.persistent(name, [1, 1, 1, count]);
         let values = (0..tensor.elements() as u32).map(|i| if i < count { value(self) } else { 0 }).collect();

@@ -118,7 +118,7 @@ pub fn noise(r: &mut Recorder, records: &Records, noise: &Noise) -> Batch {
     Batch { x, target, timestep, label, weight }
 }
 
-/// Mean of weight[n] (out - target)^2 over all elements into `total`, [1, 1, 1, 1]. Gives its gradient by `out`.
+/// Mean of `weight[n] (out - target)^2` over all elements into `total`, [1, 1, 1, 1]. Gives its gradient by `out`.
 pub fn loss(r: &mut Recorder, out: Tensor, target: Tensor, weight: Tensor, total: Tensor) -> Tensor {
     assert_eq!(out.shape, target.shape);
     assert_eq!(weight.shape, [1, 1, 1, out.n()]);

@@ -49,7 +49,7 @@ fn turns(half: u32, freq_shift: f32) -> Vec<f32> {
     rows.collect()
 }
 
-/// diffusers' `get_timestep_embedding`: y[n] = [sin(t f_i), cos(t f_i)], or the cosines first if flipped, for the dim / 2
+/// diffusers' `get_timestep_embedding`: `y[n]` = [sin(t f_i), cos(t f_i)], or the cosines first if flipped, for the dim / 2
 /// frequencies f_i = 10000^(-i / (dim / 2 - freq_shift)); the last channel of an odd dim is zero. t: [1, 1, 1, N]; y:
 /// [N, 1, 1, dim].
 pub fn timestep(r: &mut Recorder, t: Tensor, dim: u32, flip_sin_to_cos: bool, freq_shift: f32) -> Tensor {
@@ -63,7 +63,7 @@ pub fn timestep(r: &mut Recorder, t: Tensor, dim: u32, flip_sin_to_cos: bool, fr
     y
 }
 
-/// y[n] = table[labels[n]]. table: [1, 1, classes, C] in f32; labels: u32 [1, 1, 1, N], each below `classes`; y:
+/// `y[n] = table[labels[n]]`. table: [1, 1, classes, C] in f32; labels: u32 [1, 1, 1, N], each below `classes`; y:
 /// [N, 1, 1, C].
 pub fn gather(r: &mut Recorder, table: Tensor, labels: Tensor) -> Tensor {
     assert_eq!([table.n(), table.height(), labels.rows()], [1, 1, 1], "gather takes [classes, C] and [N]");
@@ -72,7 +72,7 @@ pub fn gather(r: &mut Recorder, table: Tensor, labels: Tensor) -> Tensor {
     y
 }
 
-/// Overwrites d_table[class] with the sum of dy[n] over all n with labels[n] = class, for every class.
+/// Overwrites `d_table[class]` with the sum of `dy[n]` over all n with `labels[n]` = class, for every class.
 pub fn gather_backward(r: &mut Recorder, labels: Tensor, dy: Tensor, d_table: Tensor) {
     assert_eq!(dy.shape, [labels.channels(), 1, 1, d_table.channels()]);
     assert_eq!([d_table.n(), d_table.height()], [1, 1], "the table is [1, 1, classes, C]");

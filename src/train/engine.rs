@@ -192,7 +192,7 @@ pub fn step_values(options: &TrainOptions, images: u64, step: u64, batch: u64) -
 }
 
 impl Engine {
-    /// Plans the step and uploads the data; weights, moments and average are zero until [`Engine::write`].
+    /// Plans the step and uploads the data; weights, moments and average are zero until [`Memory::write`].
     ///
     /// # Errors
     /// [`Error::Device`] if it does not fit.
