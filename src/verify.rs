@@ -5,7 +5,7 @@ pub mod model;
 use std::collections::BTreeMap;
 
 use crate::error::Result;
-use crate::gpu::{Context, CpuState, Memory, Plan, PlanOptions, Tensor};
+use crate::gpu::{Context, Memory, Plan, PlanOptions, Tensor};
 use crate::ops::case::Values;
 use crate::ops::{Case, Op};
 
@@ -40,19 +40,13 @@ pub fn compare(context: &Context, case: &Case, seed: u64, worst: &mut BTreeMap<S
     let recording = &case.recording;
     let mut memory = Memory::default();
     let plan = Plan::new(context, recording, &mut memory, PlanOptions { reuse: false, guard: GUARD })?;
-    let mut state = CpuState::default();
     for (tensor, values) in &case.inputs {
         match values {
-            Values::F32(values) => {
-                plan.write(context, *tensor, values);
-                state.write(recording, *tensor, values.iter().map(|v| *v as f64).collect());
-            }
-            Values::U32(values) => {
-                plan.write(context, *tensor, values);
-                state.write(recording, *tensor, values.iter().map(|v| *v as f64).collect());
-            }
+            Values::F32(values) => plan.write(context, *tensor, values),
+            Values::U32(values) => plan.write(context, *tensor, values),
         }
     }
+    let mut state = case.state();
     recording.run_cpu(&mut state, &case.step);
     plan.run(context, &case.step);
     let mut writers: BTreeMap<u32, (String, bool)> = BTreeMap::new();

@@ -1,27 +1,15 @@
 //! The twins' backward passes against f64 central differences of <y, dy> with random dy.
 
-use diffuse::gpu::{CpuState, Tensor};
-use diffuse::ops::case::{Case, Gradient, Values};
+use diffuse::gpu::Tensor;
+use diffuse::ops::case::{Case, Gradient};
 use diffuse::ops::{self, Op};
 
 const CASES: u64 = 10;
 const TOLERANCE: f64 = 1e-6;
 
-fn state_of(case: &Case) -> CpuState {
-    let mut state = CpuState::default();
-    for (tensor, values) in &case.inputs {
-        let values = match values {
-            Values::F32(values) => values.iter().map(|v| *v as f64).collect(),
-            Values::U32(values) => values.iter().map(|v| *v as f64).collect(),
-        };
-        state.write(&case.recording, *tensor, values);
-    }
-    state
-}
-
 /// <y, dy> after `input` was replaced by `values`.
 fn inner_product(case: &Case, gradient: &Gradient, values: Vec<f64>) -> f64 {
-    let mut state = state_of(case);
+    let mut state = case.state();
     state.write(&case.recording, gradient.input, values);
     case.recording.run_cpu(&mut state, &case.step);
     let y = state.read(&case.recording, gradient.y);
@@ -31,7 +19,7 @@ fn inner_product(case: &Case, gradient: &Gradient, values: Vec<f64>) -> f64 {
 
 /// Checks the derivative along `direction`: central differences with Richardson's extrapolation.
 fn check(op: &Op, seed: u64, case: &Case, gradient: &Gradient, direction: &[f64]) {
-    let mut state = state_of(case);
+    let mut state = case.state();
     let base = state.read(&case.recording, gradient.input);
     case.recording.run_cpu(&mut state, &case.step);
     let claimed = state.read(&case.recording, gradient.gradient);
@@ -52,8 +40,7 @@ fn check(op: &Op, seed: u64, case: &Case, gradient: &Gradient, direction: &[f64]
 /// Zero in the padding of the tensor, and of the third axis of a weight, whose values are zero there.
 fn mask(tensor: Tensor, base: &[f64], direction: &mut [f64]) {
     let stride = tensor.channels4() as usize * 4;
-    for (row, (direction, base)) in direction.chunks_exact_mut(stride).zip(base.chunks_exact(stride)).enumerate() {
-        let _ = row;
+    for (direction, base) in direction.chunks_exact_mut(stride).zip(base.chunks_exact(stride)) {
         let padding = base.iter().all(|v| *v == 0.0);
         for (c, d) in direction.iter_mut().enumerate() {
             if padding || c >= tensor.channels() as usize {
@@ -70,7 +57,7 @@ fn twins_have_the_gradients_that_differences_show() {
         for seed in 0..CASES {
             let case = Case::new(op.case, seed);
             for gradient in &case.gradients {
-                let base = state_of(&case).read(&case.recording, gradient.input);
+                let base = case.state().read(&case.recording, gradient.input);
                 for probe in 0..3u64 {
                     let mut noise = (seed + 1) * 7919 + probe * 104_729;
                     let mut direction: Vec<f64> = base

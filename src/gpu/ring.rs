@@ -48,7 +48,7 @@ impl Ring {
     }
 
     /// Asks for this step's values.
-    pub fn submit(&mut self, _context: &Context, step: u64) {
+    pub fn submit(&mut self, step: u64) {
         let buffer = self.filling.take().expect("make_room comes first");
         buffer.map_async(wgpu::MapMode::Read, .., |_| {});
         self.under_way.push_back((step, buffer, self.last.clone().expect("copy comes first")));

@@ -1,6 +1,6 @@
 //! One case of a kernel: the same recording serves tests, `verify` and the gradient check of the twins.
 
-use crate::gpu::{Recorder, Recording, Step, Tensor};
+use crate::gpu::{CpuState, Recorder, Recording, Step, Tensor};
 use crate::random::Random;
 
 /// Values of an input, padded layout.
@@ -37,6 +37,19 @@ pub struct Draw {
 }
 
 impl Case {
+    /// The state that the twins start from.
+    pub fn state(&self) -> CpuState {
+        let mut state = CpuState::default();
+        for (tensor, values) in &self.inputs {
+            let values = match values {
+                Values::F32(values) => values.iter().map(|value| *value as f64).collect(),
+                Values::U32(values) => values.iter().map(|value| *value as f64).collect(),
+            };
+            state.write(&self.recording, *tensor, values);
+        }
+        state
+    }
+
     /// The case number `seed` of a kernel.
     pub fn new(case: fn(&mut Draw), seed: u64) -> Case {
         let mut draw = Draw {

@@ -14,9 +14,6 @@ pub static KERNEL: Kernel = Kernel::new(
 const TILE: (u32, u32) = (16, 2);
 /// Quads of input and output channels that one lane of `backward_weight` owns.
 const WEIGHT_TILE: (u32, u32) = (2, 4);
-/// Lanes that `backward_weight` aims at by splitting the sum over rows, and the fewest rows worth a split.
-const WEIGHT_LANES: u32 = 8192;
-const SPLIT_ROWS: u32 = 64;
 
 /// How the window moves over the input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,9 +109,7 @@ pub fn backward_weight(r: &mut Recorder, x: Tensor, dy: Tensor, geometry: Geomet
     assert_eq!(dy.shape, extent.y);
     let [taps_h, taps_w, channels, k] = dweight.shape;
     let tiles = taps_h * taps_w * x.channels4().div_ceil(WEIGHT_TILE.0) * dy.channels4().div_ceil(WEIGHT_TILE.1);
-    let most = dy.rows().div_ceil(SPLIT_ROWS);
-    let split_rows = dy.rows().div_ceil(WEIGHT_LANES.div_ceil(tiles).min(most));
-    let splits = dy.rows().div_ceil(split_rows);
+    let (splits, split_rows) = reduce::splits(dy.rows(), tiles);
     let partial = if splits == 1 { dweight } else { r.temp([splits * taps_h, taps_w, channels, k]) };
     let grid = Grid::Invocations(splits as u64 * tiles as u64);
     let params = extent.params(splits, split_rows);

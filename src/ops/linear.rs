@@ -12,10 +12,6 @@ pub static KERNEL: Kernel = Kernel::new(
 
 /// Rows and quads of channels that one lane owns.
 const TILE: (u32, u32) = (8, 2);
-/// Lanes that `backward_weight` aims at by splitting the sum over rows, and the fewest rows worth a split.
-const WEIGHT_LANES: u32 = 8192;
-const SPLIT_ROWS: u32 = 64;
-
 struct Extent {
     rows: u32,
     c4: u32,
@@ -74,8 +70,7 @@ pub fn backward_weight(r: &mut Recorder, x: Tensor, dy: Tensor, dweight: Tensor,
     let extent = Extent::new(x.elements(), dweight);
     assert_eq!(dy.elements(), extent.rows as u64 * extent.k4 as u64 * 4, "dy and weight disagree");
     let tiles = extent.c4.div_ceil(2) * extent.k4.div_ceil(2);
-    let split_rows = extent.rows.div_ceil(WEIGHT_LANES.div_ceil(tiles).min(extent.rows.div_ceil(SPLIT_ROWS)));
-    let splits = extent.rows.div_ceil(split_rows);
+    let (splits, split_rows) = reduce::splits(extent.rows, tiles);
     let [.., channels, k] = dweight.shape;
     let partial = if splits == 1 { dweight } else { r.temp([splits, 1, channels, k]) };
     let grid = Grid::Invocations(splits as u64 * tiles as u64);

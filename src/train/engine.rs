@@ -233,7 +233,7 @@ impl Engine {
         let values = step_values(&self.options, self.images, step, 0);
         encoding += self.update.run_timed(context, &values).1;
         self.ring.copy(context, self.memory.buffer(METRICS), 256, self.options.accumulate as u64);
-        self.ring.submit(context, step);
+        self.ring.submit(step);
         Ok((metrics, encoding))
     }
 

@@ -60,14 +60,7 @@ fn trial(op: &Op, entry: &str, seeds: std::ops::Range<u64>) -> Option<Case> {
     recording.scopes.push(String::new());
     for seed in seeds {
         let case = Case::new(op.case, seed);
-        let mut state = CpuState::default();
-        for (tensor, values) in &case.inputs {
-            let values: Vec<f64> = match values {
-                Values::F32(values) => values.iter().map(|value| *value as f64).collect(),
-                Values::U32(values) => values.iter().map(|value| *value as f64).collect(),
-            };
-            state.write(&case.recording, *tensor, values);
-        }
+        let mut state = case.state();
         // Without dispatches this fills the named buffers that have contents of their own.
         Recording { dispatches: Vec::new(), ..case.recording.clone() }.run_cpu(&mut state, &case.step);
         for dispatch in &case.recording.dispatches {
