@@ -3,9 +3,9 @@
 //   add           y = scale (a + b)          da = db = scale dy (scale_rows with b left out)
 //   scale         y = scale a
 //   add_per_image y[n,h,w,c] = a[n,h,w,c] + b[n,c]      da = dy, db[n,c] = sum over h,w of dy (reduce.wgsl)
-//   accumulate    total += a
+//   accumulate    total += part                   f32, whatever activations are stored as
 //
-// a, y, total: [N, H, W, C]; b: the same, or [N, 1, 1, C] in add_per_image.
+// a, y, part, total: [N, H, W, C]; b: the same, or [N, 1, 1, C] in add_per_image.
 
 struct Params {
     quads: u32,         // vec4 elements of y
@@ -18,13 +18,14 @@ struct Params {
 @group(0) @binding(0) var<storage, read> a: array<real4>;
 @group(0) @binding(1) var<storage, read> b: array<real4>;
 @group(0) @binding(2) var<storage, read_write> y: array<real4>;
+@group(0) @binding(2) var<storage, read> part: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read_write> total: array<vec4<f32>>;
 
 @compute @workgroup_size(64)
 fn add(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let i = group_index(group, groups) * 64u + lane;
     if (i < params.quads) {
-        y[i] = params.scale * (a[i] + b[i]);
+        y[i] = store4(params.scale * (load4(a[i]) + load4(b[i])));
     }
 }
 
@@ -32,7 +33,7 @@ fn add(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups:
 fn scale(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let i = group_index(group, groups) * 64u + lane;
     if (i < params.quads) {
-        y[i] = params.scale * a[i];
+        y[i] = store4(params.scale * load4(a[i]));
     }
 }
 
@@ -40,7 +41,7 @@ fn scale(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) group
 fn add_per_image(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let i = group_index(group, groups) * 64u + lane;
     if (i < params.quads) {
-        y[i] = a[i] + b[i / params.quads_per_image * params.channels4 + i % params.channels4];
+        y[i] = store4(load4(a[i]) + load4(b[i / params.quads_per_image * params.channels4 + i % params.channels4]));
     }
 }
 
@@ -48,6 +49,6 @@ fn add_per_image(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroup
 fn accumulate(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let i = group_index(group, groups) * 64u + lane;
     if (i < params.quads) {
-        total[i] += vec4<f32>(a[i]);
+        total[i] += part[i];
     }
 }

@@ -90,23 +90,23 @@ fn rows_of(place: Place, block: u32) -> vec4<u32> {
 
 // Columns are tokens, rows are 4 channels.
 fn load_q(rows: vec4<u32>, c: u32) -> mat4x4<f32> {
-    return mat4x4<f32>(vec4<f32>(q[rows.x + c]), vec4<f32>(q[rows.y + c]), vec4<f32>(q[rows.z + c]), vec4<f32>(q[rows.w + c]));
+    return mat4x4<f32>(load4(q[rows.x + c]), load4(q[rows.y + c]), load4(q[rows.z + c]), load4(q[rows.w + c]));
 }
 
 fn load_k(rows: vec4<u32>, c: u32) -> mat4x4<f32> {
-    return mat4x4<f32>(vec4<f32>(k[rows.x + c]), vec4<f32>(k[rows.y + c]), vec4<f32>(k[rows.z + c]), vec4<f32>(k[rows.w + c]));
+    return mat4x4<f32>(load4(k[rows.x + c]), load4(k[rows.y + c]), load4(k[rows.z + c]), load4(k[rows.w + c]));
 }
 
 fn load_v(rows: vec4<u32>, c: u32) -> mat4x4<f32> {
-    return mat4x4<f32>(vec4<f32>(v[rows.x + c]), vec4<f32>(v[rows.y + c]), vec4<f32>(v[rows.z + c]), vec4<f32>(v[rows.w + c]));
+    return mat4x4<f32>(load4(v[rows.x + c]), load4(v[rows.y + c]), load4(v[rows.z + c]), load4(v[rows.w + c]));
 }
 
 fn load_o(rows: vec4<u32>, c: u32) -> mat4x4<f32> {
-    return mat4x4<f32>(vec4<f32>(o[rows.x + c]), vec4<f32>(o[rows.y + c]), vec4<f32>(o[rows.z + c]), vec4<f32>(o[rows.w + c]));
+    return mat4x4<f32>(load4(o[rows.x + c]), load4(o[rows.y + c]), load4(o[rows.z + c]), load4(o[rows.w + c]));
 }
 
 fn load_d_o(rows: vec4<u32>, c: u32) -> mat4x4<f32> {
-    return mat4x4<f32>(vec4<f32>(d_o[rows.x + c]), vec4<f32>(d_o[rows.y + c]), vec4<f32>(d_o[rows.z + c]), vec4<f32>(d_o[rows.w + c]));
+    return mat4x4<f32>(load4(d_o[rows.x + c]), load4(d_o[rows.y + c]), load4(d_o[rows.z + c]), load4(d_o[rows.w + c]));
 }
 
 // The quadruple c of a lane's chunk; those behind the last channel repeat it, and are not stored.
@@ -201,7 +201,7 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gro
         let channel = 4u * place.chunk + c;
         for (var j = 0u; j < 4u; j++) {
             if (channel < params.channels4 && stored[j]) {
-                o_out[queries[j] + channel] = real4(product[c][j] / sum[j]);
+                o_out[queries[j] + channel] = store4(product[c][j] / sum[j]);
             }
         }
     }
@@ -250,7 +250,7 @@ fn backward_query(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgrou
         let channel = 4u * place.chunk + c;
         for (var j = 0u; j < 4u; j++) {
             if (channel < params.channels4 && stored[j]) {
-                d_q[queries[j] + channel] = real4(product[c][j]);
+                d_q[queries[j] + channel] = store4(product[c][j]);
             }
         }
     }
@@ -284,8 +284,8 @@ fn backward_key_value(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_work
         let channel = 4u * place.chunk + c;
         for (var j = 0u; j < 4u; j++) {
             if (channel < params.channels4) {
-                d_k[keys[j] + channel] = real4(product_k[c][j]);
-                d_v[keys[j] + channel] = real4(product_v[c][j]);
+                d_k[keys[j] + channel] = store4(product_k[c][j]);
+                d_v[keys[j] + channel] = store4(product_v[c][j]);
             }
         }
     }

@@ -37,17 +37,17 @@ fn concat(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) grou
         }
         return;
     }
-    var value = real4();
+    var value = vec4<f32>();
     for (var j = 0u; j < 4u; j++) {
         let c = 4u * quad + j;
         if (c < params.channels_a) {
-            value[j] = a[row * params.from_a4 + c / 4u][c % 4u];
+            value[j] = load4(a[row * params.from_a4 + c / 4u])[c % 4u];
         } else if (c < params.channels_a + params.channels_b) {
             let d = c - params.channels_a;
-            value[j] = b[row * params.from_b4 + d / 4u][d % 4u];
+            value[j] = load4(b[row * params.from_b4 + d / 4u])[d % 4u];
         }
     }
-    y[i] = value;
+    y[i] = store4(value);
 }
 
 @group(0) @binding(0) var<storage, read> whole: array<real4>;
@@ -66,13 +66,13 @@ fn split(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) group
         part[i] = whole[row * params.from_a4 + params.channels_a / 4u + quad];
         return;
     }
-    var value = real4();
+    var value = vec4<f32>();
     for (var j = 0u; j < 4u; j++) {
         let d = 4u * quad + j;
         if (d < params.channels_b) {
             let c = params.channels_a + d;
-            value[j] = whole[row * params.from_a4 + c / 4u][c % 4u];
+            value[j] = load4(whole[row * params.from_a4 + c / 4u])[c % 4u];
         }
     }
-    part[i] = value;
+    part[i] = store4(value);
 }

@@ -84,7 +84,7 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gro
                 let b3 = weight[at + 3u * params.k4 + second];
                 at += 4u * params.k4;
                 for (var j = 0u; j < ROWS; j++) {
-                    let v = vec4<f32>(x[offset[j] + c]) * inside[j];
+                    let v = load4(x[offset[j] + c]) * inside[j];
                     sum[2u * j] += v.x * a0 + v.y * a1 + v.z * a2 + v.w * a3;
                     sum[2u * j + 1u] += v.x * b0 + v.y * b1 + v.z * b2 + v.w * b3;
                 }
@@ -94,9 +94,9 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gro
     for (var j = 0u; j < ROWS; j++) {
         if (first + j < rows) {
             let to = (first + j) * params.k4 + k;
-            y[to] = real4(sum[2u * j]);
+            y[to] = store4(sum[2u * j]);
             if (both) {
-                y[to + 1u] = real4(sum[2u * j + 1u]);
+                y[to + 1u] = store4(sum[2u * j + 1u]);
             }
         }
     }
@@ -157,7 +157,7 @@ fn backward_data(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroup
                 let b2 = weight[tap + k + second + 2u * params.k4];
                 let b3 = weight[tap + k + second + 3u * params.k4];
                 for (var j = 0u; j < ROWS; j++) {
-                    let v = vec4<f32>(dy[offset[j] + k]) * inside[j];
+                    let v = load4(dy[offset[j] + k]) * inside[j];
                     sum[2u * j] += vec4<f32>(dot(v, a0), dot(v, a1), dot(v, a2), dot(v, a3));
                     sum[2u * j + 1u] += vec4<f32>(dot(v, b0), dot(v, b1), dot(v, b2), dot(v, b3));
                 }
@@ -167,9 +167,9 @@ fn backward_data(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroup
     for (var j = 0u; j < ROWS; j++) {
         if (first + j < rows) {
             let to = (first + j) * params.c4 + c;
-            dx[to] = real4(sum[2u * j]);
+            dx[to] = store4(sum[2u * j]);
             if (both) {
-                dx[to + 1u] = real4(sum[2u * j + 1u]);
+                dx[to + 1u] = store4(sum[2u * j + 1u]);
             }
         }
     }
@@ -211,10 +211,10 @@ fn backward_weight(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgro
         let valid = h >= 0 && h < i32(params.h) && w >= 0 && w < i32(params.w);
         let from_x = select(0u, u32((image * i32(params.h) + h) * i32(params.w) + w) * params.c4, valid) + c;
         let inside = select(0.0, 1.0, valid);
-        let a = vec4<f32>(x[from_x]) * inside;
-        let b = vec4<f32>(x[from_x + second]) * inside;
+        let a = load4(x[from_x]) * inside;
+        let b = load4(x[from_x + second]) * inside;
         for (var j = 0u; j < QUADS; j++) {
-            let d = vec4<f32>(gradient[m * params.k4 + min(k + j, params.k4 - 1u)]);
+            let d = load4(gradient[m * params.k4 + min(k + j, params.k4 - 1u)]);
             sum[j] += a.x * d;
             sum[QUADS + j] += a.y * d;
             sum[2u * QUADS + j] += a.z * d;

@@ -202,8 +202,8 @@ fn noise(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) group
     let eps = normal4(philox(vec4<u32>(quad, n, step.counter, 0u), vec2<u32>(step.seed, EPS)))
         * channel_mask(quad, training.channels);
     let row = schedule[2u * draw_timestep(draw.x)];
-    x[i] = real4(row.x * x0 + row.y * eps);
-    goal[i] = real4(row.z * x0 + row.w * eps);
+    x[i] = store4(row.x * x0 + row.y * eps);
+    goal[i] = store4(row.z * x0 + row.w * eps);
 }
 
 // A lane takes 16 vec4, 64 apart, so that the 64 lanes of a group read side by side.
@@ -216,9 +216,9 @@ fn loss(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     let first = partial / 64u * 1024u + lane;
     var sum = 0.0;
     for (var i = first; i < min(first + 1024u, elements.quads); i += 64u) {
-        let difference = vec4<f32>(out[i]) - vec4<f32>(goal[i]);
+        let difference = load4(out[i]) - load4(goal[i]);
         let weighted = weight[i / elements.quads_per_image] * difference;
-        d_out[i] = real4(2.0 * elements.factor * weighted);
+        d_out[i] = store4(2.0 * elements.factor * weighted);
         sum += dot(weighted, difference);
     }
     partials[partial] = elements.factor * sum;
@@ -235,10 +235,10 @@ fn denoise(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gro
     if (i >= samples.quads) {
         return;
     }
-    let old = vec4<f32>(x[i]);
-    var o = vec4<f32>(out[i]);
+    let old = load4(x[i]);
+    var o = load4(out[i]);
     if (samples.guided != 0u) {
-        o = step.guidance * o + (1.0 - step.guidance) * vec4<f32>(out[i + samples.quads]);
+        o = step.guidance * o + (1.0 - step.guidance) * load4(out[i + samples.quads]);
     }
     let x0_hat = keep_within(step.x0_from_x * old + step.x0_from_out * o, vec4<f32>(step.clip));
     var next = step.x * old + step.out * o + step.x0 * x0_hat + step.previous * previous[i];
@@ -249,9 +249,9 @@ fn denoise(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gro
         next += step.noise * channel_mask(quad, samples.channels) * z;
     }
     previous[i] = x0_hat;
-    x[i] = real4(next);
+    x[i] = store4(next);
     if (samples.guided != 0u) {
-        x[i + samples.quads] = real4(next);
+        x[i + samples.quads] = store4(next);
     }
 }
 
@@ -264,7 +264,7 @@ fn start(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) group
     let quad = i % samples.quads_per_image;
     let sample = step.sample + i / samples.quads_per_image;
     let z = normal4(philox(vec4<u32>(quad, sample, 0u, 0u), vec2<u32>(step.seed, START)));
-    let first = real4(samples.scale * channel_mask(quad, samples.channels) * z);
+    let first = store4(samples.scale * channel_mask(quad, samples.channels) * z);
     previous[i] = vec4<f32>();
     x[i] = first;
     if (samples.guided != 0u) {

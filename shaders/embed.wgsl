@@ -52,14 +52,14 @@ fn timestep(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gr
             result[j] = select(sin_cos.x, sin_cos.y, (channel >= half) != (params.flip != 0u));
         }
     }
-    y[i] = real4(result);
+    y[i] = store4(result);
 }
 
 @compute @workgroup_size(64)
 fn gather(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let i = group_index(group, groups) * 64u + lane;
     if (i < params.quads) {
-        y[i] = real4(table[labels[i / params.channels4] * params.channels4 + i % params.channels4]);
+        y[i] = store4(table[labels[i / params.channels4] * params.channels4 + i % params.channels4]);
     }
 }
 
@@ -72,7 +72,7 @@ fn gather_backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgro
     var sum = vec4<f32>();
     for (var n = 0u; n < params.count; n++) {
         if (labels[n] == i / params.channels4) {
-            sum += vec4<f32>(dy[n * params.channels4 + i % params.channels4]);
+            sum += load4(dy[n * params.channels4 + i % params.channels4]);
         }
     }
     d_table[i] = sum;

@@ -61,13 +61,13 @@ fn chunk_moments(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroup
     }
     var sum = vec4<f32>();
     for (var row = 0u; row < share.count; row++) {
-        sum += vec4<f32>(x[share.first + row * params.c4]);
+        sum += load4(x[share.first + row * params.c4]);
     }
     let mean = sum / f32(share.count);
     // A second pass over the chunk, which is in the cache by now: no cancellation where the mean is far from 0.
     var squares = vec4<f32>();
     for (var row = 0u; row < share.count; row++) {
-        let deviation = vec4<f32>(x[share.first + row * params.c4]) - mean;
+        let deviation = load4(x[share.first + row * params.c4]) - mean;
         squares += deviation * deviation;
     }
     let to = share.index / params.c4 * 2u * params.c4 + share.quad;
@@ -171,8 +171,8 @@ fn apply(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) group
     let b = affine_table[at + 3u * params.c4];
     for (var row = 0u; row < share.count; row++) {
         let i = share.first + row * params.c4;
-        let u = (vec4<f32>(x[i]) - mean) * slope + b;
-        y[i] = real4(select(u, u * sigmoid4(u), params.silu == 1u));
+        let u = (load4(x[i]) - mean) * slope + b;
+        y[i] = store4(select(u, u * sigmoid4(u), params.silu == 1u));
     }
 }
 
@@ -199,8 +199,8 @@ fn backward_sums(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroup
     var s2 = vec4<f32>();
     for (var row = 0u; row < share.count; row++) {
         let i = share.first + row * params.c4;
-        let xhat = (vec4<f32>(x[i]) - mean) * rstd;
-        let du = before_activation(vec4<f32>(dy[i]), xhat * a + b);
+        let xhat = (load4(x[i]) - mean) * rstd;
+        let du = before_activation(load4(dy[i]), xhat * a + b);
         s1 += du;
         s2 += du * xhat;
     }
@@ -264,9 +264,9 @@ fn backward_data(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroup
     let g2 = total_table[at + 3u * params.c4];
     for (var row = 0u; row < share.count; row++) {
         let i = share.first + row * params.c4;
-        let xhat = (vec4<f32>(x[i]) - mean) * rstd;
-        let du = before_activation(vec4<f32>(dy[i]), xhat * a + b);
-        dx[i] = real4(rstd * (du * a - g1 - xhat * g2));
+        let xhat = (load4(x[i]) - mean) * rstd;
+        let du = before_activation(load4(dy[i]), xhat * a + b);
+        dx[i] = store4(rstd * (du * a - g1 - xhat * g2));
     }
 }
 

@@ -3,9 +3,17 @@
 // Tensors are N, H, W, C with channels padded to a multiple of 4 and bound as arrays of vec4 over channels; the padding
 // is zero and every kernel keeps it so. Names that end in 4 count such quadruples.
 
-// Storage precision of activations and weights. Sums, statistics, softmax and losses are f32 always.
-alias real = f32;
-alias real4 = vec4<real>;
+// Storage of activations, four channels at a time: `load4(x[i])` and `x[i] = store4(value)`, so that arithmetic, sums,
+// statistics, softmax and losses are f32 always.
+alias real4 = vec4<f32>;
+
+fn load4(stored: real4) -> vec4<f32> {
+    return stored;
+}
+
+fn store4(value: vec4<f32>) -> real4 {
+    return value;
+}
 
 // Written by the host before every step; everything else is fixed when a dispatch is recorded.
 struct Step {

@@ -53,7 +53,7 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gro
         let a3 = weight[at + 3u * params.k4];
         let b3 = weight[at + 3u * params.k4 + second];
         for (var j = 0u; j < ROWS; j++) {
-            let v = vec4<f32>(x[min(first + j, params.rows - 1u) * params.c4 + c]);
+            let v = load4(x[min(first + j, params.rows - 1u) * params.c4 + c]);
             sum[2u * j] += v.x * a0 + v.y * a1 + v.z * a2 + v.w * a3;
             sum[2u * j + 1u] += v.x * b0 + v.y * b1 + v.z * b2 + v.w * b3;
         }
@@ -61,9 +61,9 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gro
     for (var j = 0u; j < ROWS; j++) {
         if (first + j < params.rows) {
             let to = (first + j) * params.k4 + k;
-            y[to] = real4(sum[2u * j]);
+            y[to] = store4(sum[2u * j]);
             if (both) {
-                y[to + 1u] = real4(sum[2u * j + 1u]);
+                y[to + 1u] = store4(sum[2u * j + 1u]);
             }
         }
     }
@@ -98,7 +98,7 @@ fn backward_data(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroup
         let b2 = weight[at + second + 2u * params.k4];
         let b3 = weight[at + second + 3u * params.k4];
         for (var j = 0u; j < ROWS; j++) {
-            let v = vec4<f32>(dy[min(first + j, params.rows - 1u) * params.k4 + k]);
+            let v = load4(dy[min(first + j, params.rows - 1u) * params.k4 + k]);
             sum[2u * j] += vec4<f32>(dot(v, a0), dot(v, a1), dot(v, a2), dot(v, a3));
             sum[2u * j + 1u] += vec4<f32>(dot(v, b0), dot(v, b1), dot(v, b2), dot(v, b3));
         }
@@ -106,9 +106,9 @@ fn backward_data(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroup
     for (var j = 0u; j < ROWS; j++) {
         if (first + j < params.rows) {
             let to = (first + j) * params.c4 + c;
-            dx[to] = real4(sum[2u * j]);
+            dx[to] = store4(sum[2u * j]);
             if (both) {
-                dx[to + 1u] = real4(sum[2u * j + 1u]);
+                dx[to + 1u] = store4(sum[2u * j + 1u]);
             }
         }
     }
@@ -136,10 +136,10 @@ fn backward_weight(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgro
     }
     let end = min((split + 1u) * params.split_rows, params.rows);
     for (var m = split * params.split_rows; m < end; m++) {
-        let a = vec4<f32>(x[m * params.c4 + c]);
-        let b = vec4<f32>(x[m * params.c4 + c + second_c]);
-        let d = vec4<f32>(gradient[m * params.k4 + k]);
-        let e = vec4<f32>(gradient[m * params.k4 + k + second_k]);
+        let a = load4(x[m * params.c4 + c]);
+        let b = load4(x[m * params.c4 + c + second_c]);
+        let d = load4(gradient[m * params.k4 + k]);
+        let e = load4(gradient[m * params.k4 + k + second_k]);
         for (var j = 0u; j < 4u; j++) {
             sum[j] += a[j] * d;
             sum[4u + j] += a[j] * e;

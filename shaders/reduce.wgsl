@@ -31,7 +31,7 @@ fn columns(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gro
     let end = min((chunk + 1u) * params.chunk, params.rows);
     var sum = vec4<f32>();
     for (var row = chunk * params.chunk; row < end; row++) {
-        sum += vec4<f32>(x[(first + row) * params.quads + quad]);
+        sum += load4(x[(first + row) * params.quads + quad]);
     }
     partial[i] = sum;
 }

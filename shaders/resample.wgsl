@@ -37,6 +37,6 @@ fn upsample_backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workg
         let row = i / (params.c4 * params.width);
         let upper = (2u * row * 2u * params.width + 2u * column) * params.c4 + i % params.c4;
         let lower = upper + 2u * params.width * params.c4;
-        dx[i] = real4((vec4<f32>(dy[upper]) + vec4<f32>(dy[upper + params.c4])) + (vec4<f32>(dy[lower]) + vec4<f32>(dy[lower + params.c4])));
+        dx[i] = store4((load4(dy[upper]) + load4(dy[upper + params.c4])) + (load4(dy[lower]) + load4(dy[lower + params.c4])));
     }
 }

@@ -17,8 +17,8 @@ struct Params {
 fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let i = group_index(group, groups) * 64u + lane;
     if (i < params.quads) {
-        let v = vec4<f32>(x[i]);
-        y[i] = real4(v * sigmoid4(v));
+        let v = load4(x[i]);
+        y[i] = store4(v * sigmoid4(v));
     }
 }
 
@@ -29,6 +29,6 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gro
 fn backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let i = group_index(group, groups) * 64u + lane;
     if (i < params.quads) {
-        dx[i] = real4(vec4<f32>(dy[i]) * silu_slope4(vec4<f32>(x[i])));
+        dx[i] = store4(load4(dy[i]) * silu_slope4(load4(x[i])));
     }
 }

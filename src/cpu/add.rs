@@ -33,8 +33,8 @@ pub fn add_per_image(call: &mut Call) {
 
 pub fn accumulate(call: &mut Call) {
     let mut total = call.read("total").clone();
-    for (total, a) in total.data.iter_mut().zip(&call.read("a").data) {
-        *total += a;
+    for (total, part) in total.data.iter_mut().zip(&call.read("part").data) {
+        *total += part;
     }
     call.write("total", total);
 }

@@ -54,10 +54,10 @@ pub fn add_per_image(r: &mut Recorder, a: Tensor, b: Tensor) -> Tensor {
     y
 }
 
-/// total += a, in place.
-pub fn accumulate(r: &mut Recorder, total: Tensor, a: Tensor) {
-    assert_eq!(total.shape, a.shape);
-    record(r, "accumulate", total, 1.0, &[a, total]);
+/// total += part, in place.
+pub fn accumulate(r: &mut Recorder, total: Tensor, part: Tensor) {
+    assert_eq!(total.shape, part.shape);
+    record(r, "accumulate", total, 1.0, &[part, total]);
 }
 
 pub fn case(draw: &mut Draw) {
