@@ -1,14 +1,14 @@
-// Linear layer over rows: a matrix product.
+// Linear layer over rows: a matrix product. A 1x1 convolution is the same thing over N H W rows.
 //
-//   forward          y[m,k]  = bias[k] + sum over c of x[m,c] W[c,k]
+//   forward          y[m,k]  = scale (bias[k] + addend[m,k] + sum over c of x[m,c] W[c,k])
 //   backward_data    dx[m,c] = sum over k of dy[m,k] W[c,k]
 //   backward_weight  dW[c,k] = sum over m of x[m,c] dy[m,k]
-//   (the gradient of the bias is the sum of dy over rows: reduce.wgsl)
+//   (dy here is scale times the gradient of y; that of the bias is the sum of dy over rows: reduce.wgsl)
 //
-//   x, dx: [M, C]   weight: [C, K]   bias: [K]   y, dy: [M, K]   partial: [splits, C, K]
-//   C is padded to a multiple of 4 in weight too; the padding of x, dy and weight is zero, so that of y, dx and dW is.
+//   x, dx: [M, C]   weight: [C, K]   bias: [K]   y, dy, addend: [M, K]   partial: [splits, C, K]
+//   C is padded to a multiple of 4 in weight too; the padding of x, dy, addend and weight is zero, so that of y, dx and dW is.
 //
-// Variant `register`: a lane owns 8 rows x 2 quads (8 channels x 2 quads of dW) in registers; no workgroup memory.
+// This file is the prefix of the variants, which hold the entry points: linear.register.wgsl and its neighbours.
 
 struct Params {
     rows: u32,
@@ -16,149 +16,28 @@ struct Params {
     k4: u32,
     split_rows: u32,    // rows that one split of backward_weight sums
     splits: u32,
+    addend: u32,        // 1: it is added
+    scale: f32,
 }
 @group(0) @binding(14) var<uniform> params: Params;
-
-const ROWS = 8u;
 
 @group(0) @binding(0) var<storage, read> x: array<real4>;
 @group(0) @binding(1) var<storage, read> weight: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> bias: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read_write> y: array<real4>;
-
-@compute @workgroup_size(64)
-fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let i = group_index(group, groups) * 64u + lane;
-    let blocks = (params.k4 + 1u) / 2u;
-    let first = i / blocks * ROWS;
-    if (first >= params.rows) {
-        return;
-    }
-    let k = i % blocks * 2u;
-    let both = k + 1u < params.k4;
-    let second = select(0u, 1u, both);
-    var sum: array<vec4<f32>, 2u * ROWS>;
-    for (var j = 0u; j < ROWS; j++) {
-        sum[2u * j] = bias[k];
-        sum[2u * j + 1u] = bias[k + second];
-    }
-    for (var c = 0u; c < params.c4; c++) {
-        let at = 4u * c * params.k4 + k;
-        let a0 = weight[at];
-        let b0 = weight[at + second];
-        let a1 = weight[at + params.k4];
-        let b1 = weight[at + params.k4 + second];
-        let a2 = weight[at + 2u * params.k4];
-        let b2 = weight[at + 2u * params.k4 + second];
-        let a3 = weight[at + 3u * params.k4];
-        let b3 = weight[at + 3u * params.k4 + second];
-        for (var j = 0u; j < ROWS; j++) {
-            let v = load4(x[min(first + j, params.rows - 1u) * params.c4 + c]);
-            sum[2u * j] += v.x * a0 + v.y * a1 + v.z * a2 + v.w * a3;
-            sum[2u * j + 1u] += v.x * b0 + v.y * b1 + v.z * b2 + v.w * b3;
-        }
-    }
-    for (var j = 0u; j < ROWS; j++) {
-        if (first + j < params.rows) {
-            let to = (first + j) * params.k4 + k;
-            y[to] = store4(sum[2u * j]);
-            if (both) {
-                y[to + 1u] = store4(sum[2u * j + 1u]);
-            }
-        }
-    }
-}
+@group(0) @binding(3) var<storage, read> addend: array<real4>;
+@group(0) @binding(4) var<storage, read_write> y: array<real4>;
 
 @group(0) @binding(0) var<storage, read> dy: array<real4>;
 @group(0) @binding(2) var<storage, read_write> dx: array<real4>;
 
-@compute @workgroup_size(64)
-fn backward_data(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let i = group_index(group, groups) * 64u + lane;
-    let blocks = (params.c4 + 1u) / 2u;
-    let first = i / blocks * ROWS;
-    if (first >= params.rows) {
-        return;
-    }
-    let c = i % blocks * 2u;
-    let both = c + 1u < params.c4;
-    let second = select(0u, 4u * params.k4, both);
-    var sum: array<vec4<f32>, 2u * ROWS>;
-    for (var j = 0u; j < 2u * ROWS; j++) {
-        sum[j] = vec4<f32>();
-    }
-    for (var k = 0u; k < params.k4; k++) {
-        let at = 4u * c * params.k4 + k;
-        let a0 = weight[at];
-        let a1 = weight[at + params.k4];
-        let a2 = weight[at + 2u * params.k4];
-        let a3 = weight[at + 3u * params.k4];
-        let b0 = weight[at + second];
-        let b1 = weight[at + second + params.k4];
-        let b2 = weight[at + second + 2u * params.k4];
-        let b3 = weight[at + second + 3u * params.k4];
-        for (var j = 0u; j < ROWS; j++) {
-            let v = load4(dy[min(first + j, params.rows - 1u) * params.k4 + k]);
-            sum[2u * j] += vec4<f32>(dot(v, a0), dot(v, a1), dot(v, a2), dot(v, a3));
-            sum[2u * j + 1u] += vec4<f32>(dot(v, b0), dot(v, b1), dot(v, b2), dot(v, b3));
-        }
-    }
-    for (var j = 0u; j < ROWS; j++) {
-        if (first + j < params.rows) {
-            let to = (first + j) * params.c4 + c;
-            dx[to] = store4(sum[2u * j]);
-            if (both) {
-                dx[to + 1u] = store4(sum[2u * j + 1u]);
-            }
-        }
-    }
-}
-
 @group(0) @binding(1) var<storage, read> gradient: array<real4>;
 @group(0) @binding(2) var<storage, read_write> partial: array<vec4<f32>>;
 
-@compute @workgroup_size(64)
-fn backward_weight(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let i = group_index(group, groups) * 64u + lane;
-    let blocks_k = (params.k4 + 1u) / 2u;
-    let blocks_c = (params.c4 + 1u) / 2u;
-    let k = i % blocks_k * 2u;
-    let c = i / blocks_k % blocks_c * 2u;
-    let split = i / (blocks_k * blocks_c);
-    if (split >= params.splits) {
-        return;
+// What is stored at quadruple `to` of y, of which `sum` is the product with its bias.
+fn finish(sum: vec4<f32>, to: u32) -> real4 {
+    var value = sum;
+    if (params.addend == 1u) {
+        value += load4(addend[to]);
     }
-    let second_k = select(0u, 1u, k + 1u < params.k4);
-    let second_c = select(0u, 1u, c + 1u < params.c4);
-    var sum: array<vec4<f32>, 16>;
-    for (var j = 0u; j < 16u; j++) {
-        sum[j] = vec4<f32>();
-    }
-    let end = min((split + 1u) * params.split_rows, params.rows);
-    for (var m = split * params.split_rows; m < end; m++) {
-        let a = load4(x[m * params.c4 + c]);
-        let b = load4(x[m * params.c4 + c + second_c]);
-        let d = load4(gradient[m * params.k4 + k]);
-        let e = load4(gradient[m * params.k4 + k + second_k]);
-        for (var j = 0u; j < 4u; j++) {
-            sum[j] += a[j] * d;
-            sum[4u + j] += a[j] * e;
-            sum[8u + j] += b[j] * d;
-            sum[12u + j] += b[j] * e;
-        }
-    }
-    let to = (split * params.c4 + c) * 4u * params.k4 + k;
-    for (var j = 0u; j < 4u; j++) {
-        let row = to + j * params.k4;
-        partial[row] = sum[j];
-        if (second_k == 1u) {
-            partial[row + 1u] = sum[4u + j];
-        }
-        if (second_c == 1u) {
-            partial[row + 4u * params.k4] = sum[8u + j];
-            if (second_k == 1u) {
-                partial[row + 4u * params.k4 + 1u] = sum[12u + j];
-            }
-        }
-    }
+    return store4(params.scale * value);
 }

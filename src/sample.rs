@@ -1,8 +1,10 @@
 //! Draws images: the U-Net and one fused denoise dispatch a step, coefficients from the host.
 
+use std::sync::Arc;
+
 use crate::diffusion::Step as Coefficients;
 use crate::error::{Error, Result};
-use crate::gpu::{Context, Memory, Plan, PlanOptions, Recorder, Recording, Step};
+use crate::gpu::{Choices, Context, Memory, Plan, PlanOptions, Recorder, Recording, Step};
 use crate::nn::{UNet, UNetConfig};
 use crate::ops::diffusion;
 use crate::picture::Images;
@@ -48,7 +50,7 @@ pub struct Recordings {
 }
 
 /// Records a sampler's start and step for `batch` images, weights read from the flat buffer `weights`.
-pub fn record(unet: &UNet, weights: &'static str, batch: u32, request: &Request) -> Recordings {
+pub fn record(unet: &UNet, weights: &'static str, batch: u32, request: &Request, choices: &Arc<Choices>) -> Recordings {
     let guided = is_guided(request);
     let channels = unet.config.in_channels;
     let shape = [batch, request.height, request.width, channels];
@@ -58,7 +60,7 @@ pub fn record(unet: &UNet, weights: &'static str, batch: u32, request: &Request)
     let (x, previous) = (r.persistent(X, network), r.persistent(PREVIOUS, shape));
     diffusion::start(r, x, previous, guided, request.initial_scale as f32);
     let start = std::mem::take(r).finish();
-    let r = &mut Recorder::for_model(unet.params.elements, weights);
+    let r = &mut Recorder::for_model(unet.params.elements, weights).with_choices(choices);
     let (x, previous) = (r.persistent(X, network), r.persistent(PREVIOUS, shape));
     let labels = unet.is_conditional().then(|| r.persistent(LABELS, [1, 1, 1, rows]));
     let timestep = diffusion::broadcast_timestep(r, rows);
@@ -85,7 +87,7 @@ impl<'a> Generator<'a> {
         let rows = if is_guided(request) { 2 * batch as u64 } else { batch as u64 };
         check_elements(&unet.config, rows, request.height, request.width)?;
         memory.forget(&[X, PREVIOUS, LABELS]);
-        let recordings = record(unet, weights, batch, request);
+        let recordings = record(unet, weights, batch, request, &context.choices);
         let start = Plan::new(context, &recordings.start, memory, PlanOptions::default())?;
         let denoise = Plan::new(context, &recordings.denoise, memory, PlanOptions::default())?;
         let shape = [batch, request.height, request.width, unet.config.in_channels];

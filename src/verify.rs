@@ -25,14 +25,17 @@ pub struct Worst {
 /// Bytes behind every tensor that no kernel may touch.
 const GUARD: u64 = 1024;
 
-/// Runs one case on the device and through the twins; folds what each entry point wrote into `worst`, by
+/// Runs one case in every variant on the device and through the twins; folds what each entry point wrote into `worst`, by
 /// `kernel.entry`.
 ///
 /// # Errors
 /// [`crate::error::Error::Device`] if the device fails.
 pub fn check_case(context: &Context, op: &Op, seed: u64, worst: &mut BTreeMap<String, Worst>) -> Result<()> {
-    let case = Case::new(op.case, seed);
-    compare(context, &case, seed, worst)
+    for choices in op.choices(context.kind()) {
+        let case = Case::new(op.case, seed, &choices);
+        compare(context, &case, seed, worst)?;
+    }
+    Ok(())
 }
 
 /// As [`check_case`], for a case that was already drawn.
@@ -54,7 +57,7 @@ pub fn compare(context: &Context, case: &Case, seed: u64, worst: &mut BTreeMap<S
         let entry = dispatch.kernel.entry_point(dispatch.entry);
         for (id, binding) in dispatch.io.iter().zip(&entry.storage) {
             if binding.writable {
-                writers.insert(*id, (format!("{}.{}", dispatch.kernel.name, dispatch.entry), binding.integer));
+                writers.insert(*id, (format!("{}.{}", dispatch.kernel.label(), dispatch.entry), binding.integer));
             }
         }
     }
@@ -72,7 +75,7 @@ pub fn compare(context: &Context, case: &Case, seed: u64, worst: &mut BTreeMap<S
     }
     if plan.torn(context)? {
         let names: Vec<String> =
-            recording.dispatches.iter().map(|d| format!("{}.{}", d.kernel.name, d.entry)).collect();
+            recording.dispatches.iter().map(|d| format!("{}.{}", d.kernel.label(), d.entry)).collect();
         worst.entry(format!("written behind the end by one of {}", names.join(" "))).or_default().error = f64::INFINITY;
     }
     Ok(())

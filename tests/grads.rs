@@ -55,7 +55,7 @@ fn twins_have_the_gradients_that_differences_show() {
     let mut checked = 0;
     for op in ops::ALL {
         for seed in 0..CASES {
-            let case = Case::new(op.case, seed);
+            let case = Case::new(op.case, seed, &Default::default());
             for gradient in &case.gradients {
                 let base = case.state().read(&case.recording, gradient.input);
                 for probe in 0..3u64 {

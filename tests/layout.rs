@@ -119,7 +119,8 @@ fn layer(file: &str) -> &str {
 fn shaders_ops_and_twins_have_the_same_names() {
     let stems = |folder: &str, extension: &str, without: &[&str]| -> BTreeSet<String> {
         let names = files(folder, extension).into_keys();
-        let stems = names.map(|name| name[folder.len() + 1..name.len() - extension.len()].to_string());
+        // The variants of a kernel are `x.register.wgsl` and the like beside `x.wgsl`.
+        let stems = names.map(|name| identifier(&name[folder.len() + 1..]).to_string());
         stems.filter(|stem| !without.contains(&stem.as_str())).collect()
     };
     let shaders = stems("shaders", ".wgsl", &[]);

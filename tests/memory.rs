@@ -12,7 +12,8 @@ fn planned_bytes_are_allocated_and_stay() {
     let data = dataset(9, 3);
     let options = options(1100, 2, 1);
     let unet = UNet::new(options.model.clone()).expect("a valid model");
-    let planned = record(&unet, &options, &DataShape::of(&data)).expect("a valid schedule").peak_bytes();
+    let planned =
+        record(&unet, &options, &DataShape::of(&data), &context.choices).expect("a valid schedule").peak_bytes();
     let mut engine = engine(&context, &unet, &data, &options);
     assert_eq!(planned, engine.allocated_bytes());
     let on_device = || context.device.generate_allocator_report().map(|report| report.total_allocated_bytes);

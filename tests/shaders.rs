@@ -3,10 +3,10 @@
 
 use std::collections::BTreeSet;
 
-use diffuse::gpu::Kernel;
+use diffuse::gpu::{Kernel, Need};
 use diffuse::ops;
 use naga::back::{hlsl, msl, pipeline_constants::process_overrides, spv};
-use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
+use naga::valid::{Capabilities, ModuleInfo, SubgroupOperationSet, ValidationFlags, Validator};
 use naga::{AddressSpace, Module, ShaderStage, TypeInner};
 
 /// What every device has: WebGPU's default limits.
@@ -18,15 +18,26 @@ const MAX_PARAMS_BYTES: u32 = 256;
 const MAX_LINE: usize = 200;
 
 fn kernels() -> impl Iterator<Item = &'static Kernel> {
-    ops::ALL.iter().map(|op| op.kernel)
+    ops::ALL.iter().flat_map(|op| op.variants())
 }
 
-/// Parses and validates with no optional capability: subgroups, f16, 64-bit types and the like are errors here.
+/// What a variant may use: nothing optional but what it says that it needs.
+fn capabilities(kernel: &Kernel) -> Capabilities {
+    let of = |need: &Need| match need {
+        Need::Subgroups => Capabilities::SUBGROUP,
+    };
+    kernel.needs.iter().map(of).fold(Capabilities::empty(), |all, one| all | one)
+}
+
+/// Parses and validates with no optional capability but those that the variant needs: subgroups, f16, 64-bit types and the
+/// like are errors elsewhere.
 fn parse(kernel: &Kernel) -> (Module, ModuleInfo) {
     let source = kernel.source();
     let module = naga::front::wgsl::parse_str(&source)
         .unwrap_or_else(|error| panic!("{}", error.emit_to_string_with_path(&source, kernel.name)));
-    let info = Validator::new(ValidationFlags::all(), Capabilities::empty())
+    let info = Validator::new(ValidationFlags::all(), capabilities(kernel))
+        .subgroup_operations(SubgroupOperationSet::all())
+        .subgroup_stages(naga::valid::ShaderStages::COMPUTE)
         .validate(&module)
         .unwrap_or_else(|error| panic!("{}", error.emit_to_string_with_path(&source, kernel.name)));
     (module, info)
@@ -37,7 +48,7 @@ fn each_entry_point(check: impl Fn(&str, &str, &Module, &ModuleInfo)) {
     for kernel in kernels() {
         let (module, info) = parse(kernel);
         for entry in kernel.entry_points() {
-            let label = format!("{}.{}", kernel.name, entry.name);
+            let label = format!("{}.{}", kernel.label(), entry.name);
             let stage = Some((ShaderStage::Compute, entry.name.as_str()));
             let (module, info) = process_overrides(&module, &info, stage, &Default::default())
                 .unwrap_or_else(|error| panic!("{label}: {error}"));
@@ -98,7 +109,7 @@ fn every_entry_point_becomes_hlsl() {
 fn entry_points_keep_to_the_limits_that_every_device_has() {
     for kernel in kernels() {
         for entry in kernel.entry_points() {
-            let label = format!("{}.{}", kernel.name, entry.name);
+            let label = format!("{}.{}", kernel.label(), entry.name);
             let invocations: u32 = entry.workgroup_size.iter().product();
             assert!((1..=MAX_INVOCATIONS).contains(&invocations), "{label}: {invocations} invocations a workgroup");
             let buffers = entry.storage.len();
@@ -121,7 +132,7 @@ fn no_shader_uses_atomics() {
     for kernel in kernels() {
         let (module, _) = parse(kernel);
         let atomic = module.types.iter().any(|(_, ty)| matches!(ty.inner, TypeInner::Atomic(_)));
-        assert!(!atomic, "shaders/{}.wgsl declares an atomic", kernel.name);
+        assert!(!atomic, "shaders/{}.wgsl declares an atomic", kernel.label());
     }
 }
 
@@ -131,10 +142,13 @@ fn every_entry_point_has_one_twin_and_every_twin_an_entry_point() {
         let entries: Vec<&str> = kernel.entry_points().iter().map(|entry| entry.name.as_str()).collect();
         let twins: Vec<&str> = kernel.twins.iter().map(|(name, _)| *name).collect();
         let set = |names: &[&str]| names.iter().map(|name| name.to_string()).collect::<BTreeSet<_>>();
-        assert_eq!(set(&entries), set(&twins), "{}", kernel.name);
+        assert!(set(&entries).is_subset(&set(&twins)), "{}", kernel.label());
+        if kernel.needs.is_empty() {
+            assert_eq!(set(&entries), set(&twins), "{}", kernel.label());
+        }
         assert_eq!(set(&twins).len(), twins.len(), "{} names a twin twice", kernel.name);
     }
-    let names: BTreeSet<_> = kernels().map(|kernel| kernel.name).collect();
+    let names: BTreeSet<_> = ops::ALL.iter().map(|op| op.kernel.name).collect();
     assert_eq!(names.len(), ops::ALL.len(), "two kernels of one name");
 }
 
@@ -147,7 +161,8 @@ fn has_word(text: &str, word: &str) -> bool {
 #[test]
 fn every_file_opens_with_a_comment_that_names_what_it_writes() {
     for kernel in kernels() {
-        let head: Vec<&str> = kernel.wgsl.lines().take_while(|line| line.starts_with("//")).collect();
+        let text = kernel.text();
+        let head: Vec<&str> = text.lines().take_while(|line| line.starts_with("//")).collect();
         assert!(head.len() >= 3, "shaders/{}.wgsl opens with {} lines of comment", kernel.name, head.len());
         for entry in kernel.entry_points() {
             for binding in entry.storage.iter().filter(|binding| binding.access.writes()) {
@@ -160,8 +175,8 @@ fn every_file_opens_with_a_comment_that_names_what_it_writes() {
 
 #[test]
 fn no_line_is_longer_than_a_screen() {
-    let library = ("lib", diffuse::gpu::kernel::LIBRARY);
-    for (name, text) in kernels().map(|kernel| (kernel.name, kernel.wgsl)).chain([library]) {
+    let library = ("lib".to_string(), diffuse::gpu::kernel::LIBRARY.to_string());
+    for (name, text) in kernels().map(|kernel| (kernel.label(), kernel.text())).chain([library]) {
         for (number, line) in text.lines().enumerate() {
             let length = line.chars().count();
             assert!(length <= MAX_LINE, "shaders/{name}.wgsl:{}: {length} characters", number + 1);

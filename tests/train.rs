@@ -56,7 +56,7 @@ fn ten_losses_agree_with_the_twins() {
         let mut engine = engine(&context, &unet, &data, &options);
         let metrics = train(&context, &mut engine, 10);
         assert_eq!(metrics.iter().map(|m| m.step).collect::<Vec<_>>(), (1..=10).collect::<Vec<_>>());
-        let recordings = record(&unet, &options, &DataShape::of(&data)).expect("a valid schedule");
+        let recordings = record(&unet, &options, &DataShape::of(&data), &context.choices).expect("a valid schedule");
         let mut state = CpuState::default();
         let weights: Vec<f64> = unet.params.initialise(options.seed).into_iter().map(f64::from).collect();
         state.set(WEIGHTS, weights.clone());

@@ -136,7 +136,7 @@ fn open_generator<'a>(
     };
     let mut halves = std::iter::successors(Some(batch / 2), |batch| Some(batch / 2)).take_while(|batch| *batch > 0);
     let fits = |batch: &u32| {
-        let small = planned_bytes(model, *batch, request).is_some_and(|bytes| sample::may_try(context, bytes));
+        let small = planned_bytes(context, model, *batch, request).is_some_and(|bytes| sample::may_try(context, bytes));
         small && open(*batch).is_ok()
     };
     match halves.find(fits) {
@@ -145,10 +145,10 @@ fn open_generator<'a>(
     }
 }
 
-fn planned_bytes(model: &Checkpoint, batch: u32, request: &Request) -> Option<u64> {
+fn planned_bytes(context: &Context, model: &Checkpoint, batch: u32, request: &Request) -> Option<u64> {
     let rows = 2 * batch as u64;
     sample::check_elements(&model.unet.config, rows, request.height, request.width).ok()?;
-    Some(sample::record(&model.unet, WEIGHTS, batch, request).denoise.peak_bytes())
+    Some(sample::record(&model.unet, WEIGHTS, batch, request, &context.choices).denoise.peak_bytes())
 }
 
 /// One row a class where each class has its turn, else nearly square.

@@ -35,6 +35,17 @@ pub fn forward(call: &mut Call) {
             }
         }
     });
+    let (addend, per_image) = (call.read("addend"), y.rows() / call.u("n"));
+    for row in 0..y.rows() {
+        let added = match call.u("addend") {
+            0 => None,
+            1 => Some(addend.row(row / per_image)),
+            _ => Some(addend.row(row)),
+        };
+        for (c, y) in y.row_mut(row).iter_mut().enumerate() {
+            *y = call.f("scale") * (*y + added.map_or(0.0, |added| added[c]));
+        }
+    }
     call.write("y", y);
 }
 

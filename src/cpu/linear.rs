@@ -12,6 +12,11 @@ pub fn forward(call: &mut Call) {
             y.iter_mut().zip(weights).for_each(|(y, weight)| *y += x * weight);
         }
     }
+    let (added, scale) = (call.flag("addend"), call.f("scale"));
+    let addend = &call.read("addend").data;
+    for (i, y) in y.data.iter_mut().enumerate() {
+        *y = scale * (*y + if added { addend[i] } else { 0.0 });
+    }
     call.write("y", y);
 }
 

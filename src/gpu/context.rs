@@ -3,6 +3,8 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use super::choices::{Choices, Device};
+use super::kernel::Need;
 use crate::error::{Error, Result};
 
 /// An opened device.
@@ -12,6 +14,8 @@ pub struct Context {
     pub queue: wgpu::Queue,
     /// Shaders keep bounds checks and loop bounds; slow, for tests.
     pub checked: bool,
+    /// Which variants run: the defaults for this kind of device until the tuner's are put here.
+    pub choices: Arc<Choices>,
     failure: Arc<Mutex<Option<String>>>,
 }
 
@@ -112,7 +116,7 @@ impl Context {
 
     fn open(wanted: Option<&str>, checked: bool) -> Result<Context> {
         let adapter = select(wanted)?;
-        let optional = wgpu::Features::TIMESTAMP_QUERY;
+        let optional = FEATURES.iter().fold(wgpu::Features::empty(), |all, (_, feature)| all | *feature);
         let limits = wgpu::Limits {
             max_buffer_size: adapter.limits.max_buffer_size,
             max_storage_buffer_binding_size: adapter.limits.max_storage_buffer_binding_size,
@@ -123,6 +127,9 @@ impl Context {
             label: Some("diffuse"),
             required_features: adapter.adapter.features() & optional,
             required_limits: limits,
+            // SAFETY: what is experimental is cooperative matrices, which some kernels have a variant for; the tuner
+            // checks each variant against the plain one on this adapter before it is used.
+            experimental_features: unsafe { wgpu::ExperimentalFeatures::enabled() },
             ..Default::default()
         });
         let name = &adapter.info.name;
@@ -139,7 +146,13 @@ impl Context {
                 remember(&slot, format!("the device was lost: {message}"));
             }
         });
-        Ok(Context { info: adapter.info, device, queue, checked, failure })
+        let choices = Arc::new(Choices::new(kind(&adapter.info, device.features())));
+        Ok(Context { info: adapter.info, device, queue, checked, choices, failure })
+    }
+
+    /// What the kernels' variants see of this device.
+    pub fn kind(&self) -> &Device {
+        &self.choices.device
     }
 
     /// Whether this is a driver that computes on the CPU.
@@ -206,6 +219,17 @@ impl Context {
             )));
         }
         Ok(buffer)
+    }
+}
+
+/// What choices of variants depend on.
+fn kind(info: &wgpu::AdapterInfo, features: wgpu::Features) -> Device {
+    let subgroups = features.contains(wgpu::Features::SUBGROUP);
+    let needs = [(Need::Subgroups, subgroups)];
+    Device {
+        gpu: info.device_type != wgpu::DeviceType::Cpu,
+        subgroup: if subgroups { info.subgroup_min_size } else { 0 },
+        needs: needs.into_iter().filter(|(_, has)| *has).map(|(need, _)| need).collect(),
     }
 }
 

@@ -13,10 +13,22 @@ use crate::cpu::Twin;
 /// The prefix of every shader.
 pub const LIBRARY: &str = include_str!("../../shaders/lib.wgsl");
 
-/// One shader file with its twins: `(entry point, f64 reference)`.
+/// What a variant needs beyond the baseline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    Subgroups,
+}
+
+/// One shader file with its twins: `(entry point, f64 reference)`. Variants of a kernel are shader files of their own
+/// behind a common prefix, with the same twins.
 pub struct Kernel {
     pub name: &'static str,
-    pub wgsl: &'static str,
+    /// `register`, `subgroup`, ...; empty where there is but one.
+    pub variant: &'static str,
+    pub needs: &'static [Need],
+    /// What the variants have in common; empty where there is but one.
+    prefix: &'static str,
+    wgsl: &'static str,
     pub twins: &'static [(&'static str, Twin)],
     reflection: OnceLock<Reflection>,
 }
@@ -73,6 +85,7 @@ pub struct Uniform {
 #[derive(Clone, Debug)]
 pub struct EntryPoint {
     pub name: String,
+    /// As written; where an `override` says it, callers count workgroups.
     pub workgroup_size: [u32; 3],
     /// Storage bindings by index.
     pub storage: Vec<Binding>,
@@ -88,12 +101,33 @@ struct Reflection {
 
 impl Kernel {
     pub const fn new(name: &'static str, wgsl: &'static str, twins: &'static [(&'static str, Twin)]) -> Kernel {
-        Kernel { name, wgsl, twins, reflection: OnceLock::new() }
+        Kernel { name, variant: "", needs: &[], prefix: "", wgsl, twins, reflection: OnceLock::new() }
     }
 
-    /// The whole source: library, then this file.
+    /// One of several variants: the file `wgsl` behind a common prefix.
+    pub const fn variant(
+        name: &'static str,
+        variant: &'static str,
+        needs: &'static [Need],
+        [prefix, wgsl]: [&'static str; 2],
+        twins: &'static [(&'static str, Twin)],
+    ) -> Kernel {
+        Kernel { name, variant, needs, prefix, wgsl, twins, reflection: OnceLock::new() }
+    }
+
+    /// `conv2d.subgroup`, or `add`.
+    pub fn label(&self) -> String {
+        if self.variant.is_empty() { self.name.into() } else { format!("{}.{}", self.name, self.variant) }
+    }
+
+    /// The kernel's own source, without the library.
+    pub fn text(&self) -> String {
+        if self.prefix.is_empty() { self.wgsl.into() } else { format!("{}\n{}", self.prefix, self.wgsl) }
+    }
+
+    /// The whole source: library, then this kernel.
     pub fn source(&self) -> String {
-        format!("{LIBRARY}\n{}", self.wgsl)
+        format!("{LIBRARY}\n{}", self.text())
     }
 
     /// The entry points in the file's order.
@@ -104,7 +138,7 @@ impl Kernel {
     /// The entry point `name`; panics if the file has none, which is a mistake in the code that records.
     pub fn entry_point(&self, name: &str) -> &EntryPoint {
         let found = self.entry_points().iter().find(|entry| entry.name == name);
-        found.unwrap_or_else(|| panic!("shaders/{}.wgsl has no entry point {name}", self.name))
+        found.unwrap_or_else(|| panic!("shaders/{}.wgsl has no entry point {name}", self.label()))
     }
 
     /// The f64 reference of entry point `name`.

@@ -3,6 +3,7 @@
 //! `Recorder -> Recording` (no GPU needed: shapes, dispatches, scopes) `-> Plan` (buffers, bind groups, pipelines),
 //! which is then replayed for ever.
 
+pub mod choices;
 pub mod context;
 pub mod interpret;
 pub mod kernel;
@@ -13,10 +14,12 @@ pub mod recorder;
 pub mod ring;
 pub mod slots;
 pub mod step;
+pub mod tune;
 
+pub use choices::{Candidate, Choices, Device, Ways};
 pub use context::Context;
 pub use interpret::CpuState;
-pub use kernel::Kernel;
+pub use kernel::{Kernel, Need};
 pub use memory::Memory;
 pub use plan::{Plan, PlanOptions};
 pub use recorder::{EMA, GRADIENTS, Grid, Recorder, Recording, Tensor, Value, WEIGHTS, Weight};

@@ -103,7 +103,7 @@ impl Plan {
         };
         let mut pipelines = Pipelines::default();
         for (index, dispatch) in recording.dispatches.iter().enumerate() {
-            let pipeline = pipelines.get(context, dispatch.kernel, dispatch.entry)?;
+            let pipeline = pipelines.get(context, dispatch)?;
             let bind_group = plan.bind(context, &pipeline, dispatch, &params, index as u64 * 256);
             plan.prepared.push(Prepared { pipeline, bind_group, grid: dispatch.grid });
         }
@@ -239,43 +239,42 @@ impl Prepared {
     }
 }
 
-/// Compiled modules and pipelines, one for each (kernel, entry).
+/// A kernel's label, the entry point, the constants.
+type PipelineKey = (String, &'static str, &'static [(&'static str, u32)]);
+
+/// Compiled modules and pipelines, one for each (kernel, entry, constants).
 #[derive(Default)]
 struct Pipelines {
-    modules: HashMap<&'static str, wgpu::ShaderModule>,
-    pipelines: HashMap<(&'static str, &'static str), wgpu::ComputePipeline>,
+    modules: HashMap<String, wgpu::ShaderModule>,
+    pipelines: HashMap<PipelineKey, wgpu::ComputePipeline>,
 }
 
 impl Pipelines {
-    fn get(
-        &mut self,
-        context: &Context,
-        kernel: &'static Kernel,
-        entry: &'static str,
-    ) -> Result<wgpu::ComputePipeline> {
-        if let Some(pipeline) = self.pipelines.get(&(kernel.name, entry)) {
+    fn get(&mut self, context: &Context, dispatch: &Dispatch) -> Result<wgpu::ComputePipeline> {
+        let Dispatch { kernel, entry, constants, .. } = *dispatch;
+        let key = (kernel.label(), entry, constants);
+        if let Some(pipeline) = self.pipelines.get(&key) {
             return Ok(pipeline.clone());
         }
         let scope = context.device.push_error_scope(wgpu::ErrorFilter::Validation);
-        let module = self.modules.entry(kernel.name).or_insert_with(|| create_module(context, kernel));
+        let module = self.modules.entry(kernel.label()).or_insert_with(|| create_module(context, kernel));
+        let values: Vec<(&str, f64)> = constants.iter().map(|(name, value)| (*name, *value as f64)).collect();
         let pipeline = context.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
             label: Some(entry),
             layout: None,
             module,
             entry_point: Some(entry),
             compilation_options: wgpu::PipelineCompilationOptions {
+                constants: &values,
                 zero_initialize_workgroup_memory: false,
-                ..Default::default()
             },
             cache: None,
         });
         if let Some(error) = pollster::block_on(scope.pop()) {
-            return Err(Error::Device(format!(
-                "{}.{entry} does not compile on {}: {error}",
-                kernel.name, context.info.name
-            )));
+            let label = kernel.label();
+            return Err(Error::Device(format!("{label}.{entry} does not compile on {}: {error}", context.info.name)));
         }
-        self.pipelines.insert((kernel.name, entry), pipeline.clone());
+        self.pipelines.insert(key, pipeline.clone());
         Ok(pipeline)
     }
 }

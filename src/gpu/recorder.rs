@@ -1,5 +1,8 @@
 //! Records dispatches over symbolic tensors. Needs no GPU.
 
+use std::sync::Arc;
+
+use super::choices::{Candidate, Choices, Key, Ways};
 use super::kernel::{Access, Kernel};
 
 /// A symbolic tensor: N, H, W, C. In memory channels are padded to a multiple of 4, the padding is zero.
@@ -129,6 +132,8 @@ pub enum Grid {
 pub struct Dispatch {
     pub kernel: &'static Kernel,
     pub entry: &'static str,
+    /// Values of the kernel's `override` constants.
+    pub constants: &'static [(&'static str, u32)],
     pub params: Vec<(&'static str, Value)>,
     pub io: Vec<u32>,
     pub grid: [u32; 3],
@@ -150,6 +155,8 @@ pub struct Recording {
     pub buffers: Vec<NamedBuffer>,
     pub dispatches: Vec<Dispatch>,
     pub scopes: Vec<String>,
+    /// What there was a choice for.
+    pub asked: Vec<(Key, &'static Ways)>,
 }
 
 impl std::fmt::Debug for Kernel {
@@ -167,6 +174,7 @@ pub struct Recorder {
     /// Elements of each flat buffer, and the one that weights are read from.
     parameters: u64,
     weights: &'static str,
+    choices: Arc<Choices>,
 }
 
 /// Widest dispatch in one dimension that every device takes.
@@ -183,6 +191,25 @@ impl Recorder {
     /// [`WEIGHTS`] or [`EMA`].
     pub fn for_model(parameters: u64, weights: &'static str) -> Recorder {
         Recorder { parameters, weights, ..Recorder::new() }
+    }
+
+    /// The same, for the device and with the variants that `choices` names.
+    pub fn with_choices(self, choices: &Arc<Choices>) -> Recorder {
+        Recorder { choices: choices.clone(), ..self }
+    }
+
+    /// The way in which an entry point runs a shape.
+    pub fn choose(&mut self, ways: &'static Ways, shape: &[u32]) -> &'static Candidate {
+        let key = Key::new(ways, shape);
+        if !self.recording.asked.iter().any(|(asked, _)| *asked == key) {
+            self.recording.asked.push((key, ways));
+        }
+        self.choices.choose(ways, shape)
+    }
+
+    /// Lanes that fill the device.
+    pub fn device_lanes(&self) -> u32 {
+        self.choices.device.lanes()
     }
 
     /// A learnt tensor.
@@ -246,6 +273,19 @@ impl Recorder {
         grid: Grid,
         flops: u64,
     ) {
+        self.dispatch_candidate(&Candidate::new(kernel, &[]), entry, params, io, grid, flops);
+    }
+
+    /// As [`Recorder::dispatch`], in the way that [`Recorder::choose`] gave.
+    pub fn dispatch_candidate(
+        &mut self,
+        &Candidate { kernel, constants }: &Candidate,
+        entry: &'static str,
+        params: &[(&'static str, Value)],
+        io: &[Tensor],
+        grid: Grid,
+        flops: u64,
+    ) {
         let declared = kernel.entry_point(entry);
         let at = format!("{}.{entry}", kernel.name);
         let names: Vec<&str> = declared.storage.iter().map(|binding| binding.name.as_str()).collect();
@@ -263,6 +303,7 @@ impl Recorder {
         self.recording.dispatches.push(Dispatch {
             kernel,
             entry,
+            constants,
             params: params.to_vec(),
             io: io.iter().map(|tensor| tensor.id).collect(),
             grid: fold(groups),
@@ -345,7 +386,7 @@ impl Recording {
     /// `down.1/resnet.0/conv1 · conv2d.forward`.
     pub fn label(&self, dispatch: &Dispatch) -> String {
         let scope = &self.scopes[dispatch.scope];
-        let kernel = format!("{}.{}", dispatch.kernel.name, dispatch.entry);
+        let kernel = format!("{}.{}", dispatch.kernel.label(), dispatch.entry);
         if scope.is_empty() { kernel } else { format!("{scope} · {kernel}") }
     }
 

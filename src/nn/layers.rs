@@ -2,7 +2,7 @@
 
 use super::params::{Init, Layout, Params};
 use crate::gpu::{Recorder, Tensor, Weight};
-use crate::ops::conv2d::{self, Geometry};
+use crate::ops::conv2d::{self, Epilogue, Geometry};
 use crate::ops::group_norm::{self, Norm};
 use crate::ops::{add, attention, concat, linear, resample};
 
@@ -29,8 +29,13 @@ impl Conv2d {
     }
 
     pub fn forward(&self, r: &mut Recorder, x: Tensor) -> (Tensor, Input) {
+        self.forward_with(r, x, Epilogue::NONE)
+    }
+
+    /// As `forward`, with what follows while the output is in registers.
+    fn forward_with(&self, r: &mut Recorder, x: Tensor, epilogue: Epilogue) -> (Tensor, Input) {
         let (weight, bias) = (r.weight(self.weight), r.weight(self.bias));
-        (conv2d::forward(r, x, weight, bias, self.geometry), Input { x })
+        (conv2d::forward_with(r, x, weight, bias, self.geometry, epilogue), Input { x })
     }
 
     /// The gradients of weight and bias alone, for the layer that sees the data.
@@ -84,8 +89,12 @@ impl Linear {
     }
 
     pub fn forward(&self, r: &mut Recorder, x: Tensor, y_shape: [u32; 4]) -> (Tensor, Input) {
+        self.forward_with(r, x, y_shape, Epilogue::NONE)
+    }
+
+    fn forward_with(&self, r: &mut Recorder, x: Tensor, y_shape: [u32; 4], epilogue: Epilogue) -> (Tensor, Input) {
         let (weight, bias) = (r.weight(self.weight), r.weight(self.bias));
-        (linear::forward(r, x, weight, bias, y_shape), Input { x })
+        (linear::forward_with(r, x, weight, bias, y_shape, epilogue), Input { x })
     }
 
     pub fn backward(&self, r: &mut Recorder, saved: Input, dy: Tensor) -> Tensor {
@@ -177,19 +186,14 @@ impl ResnetBlock {
     /// x: [N, H, W, inputs], embedding: [N, 1, 1, E], SiLU already applied.
     pub fn forward(&self, r: &mut Recorder, x: Tensor, embedding: Tensor) -> (Tensor, ResnetSaved) {
         let [n, h, w, _] = x.shape;
-        let (a, norm1) = r.scope("norm1", |r| self.norm1.forward(r, x, None));
-        let (b, conv1) = r.scope("conv1", |r| self.conv1.forward(r, a));
         let parts = if self.scale_shift { 2 } else { 1 };
         let (projected, time_emb_proj) =
             r.scope("time_emb_proj", |r| self.time_emb_proj.forward(r, embedding, [n, 1, parts, self.outputs]));
-        let (c, norm2) = r.scope("norm2", |r| match self.scale_shift {
-            true => self.norm2.forward(r, b, Some(projected)),
-            false => {
-                let sum = add::add_per_image(r, b, projected);
-                self.norm2.forward(r, sum, None)
-            }
-        });
-        let (d, conv2) = r.scope("conv2", |r| self.conv2.forward(r, c));
+        let (added, modulation) = if self.scale_shift { (None, Some(projected)) } else { (Some(projected), None) };
+        let (a, norm1) = r.scope("norm1", |r| self.norm1.forward(r, x, None));
+        let embed = Epilogue { addend: added, scale: 1.0 };
+        let (b, conv1) = r.scope("conv1", |r| self.conv1.forward_with(r, a, embed));
+        let (c, norm2) = r.scope("norm2", |r| self.norm2.forward(r, b, modulation));
         let (residual, shortcut) = match &self.shortcut {
             None => (x, None),
             Some(layer) => {
@@ -197,7 +201,8 @@ impl ResnetBlock {
                 (y, Some(saved))
             }
         };
-        let y = r.scope("residual", |r| add::add_scaled(r, residual, d, self.factor));
+        let add_residual = Epilogue { addend: Some(residual), scale: self.factor };
+        let (y, conv2) = r.scope("conv2", |r| self.conv2.forward_with(r, c, add_residual));
         (y, ResnetSaved { norm1, conv1, time_emb_proj, norm2, conv2, shortcut })
     }
 
@@ -286,8 +291,8 @@ impl Attention {
         let (k, to_k) = r.scope("to_k", |r| self.to_k.forward(r, normed, tokens));
         let (v, to_v) = r.scope("to_v", |r| self.to_v.forward(r, normed, tokens));
         let (o, core) = attention::forward(r, q, k, v);
-        let (projected, to_out) = r.scope("to_out", |r| self.to_out.forward(r, o, x.shape));
-        let y = r.scope("residual", |r| add::add_scaled(r, x, projected, self.factor));
+        let add_residual = Epilogue { addend: Some(x), scale: self.factor };
+        let (y, to_out) = r.scope("to_out", |r| self.to_out.forward_with(r, o, x.shape, add_residual));
         (y, AttentionSaved { norm, to_q, to_k, to_v, core, to_out })
     }
 

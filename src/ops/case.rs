@@ -1,6 +1,8 @@
 //! One case of a kernel: the same recording serves tests, `verify` and the gradient check of the twins.
 
-use crate::gpu::{CpuState, Recorder, Recording, Step, Tensor};
+use std::sync::Arc;
+
+use crate::gpu::{Choices, CpuState, Recorder, Recording, Step, Tensor};
 use crate::random::Random;
 
 /// Values of an input, padded layout.
@@ -50,10 +52,10 @@ impl Case {
         state
     }
 
-    /// The case number `seed` of a kernel.
-    pub fn new(case: fn(&mut Draw), seed: u64) -> Case {
+    /// The case number `seed` of a kernel, in the variants that `choices` names.
+    pub fn new(case: fn(&mut Draw), seed: u64, choices: &Arc<Choices>) -> Case {
         let mut draw = Draw {
-            recorder: Recorder::new(),
+            recorder: Recorder::new().with_choices(choices),
             step: Step::default(),
             inputs: Vec::new(),
             gradients: Vec::new(),

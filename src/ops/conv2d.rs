@@ -1,19 +1,43 @@
 //! Convolution: `shaders/conv2d.wgsl`.
 
 use super::{Draw, reduce};
-use crate::cpu::conv2d as twin;
-use crate::gpu::{Grid, Kernel, Recorder, Tensor, Value};
+use crate::cpu::{Twin, conv2d as twin};
+use crate::gpu::{Candidate, Grid, Kernel, Need, Recorder, Tensor, Value, Ways};
 
-pub static KERNEL: Kernel = Kernel::new(
+const PREFIX: &str = include_str!("../../shaders/conv2d.wgsl");
+const TWINS: &[(&str, Twin)] =
+    &[("forward", twin::forward), ("backward_data", twin::backward_data), ("backward_weight", twin::backward_weight)];
+
+pub static KERNEL: Kernel =
+    Kernel::variant("conv2d", "register", &[], [PREFIX, include_str!("../../shaders/conv2d.register.wgsl")], TWINS);
+static SUBGROUP: Kernel = Kernel::variant(
     "conv2d",
-    include_str!("../../shaders/conv2d.wgsl"),
-    &[("forward", twin::forward), ("backward_data", twin::backward_data), ("backward_weight", twin::backward_weight)],
+    "subgroup",
+    &[Need::Subgroups],
+    [PREFIX, include_str!("../../shaders/conv2d.subgroup.wgsl")],
+    TWINS,
 );
 
-/// Rows and quads of channels that one lane of `forward` and `backward_data` owns.
-const TILE: (u32, u32) = (16, 2);
-/// Quads of input and output channels that one lane of `backward_weight` owns.
-const WEIGHT_TILE: (u32, u32) = (2, 4);
+static CANDIDATES: [Candidate; 3] = [
+    Candidate::new(&SUBGROUP, &[("LANES", 8)]),
+    Candidate::new(&SUBGROUP, &[("LANES", 4)]),
+    Candidate::new(&KERNEL, &[]),
+];
+
+pub static FORWARD: Ways =
+    Ways { kernel: "conv2d", entry: "forward", candidates: &CANDIDATES, record: |r, shape| alone(r, shape, "forward") };
+pub static BACKWARD_DATA: Ways = Ways {
+    kernel: "conv2d",
+    entry: "backward_data",
+    candidates: &CANDIDATES,
+    record: |r, shape| alone(r, shape, "backward_data"),
+};
+pub static BACKWARD_WEIGHT: Ways = Ways {
+    kernel: "conv2d",
+    entry: "backward_weight",
+    candidates: &CANDIDATES,
+    record: |r, shape| alone(r, shape, "backward_weight"),
+};
 
 /// How the window moves over the input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,25 +61,75 @@ impl Geometry {
     }
 }
 
+/// What is done to the output while it is in registers: y = scale (conv + bias + addend).
+#[derive(Clone, Copy, Debug)]
+pub struct Epilogue {
+    /// [N, P, Q, K] or [N, 1, 1, K].
+    pub addend: Option<Tensor>,
+    pub scale: f32,
+}
+
+impl Epilogue {
+    /// Nothing but the bias.
+    pub const NONE: Epilogue = Epilogue { addend: None, scale: 1.0 };
+
+    /// As the shader's params, for an output [N, P, Q, K]. Panics if the addend has neither shape.
+    fn params(self, y: [u32; 4]) -> [(&'static str, Value); 2] {
+        let kind = match self.addend.map(|addend| addend.shape) {
+            None => 0u32,
+            Some(shape) if shape == y => 2,
+            Some(shape) => {
+                assert_eq!(shape, [y[0], 1, 1, y[3]], "an addend is of the output, or of each image");
+                1
+            }
+        };
+        [("addend", kind.into()), ("scale", self.scale.into())]
+    }
+}
+
+/// A tile of a candidate: rows and quads of channels of one lane or workgroup.
+pub(super) fn tile(candidate: &Candidate) -> (u32, u32) {
+    match candidate.kernel.variant {
+        "subgroup" => (32, candidate.constant("LANES")),
+        _ => (16, 2),
+    }
+}
+
+/// Tiles to lanes or workgroups, whatever a tile of the candidate is.
+pub(super) fn grid(candidate: &Candidate, tiles: u64) -> Grid {
+    if candidate.is_register() { Grid::Invocations(tiles) } else { Grid::Workgroups(tiles) }
+}
+
 struct Extent {
     x: [u32; 4],
-    weight: Tensor,
+    weight: [u32; 4],
     y: [u32; 4],
     geometry: Geometry,
 }
 
 impl Extent {
-    fn new(x: [u32; 4], weight: Tensor, geometry: Geometry) -> Extent {
-        let [r, s, channels, k] = weight.shape;
+    fn new(x: [u32; 4], weight: [u32; 4], geometry: Geometry) -> Extent {
+        let [r, s, channels, k] = weight;
         assert!(matches!(geometry.stride, 1 | 2), "kernels know strides 1 and 2");
         assert_eq!(channels, x[3].div_ceil(4) * 4, "the third axis of a weight is padded to a multiple of 4");
         let y = [x[0], geometry.output(x[1], r), geometry.output(x[2], s), k];
         Extent { x, weight, y, geometry }
     }
 
-    fn params(&self, splits: u32, split_rows: u32) -> [(&'static str, Value); 13] {
+    /// What the speed depends on.
+    fn shape(&self) -> [u32; 10] {
+        let ([n, h, w, c], [r, s, _, k]) = (self.x, self.weight);
+        [n, h, w, c, k, r, s, self.geometry.stride, self.geometry.pad, self.geometry.pad_end]
+    }
+
+    fn of_shape(shape: &[u32]) -> Extent {
+        let [n, h, w, c, k, r, s, stride, pad, pad_end] = *shape else { panic!("a shape has 10 numbers") };
+        Extent::new([n, h, w, c], [r, s, c.div_ceil(4) * 4, k], Geometry { stride, pad, pad_end })
+    }
+
+    fn params(&self, splits: u32, split_rows: u32, epilogue: Epilogue) -> Vec<(&'static str, Value)> {
         let ([n, h, w, c], [_, p, q, k]) = (self.x, self.y);
-        [
+        let own = [
             ("n", n.into()),
             ("h", h.into()),
             ("w", w.into()),
@@ -63,61 +137,108 @@ impl Extent {
             ("p", p.into()),
             ("q", q.into()),
             ("k4", k.div_ceil(4).into()),
-            ("r", self.weight.shape[0].into()),
-            ("s", self.weight.shape[1].into()),
+            ("r", self.weight[0].into()),
+            ("s", self.weight[1].into()),
             ("stride", self.geometry.stride.into()),
             ("pad", self.geometry.pad.into()),
             ("split_rows", split_rows.into()),
             ("splits", splits.into()),
-        ]
+        ];
+        own.into_iter().chain(epilogue.params(self.y)).collect()
     }
 
     /// Multiplies and adds, those on padding included.
     fn flops(&self) -> u64 {
-        let [r, s, ..] = self.weight.shape;
+        let [r, s, ..] = self.weight;
         2 * (self.y[0] * self.y[1] * self.y[2]) as u64 * self.y[3] as u64 * (r * s * self.x[3]) as u64
     }
-}
 
-fn lanes(rows: u32, channels4: u32) -> Grid {
-    Grid::Invocations(rows.div_ceil(TILE.0) as u64 * channels4.div_ceil(TILE.1) as u64)
+    /// Tiles of `rows` inputs over all parities of backward_data.
+    fn parity_tiles(&self, rows: u32) -> u64 {
+        let stride = self.geometry.stride;
+        let inputs = |first: u32, extent: u32| (extent + stride - 1 - first) / stride;
+        let parities = (0..stride * stride).map(|i| (i / stride, i % stride));
+        parities.map(|(a, b)| (self.x[0] * inputs(a, self.x[1]) * inputs(b, self.x[2])).div_ceil(rows) as u64).sum()
+    }
 }
 
 /// y = conv(x, weight) + bias. x: [N, H, W, C], weight: [R, S, C, K] with C padded to a multiple of 4, bias: [1, 1, 1, K].
 pub fn forward(r: &mut Recorder, x: Tensor, weight: Tensor, bias: Tensor, geometry: Geometry) -> Tensor {
-    let extent = Extent::new(x.shape, weight, geometry);
+    forward_with(r, x, weight, bias, geometry, Epilogue::NONE)
+}
+
+/// y = scale (conv(x, weight) + bias + addend).
+pub fn forward_with(
+    r: &mut Recorder,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    geometry: Geometry,
+    epilogue: Epilogue,
+) -> Tensor {
+    let extent = Extent::new(x.shape, weight.shape, geometry);
     let y = r.temp(extent.y);
     assert_eq!(bias.shape, [1, 1, 1, y.channels()]);
-    let io = [x, weight, bias, y];
-    r.dispatch(&KERNEL, "forward", &extent.params(0, 0), &io, lanes(y.rows(), y.channels4()), extent.flops());
+    let candidate = r.choose(&FORWARD, &extent.shape());
+    let (rows, quads) = tile(candidate);
+    let tiles = y.rows().div_ceil(rows) as u64 * y.channels4().div_ceil(quads) as u64;
+    // Where there is no addend, something must be bound in its place.
+    let io = [x, weight, bias, epilogue.addend.unwrap_or(x), y];
+    let params = extent.params(0, 0, epilogue);
+    r.dispatch_candidate(candidate, "forward", &params, &io, grid(candidate, tiles), extent.flops());
     y
 }
 
 /// The gradient with respect to x, whose shape is `x_shape`.
 pub fn backward_data(r: &mut Recorder, dy: Tensor, weight: Tensor, x_shape: [u32; 4], geometry: Geometry) -> Tensor {
-    let extent = Extent::new(x_shape, weight, geometry);
+    let extent = Extent::new(x_shape, weight.shape, geometry);
     assert_eq!(dy.shape, extent.y);
     let dx = r.temp(x_shape);
+    let candidate = r.choose(&BACKWARD_DATA, &extent.shape());
+    let (rows, quads) = tile(candidate);
+    let tiles = extent.parity_tiles(rows) * dx.channels4().div_ceil(quads) as u64;
+    let params = extent.params(0, 0, Epilogue::NONE);
     let io = [dy, weight, dx];
-    r.dispatch(&KERNEL, "backward_data", &extent.params(0, 0), &io, lanes(dx.rows(), dx.channels4()), extent.flops());
+    r.dispatch_candidate(candidate, "backward_data", &params, &io, grid(candidate, tiles), extent.flops());
     dx
 }
 
 /// The gradients with respect to weight and bias, written to `dweight` and `dbias`.
 pub fn backward_weight(r: &mut Recorder, x: Tensor, dy: Tensor, geometry: Geometry, dweight: Tensor, dbias: Tensor) {
-    let extent = Extent::new(x.shape, dweight, geometry);
+    let extent = Extent::new(x.shape, dweight.shape, geometry);
     assert_eq!(dy.shape, extent.y);
+    let candidate = r.choose(&BACKWARD_WEIGHT, &extent.shape());
+    // Quads of x and of dy in a tile, and lanes that share one.
+    let (quads_c, quads_k, lanes) = match candidate.kernel.variant {
+        "subgroup" => (8, candidate.constant("LANES"), candidate.constant("LANES")),
+        _ => (2, 4, 1),
+    };
     let [taps_h, taps_w, channels, k] = dweight.shape;
-    let tiles = taps_h * taps_w * x.channels4().div_ceil(WEIGHT_TILE.0) * dy.channels4().div_ceil(WEIGHT_TILE.1);
-    let (splits, split_rows) = reduce::splits(dy.rows(), tiles);
+    let tiles = taps_h * taps_w * x.channels4().div_ceil(quads_c) * dy.channels4().div_ceil(quads_k);
+    let (splits, split_rows) = reduce::splits(r, dy.rows(), tiles * lanes);
     let partial = if splits == 1 { dweight } else { r.temp([splits * taps_h, taps_w, channels, k]) };
-    let grid = Grid::Invocations(splits as u64 * tiles as u64);
-    let params = extent.params(splits, split_rows);
-    r.dispatch(&KERNEL, "backward_weight", &params, &[x, dy, partial], grid, extent.flops());
+    let grid = grid(candidate, splits as u64 * tiles as u64);
+    let params = extent.params(splits, split_rows, Epilogue::NONE);
+    r.dispatch_candidate(candidate, "backward_weight", &params, &[x, dy, partial], grid, extent.flops());
     if splits > 1 {
         reduce::sum_partials(r, partial, splits, dweight);
     }
     reduce::sum_rows(r, dy, dy.rows(), dbias);
+}
+
+/// One entry point alone, on inputs of its own.
+fn alone(r: &mut Recorder, shape: &[u32], entry: &str) {
+    let Extent { x, weight, y, geometry } = Extent::of_shape(shape);
+    let (x_input, dy) = (r.persistent("x", x), r.persistent("dy", y));
+    let (w, bias) = (r.persistent("weight", weight), r.persistent("bias", [1, 1, 1, y[3]]));
+    match entry {
+        "forward" => drop(forward(r, x_input, w, bias, geometry)),
+        "backward_data" => drop(backward_data(r, dy, w, x, geometry)),
+        _ => {
+            let (dweight, dbias) = (r.temp(weight), r.temp(bias.shape));
+            backward_weight(r, x_input, dy, geometry, dweight, dbias);
+        }
+    }
 }
 
 pub fn case(draw: &mut Draw) {
@@ -143,14 +264,22 @@ fn case_of(draw: &mut Draw, shape: [u32; 4], [taps_h, taps_w]: [u32; 2], k: u32,
     let x = draw.input("x", shape);
     let weight = draw.weight("weight", [taps_h, taps_w, shape[3], k]);
     let bias = draw.input("bias", [1, 1, 1, k]);
+    let y_shape = Extent::new(shape, weight.shape, geometry).y;
+    let addend = match draw.range(0, 2) {
+        0 => None,
+        1 => Some(draw.input("embedding", [shape[0], 1, 1, k])),
+        _ => Some(draw.input("residual", y_shape)),
+    };
+    let scale = draw.choose(&[1.0, 0.5]);
+    let dy = draw.input("dy", y_shape);
     let r = &mut draw.recorder;
-    let y = forward(r, x, weight, bias, geometry);
-    let dy = draw.input("dy", y.shape);
-    let r = &mut draw.recorder;
+    let y = forward_with(r, x, weight, bias, geometry, Epilogue { addend, scale });
+    let dy_in = dy;
+    let dy = super::add::scale(r, dy, scale);
     let dx = backward_data(r, dy, weight, shape, geometry);
     let (dweight, dbias) = (r.temp(weight.shape), r.temp(bias.shape));
     backward_weight(r, x, dy, geometry, dweight, dbias);
-    draw.gradient(x, y, dy, dx);
-    draw.gradient(weight, y, dy, dweight);
-    draw.gradient(bias, y, dy, dbias);
+    draw.gradient(x, y, dy_in, dx);
+    draw.gradient(weight, y, dy_in, dweight);
+    draw.gradient(bias, y, dy_in, dbias);
 }

@@ -1,17 +1,45 @@
 //! Linear layer: `shaders/linear.wgsl`. A 1x1 convolution is the same thing over N·H·W rows.
 
+use super::conv2d::{Epilogue, grid, tile};
 use super::{Draw, reduce};
-use crate::cpu::linear as twin;
-use crate::gpu::{Grid, Kernel, Recorder, Tensor, Value};
+use crate::cpu::{Twin, linear as twin};
+use crate::gpu::{Candidate, Kernel, Need, Recorder, Tensor, Value, Ways};
 
-pub static KERNEL: Kernel = Kernel::new(
+const PREFIX: &str = include_str!("../../shaders/linear.wgsl");
+const TWINS: &[(&str, Twin)] =
+    &[("forward", twin::forward), ("backward_data", twin::backward_data), ("backward_weight", twin::backward_weight)];
+
+pub static KERNEL: Kernel =
+    Kernel::variant("linear", "register", &[], [PREFIX, include_str!("../../shaders/linear.register.wgsl")], TWINS);
+static SUBGROUP: Kernel = Kernel::variant(
     "linear",
-    include_str!("../../shaders/linear.wgsl"),
-    &[("forward", twin::forward), ("backward_data", twin::backward_data), ("backward_weight", twin::backward_weight)],
+    "subgroup",
+    &[Need::Subgroups],
+    [PREFIX, include_str!("../../shaders/linear.subgroup.wgsl")],
+    TWINS,
 );
 
-/// Rows and quads of channels that one lane owns.
-const TILE: (u32, u32) = (8, 2);
+static CANDIDATES: [Candidate; 3] = [
+    Candidate::new(&SUBGROUP, &[("LANES", 8)]),
+    Candidate::new(&SUBGROUP, &[("LANES", 4)]),
+    Candidate::new(&KERNEL, &[]),
+];
+
+pub static FORWARD: Ways =
+    Ways { kernel: "linear", entry: "forward", candidates: &CANDIDATES, record: |r, shape| alone(r, shape, "forward") };
+pub static BACKWARD_DATA: Ways = Ways {
+    kernel: "linear",
+    entry: "backward_data",
+    candidates: &CANDIDATES,
+    record: |r, shape| alone(r, shape, "backward_data"),
+};
+pub static BACKWARD_WEIGHT: Ways = Ways {
+    kernel: "linear",
+    entry: "backward_weight",
+    candidates: &CANDIDATES,
+    record: |r, shape| alone(r, shape, "backward_weight"),
+};
+
 struct Extent {
     rows: u32,
     c4: u32,
@@ -28,30 +56,60 @@ impl Extent {
         Extent { rows, c4: c / 4, k4: k.div_ceil(4), flops: 2 * rows as u64 * c as u64 * k as u64 }
     }
 
-    fn params(&self, splits: u32, split_rows: u32) -> [(&'static str, Value); 5] {
+    /// What the speed depends on: M, C, K, padded.
+    fn shape(&self) -> [u32; 3] {
+        [self.rows, 4 * self.c4, 4 * self.k4]
+    }
+
+    fn params(&self, splits: u32, split_rows: u32, epilogue: Epilogue) -> [(&'static str, Value); 7] {
         [
             ("rows", self.rows.into()),
             ("c4", self.c4.into()),
             ("k4", self.k4.into()),
             ("split_rows", split_rows.into()),
             ("splits", splits.into()),
+            ("addend", epilogue.addend.is_some().into()),
+            ("scale", epilogue.scale.into()),
         ]
     }
 
-    fn lanes(&self, channels4: u32) -> Grid {
-        Grid::Invocations(self.rows.div_ceil(TILE.0) as u64 * channels4.div_ceil(TILE.1) as u64)
+    /// Tiles of the rows by `channels4` quads.
+    fn tiles(&self, candidate: &Candidate, channels4: u32) -> u64 {
+        let (rows, quads) = rows_and_quads(candidate);
+        self.rows.div_ceil(rows) as u64 * channels4.div_ceil(quads) as u64
     }
+}
+
+fn rows_and_quads(candidate: &Candidate) -> (u32, u32) {
+    if candidate.is_register() { (8, 2) } else { tile(candidate) }
 }
 
 /// y = x W + bias. x: any shape of rows times C, weight: [1, 1, C, K] with C padded to a multiple of 4, bias:
 /// [1, 1, 1, K]. `y_shape` has as many rows times padded K, be it [N, H, W, K] or [N, T, heads, d] with heads·d = K.
 pub fn forward(r: &mut Recorder, x: Tensor, weight: Tensor, bias: Tensor, y_shape: [u32; 4]) -> Tensor {
+    forward_with(r, x, weight, bias, y_shape, Epilogue::NONE)
+}
+
+/// y = scale (x W + bias + addend), the addend as large as y.
+pub fn forward_with(
+    r: &mut Recorder,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    y_shape: [u32; 4],
+    epilogue: Epilogue,
+) -> Tensor {
     let extent = Extent::new(x.elements(), weight);
     let y = r.temp(y_shape);
     assert_eq!(y.elements(), extent.rows as u64 * extent.k4 as u64 * 4, "y and weight disagree");
     assert_eq!(bias.channels4(), extent.k4);
-    let grid = extent.lanes(extent.k4);
-    r.dispatch(&KERNEL, "forward", &extent.params(0, 0), &[x, weight, bias, y], grid, extent.flops);
+    assert!(epilogue.addend.is_none_or(|addend| addend.elements() == y.elements()), "y and addend disagree");
+    let candidate = r.choose(&FORWARD, &extent.shape());
+    let tiles = extent.tiles(candidate, extent.k4);
+    // Where there is no addend, something must be bound in its place.
+    let io = [x, weight, bias, epilogue.addend.unwrap_or(x), y];
+    let params = extent.params(0, 0, epilogue);
+    r.dispatch_candidate(candidate, "forward", &params, &io, grid(candidate, tiles), extent.flops);
     y
 }
 
@@ -60,8 +118,11 @@ pub fn backward_data(r: &mut Recorder, dy: Tensor, weight: Tensor, x_shape: [u32
     let dx = r.temp(x_shape);
     let extent = Extent::new(dx.elements(), weight);
     assert_eq!(dy.elements(), extent.rows as u64 * extent.k4 as u64 * 4, "dy and weight disagree");
-    let grid = extent.lanes(extent.c4);
-    r.dispatch(&KERNEL, "backward_data", &extent.params(0, 0), &[dy, weight, dx], grid, extent.flops);
+    let candidate = r.choose(&BACKWARD_DATA, &extent.shape());
+    let tiles = extent.tiles(candidate, extent.c4);
+    let params = extent.params(0, 0, Epilogue::NONE);
+    let io = [dy, weight, dx];
+    r.dispatch_candidate(candidate, "backward_data", &params, &io, grid(candidate, tiles), extent.flops);
     dx
 }
 
@@ -69,16 +130,38 @@ pub fn backward_data(r: &mut Recorder, dy: Tensor, weight: Tensor, x_shape: [u32
 pub fn backward_weight(r: &mut Recorder, x: Tensor, dy: Tensor, dweight: Tensor, dbias: Tensor) {
     let extent = Extent::new(x.elements(), dweight);
     assert_eq!(dy.elements(), extent.rows as u64 * extent.k4 as u64 * 4, "dy and weight disagree");
-    let tiles = extent.c4.div_ceil(2) * extent.k4.div_ceil(2);
-    let (splits, split_rows) = reduce::splits(extent.rows, tiles);
+    let candidate = r.choose(&BACKWARD_WEIGHT, &extent.shape());
+    // Quads of x and of dy in a tile, and lanes that share one.
+    let (quads_c, quads_k, lanes) = match candidate.is_register() {
+        true => (2, 2, 1),
+        false => (8, tile(candidate).1, tile(candidate).1),
+    };
+    let tiles = extent.c4.div_ceil(quads_c) * extent.k4.div_ceil(quads_k);
+    let (splits, split_rows) = reduce::splits(r, extent.rows, tiles * lanes);
     let [.., channels, k] = dweight.shape;
     let partial = if splits == 1 { dweight } else { r.temp([splits, 1, channels, k]) };
-    let grid = Grid::Invocations(splits as u64 * tiles as u64);
-    r.dispatch(&KERNEL, "backward_weight", &extent.params(splits, split_rows), &[x, dy, partial], grid, extent.flops);
+    let grid = grid(candidate, splits as u64 * tiles as u64);
+    let params = extent.params(splits, split_rows, Epilogue::NONE);
+    r.dispatch_candidate(candidate, "backward_weight", &params, &[x, dy, partial], grid, extent.flops);
     if splits > 1 {
         reduce::sum_partials(r, partial, splits, dweight);
     }
     reduce::sum_rows(r, dy, extent.rows, dbias);
+}
+
+/// One entry point alone, on inputs of its own.
+fn alone(r: &mut Recorder, shape: &[u32], entry: &str) {
+    let [rows, c, k] = *shape else { panic!("a shape has 3 numbers") };
+    let (x, dy) = (r.persistent("x", [rows, 1, 1, c]), r.persistent("dy", [rows, 1, 1, k]));
+    let (weight, bias) = (r.persistent("weight", [1, 1, c, k]), r.persistent("bias", [1, 1, 1, k]));
+    match entry {
+        "forward" => drop(forward(r, x, weight, bias, dy.shape)),
+        "backward_data" => drop(backward_data(r, dy, weight, x.shape)),
+        _ => {
+            let (dweight, dbias) = (r.temp(weight.shape), r.temp(bias.shape));
+            backward_weight(r, x, dy, dweight, dbias);
+        }
+    }
 }
 
 pub fn case(draw: &mut Draw) {
@@ -92,12 +175,16 @@ pub fn case(draw: &mut Draw) {
     let weight = draw.weight("weight", [1, 1, shape[3], k]);
     let bias = draw.input("bias", [1, 1, 1, k]);
     let dy = draw.input("dy", [shape[0], shape[1], shape[2], k]);
+    let addend = draw.flip().then(|| draw.input("addend", dy.shape));
+    let scale = draw.choose(&[1.0, 0.5]);
     let r = &mut draw.recorder;
-    let y = forward(r, x, weight, bias, dy.shape);
+    let y = forward_with(r, x, weight, bias, dy.shape, Epilogue { addend, scale });
+    let dy_in = dy;
+    let dy = super::add::scale(r, dy, scale);
     let dx = backward_data(r, dy, weight, shape);
     let (dweight, dbias) = (r.temp(weight.shape), r.temp(bias.shape));
     backward_weight(r, x, dy, dweight, dbias);
-    draw.gradient(x, y, dy, dx);
-    draw.gradient(weight, y, dy, dweight);
-    draw.gradient(bias, y, dy, dbias);
+    draw.gradient(x, y, dy_in, dx);
+    draw.gradient(weight, y, dy_in, dweight);
+    draw.gradient(bias, y, dy_in, dbias);
 }

@@ -17,28 +17,63 @@ pub mod reduce;
 pub mod resample;
 pub mod silu;
 
-use crate::gpu::Kernel;
+use std::sync::Arc;
+
+use crate::gpu::{Choices, Device, Kernel, Ways};
 pub use case::{Case, Draw};
 
 /// A kernel with what draws its cases.
 pub struct Op {
     pub kernel: &'static Kernel,
+    /// The entry points that can run in several ways.
+    pub ways: &'static [&'static Ways],
     /// Records one case of drawn shapes, small and odd ones, that runs every entry point which those shapes need.
     pub case: fn(&mut Draw),
 }
 
+impl Op {
+    /// What `device` can run: the defaults, then each candidate of an entry point that has several.
+    pub fn choices(&self, device: &Device) -> Vec<Arc<Choices>> {
+        let most = self.ways.iter().map(|ways| ways.candidates.len()).max().unwrap_or(0);
+        let runs =
+            |index: &usize| self.ways.iter().any(|w| w.candidates.get(*index).is_some_and(|c| c.runs_on(device)));
+        let forced = (0..most).filter(runs).map(|index| Choices::forced(device, index));
+        let defaults = (most == 0).then(|| Choices::new(device.clone()));
+        defaults.into_iter().chain(forced).map(Arc::new).collect()
+    }
+
+    /// The kernel in all its variants.
+    pub fn variants(&self) -> Vec<&'static Kernel> {
+        let mut all = vec![self.kernel];
+        for candidate in self.ways.iter().flat_map(|ways| ways.candidates) {
+            if !all.iter().any(|kernel| kernel.label() == candidate.kernel.label()) {
+                all.push(candidate.kernel);
+            }
+        }
+        all
+    }
+}
+
 /// Every kernel.
 pub const ALL: &[Op] = &[
-    Op { kernel: &add::KERNEL, case: add::case },
-    Op { kernel: &attention::KERNEL, case: attention::case },
-    Op { kernel: &embed::KERNEL, case: embed::case },
-    Op { kernel: &conv2d::KERNEL, case: conv2d::case },
-    Op { kernel: &concat::KERNEL, case: concat::case },
-    Op { kernel: &group_norm::KERNEL, case: group_norm::case },
-    Op { kernel: &linear::KERNEL, case: linear::case },
-    Op { kernel: &resample::KERNEL, case: resample::case },
-    Op { kernel: &silu::KERNEL, case: silu::case },
-    Op { kernel: &reduce::KERNEL, case: reduce::case },
-    Op { kernel: &diffusion::KERNEL, case: diffusion::case },
-    Op { kernel: &adamw::KERNEL, case: adamw::case },
+    Op { kernel: &add::KERNEL, ways: &[], case: add::case },
+    Op { kernel: &attention::KERNEL, ways: &[], case: attention::case },
+    Op { kernel: &embed::KERNEL, ways: &[], case: embed::case },
+    Op {
+        kernel: &conv2d::KERNEL,
+        ways: &[&conv2d::FORWARD, &conv2d::BACKWARD_DATA, &conv2d::BACKWARD_WEIGHT],
+        case: conv2d::case,
+    },
+    Op { kernel: &concat::KERNEL, ways: &[], case: concat::case },
+    Op { kernel: &group_norm::KERNEL, ways: &[], case: group_norm::case },
+    Op {
+        kernel: &linear::KERNEL,
+        ways: &[&linear::FORWARD, &linear::BACKWARD_DATA, &linear::BACKWARD_WEIGHT],
+        case: linear::case,
+    },
+    Op { kernel: &resample::KERNEL, ways: &[], case: resample::case },
+    Op { kernel: &silu::KERNEL, ways: &[], case: silu::case },
+    Op { kernel: &reduce::KERNEL, ways: &[], case: reduce::case },
+    Op { kernel: &diffusion::KERNEL, ways: &[], case: diffusion::case },
+    Op { kernel: &adamw::KERNEL, ways: &[], case: adamw::case },
 ];

@@ -55,13 +55,13 @@ pub fn sum_rows(r: &mut Recorder, x: Tensor, rows: u32, y: Tensor) {
     sum_groups(r, x, 1, rows, y);
 }
 
-/// Lanes that a sum over rows is split to reach, and the fewest rows worth a split.
-const SPLIT_LANES: u32 = 8192;
+/// The fewest rows worth a split.
 const SPLIT_ROWS: u32 = 64;
 
-/// How a gradient of weights, whose tiles are `tiles` lanes, splits its sum over `rows`: (splits, rows of a split).
-pub fn splits(rows: u32, tiles: u32) -> (u32, u32) {
-    let wanted = SPLIT_LANES.div_ceil(tiles).min(rows.div_ceil(SPLIT_ROWS));
+/// How a gradient of weights, whose tiles are `lanes` lanes, splits its sum over `rows` to fill the device: (splits, rows
+/// of a split).
+pub fn splits(r: &Recorder, rows: u32, lanes: u32) -> (u32, u32) {
+    let wanted = r.device_lanes().div_ceil(lanes).min(rows.div_ceil(SPLIT_ROWS));
     let split_rows = rows.div_ceil(wanted);
     (rows.div_ceil(split_rows), split_rows)
 }

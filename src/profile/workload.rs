@@ -125,7 +125,7 @@ fn training(context: &Context, unet: &UNet, batch: u32, height: u32, width: u32)
     let classes = unet.config.num_class_embeds.map_or(1, |embeds| embeds - 1);
     let shape = [height, width, unet.config.in_channels];
     let data = DataShape { images: batch, shape, classes, flip: false };
-    let recordings = engine::record(unet, &options, &data)?;
+    let recordings = engine::record(unet, &options, &data, &context.choices)?;
     let planned_bytes = recordings.peak_bytes();
     let mut memory = Memory::default();
     let parts = [("gradients", recordings.gradients), ("update", recordings.update)];
@@ -149,7 +149,7 @@ fn denoising(context: &Context, unet: &UNet, batch: u32, height: u32, width: u32
     let request =
         Request { steps: Vec::new(), initial_scale: 1.0, labels, count: batch, guidance: 1.0, seed: 0, height, width };
     sample::check_elements(&unet.config, batch as u64, height, width)?;
-    let recordings = sample::record(unet, WEIGHTS, batch, &request);
+    let recordings = sample::record(unet, WEIGHTS, batch, &request, &context.choices);
     let planned_bytes = recordings.denoise.peak_bytes();
     let mut memory = Memory::default();
     let denoise = part(context, "denoise", recordings.denoise, &mut memory)?;

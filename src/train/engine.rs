@@ -1,12 +1,13 @@
 //! One training step as plans: batch, forward, loss, backward; then clip, AdamW and average.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::options::TrainOptions;
 use crate::data::Dataset;
 use crate::error::{Error, Result};
 use crate::gpu::{
-    Context, EMA, GRADIENTS, Memory, Plan, PlanOptions, Recorder, Recording, Ring, Step, Tensor, WEIGHTS,
+    Choices, Context, EMA, GRADIENTS, Memory, Plan, PlanOptions, Recorder, Recording, Ring, Step, Tensor, WEIGHTS,
 };
 use crate::nn::UNet;
 use crate::ops::diffusion::{self, Noise, Records};
@@ -75,11 +76,11 @@ impl Recordings {
 ///
 /// # Errors
 /// [`Error::Config`] if the schedule can't be built, [`Error::Device`] if no kernel could index the batch.
-pub fn record(unet: &UNet, options: &TrainOptions, data: &DataShape) -> Result<Recordings> {
+pub fn record(unet: &UNet, options: &TrainOptions, data: &DataShape, choices: &Arc<Choices>) -> Result<Recordings> {
     sample::check_elements(&unet.config, options.batch as u64, data.shape[0], data.shape[1])?;
     let schedule = options.scheduler().schedule()?;
     let prediction = options.scheduler().prediction()?;
-    let r = &mut Recorder::for_model(unet.params.elements, WEIGHTS);
+    let r = &mut Recorder::for_model(unet.params.elements, WEIGHTS).with_choices(choices);
     let table: Vec<f32> = schedule.training_table(prediction).into_iter().flatten().collect();
     let schedule = r.constant("schedule", [table.len() as u32 / 8, 1, 1, 8], &table);
     let records = Records::bind(r, DATA, data.images, data.shape);
@@ -197,7 +198,7 @@ impl Engine {
     /// # Errors
     /// [`Error::Device`] if it does not fit.
     pub fn new(context: &Context, unet: &UNet, data: &Dataset, options: &TrainOptions) -> Result<Engine> {
-        let recordings = record(unet, options, &DataShape::of(data))?;
+        let recordings = record(unet, options, &DataShape::of(data), &context.choices)?;
         let mut memory = Memory::default();
         let plan =
             |memory: &mut Memory, recording: &Recording| Plan::new(context, recording, memory, PlanOptions::default());

@@ -390,7 +390,9 @@ pub fn take_prefix(tensors: &mut FileTensors, prefix: &str) -> FileTensors {
 /// Plans the run; if it does not fit, says which batch would.
 fn open_engine(context: &Context, unet: &UNet, data: &Dataset, options: &TrainOptions) -> Result<Engine> {
     let shape = DataShape::of(data);
-    let planned = |options: &TrainOptions| record(unet, options, &shape).map(|recordings| recordings.peak_bytes());
+    let planned = |options: &TrainOptions| {
+        record(unet, options, &shape, &context.choices).map(|recordings| recordings.peak_bytes())
+    };
     if let Ok(bytes) = planned(options) {
         log::info!("batch {}: {} on the device", options.batch, mebibytes(bytes));
     }

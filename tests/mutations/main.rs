@@ -59,7 +59,7 @@ fn trial(op: &Op, entry: &str, seeds: std::ops::Range<u64>) -> Option<Case> {
     let (mut recording, mut inputs, mut step) = (Recording::default(), Vec::new(), None);
     recording.scopes.push(String::new());
     for seed in seeds {
-        let case = Case::new(op.case, seed);
+        let case = Case::new(op.case, seed, &Default::default());
         let mut state = case.state();
         // Without dispatches this fills the named buffers that have contents of their own.
         Recording { dispatches: Vec::new(), ..case.recording.clone() }.run_cpu(&mut state, &case.step);
@@ -97,14 +97,14 @@ fn append(recording: &mut Recording, inputs: &mut Vec<(Tensor, Values)>, single:
 
 /// A kernel's text with `mutant` in it, which may be in the library; every loop bounded.
 fn mutated(kernel: &Kernel, library: &Source, mutant: &Mutant, in_library: bool) -> String {
-    let mut text = if in_library { LIBRARY } else { kernel.wgsl }.to_string();
+    let mut text = if in_library { LIBRARY.to_string() } else { kernel.text() };
     text.replace_range(mutant.range.clone(), &mutant.replacement);
     if in_library {
         // The library stands before the kernel unchanged; the kernel calls changed copies of its functions.
         let names = library.names();
         let first = text.find("\nfn ").expect("the library has functions");
         let copies = Source::renamed(&text[first..], &names, "changed_");
-        text = Source::renamed(kernel.wgsl, &names, "changed_") + &copies;
+        text = Source::renamed(&kernel.text(), &names, "changed_") + &copies;
     }
     source::bounded(&text)
 }
@@ -137,7 +137,7 @@ fn open() -> Context {
 }
 
 fn sources(library: &Source) -> Vec<(&'static Op, Source)> {
-    ops::ALL.iter().map(|op| (op, Source::new(op.kernel.wgsl).with_uniforms_of(library))).collect()
+    ops::ALL.iter().map(|op| (op, Source::new(&op.kernel.text()).with_uniforms_of(library))).collect()
 }
 
 /// Every mutant with the name of its file.

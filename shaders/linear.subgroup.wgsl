@@ -1,0 +1,132 @@
+// Variant `subgroup`: a subgroup owns a tile of 32 rows x LANES quads of channels (of dW: 32 channels of x by LANES quads); a
+// lane keeps one quad of each row in registers. What all lanes need of x or dy is loaded once, a share by each lane, and
+// handed round by subgroupShuffle. No workgroup memory, no barriers; see conv2d.subgroup.wgsl.
+
+override LANES = 8u;    // in a workgroup, which is one subgroup or a part of one: 4, 8, 16 or 32
+
+const ROWS = 32u;
+const MAX_SHARE = 8u;   // ROWS / LANES, the quads of x or dy that a lane loads for all, at the most
+
+@compute @workgroup_size(LANES)
+fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(subgroup_invocation_id) lane: u32) {
+    let i = group_index(group, groups);
+    let blocks = (params.k4 + LANES - 1u) / LANES;
+    let first = i / blocks * ROWS;
+    if (first >= params.rows) {
+        return;
+    }
+    let own = i % blocks * LANES + lane;
+    let k = min(own, params.k4 - 1u);
+    var sum: array<vec4<f32>, ROWS>;
+    for (var j = 0u; j < ROWS; j++) {
+        sum[j] = bias[k];
+    }
+    for (var c = 0u; c < params.c4; c++) {
+        var share: array<vec4<f32>, MAX_SHARE>;
+        for (var j = 0u; j < ROWS / LANES; j++) {
+            share[j] = load4(x[min(first + j * LANES + lane, params.rows - 1u) * params.c4 + c]);
+        }
+        let at = 4u * c * params.k4 + k;
+        let w0 = weight[at];
+        let w1 = weight[at + params.k4];
+        let w2 = weight[at + 2u * params.k4];
+        let w3 = weight[at + 3u * params.k4];
+        for (var j = 0u; j < ROWS; j++) {
+            let v = subgroupShuffle(share[j / LANES], j % LANES);
+            sum[j] += v.x * w0 + v.y * w1 + v.z * w2 + v.w * w3;
+        }
+    }
+    for (var j = 0u; j < ROWS; j++) {
+        if (first + j < params.rows && own < params.k4) {
+            let to = (first + j) * params.k4 + own;
+            y[to] = finish(sum[j], to);
+        }
+    }
+}
+
+@compute @workgroup_size(LANES)
+fn backward_data(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(subgroup_invocation_id) lane: u32) {
+    let i = group_index(group, groups);
+    let blocks = (params.c4 + LANES - 1u) / LANES;
+    let first = i / blocks * ROWS;
+    if (first >= params.rows) {
+        return;
+    }
+    let own = i % blocks * LANES + lane;
+    let c = min(own, params.c4 - 1u);
+    var sum: array<vec4<f32>, ROWS>;
+    for (var j = 0u; j < ROWS; j++) {
+        sum[j] = vec4<f32>();
+    }
+    for (var k = 0u; k < params.k4; k++) {
+        var share: array<vec4<f32>, MAX_SHARE>;
+        for (var j = 0u; j < ROWS / LANES; j++) {
+            share[j] = load4(dy[min(first + j * LANES + lane, params.rows - 1u) * params.k4 + k]);
+        }
+        let at = 4u * c * params.k4 + k;
+        let w = transpose(mat4x4<f32>(weight[at], weight[at + params.k4], weight[at + 2u * params.k4], weight[at + 3u * params.k4]));
+        for (var j = 0u; j < ROWS; j++) {
+            let v = subgroupShuffle(share[j / LANES], j % LANES);
+            sum[j] += v.x * w[0] + v.y * w[1] + v.z * w[2] + v.w * w[3];
+        }
+    }
+    for (var j = 0u; j < ROWS; j++) {
+        if (first + j < params.rows && own < params.c4) {
+            dx[(first + j) * params.c4 + own] = store4(sum[j]);
+        }
+    }
+}
+
+// Rows of dy that one turn of the loop sums: as many as a quad has channels, so that the tiles are those of `forward`.
+const TURN = 4u;
+const QUADS = 8u;       // of x in a tile
+
+fn load_gradient(m: u32, end: u32, k: u32) -> vec4<f32> {
+    return load4(gradient[min(m, end - 1u) * params.k4 + k]);
+}
+
+// Quad i of x in row j of the turn is loaded by lane (4 i + j) mod LANES as its share (4 i + j) / LANES.
+@compute @workgroup_size(LANES)
+fn backward_weight(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(subgroup_invocation_id) lane: u32) {
+    let i = group_index(group, groups);
+    let blocks_k = (params.k4 + LANES - 1u) / LANES;
+    let blocks_c = (params.c4 + QUADS - 1u) / QUADS;
+    let own = i % blocks_k * LANES + lane;
+    let k = min(own, params.k4 - 1u);
+    let c = i / blocks_k % blocks_c * QUADS;
+    let split = i / (blocks_k * blocks_c);
+    if (split >= params.splits) {
+        return;
+    }
+    var sum: array<mat4x4<f32>, QUADS>;
+    for (var i = 0u; i < QUADS; i++) {
+        sum[i] = mat4x4<f32>();
+    }
+    let start = split * params.split_rows;
+    let end = min(start + params.split_rows, params.rows);
+    for (var m = start; m < end; m += TURN) {
+        var share: array<vec4<f32>, MAX_SHARE>;
+        for (var j = 0u; j < ROWS / LANES; j++) {
+            let part = j * LANES + lane;
+            let row = m + part % TURN;
+            let inside = select(0.0, 1.0, row < end);
+            share[j] = load4(x[min(row, end - 1u) * params.c4 + min(c + part / TURN, params.c4 - 1u)]) * inside;
+        }
+        let d = mat4x4<f32>(load_gradient(m, end, k), load_gradient(m + 1u, end, k), load_gradient(m + 2u, end, k), load_gradient(m + 3u, end, k));
+        for (var i = 0u; i < QUADS; i++) {
+            let a = subgroupShuffle(share[4u * i / LANES], 4u * i % LANES);
+            let b = subgroupShuffle(share[(4u * i + 1u) / LANES], (4u * i + 1u) % LANES);
+            let e = subgroupShuffle(share[(4u * i + 2u) / LANES], (4u * i + 2u) % LANES);
+            let f = subgroupShuffle(share[(4u * i + 3u) / LANES], (4u * i + 3u) % LANES);
+            sum[i] += d * transpose(mat4x4<f32>(a, b, e, f));
+        }
+    }
+    let to = (split * params.c4 + c) * 4u * params.k4;
+    for (var i = 0u; i < QUADS; i++) {
+        for (var j = 0u; j < 4u; j++) {
+            if (c + i < params.c4 && own < params.k4) {
+                partial[to + (4u * i + j) * params.k4 + own] = sum[i][j];
+            }
+        }
+    }
+}

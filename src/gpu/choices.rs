@@ -1,0 +1,141 @@
+//! Which way each shape runs: kernels have variants, variants have tiles; what suits one device does not suit another.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::kernel::{Kernel, Need};
+use super::recorder::Recorder;
+
+/// What choices depend on of a device.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Device {
+    /// A GPU; not a driver that computes on the CPU.
+    pub gpu: bool,
+    /// The least number of lanes that a subgroup has; 0 where kernels can't use subgroups.
+    pub subgroup: u32,
+    pub needs: Vec<Need>,
+}
+
+impl Device {
+    /// Lanes that fill it: sums over rows are split until there are as many.
+    pub fn lanes(&self) -> u32 {
+        if self.gpu { 65_536 } else { 2_048 }
+    }
+}
+
+/// One way to run an entry point: a variant of the kernel, and values of its `override` constants.
+#[derive(Debug)]
+pub struct Candidate {
+    pub kernel: &'static Kernel,
+    pub constants: &'static [(&'static str, u32)],
+}
+
+/// The constant that says how many lanes of a subgroup a variant relies on.
+const LANES: &str = "LANES";
+
+impl Candidate {
+    pub const fn new(kernel: &'static Kernel, constants: &'static [(&'static str, u32)]) -> Candidate {
+        Candidate { kernel, constants }
+    }
+
+    /// The value of a constant; panics if this candidate does not set it.
+    pub fn constant(&self, name: &str) -> u32 {
+        self.constants.iter().find(|(constant, _)| *constant == name).expect("a constant of the variant").1
+    }
+
+    /// `subgroup LANES=8 SHARE=3`.
+    pub fn label(&self) -> String {
+        let constants = self.constants.iter().map(|(name, value)| format!(" {name}={value}"));
+        std::iter::once(self.kernel.variant.to_string()).chain(constants).collect()
+    }
+
+    /// Whether it is the plain variant that every device has.
+    pub fn is_register(&self) -> bool {
+        self.kernel.variant == "register"
+    }
+
+    /// Whether `device` can run it: it has what the variant needs, and a subgroup is as wide as it relies on. A wider one
+    /// would do, but a driver that computes on the CPU would leave its lanes idle.
+    pub fn runs_on(&self, device: &Device) -> bool {
+        let lanes = self.constants.iter().find(|(name, _)| *name == LANES).map(|(_, lanes)| *lanes);
+        let fits = |lanes| lanes == device.subgroup || device.gpu && lanes < device.subgroup;
+        lanes.is_none_or(fits) && self.kernel.needs.iter().all(|need| device.needs.contains(need))
+    }
+}
+
+/// The ways to run one entry point.
+#[derive(Debug)]
+pub struct Ways {
+    pub kernel: &'static str,
+    pub entry: &'static str,
+    /// From what suits drivers that compute on the CPU to what suits GPUs. Every device runs the one of the variant
+    /// `register`.
+    pub candidates: &'static [Candidate],
+    /// Records the entry point alone, for a shape as the operation asks for it: what the tuner times.
+    pub record: fn(&mut Recorder, &[u32]),
+}
+
+/// An entry point and a shape.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Key {
+    pub kernel: String,
+    pub entry: String,
+    pub shape: Vec<u32>,
+}
+
+impl Key {
+    pub fn new(ways: &Ways, shape: &[u32]) -> Key {
+        Key { kernel: ways.kernel.into(), entry: ways.entry.into(), shape: shape.into() }
+    }
+}
+
+/// What a device runs, shape by shape; where nothing is known, what suits most devices of its kind.
+#[derive(Clone, Debug, Default)]
+pub struct Choices {
+    pub device: Device,
+    chosen: BTreeMap<Key, String>,
+    forced: Option<usize>,
+}
+
+impl Choices {
+    /// The defaults for `device`.
+    pub fn new(device: Device) -> Choices {
+        Choices { device, ..Choices::default() }
+    }
+
+    /// Candidate number `index` for every shape, where there is one and the device runs it: for tests and the tuner.
+    pub fn forced(device: &Device, index: usize) -> Choices {
+        Choices { forced: Some(index), ..Choices::new(device.clone()) }
+    }
+
+    /// The candidate with this label runs from now on.
+    pub fn set(&mut self, key: Key, label: String) {
+        self.chosen.insert(key, label);
+    }
+
+    /// The label chosen for a shape.
+    pub fn get(&self, key: &Key) -> Option<&str> {
+        self.chosen.get(key).map(String::as_str)
+    }
+
+    /// All that was chosen.
+    pub fn iter(&self) -> impl Iterator<Item = (&Key, &str)> {
+        self.chosen.iter().map(|(key, label)| (key, label.as_str()))
+    }
+
+    /// What runs a shape.
+    pub fn choose(&self, ways: &Ways, shape: &[u32]) -> &'static Candidate {
+        let runs = |candidate: &&Candidate| candidate.runs_on(&self.device);
+        if let Some(candidate) = self.forced.and_then(|index| ways.candidates.get(index)).filter(runs) {
+            return candidate;
+        }
+        let label = self.get(&Key::new(ways, shape));
+        let chosen = ways.candidates.iter().filter(runs).find(|candidate| Some(candidate.label().as_str()) == label);
+        let usual = || match self.device.gpu {
+            true => ways.candidates.iter().rev().find(runs),
+            false => ways.candidates.iter().find(runs),
+        };
+        chosen.or_else(usual).expect("every device runs the variant register")
+    }
+}
