@@ -17,4 +17,5 @@ pub mod random;
 pub mod sample;
 pub mod tensors;
 pub mod train;
+pub mod tune;
 pub mod verify;

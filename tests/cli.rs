@@ -10,6 +10,8 @@ mod data;
 mod sampling;
 #[path = "cli/training.rs"]
 mod training;
+#[path = "cli/tuning.rs"]
+mod tuning;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -63,6 +65,11 @@ fn typed(place: &Path, line: &str) -> Command {
 
 fn with_arguments(mut command: Command, place: &Path, line: &str) -> Command {
     command.args(line.split_whitespace()).current_dir(place).env_remove("RUST_LOG");
+    // Tiny models need no tuning, and nobody's cache is touched.
+    if !line.contains("tune") {
+        command.args(["--tune", "off"]);
+    }
+    command.env("DIFFUSE_CACHE_DIR", place.join("cache"));
     // Else the Vulkan loader looks for a desktop, and writes errors of its own where there is none.
     command.env("XDG_RUNTIME_DIR", std::env::temp_dir()).env("NODEVICE_SELECT", "1");
     command

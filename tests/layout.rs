@@ -20,8 +20,9 @@ const LAYERS: &[(&str, &str)] = &[
     ("nn", "error gpu ops random"),
     ("checkpoint", "diffusion error files gpu nn tensors"),
     ("verify", "checkpoint error gpu nn ops tensors"),
+    ("tune", "error files gpu ops"),
     ("sample", "checkpoint diffusion error files gpu nn ops picture random tensors"),
-    ("train", "chart checkpoint data diffusion error files gpu nn ops picture random sample tensors"),
+    ("train", "chart checkpoint data diffusion error files gpu nn ops picture random sample tensors tune"),
     ("profile", "checkpoint error files gpu nn ops random sample train"),
 ];
 /// What a user types may reach everything.

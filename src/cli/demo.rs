@@ -6,6 +6,7 @@ use std::time::Instant;
 use anyhow::Result;
 use serde_json::json;
 
+use super::Adapter;
 use super::{sample, train};
 use diffuse::checkpoint;
 use diffuse::diffusion::Sampler;
@@ -60,12 +61,13 @@ fn options(context: &Context) -> Result<TrainOptions> {
 }
 
 /// Runs the command.
-pub fn run(args: &Args, device: Option<&str>) -> Result<()> {
+pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     super::catch_interrupts();
     let started = Instant::now();
-    let context = Context::new(device)?;
+    let mut context = adapter.open()?;
     let mut options = options(&context)?;
     let data = run::load_data(&mut options)?;
+    adapter.tune(&mut context, |choices| run::recordings(&options, &data, choices))?;
     eprintln!("learning to draw digits from {} handwritten ones", data.len());
     let mut run = Run::create(&context, &args.out, options, &data, true)?;
     if !train::train(&mut run, &context, &args.out, false, started)? {

@@ -6,23 +6,70 @@ pub mod profile;
 mod progress;
 pub mod sample;
 pub mod train;
+pub mod tune;
 pub mod verify;
 
 use std::io::{ErrorKind, Write};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::Context;
+use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
+use diffuse::gpu::{Choices, Context, Recording};
+use diffuse::tune::{Mode, cache_directory};
 
 /// Trains and samples diffusion U-Nets on any GPU, with hand-written kernels that check themselves.
 #[derive(Parser)]
 #[command(version, about, max_term_width = 110)]
 pub struct Cli {
-    /// Adapter to use: its number or a part of its name, as `diffuse devices` lists them
-    #[arg(long, global = true, value_name = "INDEX|NAME-PART")]
-    pub device: Option<String>,
+    #[command(flatten)]
+    pub adapter: Adapter,
     #[command(subcommand)]
     pub command: Command,
+}
+
+/// What to compute on, and which variants of the kernels run there.
+#[derive(clap::Args)]
+pub struct Adapter {
+    /// Adapter to use: its number or a part of its name, as `diffuse devices` lists them
+    #[arg(long, global = true, value_name = "INDEX|NAME-PART")]
+    device: Option<String>,
+    /// Variants of kernels: the usual ones, the fastest known ones (measured where none is known), or all measured again
+    #[arg(long, global = true, value_enum, default_value_t = Tune::Cached)]
+    tune: Tune,
+}
+
+/// As [`Mode`] of the tuner.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Tune {
+    Off,
+    Cached,
+    Full,
+}
+
+impl Adapter {
+    /// Opens the adapter.
+    fn open(&self) -> Result<Context> {
+        Ok(Context::new(self.device.as_deref())?)
+    }
+
+    /// Puts the fastest variants for what `record` records into `context`; says so in a line where it takes time.
+    fn tune(
+        &self,
+        context: &mut Context,
+        record: impl FnOnce(&Arc<Choices>) -> diffuse::error::Result<Vec<Recording>>,
+    ) -> Result<()> {
+        let mode = match self.tune {
+            Tune::Off => Mode::Off,
+            Tune::Cached => Mode::Cached,
+            Tune::Full => Mode::Full,
+        };
+        let tuning = diffuse::tune::prepare(context, mode, cache_directory().as_deref(), record)?;
+        if !tuning.measured.is_empty() {
+            eprintln!("{}", self::tune::summary(&tuning, &context.info.name));
+        }
+        Ok(())
+    }
 }
 
 #[derive(Subcommand)]
@@ -37,6 +84,8 @@ pub enum Command {
     Verify(verify::Args),
     /// Time one training or denoising step, kernel by kernel and layer by layer
     Profile(profile::Args),
+    /// Measure which variants of the kernels are fastest here
+    Tune(tune::Args),
     /// List adapters, drivers, limits and features
     Devices(devices::Args),
 }
@@ -47,13 +96,14 @@ impl Cli {
     /// # Errors
     /// What the command says, in one line.
     pub fn run(&self) -> anyhow::Result<()> {
-        let device = self.device.as_deref();
+        let adapter = &self.adapter;
         match &self.command {
-            Command::Demo(args) => demo::run(args, device),
-            Command::Train(args) => train::run(args, device),
-            Command::Sample(args) => sample::run(args, device),
-            Command::Verify(args) => verify::run(args, device),
-            Command::Profile(args) => profile::run(args, device),
+            Command::Demo(args) => demo::run(args, adapter),
+            Command::Train(args) => train::run(args, adapter),
+            Command::Sample(args) => sample::run(args, adapter),
+            Command::Verify(args) => verify::run(args, adapter),
+            Command::Profile(args) => profile::run(args, adapter),
+            Command::Tune(args) => self::tune::run(args, adapter),
             Command::Devices(args) => devices::run(args),
         }
     }

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 
+use super::Adapter;
 use diffuse::checkpoint;
 use diffuse::files;
-use diffuse::gpu::Context;
 use diffuse::gpu::context::mebibytes;
 use diffuse::nn::UNetConfig;
 use diffuse::profile::{self, Options, Profile, Report, Row};
@@ -40,13 +40,14 @@ pub struct Args {
 }
 
 /// Runs the command.
-pub fn run(args: &Args, device: Option<&str>) -> Result<()> {
+pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     if args.batch == 0 || args.steps == 0 {
         bail!("--batch and --steps must be at least 1");
     }
-    let config = config(args)?;
-    let context = Context::new(device)?;
+    let config = model_config(args.preset.as_deref(), args.model.as_deref())?;
+    let mut context = adapter.open()?;
     let options = Options { batch: args.batch, steps: args.steps, infer: args.infer };
+    adapter.tune(&mut context, |choices| profile::recordings(&config, &options, choices))?;
     let profile = profile::profile(&context, &config, &options)?;
     let report = &profile.report;
     match args.json {
@@ -62,14 +63,15 @@ pub fn run(args: &Args, device: Option<&str>) -> Result<()> {
     Ok(())
 }
 
-fn config(args: &Args) -> Result<UNetConfig> {
-    let Some(path) = &args.model else { return Ok(preset(args.preset.as_deref().unwrap_or("digits"))?) };
+/// The model that --preset or --model names.
+pub fn model_config(name: Option<&str>, model: Option<&Path>) -> Result<UNetConfig> {
+    let Some(path) = model else { return Ok(preset(name.unwrap_or("digits"))?) };
     if path.is_file() {
         return Ok(checkpoint::read_config(path)?);
     }
     match checkpoint::find(path) {
         Ok(directory) => Ok(checkpoint::read_config(&directory.join(checkpoint::CONFIG))?),
-        Err(error) => match model_config(path) {
+        Err(error) => match bare_config(path) {
             Some(config) => Ok(checkpoint::read_config(&config)?),
             None => Err(error.into()),
         },
@@ -77,7 +79,7 @@ fn config(args: &Args) -> Result<UNetConfig> {
 }
 
 /// A directory without weights will do, unless its `config.json` is that of a run, which says what to train.
-fn model_config(directory: &Path) -> Option<PathBuf> {
+fn bare_config(directory: &Path) -> Option<PathBuf> {
     let path = directory.join(checkpoint::CONFIG);
     let value: serde_json::Value = checkpoint::read_json(&path).ok()?;
     value.get("_class_name").map(|_| path)

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use serde_json::json;
 
+use super::Adapter;
 use super::progress::Progress;
 use diffuse::checkpoint::{self, Checkpoint};
 use diffuse::diffusion::{Sampler, SamplerKind, Variance};
@@ -76,14 +77,18 @@ pub const GUIDANCE: f64 = 2.0;
 const FRAMES: usize = 25;
 
 /// Runs the command.
-pub fn run(args: &Args, device: Option<&str>) -> Result<()> {
+pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     check(args)?;
     let mut model = checkpoint::load(&args.checkpoint)?;
     if args.raw {
         model.weights = raw_weights(&model)?;
     }
     let request = request(args, &model)?;
-    let context = Context::new(device)?;
+    let mut context = adapter.open()?;
+    let rows = args.batch.min(args.count);
+    adapter.tune(&mut context, |choices| {
+        Ok(vec![sample::record(&model.unet, WEIGHTS, rows, &request, choices).denoise])
+    })?;
     let mut memory = Memory::default();
     let batch = args.batch.min(args.count);
     let generator = open_generator(&context, &model, &mut memory, batch, &request)?;

@@ -6,6 +6,7 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 use serde_json::json;
 
+use super::Adapter;
 use super::progress::Progress;
 use diffuse::checkpoint;
 use diffuse::gpu::{Context, context::mebibytes};
@@ -167,12 +168,13 @@ impl Args {
 }
 
 /// Runs the command.
-pub fn run(args: &Args, device: Option<&str>) -> Result<()> {
+pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     super::catch_interrupts();
     let started = Instant::now();
     if args.resume {
         args.refuse_flags_with_resume()?;
-        let context = Context::new(device)?;
+        let mut context = adapter.open()?;
+        diffuse::tune::restore(&mut context, run::stored_choices(&args.out)?);
         let mut run = Run::resume(&context, &args.out, args.flags.steps)?;
         return train(&mut run, &context, &args.out, args.json, started).map(|_| ());
     }
@@ -184,7 +186,8 @@ pub fn run(args: &Args, device: Option<&str>) -> Result<()> {
     if classes.is_some() {
         options.model.num_class_embeds = Some(data.classes.len() as u32 + 1);
     }
-    let context = Context::new(device)?;
+    let mut context = adapter.open()?;
+    adapter.tune(&mut context, |choices| run::recordings(&options, &data, choices))?;
     let mut run = Run::create(&context, &args.out, options, &data, false)?;
     train(&mut run, &context, &args.out, args.json, started).map(|_| ())
 }

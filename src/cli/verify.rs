@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use serde_json::json;
 
+use super::Adapter;
 use super::progress::Progress;
-use diffuse::gpu::Context;
 use diffuse::ops::{self, Op};
 use diffuse::verify::{self, Worst, model};
 
@@ -35,10 +35,10 @@ pub struct Args {
 }
 
 /// Runs the command.
-pub fn run(args: &Args, device: Option<&str>) -> Result<()> {
+pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     match (&args.model, &args.reference) {
-        (Some(model), Some(reference)) => verify_model(args, device, model, reference),
-        _ => verify_kernels(args, device),
+        (Some(model), Some(reference)) => verify_model(args, adapter, model, reference),
+        _ => verify_kernels(args, adapter),
     }
 }
 
@@ -50,12 +50,12 @@ fn chosen(names: &[String]) -> Result<Vec<&'static Op>> {
     Ok(ops::ALL.iter().filter(|op| names.is_empty() || names.iter().any(|name| name == op.kernel.name)).collect())
 }
 
-fn verify_kernels(args: &Args, device: Option<&str>) -> Result<()> {
+fn verify_kernels(args: &Args, adapter: &Adapter) -> Result<()> {
     let ops = chosen(&args.kernel)?;
     if args.cases == 0 {
         bail!("--cases must be at least 1");
     }
-    let context = Context::new(device)?;
+    let context = adapter.open()?;
     eprintln!("{}, {}: {} cases of each kernel", context.info.name, context.driver(), args.cases);
     let mut worst: BTreeMap<String, Worst> = BTreeMap::new();
     let mut progress = Progress::new("verifying", 0, ops.len() as u64 * args.cases);
@@ -90,11 +90,11 @@ fn verify_kernels(args: &Args, device: Option<&str>) -> Result<()> {
 
 fn verify_model(
     args: &Args,
-    device: Option<&str>,
+    adapter: &Adapter,
     directory: &std::path::Path,
     reference: &std::path::Path,
 ) -> Result<()> {
-    let context = Context::new(device)?;
+    let context = adapter.open()?;
     let errors = model::verify_model(&context, directory, reference)?;
     let bad = errors.iter().filter(|tensor| tensor.error > model::TOLERANCE).count();
     if args.json {

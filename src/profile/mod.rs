@@ -18,6 +18,7 @@ use crate::nn::{UNet, UNetConfig};
 pub use report::{Report, Row};
 pub use trace::Timed;
 use workload::Workload;
+pub use workload::recordings;
 
 /// What to measure.
 #[derive(Clone, Copy, Debug)]

@@ -1,9 +1,11 @@
 //! The plans of one step and what they run on.
 
+use std::sync::Arc;
+
 use super::Options;
 use crate::error::{Error, Result};
 use crate::gpu::profile::Submission;
-use crate::gpu::{Context, Memory, Plan, PlanOptions, Recording, Step, WEIGHTS};
+use crate::gpu::{Choices, Context, Memory, Plan, PlanOptions, Recording, Step, WEIGHTS};
 use crate::nn::{UNet, UNetConfig, config::Size};
 use crate::ops::diffusion::Records;
 use crate::random::Random;
@@ -34,12 +36,10 @@ const MAX_ELEMENTS: u64 = 1 << 32;
 impl Workload {
     /// Plans a step of `unet`, with initial weights and random images of its size.
     pub fn new(context: &Context, unet: &UNet, options: &Options) -> Result<Workload> {
-        let (height, width) = size(&unet.config)?;
-        check_batch(&unet.config, options.batch)?;
-        check_channels(&unet.config)?;
+        check(&unet.config, options)?;
         let workload = match options.infer {
-            true => denoising(context, unet, options.batch, height, width)?,
-            false => training(context, unet, options.batch, height, width)?,
+            true => denoising(context, unet, options.batch)?,
+            false => training(context, unet, options.batch)?,
         };
         workload.memory.write(context, WEIGHTS, 0, &unet.params.initialise(0));
         Ok(workload)
@@ -85,6 +85,25 @@ impl Workload {
     }
 }
 
+/// What a step records, with the variants that `choices` names.
+///
+/// # Errors
+/// [`Error::Config`] for a model or a batch that can't be run.
+pub fn recordings(config: &UNetConfig, options: &Options, choices: &Arc<Choices>) -> Result<Vec<Recording>> {
+    let unet = UNet::new(config.clone())?;
+    check(config, options)?;
+    Ok(match options.infer {
+        true => vec![record_denoising(&unet, options.batch, choices)?.denoise],
+        false => vec![record_training(&unet, options.batch, choices)?.2.gradients],
+    })
+}
+
+fn check(config: &UNetConfig, options: &Options) -> Result<()> {
+    size(config)?;
+    check_batch(config, options.batch)?;
+    check_channels(config)
+}
+
 fn size(config: &UNetConfig) -> Result<(u32, u32)> {
     let Some((height, width)) = config.sample_size.map(Size::sides) else {
         return Err(Error::Config("the model's configuration has no sample_size, so that its images have none".into()));
@@ -118,14 +137,24 @@ fn check_batch(config: &UNetConfig, batch: u32) -> Result<()> {
     }
 }
 
-fn training(context: &Context, unet: &UNet, batch: u32, height: u32, width: u32) -> Result<Workload> {
+fn record_training(
+    unet: &UNet,
+    batch: u32,
+    choices: &Arc<Choices>,
+) -> Result<(TrainOptions, DataShape, engine::Recordings)> {
+    let (height, width) = size(&unet.config)?;
     let options = TrainOptions { model: unet.config.clone(), batch, ..TrainOptions::default() };
     options.validate()?;
     // The last embedding is the null class.
     let classes = unet.config.num_class_embeds.map_or(1, |embeds| embeds - 1);
     let shape = [height, width, unet.config.in_channels];
     let data = DataShape { images: batch, shape, classes, flip: false };
-    let recordings = engine::record(unet, &options, &data, &context.choices)?;
+    let recordings = engine::record(unet, &options, &data, choices)?;
+    Ok((options, data, recordings))
+}
+
+fn training(context: &Context, unet: &UNet, batch: u32) -> Result<Workload> {
+    let (options, data, recordings) = record_training(unet, batch, &context.choices)?;
     let planned_bytes = recordings.peak_bytes();
     let mut memory = Memory::default();
     let parts = [("gradients", recordings.gradients), ("update", recordings.update)];
@@ -144,12 +173,17 @@ fn random_records(data: &DataShape) -> Vec<u32> {
     Records::pack(&images, &labels)
 }
 
-fn denoising(context: &Context, unet: &UNet, batch: u32, height: u32, width: u32) -> Result<Workload> {
+fn record_denoising(unet: &UNet, batch: u32, choices: &Arc<Choices>) -> Result<sample::Recordings> {
+    let (height, width) = size(&unet.config)?;
     let labels = unet.is_conditional().then(|| vec![0; batch as usize]);
     let request =
         Request { steps: Vec::new(), initial_scale: 1.0, labels, count: batch, guidance: 1.0, seed: 0, height, width };
     sample::check_elements(&unet.config, batch as u64, height, width)?;
-    let recordings = sample::record(unet, WEIGHTS, batch, &request, &context.choices);
+    Ok(sample::record(unet, WEIGHTS, batch, &request, choices))
+}
+
+fn denoising(context: &Context, unet: &UNet, batch: u32) -> Result<Workload> {
+    let recordings = record_denoising(unet, batch, &context.choices)?;
     let planned_bytes = recordings.denoise.peak_bytes();
     let mut memory = Memory::default();
     let denoise = part(context, "denoise", recordings.denoise, &mut memory)?;

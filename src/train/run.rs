@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
@@ -15,11 +16,12 @@ use crate::data::{self, Dataset, Want};
 use crate::diffusion::Sampler;
 use crate::error::{Error, Result};
 use crate::gpu::context::mebibytes;
-use crate::gpu::{Context, EMA, WEIGHTS};
+use crate::gpu::{Choices, Context, EMA, Recording, WEIGHTS};
 use crate::nn::UNet;
 use crate::nn::config::Size;
 use crate::sample::{self, Generator, Request};
 use crate::tensors::FileTensors;
+use crate::tune::{self, Chosen};
 use crate::{chart, picture, tensors};
 
 /// Raw weights and moments, under `weights.NAME`, `m.NAME`, `v.NAME`.
@@ -40,6 +42,9 @@ struct TrainerState {
     images: u64,
     scheduler: SchedulerConfig,
     options: TrainOptions,
+    /// The variants it runs: others would give other bits.
+    #[serde(default)]
+    choices: Vec<Chosen>,
 }
 
 /// What the loop tells and asks after each step.
@@ -103,6 +108,24 @@ pub fn load_data(options: &mut TrainOptions) -> Result<Dataset> {
         return Err(Error::Config(format!("{} is {}; at most 4 GiB go to the GPU", options.data, mebibytes(bytes))));
     }
     Ok(data)
+}
+
+/// What a step of the run records, with other variants.
+///
+/// # Errors
+/// [`Error::Config`] for a model that can't be built, otherwise as [`record`].
+pub fn recordings(options: &TrainOptions, data: &Dataset, choices: &Arc<Choices>) -> Result<Vec<Recording>> {
+    let unet = UNet::new(options.model.clone())?;
+    Ok(vec![record(&unet, options, &DataShape::of(data), choices)?.gradients])
+}
+
+/// The variants that the run in `directory` was made with.
+///
+/// # Errors
+/// [`Error::File`] if there is no run.
+pub fn stored_choices(directory: &Path) -> Result<Vec<Chosen>> {
+    let state: TrainerState = checkpoint::read_json(&find_run(directory)?.join(TRAINER_STATE))?;
+    Ok(state.choices)
 }
 
 impl<'a> Run<'a> {
@@ -299,6 +322,7 @@ impl<'a> Run<'a> {
             images: self.images,
             scheduler: self.options.scheduler(),
             options: self.options.clone(),
+            choices: tune::chosen(&self.context.choices),
         };
         let fresh = self.directory.join("checkpoint.new");
         let written = self.write_checkpoint(&fresh, &state);

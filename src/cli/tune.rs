@@ -1,0 +1,89 @@
+//! `diffuse tune`.
+
+use std::fmt::Write;
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use serde_json::json;
+
+use super::Adapter;
+use diffuse::gpu::choices::Key;
+use diffuse::gpu::tune::{MOST_DEVIATION, Timing};
+use diffuse::profile;
+use diffuse::tune::{self, Mode, Tuning};
+
+/// Measure which variants of the kernels are fastest on this adapter, for a training step of a model
+#[derive(clap::Args)]
+pub struct Args {
+    /// Model that comes with the program: digits, mnist, base, cifar10 [default: digits]
+    #[arg(long, value_name = "NAME", conflicts_with = "model")]
+    preset: Option<String>,
+    /// Model of a checkpoint directory or a diffusers `config.json`
+    #[arg(long, value_name = "DIR|CONFIG.json")]
+    model: Option<PathBuf>,
+    /// Images in a batch
+    #[arg(long, default_value_t = 16)]
+    batch: u32,
+    /// Print one JSON object on stdout
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
+    if args.batch == 0 {
+        bail!("--batch must be at least 1");
+    }
+    let config = super::profile::model_config(args.preset.as_deref(), args.model.as_deref())?;
+    let mut context = adapter.open()?;
+    let options = profile::Options { batch: args.batch, steps: 1, infer: false };
+    let cache = tune::cache_directory();
+    let record = |choices: &_| profile::recordings(&config, &options, choices);
+    let tuning = tune::prepare(&mut context, Mode::Full, cache.as_deref(), record)?;
+    eprintln!("{}", summary(&tuning, &context.info.name));
+    match args.json {
+        true => super::print(&as_json(&tuning).to_string()),
+        false => super::print(table(&tuning)?.trim_end()),
+    }
+}
+
+/// What was measured, in one line.
+pub fn summary(tuning: &Tuning, adapter: &str) -> String {
+    let seconds = tuning.time.as_secs_f64();
+    let guessed = if tuning.guessed > 0 { format!(" ({} more guessed)", tuning.guessed) } else { String::new() };
+    let kept = tuning.cache.as_ref().map(|path| format!(", kept in {}", path.display())).unwrap_or_default();
+    format!("tuned {} shapes on {adapter} in {seconds:.1} s{guessed}{kept}", tuning.measured.len())
+}
+
+fn shape(key: &Key) -> String {
+    key.shape.iter().map(u32::to_string).collect::<Vec<_>>().join("x")
+}
+
+/// The fastest way that computes rightly.
+fn winner(timings: &[Timing]) -> Option<&Timing> {
+    timings.iter().find(|timing| timing.deviation <= MOST_DEVIATION)
+}
+
+fn table(tuning: &Tuning) -> Result<String, std::fmt::Error> {
+    let out = &mut String::new();
+    writeln!(out, "{:24} {:32} {:22} {:>9}  others, slower by", "kernel.entry", "shape", "fastest", "ms")?;
+    for (key, timings) in &tuning.measured {
+        let Some(best) = winner(timings) else { continue };
+        let entry = format!("{}.{}", key.kernel, key.entry);
+        write!(out, "{entry:24} {:32} {:22} {:9.3} ", shape(key), best.candidate.label(), best.seconds * 1e3)?;
+        for other in timings.iter().filter(|other| !std::ptr::eq(*other, best)) {
+            let wrong = if other.deviation > MOST_DEVIATION { " WRONG" } else { "" };
+            write!(out, " {} {:.2}{wrong}", other.candidate.label(), other.seconds / best.seconds)?;
+        }
+        writeln!(out)?;
+    }
+    Ok(std::mem::take(out))
+}
+
+fn as_json(tuning: &Tuning) -> serde_json::Value {
+    let way = |timing: &Timing| json!({ "way": timing.candidate.label(), "seconds": timing.seconds, "deviation": timing.deviation });
+    let shapes = tuning.measured.iter().map(|(key, timings)| {
+        json!({ "kernel": key.kernel, "entry": key.entry, "shape": key.shape, "ways": timings.iter().map(way).collect::<Vec<_>>() })
+    });
+    json!({ "seconds": tuning.time.as_secs_f64(), "cache": tuning.cache, "shapes": shapes.collect::<Vec<_>>() })
+}
