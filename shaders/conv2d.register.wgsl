@@ -31,14 +31,14 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gro
             }
             var at = (r * params.s + s) * params.c4 * 4u * params.k4 + k;
             for (var c = 0u; c < params.c4; c++) {
-                let a0 = weight[at];
-                let b0 = weight[at + second];
-                let a1 = weight[at + params.k4];
-                let b1 = weight[at + params.k4 + second];
-                let a2 = weight[at + 2u * params.k4];
-                let b2 = weight[at + 2u * params.k4 + second];
-                let a3 = weight[at + 3u * params.k4];
-                let b3 = weight[at + 3u * params.k4 + second];
+                let a0 = load4(weight[at]);
+                let b0 = load4(weight[at + second]);
+                let a1 = load4(weight[at + params.k4]);
+                let b1 = load4(weight[at + params.k4 + second]);
+                let a2 = load4(weight[at + 2u * params.k4]);
+                let b2 = load4(weight[at + 2u * params.k4 + second]);
+                let a3 = load4(weight[at + 3u * params.k4]);
+                let b3 = load4(weight[at + 3u * params.k4 + second]);
                 at += 4u * params.k4;
                 for (var j = 0u; j < ROWS; j++) {
                     let v = load4(x[tap[j].offset + c]) * tap[j].inside;
@@ -85,14 +85,14 @@ fn backward_data(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroup
             }
             let at = ((r * params.s + s) * params.c4 + c) * 4u * params.k4;
             for (var k = 0u; k < params.k4; k++) {
-                let a0 = weight[at + k];
-                let a1 = weight[at + k + params.k4];
-                let a2 = weight[at + k + 2u * params.k4];
-                let a3 = weight[at + k + 3u * params.k4];
-                let b0 = weight[at + k + second];
-                let b1 = weight[at + k + second + params.k4];
-                let b2 = weight[at + k + second + 2u * params.k4];
-                let b3 = weight[at + k + second + 3u * params.k4];
+                let a0 = load4(weight[at + k]);
+                let a1 = load4(weight[at + k + params.k4]);
+                let a2 = load4(weight[at + k + 2u * params.k4]);
+                let a3 = load4(weight[at + k + 3u * params.k4]);
+                let b0 = load4(weight[at + k + second]);
+                let b1 = load4(weight[at + k + second + params.k4]);
+                let b2 = load4(weight[at + k + second + 2u * params.k4]);
+                let b3 = load4(weight[at + k + second + 3u * params.k4]);
                 for (var j = 0u; j < ROWS; j++) {
                     let v = load4(dy[tap[j].offset + k]) * tap[j].inside;
                     sum[2u * j] += vec4<f32>(dot(v, a0), dot(v, a1), dot(v, a2), dot(v, a3));

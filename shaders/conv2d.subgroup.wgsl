@@ -42,10 +42,10 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gro
                 for (var j = 0u; j < ROWS / LANES; j++) {
                     share[j] = load4(x[tap[j].offset + c]) * tap[j].inside;
                 }
-                let w0 = weight[at];
-                let w1 = weight[at + params.k4];
-                let w2 = weight[at + 2u * params.k4];
-                let w3 = weight[at + 3u * params.k4];
+                let w0 = load4(weight[at]);
+                let w1 = load4(weight[at + params.k4]);
+                let w2 = load4(weight[at + 2u * params.k4]);
+                let w3 = load4(weight[at + 3u * params.k4]);
                 at += 4u * params.k4;
                 for (var j = 0u; j < ROWS; j++) {
                     let v = subgroupShuffle(share[j / LANES], j % LANES);
@@ -94,7 +94,7 @@ fn backward_data(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroup
                 for (var j = 0u; j < ROWS / LANES; j++) {
                     share[j] = load4(dy[tap[j].offset + k]) * tap[j].inside;
                 }
-                let w = transpose(mat4x4<f32>(weight[at + k], weight[at + k + params.k4], weight[at + k + 2u * params.k4], weight[at + k + 3u * params.k4]));
+                let w = transpose(mat4x4<f32>(load4(weight[at + k]), load4(weight[at + k + params.k4]), load4(weight[at + k + 2u * params.k4]), load4(weight[at + k + 3u * params.k4])));
                 for (var j = 0u; j < ROWS; j++) {
                     let v = subgroupShuffle(share[j / LANES], j % LANES);
                     sum[j] += v.x * w[0] + v.y * w[1] + v.z * w[2] + v.w * w[3];

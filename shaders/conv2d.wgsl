@@ -41,7 +41,7 @@ const PER_IMAGE = 1u;
 const PER_ROW = 2u;
 
 @group(0) @binding(0) var<storage, read> x: array<real4>;
-@group(0) @binding(1) var<storage, read> weight: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> weight: array<real4>;
 @group(0) @binding(2) var<storage, read> bias: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read> addend: array<real4>;
 @group(0) @binding(4) var<storage, read_write> y: array<real4>;

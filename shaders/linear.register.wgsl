@@ -20,14 +20,14 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gro
     }
     for (var c = 0u; c < params.c4; c++) {
         let at = 4u * c * params.k4 + k;
-        let a0 = weight[at];
-        let b0 = weight[at + second];
-        let a1 = weight[at + params.k4];
-        let b1 = weight[at + params.k4 + second];
-        let a2 = weight[at + 2u * params.k4];
-        let b2 = weight[at + 2u * params.k4 + second];
-        let a3 = weight[at + 3u * params.k4];
-        let b3 = weight[at + 3u * params.k4 + second];
+        let a0 = load4(weight[at]);
+        let b0 = load4(weight[at + second]);
+        let a1 = load4(weight[at + params.k4]);
+        let b1 = load4(weight[at + params.k4 + second]);
+        let a2 = load4(weight[at + 2u * params.k4]);
+        let b2 = load4(weight[at + 2u * params.k4 + second]);
+        let a3 = load4(weight[at + 3u * params.k4]);
+        let b3 = load4(weight[at + 3u * params.k4 + second]);
         for (var j = 0u; j < ROWS; j++) {
             let v = load4(x[min(first + j, params.rows - 1u) * params.c4 + c]);
             sum[2u * j] += v.x * a0 + v.y * a1 + v.z * a2 + v.w * a3;
@@ -62,14 +62,14 @@ fn backward_data(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroup
     }
     for (var k = 0u; k < params.k4; k++) {
         let at = 4u * c * params.k4 + k;
-        let a0 = weight[at];
-        let a1 = weight[at + params.k4];
-        let a2 = weight[at + 2u * params.k4];
-        let a3 = weight[at + 3u * params.k4];
-        let b0 = weight[at + second];
-        let b1 = weight[at + second + params.k4];
-        let b2 = weight[at + second + 2u * params.k4];
-        let b3 = weight[at + second + 3u * params.k4];
+        let a0 = load4(weight[at]);
+        let a1 = load4(weight[at + params.k4]);
+        let a2 = load4(weight[at + 2u * params.k4]);
+        let a3 = load4(weight[at + 3u * params.k4]);
+        let b0 = load4(weight[at + second]);
+        let b1 = load4(weight[at + second + params.k4]);
+        let b2 = load4(weight[at + second + 2u * params.k4]);
+        let b3 = load4(weight[at + second + 3u * params.k4]);
         for (var j = 0u; j < ROWS; j++) {
             let v = load4(dy[min(first + j, params.rows - 1u) * params.k4 + k]);
             sum[2u * j] += vec4<f32>(dot(v, a0), dot(v, a1), dot(v, a2), dot(v, a3));

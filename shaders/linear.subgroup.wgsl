@@ -27,10 +27,10 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gro
             share[j] = load4(x[min(first + j * LANES + lane, params.rows - 1u) * params.c4 + c]);
         }
         let at = 4u * c * params.k4 + k;
-        let w0 = weight[at];
-        let w1 = weight[at + params.k4];
-        let w2 = weight[at + 2u * params.k4];
-        let w3 = weight[at + 3u * params.k4];
+        let w0 = load4(weight[at]);
+        let w1 = load4(weight[at + params.k4]);
+        let w2 = load4(weight[at + 2u * params.k4]);
+        let w3 = load4(weight[at + 3u * params.k4]);
         for (var j = 0u; j < ROWS; j++) {
             let v = subgroupShuffle(share[j / LANES], j % LANES);
             sum[j] += v.x * w0 + v.y * w1 + v.z * w2 + v.w * w3;
@@ -64,7 +64,7 @@ fn backward_data(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroup
             share[j] = load4(dy[min(first + j * LANES + lane, params.rows - 1u) * params.k4 + k]);
         }
         let at = 4u * c * params.k4 + k;
-        let w = transpose(mat4x4<f32>(weight[at], weight[at + params.k4], weight[at + 2u * params.k4], weight[at + 3u * params.k4]));
+        let w = transpose(mat4x4<f32>(load4(weight[at]), load4(weight[at + params.k4]), load4(weight[at + 2u * params.k4]), load4(weight[at + 3u * params.k4])));
         for (var j = 0u; j < ROWS; j++) {
             let v = subgroupShuffle(share[j / LANES], j % LANES);
             sum[j] += v.x * w[0] + v.y * w[1] + v.z * w[2] + v.w * w[3];
