@@ -4,8 +4,10 @@
 //   scale         y = scale a
 //   add_per_image y[n,h,w,c] = a[n,h,w,c] + b[n,c]      da = dy, db[n,c] = sum over h,w of dy (reduce.wgsl)
 //   accumulate    total += part                   f32, whatever activations are stored as
+//   narrow        narrowed = part                      from f32 to what activations are stored as
+//   widen         total = a                       and back
 //
-// a, y, part, total: [N, H, W, C]; b: the same, or [N, 1, 1, C] in add_per_image.
+// a, y, part, total, narrowed: [N, H, W, C]; b: the same, or [N, 1, 1, C] in add_per_image.
 
 struct Params {
     quads: u32,         // vec4 elements of y
@@ -20,6 +22,7 @@ struct Params {
 @group(0) @binding(2) var<storage, read_write> y: array<real4>;
 @group(0) @binding(2) var<storage, read> part: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read_write> total: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read_write> narrowed: array<real4>;
 
 @compute @workgroup_size(64)
 fn add(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
@@ -50,5 +53,21 @@ fn accumulate(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) 
     let i = group_index(group, groups) * 64u + lane;
     if (i < params.quads) {
         total[i] += part[i];
+    }
+}
+
+@compute @workgroup_size(64)
+fn narrow(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let i = group_index(group, groups) * 64u + lane;
+    if (i < params.quads) {
+        narrowed[i] = store4(part[i]);
+    }
+}
+
+@compute @workgroup_size(64)
+fn widen(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let i = group_index(group, groups) * 64u + lane;
+    if (i < params.quads) {
+        total[i] = load4(a[i]);
     }
 }

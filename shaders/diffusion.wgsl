@@ -8,7 +8,7 @@
 //              label = the image's, or `classes` (the null class) with probability class_dropout
 //
 //   loss       loss  = 1/E sum weight[n] (out - goal)^2          E = N H W C
-//              d_out = 2/E weight[n] (out - goal)
+//              d_out = loss_scale 2/E weight[n] (out - goal)     loss_scale: see adamw.wgsl
 //              The sum is left in `partials`, one of each lane; reduce.wgsl adds them up.
 //
 //   denoise    o      = guidance out[with class] + (1 - guidance) out[null class], or out if not guided
@@ -207,6 +207,8 @@ fn noise(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) group
 }
 
 // A lane takes 16 vec4, 64 apart, so that the 64 lanes of a group read side by side.
+@group(0) @binding(13) var<storage, read> loss_scale: array<f32>;
+
 @compute @workgroup_size(64)
 fn loss(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let partial = group_index(group, groups) * 64u + lane;
@@ -218,7 +220,7 @@ fn loss(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     for (var i = first; i < min(first + 1024u, elements.quads); i += 64u) {
         let difference = load4(out[i]) - load4(goal[i]);
         let weighted = weight[i / elements.quads_per_image] * difference;
-        d_out[i] = store4(2.0 * elements.factor * weighted);
+        d_out[i] = store4(loss_scale[0] * 2.0 * elements.factor * weighted);
         sum += dot(weighted, difference);
     }
     partials[partial] = elements.factor * sum;

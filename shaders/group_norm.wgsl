@@ -310,7 +310,7 @@ fn backward_weight_modulated(@builtin(workgroup_id) group: vec3<u32>, @builtin(n
 
 @group(0) @binding(1) var<storage, read> gamma4: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> beta4: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read_write> dmodulation: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read_write> dmodulation: array<real4>;
 
 @compute @workgroup_size(64)
 fn backward_modulation(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
@@ -322,6 +322,6 @@ fn backward_modulation(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_wor
     }
     let s1 = sum_table[image * 4u * params.c4 + quad];
     let s2 = sum_table[image * 4u * params.c4 + params.c4 + quad];
-    dmodulation[image * 2u * params.c4 + quad] = gamma4[quad] * s2 + beta4[quad] * s1;
-    dmodulation[image * 2u * params.c4 + params.c4 + quad] = s1;
+    dmodulation[image * 2u * params.c4 + quad] = store4(gamma4[quad] * s2 + beta4[quad] * s1);
+    dmodulation[image * 2u * params.c4 + params.c4 + quad] = store4(s1);
 }

@@ -3,17 +3,8 @@
 // Tensors are N, H, W, C with channels padded to a multiple of 4 and bound as arrays of vec4 over channels; the padding
 // is zero and every kernel keeps it so. Names that end in 4 count such quadruples.
 
-// Storage of activations, four channels at a time: `load4(x[i])` and `x[i] = store4(value)`, so that arithmetic, sums,
-// statistics, softmax and losses are f32 always.
-alias real4 = vec4<f32>;
-
-fn load4(stored: real4) -> vec4<f32> {
-    return stored;
-}
-
-fn store4(value: vec4<f32>) -> real4 {
-    return value;
-}
+// Activations are stored as `real4`, four channels at a time: `load4(x[i])` and `x[i] = store4(value)`. Arithmetic, sums,
+// statistics, softmax and losses are f32 always. What real4 is says lib.f32.wgsl or lib.f16.wgsl, one of which follows.
 
 // Written by the host before every step; everything else is fixed when a dispatch is recorded.
 struct Step {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::diffusion::Step as Coefficients;
 use crate::error::{Error, Result};
-use crate::gpu::{Choices, Context, Memory, Plan, PlanOptions, Recorder, Recording, Step};
+use crate::gpu::{Choices, Context, Memory, Plan, PlanOptions, Precision, Recorder, Recording, Step};
 use crate::nn::{UNet, UNetConfig};
 use crate::ops::diffusion;
 use crate::picture::Images;
@@ -87,7 +87,7 @@ impl<'a> Generator<'a> {
         let rows = if is_guided(request) { 2 * batch as u64 } else { batch as u64 };
         check_elements(&unet.config, rows, request.height, request.width)?;
         memory.forget(&[X, PREVIOUS, LABELS]);
-        let recordings = record(unet, weights, batch, request, &context.choices);
+        let recordings = record(unet, weights, batch, request, &context.choices.at(Precision::F32));
         let start = Plan::new(context, &recordings.start, memory, PlanOptions::default())?;
         let denoise = Plan::new(context, &recordings.denoise, memory, PlanOptions::default())?;
         let shape = [batch, request.height, request.width, unet.config.in_channels];

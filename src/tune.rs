@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::files;
 use crate::gpu::choices::{Key, Ways};
 use crate::gpu::tune::{self, MOST_DEVIATION, Timing};
-use crate::gpu::{Choices, Context, Recording};
+use crate::gpu::{Choices, Context, Precision, Recording};
 
 /// When to measure.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -74,7 +74,7 @@ pub fn prepare(
     directory: Option<&Path>,
     record: impl FnOnce(&Arc<Choices>) -> Result<Vec<Recording>>,
 ) -> Result<Tuning> {
-    let mut choices = Choices::new(context.kind().clone());
+    let mut choices = context.choices.defaults();
     if mode == Mode::Off {
         return Ok(Tuning::default());
     }
@@ -100,7 +100,7 @@ pub fn chosen(choices: &Choices) -> Vec<Chosen> {
 
 /// The variants that a file names, for this device.
 pub fn restore(context: &mut Context, chosen: Vec<Chosen>) {
-    let mut choices = Choices::new(context.kind().clone());
+    let mut choices = context.choices.defaults();
     chosen.into_iter().for_each(|chosen| choices.set(chosen.key, chosen.way));
     context.choices = Arc::new(choices);
 }
@@ -164,9 +164,9 @@ pub fn cache_directory() -> Option<PathBuf> {
 /// A file for each adapter, driver and state of the shaders.
 fn file_name(context: &Context) -> String {
     let mut hasher = DefaultHasher::new();
-    (&context.info.name, context.driver(), crate::gpu::kernel::LIBRARY, env!("CARGO_PKG_VERSION")).hash(&mut hasher);
+    (&context.info.name, context.driver(), env!("CARGO_PKG_VERSION")).hash(&mut hasher);
     for kernel in crate::ops::ALL.iter().flat_map(|op| op.variants()) {
-        kernel.text().hash(&mut hasher);
+        [Precision::F32, Precision::F16].iter().for_each(|precision| kernel.source(*precision).hash(&mut hasher));
     }
     format!("tune-{:016x}.json", hasher.finish())
 }

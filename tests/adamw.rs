@@ -1,6 +1,6 @@
 //! The optimizer's kernel against PyTorch over five steps (tests/oracle/layers.safetensors).
 
-use diffuse::gpu::{Context, Memory, Plan, PlanOptions, Recorder, Step, Tensor};
+use diffuse::gpu::{Context, Memory, Plan, PlanOptions, Precision, Recorder, Step, Tensor};
 use diffuse::ops::adamw::{self, AdamW, State};
 use diffuse::ops::reduce;
 use safetensors::SafeTensors;
@@ -34,8 +34,9 @@ impl Run {
             ["weights", "gradient", "m", "v", "ema"].map(|name| r.persistent(name, [1, 1, 1, count]));
         let square = r.persistent("square", [1, 1, 1, 1]);
         let partials = r.temp([1, 1, 1, adamw::partial_count(count as u64)]);
-        let state = State { weights, gradient, m, v, ema };
-        adamw::square_sum(&mut r, gradient, partials);
+        let loss_scale = adamw::loss_scale(&mut r, Precision::F32);
+        let state = State { weights, gradient, m, v, ema, loss_scale };
+        adamw::square_sum(&mut r, gradient, partials, loss_scale);
         reduce::total(&mut r, partials, square);
         adamw::update(&mut r, adamw, gradient_scale, state, square);
         let mut memory = Memory::default();
@@ -116,7 +117,7 @@ fn the_average_is_that_of_pytorch() {
 fn a_broken_gradient_changes_nothing() {
     let run = Run::new(1000, &AdamW::default(), 1.0);
     let values: Vec<f64> = (0..1000).map(|i| (i as f64 * 0.37).sin()).collect();
-    let State { weights, gradient, m, v, ema } = run.state;
+    let State { weights, gradient, m, v, ema, .. } = run.state;
     let mut step = Step::default();
     step.set("learning_rate", 0.1).set("bias_correction1", 0.5).set("bias_correction2", 0.5);
     for broken in [f64::NAN, f64::INFINITY, 1e30] {

@@ -6,7 +6,7 @@ mod bench;
 use std::path::{Path, PathBuf};
 
 use bench::{Bench, Layout, assert_close};
-use diffuse::gpu::{Context, Recorder, Tensor};
+use diffuse::gpu::{Context, Precision, Recorder, Tensor};
 use diffuse::ops::conv2d::{self, Geometry};
 use diffuse::ops::group_norm::{self, Norm};
 use diffuse::ops::{attention, concat, diffusion, embed, linear, resample, silu};
@@ -205,7 +205,8 @@ fn weighted_loss() {
     let weight = bench.input("weight", Layout::Vector);
     let r = &mut bench.recorder;
     let total = r.temp([1, 1, 1, 1]);
-    let dx = diffusion::loss(r, x, target, weight, total);
+    let scale = diffuse::ops::adamw::loss_scale(r, Precision::F32);
+    let dx = diffusion::loss(r, x, target, weight, total, scale);
     bench.output("y", total, Layout::Vector);
     bench.output("dx", dx, Layout::Image);
     bench.check(1e-6);

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use diffuse::gpu::{Kernel, Need};
+use diffuse::gpu::{Kernel, Need, Precision};
 use diffuse::ops;
 use naga::back::{hlsl, msl, pipeline_constants::process_overrides, spv};
 use naga::valid::{Capabilities, ModuleInfo, SubgroupOperationSet, ValidationFlags, Validator};
@@ -31,11 +31,13 @@ fn capabilities(kernel: &Kernel) -> Capabilities {
 
 /// Parses and validates with no optional capability but those that the variant needs: subgroups, f16, 64-bit types and the
 /// like are errors elsewhere.
-fn parse(kernel: &Kernel) -> (Module, ModuleInfo) {
-    let source = kernel.source();
+fn parse(kernel: &Kernel, precision: Precision) -> (Module, ModuleInfo) {
+    let source = kernel.source(precision);
     let module = naga::front::wgsl::parse_str(&source)
         .unwrap_or_else(|error| panic!("{}", error.emit_to_string_with_path(&source, kernel.name)));
-    let info = Validator::new(ValidationFlags::all(), capabilities(kernel))
+    // WebGPU's packing of halves, which naga counts as optional: old GLES alone lacks it.
+    let packing = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+    let info = Validator::new(ValidationFlags::all(), capabilities(kernel) | packing)
         .subgroup_operations(SubgroupOperationSet::all())
         .subgroup_stages(naga::valid::ShaderStages::COMPUTE)
         .validate(&module)
@@ -45,10 +47,10 @@ fn parse(kernel: &Kernel) -> (Module, ModuleInfo) {
 
 /// Calls `check` with the name and the compacted module of every entry point, as wgpu's back ends see them.
 fn each_entry_point(check: impl Fn(&str, &str, &Module, &ModuleInfo)) {
-    for kernel in kernels() {
-        let (module, info) = parse(kernel);
+    for (kernel, precision) in kernels().flat_map(|kernel| [(kernel, Precision::F32), (kernel, Precision::F16)]) {
+        let (module, info) = parse(kernel, precision);
         for entry in kernel.entry_points() {
-            let label = format!("{}.{}", kernel.label(), entry.name);
+            let label = format!("{}.{} {precision:?}", kernel.label(), entry.name);
             let stage = Some((ShaderStage::Compute, entry.name.as_str()));
             let (module, info) = process_overrides(&module, &info, stage, &Default::default())
                 .unwrap_or_else(|error| panic!("{label}: {error}"));
@@ -130,7 +132,7 @@ fn entry_points_keep_to_the_limits_that_every_device_has() {
 #[test]
 fn no_shader_uses_atomics() {
     for kernel in kernels() {
-        let (module, _) = parse(kernel);
+        let (module, _) = parse(kernel, Precision::F32);
         let atomic = module.types.iter().any(|(_, ty)| matches!(ty.inner, TypeInner::Atomic(_)));
         assert!(!atomic, "shaders/{}.wgsl declares an atomic", kernel.label());
     }

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
-use diffuse::gpu::{Choices, Context, Recording};
+use diffuse::gpu::{Choices, Context, Precision, Recording};
 use diffuse::tune::{Mode, cache_directory};
 
 /// Trains and samples diffusion U-Nets on any GPU, with hand-written kernels that check themselves.
@@ -47,10 +47,36 @@ enum Tune {
     Full,
 }
 
+/// How activations are stored.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Storage {
+    F32,
+    F16,
+    /// f16 on a GPU, f32 on a driver that computes on the CPU
+    Auto,
+}
+
+impl Storage {
+    fn precision(self, context: &Context) -> Precision {
+        match self {
+            Storage::F16 => Precision::F16,
+            Storage::Auto if !context.is_cpu() => Precision::F16,
+            Storage::F32 | Storage::Auto => Precision::F32,
+        }
+    }
+}
+
 impl Adapter {
     /// Opens the adapter.
     fn open(&self) -> Result<Context> {
         Ok(Context::new(self.device.as_deref())?)
+    }
+
+    /// Opens the adapter, for activations stored as `storage` says.
+    fn open_at(&self, storage: Storage) -> Result<Context> {
+        let mut context = self.open()?;
+        context.choices = context.choices.at(storage.precision(&context));
+        Ok(context)
     }
 
     /// Puts the fastest variants for what `record` records into `context`; says so in a line where it takes time.

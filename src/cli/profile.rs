@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 
-use super::Adapter;
+use super::{Adapter, Storage};
 use diffuse::checkpoint;
 use diffuse::files;
 use diffuse::gpu::context::mebibytes;
@@ -31,6 +31,9 @@ pub struct Args {
     /// A denoising step instead of a training step
     #[arg(long)]
     infer: bool,
+    /// How activations and copies of weights are stored; sums and master weights are f32 always
+    #[arg(long, value_enum, default_value_t = Storage::F32)]
+    precision: Storage,
     /// Print one JSON object on stdout
     #[arg(long)]
     json: bool,
@@ -45,7 +48,7 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
         bail!("--batch and --steps must be at least 1");
     }
     let config = model_config(args.preset.as_deref(), args.model.as_deref())?;
-    let mut context = adapter.open()?;
+    let mut context = adapter.open_at(args.precision)?;
     let options = Options { batch: args.batch, steps: args.steps, infer: args.infer };
     adapter.tune(&mut context, |choices| profile::recordings(&config, &options, choices))?;
     let profile = profile::profile(&context, &config, &options)?;

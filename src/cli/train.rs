@@ -6,8 +6,8 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 use serde_json::json;
 
-use super::Adapter;
 use super::progress::Progress;
+use super::{Adapter, Storage};
 use diffuse::checkpoint;
 use diffuse::gpu::{Context, context::mebibytes};
 use diffuse::train::options::{LearningRateSchedule, NoiseSchedule, preset};
@@ -88,6 +88,9 @@ struct Flags {
     /// Noise schedule
     #[arg(long, value_enum)]
     noise_schedule: Option<NoiseSchedule>,
+    /// How activations and copies of weights are stored [default: f32]; sums and master weights are f32 always
+    #[arg(long, value_enum)]
+    precision: Option<Storage>,
     /// Seed of weights, batches and noise
     #[arg(long)]
     seed: Option<u64>,
@@ -156,6 +159,7 @@ impl Args {
             ("--class-dropout", class_dropout.is_some()),
             ("--flip", flip.is_some()),
             ("--noise-schedule", noise_schedule.is_some()),
+            ("--precision", self.flags.precision.is_some()),
             ("--seed", seed.is_some()),
             ("--sample-every", sample_every.is_some()),
             ("--checkpoint-every", checkpoint_every.is_some()),
@@ -174,7 +178,7 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     if args.resume {
         args.refuse_flags_with_resume()?;
         let mut context = adapter.open()?;
-        diffuse::tune::restore(&mut context, run::stored_choices(&args.out)?);
+        run::restore_choices(&mut context, &args.out)?;
         let mut run = Run::resume(&context, &args.out, args.flags.steps)?;
         return train(&mut run, &context, &args.out, args.json, started).map(|_| ());
     }
@@ -187,6 +191,10 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
         options.model.num_class_embeds = Some(data.classes.len() as u32 + 1);
     }
     let mut context = adapter.open()?;
+    if let Some(storage) = args.flags.precision {
+        options.precision = storage.precision(&context);
+    }
+    context.choices = context.choices.at(options.precision);
     adapter.tune(&mut context, |choices| run::recordings(&options, &data, choices))?;
     let mut run = Run::create(&context, &args.out, options, &data, false)?;
     train(&mut run, &context, &args.out, args.json, started).map(|_| ())

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use serde_json::json;
 
-use super::Adapter;
+use super::{Adapter, Storage};
 use diffuse::gpu::choices::Key;
 use diffuse::gpu::tune::{MOST_DEVIATION, Timing};
 use diffuse::profile;
@@ -24,6 +24,9 @@ pub struct Args {
     /// Images in a batch
     #[arg(long, default_value_t = 16)]
     batch: u32,
+    /// How activations and copies of weights are stored; sums and master weights are f32 always
+    #[arg(long, value_enum, default_value_t = Storage::F32)]
+    precision: Storage,
     /// Print one JSON object on stdout
     #[arg(long)]
     json: bool,
@@ -35,7 +38,7 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
         bail!("--batch must be at least 1");
     }
     let config = super::profile::model_config(args.preset.as_deref(), args.model.as_deref())?;
-    let mut context = adapter.open()?;
+    let mut context = adapter.open_at(args.precision)?;
     let options = profile::Options { batch: args.batch, steps: 1, infer: false };
     let cache = tune::cache_directory();
     let record = |choices: &_| profile::recordings(&config, &options, choices);

@@ -79,7 +79,9 @@ fn verify_kernels(args: &Args, adapter: &Adapter) -> Result<()> {
             let verdict = if worst.error > 1.0 { "WRONG" } else { "ok" };
             format!("{name:40} {:12.4} {:12.3e} {:8}  {verdict}", worst.error, worst.absolute, worst.seed)
         }));
-        lines.push("tolerance: |gpu - twin| <= 1e-5 rms + 1e-4 |twin|, the twin in f64".into());
+        lines.push(
+            "tolerance: |gpu - twin| <= 1e-5 rms + 1e-4 |twin|, the twin in f64; f16: 1e-3 rms + 2e-3 |twin|".into(),
+        );
         super::print(&lines.join("\n"))?;
     }
     if bad > 0 {

@@ -38,3 +38,13 @@ pub fn accumulate(call: &mut Call) {
     }
     call.write("total", total);
 }
+
+pub fn narrow(call: &mut Call) {
+    let part = call.read("part").clone();
+    call.write("narrowed", part);
+}
+
+pub fn widen(call: &mut Call) {
+    let a = call.read("a").clone();
+    call.write("total", a);
+}

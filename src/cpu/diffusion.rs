@@ -110,13 +110,14 @@ fn positions([_, height, width, channels]: [usize; 4]) -> impl Iterator<Item = (
 /// The shader's lane `lane` of group `group` sums quadruples 1024 group + lane, + 64, + 128, ...: 16 of them.
 pub fn loss(call: &mut Call) {
     let (out, goal, weight) = (call.read("out"), call.read("goal"), call.read("weight"));
+    let scale = call.read("loss_scale").data[0];
     let [mut d_out, mut partials] = ["d_out", "partials"].map(|name| call.zeros(name));
     let [images, height, width, channels] = out.shape;
     let count = (images * height * width * channels) as f64;
     let per_image = out.data.len() / images;
     for (i, (out, goal)) in out.data.iter().zip(&goal.data).enumerate() {
         let weight = weight.data[i / per_image];
-        d_out.data[i] = 2.0 * weight * (out - goal) / count;
+        d_out.data[i] = scale * 2.0 * weight * (out - goal) / count;
         let quad = i / 4;
         partials.data[quad / 1024 * 64 + quad % 64] += weight * (out - goal).powi(2) / count;
     }

@@ -1,10 +1,11 @@
 //! Which way each shape runs: kernels have variants, variants have tiles; what suits one device does not suit another.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::kernel::{Kernel, Need};
+use super::kernel::{Kernel, Need, Precision};
 use super::recorder::Recorder;
 
 /// What choices depend on of a device.
@@ -81,19 +82,15 @@ pub struct Ways {
 pub struct Key {
     pub kernel: String,
     pub entry: String,
+    pub precision: Precision,
     pub shape: Vec<u32>,
-}
-
-impl Key {
-    pub fn new(ways: &Ways, shape: &[u32]) -> Key {
-        Key { kernel: ways.kernel.into(), entry: ways.entry.into(), shape: shape.into() }
-    }
 }
 
 /// What a device runs, shape by shape; where nothing is known, what suits most devices of its kind.
 #[derive(Clone, Debug, Default)]
 pub struct Choices {
     pub device: Device,
+    pub precision: Precision,
     chosen: BTreeMap<Key, String>,
     forced: Option<usize>,
 }
@@ -105,8 +102,27 @@ impl Choices {
     }
 
     /// Candidate number `index` for every shape, where there is one and the device runs it: for tests and the tuner.
-    pub fn forced(device: &Device, index: usize) -> Choices {
-        Choices { forced: Some(index), ..Choices::new(device.clone()) }
+    pub fn forced(device: &Device, precision: Precision, index: usize) -> Choices {
+        Choices { forced: Some(index), precision, ..Choices::new(device.clone()) }
+    }
+
+    /// The same device at `precision`; nothing is chosen if that is another one.
+    pub fn at(self: &Arc<Choices>, precision: Precision) -> Arc<Choices> {
+        match self.precision == precision {
+            true => self.clone(),
+            false => Arc::new(Choices { precision, ..Choices::new(self.device.clone()) }),
+        }
+    }
+
+    /// The same device and precision, nothing chosen.
+    pub fn defaults(&self) -> Choices {
+        Choices { precision: self.precision, ..Choices::new(self.device.clone()) }
+    }
+
+    /// What a shape is known by.
+    pub fn key(&self, ways: &Ways, shape: &[u32]) -> Key {
+        let (kernel, entry) = (ways.kernel.into(), ways.entry.into());
+        Key { kernel, entry, precision: self.precision, shape: shape.into() }
     }
 
     /// The candidate with this label runs from now on.
@@ -130,7 +146,8 @@ impl Choices {
         if let Some(candidate) = self.forced.and_then(|index| ways.candidates.get(index)).filter(runs) {
             return candidate;
         }
-        let label = self.get(&Key::new(ways, shape));
+        let key = self.key(ways, shape);
+        let label = self.get(&key);
         let chosen = ways.candidates.iter().filter(runs).find(|candidate| Some(candidate.label().as_str()) == label);
         let usual = || match self.device.gpu {
             true => ways.candidates.iter().rev().find(runs),

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use half::f16;
+
 use super::recorder::{Dispatch, Place, Recording, Tensor, Value};
 use super::step::Step;
 use crate::cpu::{Array, Call};
@@ -37,13 +39,17 @@ impl CpuState {
             }
             Place::Buffer { buffer, offset } => {
                 let name = &recording.buffers[buffer].name;
-                self.named[name][(offset / 4) as usize..][..tensor.elements() as usize].to_vec()
+                let first = (offset / recording.element_bytes(tensor.id)) as usize;
+                self.named[name][first..][..tensor.elements() as usize].to_vec()
             }
         }
     }
 
-    /// Overwrites a tensor, padded layout.
-    pub fn write(&mut self, recording: &Recording, tensor: Tensor, values: Vec<f64>) {
+    /// Overwrites a tensor, padded layout; values are rounded where it is stored in half precision.
+    pub fn write(&mut self, recording: &Recording, tensor: Tensor, mut values: Vec<f64>) {
+        if recording.is_half(tensor.id) {
+            values.iter_mut().for_each(|value| *value = f16::from_f64(*value).to_f64());
+        }
         match recording.tensors[tensor.id as usize].place {
             Place::Temporary => {
                 self.temporaries.insert(tensor.id, values);
@@ -51,7 +57,10 @@ impl CpuState {
             Place::Buffer { buffer, offset } => {
                 let NamedRange { name, elements } = named(recording, buffer);
                 let all = self.named.entry(name).or_insert_with(|| vec![0.0; elements]);
-                all[(offset / 4) as usize..][..values.len()].copy_from_slice(&values);
+                let first = (offset / recording.element_bytes(tensor.id)) as usize;
+                // Halves take half the bytes that the buffer's elements are counted by.
+                all.resize(all.len().max(first + values.len()), 0.0);
+                all[first..][..values.len()].copy_from_slice(&values);
             }
         }
     }

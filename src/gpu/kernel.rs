@@ -8,10 +8,26 @@ use std::sync::OnceLock;
 use naga::valid::{Capabilities, GlobalUse, ValidationFlags, Validator};
 use naga::{AddressSpace, Module, ScalarKind, TypeInner};
 
+use serde::{Deserialize, Serialize};
+
 use crate::cpu::Twin;
 
-/// The prefix of every shader.
-pub const LIBRARY: &str = include_str!("../../shaders/lib.wgsl");
+/// The prefix of every shader that stores activations in single precision.
+pub const LIBRARY: &str =
+    concat!(include_str!("../../shaders/lib.wgsl"), "\n", include_str!("../../shaders/lib.f32.wgsl"));
+/// As [`LIBRARY`], in half precision.
+const LIBRARY_F16: &str =
+    concat!(include_str!("../../shaders/lib.wgsl"), "\n", include_str!("../../shaders/lib.f16.wgsl"));
+
+/// How activations and the copies of weights that matrix products read are stored. Arithmetic, gradients of weights, master
+/// weights and the optimizer are f32 always.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    #[default]
+    F32,
+    F16,
+}
 
 /// What a variant needs beyond the baseline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +79,8 @@ pub struct Binding {
     pub writable: bool,
     /// An array of u32, not of f32.
     pub integer: bool,
+    /// An array of `real4`: stored as the precision says.
+    pub real: bool,
 }
 
 /// A field of a uniform structure: u32 or f32.
@@ -126,8 +144,14 @@ impl Kernel {
     }
 
     /// The whole source: library, then this kernel.
-    pub fn source(&self) -> String {
-        format!("{LIBRARY}\n{}", self.text())
+    pub fn source(&self, precision: Precision) -> String {
+        let library = if precision == Precision::F32 { LIBRARY } else { LIBRARY_F16 };
+        format!("{library}\n{}", self.text())
+    }
+
+    /// Whether it reads or writes what is stored as the precision says.
+    pub fn stores_reals(&self) -> bool {
+        self.entry_points().iter().any(|entry| entry.storage.iter().any(|binding| binding.real))
     }
 
     /// The entry points in the file's order.
@@ -149,21 +173,30 @@ impl Kernel {
 }
 
 fn reflect(kernel: &Kernel) -> Reflection {
-    let source = kernel.source();
-    let module = naga::front::wgsl::parse_str(&source)
-        .unwrap_or_else(|error| panic!("{}", error.emit_to_string_with_path(&source, kernel.name)));
+    let parse = |precision| {
+        let source = kernel.source(precision);
+        naga::front::wgsl::parse_str(&source)
+            .unwrap_or_else(|error| panic!("{}", error.emit_to_string_with_path(&source, kernel.name)))
+    };
+    let (module, half) = (parse(Precision::F32), parse(Precision::F16));
+    let source = kernel.source(Precision::F32);
     let info = Validator::new(ValidationFlags::all(), Capabilities::all())
         .validate(&module)
         .unwrap_or_else(|error| panic!("{}", error.emit_to_string_with_path(&source, kernel.name)));
     let entry_points = module.entry_points.iter().enumerate();
     Reflection {
         entry_points: entry_points
-            .map(|(index, entry)| reflect_entry_point(&module, info.get_entry_point(index), entry))
+            .map(|(index, entry)| reflect_entry_point(&module, &half, info.get_entry_point(index), entry))
             .collect(),
     }
 }
 
-fn reflect_entry_point(module: &Module, info: &naga::valid::FunctionInfo, entry: &naga::EntryPoint) -> EntryPoint {
+fn reflect_entry_point(
+    module: &Module,
+    half: &Module,
+    info: &naga::valid::FunctionInfo,
+    entry: &naga::EntryPoint,
+) -> EntryPoint {
     let mut reflected = EntryPoint {
         name: entry.name.clone(),
         workgroup_size: entry.workgroup_size,
@@ -189,7 +222,11 @@ fn reflect_entry_point(module: &Module, info: &naga::valid::FunctionInfo, entry:
                 };
                 let integer = element_kind(module, variable.ty) == ScalarKind::Uint;
                 let writable = declared.contains(naga::StorageAccess::STORE);
-                reflected.storage.push(Binding { index: binding.binding, name, access, writable, integer });
+                // What is stored otherwise in half precision is a real4.
+                let other = half.global_variables.iter().find(|(_, other)| other.name == variable.name);
+                let real =
+                    other.is_some_and(|(_, other)| element_kind(half, other.ty) != element_kind(module, variable.ty));
+                reflected.storage.push(Binding { index: binding.binding, name, access, writable, integer, real });
             }
             _ => {}
         }

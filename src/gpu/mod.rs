@@ -19,7 +19,7 @@ pub mod tune;
 pub use choices::{Candidate, Choices, Device, Ways};
 pub use context::Context;
 pub use interpret::CpuState;
-pub use kernel::{Kernel, Need};
+pub use kernel::{Kernel, Need, Precision};
 pub use memory::Memory;
 pub use plan::{Plan, PlanOptions};
 pub use recorder::{EMA, GRADIENTS, Grid, Recorder, Recording, Tensor, Value, WEIGHTS, Weight};

@@ -3,8 +3,10 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use half::f16;
+
 use super::context::{Context, mebibytes};
-use super::kernel::{EntryPoint, Kernel};
+use super::kernel::{EntryPoint, Kernel, Precision};
 use super::memory::{Memory, STORAGE, read_buffer};
 use super::recorder::{Dispatch, Place, Recording, Tensor, Value};
 use super::step::{self, Step};
@@ -45,7 +47,8 @@ pub struct Plan {
     /// Where one submission ends and the next begins.
     submits: Vec<std::ops::Range<usize>>,
     places: Vec<Option<(wgpu::Buffer, u64)>>,
-    shapes: Vec<[u32; 4]>,
+    bytes: Vec<u64>,
+    half: Vec<bool>,
     slots: Vec<wgpu::Buffer>,
     guarded: Vec<wgpu::Buffer>,
     guard: u64,
@@ -93,7 +96,8 @@ impl Plan {
             prepared: Vec::new(),
             submits: submits(recording),
             places,
-            shapes: recording.tensors.iter().map(|tensor| tensor.shape).collect(),
+            bytes: (0..recording.tensors.len()).map(|id| recording.tensor_bytes(id as u32)).collect(),
+            half: (0..recording.tensors.len()).map(|id| recording.is_half(id as u32)).collect(),
             guarded: buffers.iter().chain(&named).cloned().collect(),
             guard: options.guard,
             slots: buffers,
@@ -103,7 +107,7 @@ impl Plan {
         };
         let mut pipelines = Pipelines::default();
         for (index, dispatch) in recording.dispatches.iter().enumerate() {
-            let pipeline = pipelines.get(context, dispatch)?;
+            let pipeline = pipelines.get(context, dispatch, recording.precision)?;
             let bind_group = plan.bind(context, &pipeline, dispatch, &params, index as u64 * 256);
             plan.prepared.push(Prepared { pipeline, bind_group, grid: dispatch.grid });
         }
@@ -131,9 +135,9 @@ impl Plan {
         let mut entries = Vec::new();
         for (id, binding) in dispatch.io.iter().zip(&entry.storage) {
             let (buffer, offset) = self.places[*id as usize].as_ref().expect("a bound tensor has a place");
-            let tensor = Tensor { id: *id, shape: self.shapes[*id as usize] };
-            let last = offset + tensor.bytes() + self.guard == buffer.size();
-            entries.push(part(binding.index, buffer, *offset, tensor.bytes() + if last { self.guard } else { 0 }));
+            let bytes = self.bytes[*id as usize];
+            let last = offset + bytes + self.guard == buffer.size();
+            entries.push(part(binding.index, buffer, *offset, bytes + if last { self.guard } else { 0 }));
         }
         if let Some(uniform) = &entry.params {
             entries.push(part(uniform.index, params, line, uniform.bytes as u64));
@@ -193,13 +197,23 @@ impl Plan {
     /// used its slot left there.
     pub fn read(&self, context: &Context, tensor: Tensor) -> Result<Vec<f32>> {
         let (buffer, offset) = self.place(tensor);
-        read_buffer(context, buffer, *offset, tensor.bytes())
+        let words = read_buffer(context, buffer, *offset, self.bytes[tensor.id as usize])?;
+        if !self.half[tensor.id as usize] {
+            return Ok(words);
+        }
+        let halves: &[f16] = bytemuck::cast_slice(&words);
+        Ok(halves.iter().map(|value| value.to_f32()).collect())
     }
 
     /// Overwrites a tensor, padded layout.
     pub fn write<T: bytemuck::NoUninit>(&self, context: &Context, tensor: Tensor, values: &[T]) {
-        assert_eq!(size_of_val(values) as u64, tensor.bytes(), "values and shape disagree");
+        assert_eq!(size_of_val(values) as u64, 4 * tensor.elements(), "values and shape disagree");
         let (buffer, offset) = self.place(tensor);
+        if self.half[tensor.id as usize] {
+            let values: &[f32] = bytemuck::cast_slice(values);
+            let halves: Vec<f16> = values.iter().map(|value| f16::from_f32(*value)).collect();
+            return context.queue.write_buffer(buffer, *offset, bytemuck::cast_slice(&halves));
+        }
         context.queue.write_buffer(buffer, *offset, bytemuck::cast_slice(values));
     }
 
@@ -250,14 +264,14 @@ struct Pipelines {
 }
 
 impl Pipelines {
-    fn get(&mut self, context: &Context, dispatch: &Dispatch) -> Result<wgpu::ComputePipeline> {
+    fn get(&mut self, context: &Context, dispatch: &Dispatch, precision: Precision) -> Result<wgpu::ComputePipeline> {
         let Dispatch { kernel, entry, constants, .. } = *dispatch;
         let key = (kernel.label(), entry, constants);
         if let Some(pipeline) = self.pipelines.get(&key) {
             return Ok(pipeline.clone());
         }
         let scope = context.device.push_error_scope(wgpu::ErrorFilter::Validation);
-        let module = self.modules.entry(kernel.label()).or_insert_with(|| create_module(context, kernel));
+        let module = self.modules.entry(kernel.label()).or_insert_with(|| create_module(context, kernel, precision));
         let values: Vec<(&str, f64)> = constants.iter().map(|(name, value)| (*name, *value as f64)).collect();
         let pipeline = context.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
             label: Some(entry),
@@ -279,8 +293,8 @@ impl Pipelines {
     }
 }
 
-fn create_module(context: &Context, kernel: &'static Kernel) -> wgpu::ShaderModule {
-    let source = wgpu::ShaderSource::Wgsl(kernel.source().into());
+fn create_module(context: &Context, kernel: &'static Kernel, precision: Precision) -> wgpu::ShaderModule {
+    let source = wgpu::ShaderSource::Wgsl(kernel.source(precision).into());
     let descriptor = wgpu::ShaderModuleDescriptor { label: Some(kernel.name), source };
     if context.checked {
         return context.device.create_shader_module(descriptor);
@@ -294,7 +308,7 @@ fn check_bindings(context: &Context, recording: &Recording) -> Result<()> {
     let limit = context.device.limits().max_storage_buffer_binding_size;
     for dispatch in &recording.dispatches {
         for id in &dispatch.io {
-            let bytes = recording.tensor(*id).bytes();
+            let bytes = recording.tensor_bytes(*id);
             if bytes > limit {
                 let label = recording.label(dispatch);
                 return Err(Error::Device(format!(

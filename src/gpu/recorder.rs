@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::choices::{Candidate, Choices, Key, Ways};
-use super::kernel::{Access, Kernel};
+use super::kernel::{Access, Binding, Kernel, Precision};
 
 /// A symbolic tensor: N, H, W, C. In memory channels are padded to a multiple of 4, the padding is zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -50,11 +50,6 @@ impl Tensor {
         let rows: u64 = self.shape[..3].iter().map(|extent| *extent as u64).product();
         rows * self.channels4() as u64 * 4
     }
-
-    /// Bytes in memory, padding included.
-    pub fn bytes(self) -> u64 {
-        self.elements() * 4
-    }
 }
 
 /// The four-aligned number of elements that `shape` takes in memory.
@@ -65,7 +60,7 @@ pub fn padded_elements(shape: [u32; 4]) -> u64 {
 /// A learnt tensor: where it lies in each of the flat buffers of weights, gradients, moments and averages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Weight {
-    /// First element, a multiple of 64.
+    /// First element, a multiple of 128.
     pub offset: u64,
     pub shape: [u32; 4],
 }
@@ -74,6 +69,8 @@ pub struct Weight {
 pub const WEIGHTS: &str = "weights";
 pub const GRADIENTS: &str = "gradients";
 pub const EMA: &str = "ema";
+/// The weights in half precision.
+const HALF_WEIGHTS: &str = "half weights";
 
 /// Where a tensor lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,6 +143,8 @@ pub struct Dispatch {
 pub struct TensorInfo {
     pub shape: [u32; 4],
     pub place: Place,
+    /// Bound as `real4` where activations are stored in half precision, so that it is too. Known from the first dispatch.
+    pub half: Option<bool>,
 }
 
 /// What was recorded: shapes, dispatches, scopes.
@@ -155,6 +154,7 @@ pub struct Recording {
     pub buffers: Vec<NamedBuffer>,
     pub dispatches: Vec<Dispatch>,
     pub scopes: Vec<String>,
+    pub precision: Precision,
     /// What there was a choice for.
     pub asked: Vec<(Key, &'static Ways)>,
 }
@@ -195,12 +195,18 @@ impl Recorder {
 
     /// The same, for the device and with the variants that `choices` names.
     pub fn with_choices(self, choices: &Arc<Choices>) -> Recorder {
-        Recorder { choices: choices.clone(), ..self }
+        let recording = Recording { precision: choices.precision, ..self.recording };
+        Recorder { choices: choices.clone(), recording, ..self }
+    }
+
+    /// How activations are stored.
+    pub fn precision(&self) -> Precision {
+        self.recording.precision
     }
 
     /// The way in which an entry point runs a shape.
     pub fn choose(&mut self, ways: &'static Ways, shape: &[u32]) -> &'static Candidate {
-        let key = Key::new(ways, shape);
+        let key = self.choices.key(ways, shape);
         if !self.recording.asked.iter().any(|(asked, _)| *asked == key) {
             self.recording.asked.push((key, ways));
         }
@@ -214,12 +220,49 @@ impl Recorder {
 
     /// A learnt tensor.
     pub fn weight(&mut self, weight: Weight) -> Tensor {
-        self.range(self.weights, self.parameters, weight.offset, weight.shape)
+        let tensor = self.range(self.weights, self.parameters, weight.offset, weight.shape);
+        self.single(tensor)
+    }
+
+    /// A learnt tensor as matrix products read it: in half precision a copy, of [`Recorder::half_weights`].
+    pub fn matrix(&mut self, weight: Weight) -> Tensor {
+        match self.precision() {
+            Precision::F32 => self.weight(weight),
+            Precision::F16 => self.half_range(weight.offset, weight.shape),
+        }
+    }
+
+    /// All weights and their copies in half precision, in ranges of at most `most` elements: what must be narrowed before
+    /// matrices are read. Nothing in single precision.
+    pub fn half_weights(&mut self, most: u64) -> Vec<(Tensor, Tensor)> {
+        if self.precision() == Precision::F32 {
+            return Vec::new();
+        }
+        let starts = (0..self.parameters.div_ceil(most)).map(|i| i * most).collect::<Vec<_>>();
+        let mut ranges = Vec::new();
+        for offset in starts {
+            let shape = [1, 1, 1, most.min(self.parameters - offset) as u32];
+            ranges.push((self.range(self.weights, self.parameters, offset, shape), self.half_range(offset, shape)));
+        }
+        ranges
+    }
+
+    fn half_range(&mut self, offset: u64, shape: [u32; 4]) -> Tensor {
+        assert!(offset.is_multiple_of(128), "a range starts at a multiple of 256 bytes");
+        let buffer = self.buffer(HALF_WEIGHTS, self.parameters * 2);
+        self.tensor(shape, Place::Buffer { buffer, offset: offset * 2 }, true)
     }
 
     /// Its gradient, which some dispatch overwrites.
     pub fn grad(&mut self, weight: Weight) -> Tensor {
-        self.range(GRADIENTS, self.parameters, weight.offset, weight.shape)
+        let tensor = self.range(GRADIENTS, self.parameters, weight.offset, weight.shape);
+        self.single(tensor)
+    }
+
+    /// Says that a tensor is f32 whatever the precision.
+    fn single(&mut self, tensor: Tensor) -> Tensor {
+        self.recording.tensors[tensor.id as usize].half = Some(false);
+        tensor
     }
 
     /// An activation. Its life is from the first dispatch that writes it to the last that reads it.
@@ -247,7 +290,7 @@ impl Recorder {
         let tensor = self.persistent(name, shape);
         let Place::Buffer { buffer, .. } = self.recording.tensors[tensor.id as usize].place else { unreachable!() };
         self.recording.buffers[buffer].contents = values.iter().map(|value| value.to_bits()).collect();
-        tensor
+        self.single(tensor)
     }
 
     /// Names all that `record` records: `down.0/resnet.1/conv1`.
@@ -293,6 +336,7 @@ impl Recorder {
         check_params(&at, declared, params);
         for (tensor, binding) in io.iter().zip(&declared.storage) {
             self.check_access(&at, *tensor, &binding.name, binding.access);
+            self.check_precision(&at, *tensor, binding);
         }
         check_aliases(&at, &self.recording, io, &declared.storage);
         let [x, y, z] = declared.workgroup_size;
@@ -320,7 +364,7 @@ impl Recorder {
     fn tensor(&mut self, shape: [u32; 4], place: Place, written: bool) -> Tensor {
         assert!(shape.iter().all(|extent| *extent > 0), "an extent of {shape:?} is 0");
         assert!(padded_elements(shape) < 1 << 32, "{shape:?} has more elements than a u32 can index");
-        self.recording.tensors.push(TensorInfo { shape, place });
+        self.recording.tensors.push(TensorInfo { shape, place, half: None });
         self.written.push(written);
         Tensor { id: self.recording.tensors.len() as u32 - 1, shape }
     }
@@ -338,6 +382,13 @@ impl Recorder {
         let written = &mut self.written[tensor.id as usize];
         assert!(*written || !access.reads(), "{at} reads {name} {:?}, which nothing wrote", tensor.shape);
         *written |= access.writes();
+    }
+
+    /// A tensor is stored in one way for good.
+    fn check_precision(&mut self, at: &str, tensor: Tensor, binding: &Binding) {
+        let half = self.recording.precision == Precision::F16 && binding.real;
+        let stored = *self.recording.tensors[tensor.id as usize].half.get_or_insert(half);
+        assert_eq!(stored, half, "{at}: whether {} {:?} is stored in half precision", binding.name, tensor.shape);
     }
 }
 
@@ -362,7 +413,10 @@ fn check_aliases(at: &str, recording: &Recording, io: &[Tensor], bindings: &[sup
             let fine = match (recording.tensors[a.id as usize].place, recording.tensors[b.id as usize].place) {
                 (Place::Temporary, Place::Temporary) => a.id != b.id,
                 (Place::Buffer { buffer: x, offset: p }, Place::Buffer { buffer: y, offset: q }) => {
-                    x != y || (first.writes() && second.writes() && (p + a.bytes() <= q || q + b.bytes() <= p))
+                    x != y
+                        || (first.writes()
+                            && second.writes()
+                            && (p + 4 * a.elements() <= q || q + 4 * b.elements() <= p))
                 }
                 _ => true,
             };
@@ -383,6 +437,21 @@ impl Recording {
         Tensor { id, shape: self.tensors[id as usize].shape }
     }
 
+    /// Bytes of a tensor in memory, padding included.
+    pub fn tensor_bytes(&self, id: u32) -> u64 {
+        self.tensor(id).elements() * self.element_bytes(id)
+    }
+
+    /// Bytes of one element of a tensor.
+    pub fn element_bytes(&self, id: u32) -> u64 {
+        if self.is_half(id) { 2 } else { 4 }
+    }
+
+    /// Whether a tensor is stored in half precision.
+    pub fn is_half(&self, id: u32) -> bool {
+        self.tensors[id as usize].half == Some(true)
+    }
+
     /// `down.1/resnet.0/conv1 · conv2d.forward`.
     pub fn label(&self, dispatch: &Dispatch) -> String {
         let scope = &self.scopes[dispatch.scope];
@@ -393,10 +462,11 @@ impl Recording {
     /// Bytes that `dispatch` must move at the least: each binding once, twice where it is read and written.
     pub fn bytes(&self, dispatch: &Dispatch) -> u64 {
         let bindings = &dispatch.kernel.entry_point(dispatch.entry).storage;
-        let bytes =
-            dispatch.io.iter().zip(bindings).map(|(id, binding)| {
-                self.tensor(*id).bytes() * if binding.access == Access::ReadWrite { 2 } else { 1 }
-            });
+        let bytes = dispatch
+            .io
+            .iter()
+            .zip(bindings)
+            .map(|(id, binding)| self.tensor_bytes(*id) * if binding.access == Access::ReadWrite { 2 } else { 1 });
         bytes.sum()
     }
 

@@ -43,7 +43,7 @@ impl Recording {
     pub fn slots(&self, reuse: bool) -> Slots {
         let lives = self.lives();
         let mut order: Vec<usize> = (0..lives.len()).filter(|id| lives[*id].is_some()).collect();
-        order.sort_by_key(|id| std::cmp::Reverse(self.tensor(*id as u32).bytes()));
+        order.sort_by_key(|id| std::cmp::Reverse(self.tensor_bytes(*id as u32)));
         let mut slots = Slots { slot_of: vec![None; lives.len()], bytes: Vec::new() };
         let mut tenants: Vec<Vec<Life>> = Vec::new();
         for id in order {
@@ -51,7 +51,7 @@ impl Recording {
             let free = tenants.iter().position(|lives| reuse && lives.iter().all(|other| !other.overlaps(life)));
             let slot = free.unwrap_or_else(|| {
                 tenants.push(Vec::new());
-                slots.bytes.push(self.tensor(id as u32).bytes());
+                slots.bytes.push(self.tensor_bytes(id as u32));
                 tenants.len() - 1
             });
             tenants[slot].push(life);
@@ -75,6 +75,6 @@ impl Recording {
     /// Bytes of all temporaries if none shared a buffer.
     pub fn sum_bytes(&self) -> u64 {
         let lives = self.lives();
-        (0..self.tensors.len()).filter(|id| lives[*id].is_some()).map(|id| self.tensor(id as u32).bytes()).sum()
+        (0..self.tensors.len()).filter(|id| lives[*id].is_some()).map(|id| self.tensor_bytes(id as u32)).sum()
     }
 }

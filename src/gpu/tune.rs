@@ -32,11 +32,11 @@ const LONG: f64 = 0.02;
 /// # Errors
 /// [`crate::error::Error::Device`] if the shape does not fit or the device fails.
 pub fn time(context: &Context, ways: &Ways, shape: &[u32]) -> Result<Vec<Timing>> {
-    let device = context.kind();
+    let (device, precision) = (context.kind(), context.choices.precision);
     let mut memory = Memory::default();
     let mut all = Vec::new();
     for (index, candidate) in ways.candidates.iter().enumerate().filter(|(_, c)| c.runs_on(device)) {
-        let mut r = Recorder::new().with_choices(&Choices::forced(device, index).into());
+        let mut r = Recorder::new().with_choices(&Choices::forced(device, precision, index).into());
         (ways.record)(&mut r, shape);
         let recording = r.finish();
         let plan = Plan::new(context, &recording, &mut memory, PlanOptions::default())?;

@@ -34,7 +34,7 @@ impl Conv2d {
 
     /// As `forward`, with what follows while the output is in registers.
     fn forward_with(&self, r: &mut Recorder, x: Tensor, epilogue: Epilogue) -> (Tensor, Input) {
-        let (weight, bias) = (r.weight(self.weight), r.weight(self.bias));
+        let (weight, bias) = (r.matrix(self.weight), r.weight(self.bias));
         (conv2d::forward_with(r, x, weight, bias, self.geometry, epilogue), Input { x })
     }
 
@@ -46,7 +46,7 @@ impl Conv2d {
 
     pub fn backward(&self, r: &mut Recorder, saved: Input, dy: Tensor) -> Tensor {
         self.backward_weight(r, &saved, dy);
-        let weight = r.weight(self.weight);
+        let weight = r.matrix(self.weight);
         conv2d::backward_data(r, dy, weight, saved.x.shape, self.geometry)
     }
 }
@@ -93,14 +93,14 @@ impl Linear {
     }
 
     fn forward_with(&self, r: &mut Recorder, x: Tensor, y_shape: [u32; 4], epilogue: Epilogue) -> (Tensor, Input) {
-        let (weight, bias) = (r.weight(self.weight), r.weight(self.bias));
+        let (weight, bias) = (r.matrix(self.weight), r.weight(self.bias));
         (linear::forward_with(r, x, weight, bias, y_shape, epilogue), Input { x })
     }
 
     pub fn backward(&self, r: &mut Recorder, saved: Input, dy: Tensor) -> Tensor {
         let (dweight, dbias) = (r.grad(self.weight), r.grad(self.bias));
         linear::backward_weight(r, saved.x, dy, dweight, dbias);
-        let weight = r.weight(self.weight);
+        let weight = r.matrix(self.weight);
         linear::backward_data(r, dy, weight, saved.x.shape)
     }
 }

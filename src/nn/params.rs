@@ -43,7 +43,7 @@ pub struct Parameter {
 #[derive(Clone, Debug, Default)]
 pub struct Params {
     pub all: Vec<Parameter>,
-    /// Elements of each flat buffer: padding included, every tensor aligned to 256 bytes.
+    /// Elements of each flat buffer: padding included, every tensor aligned to 128 elements.
     pub elements: u64,
 }
 
@@ -75,7 +75,8 @@ impl Params {
             _ => panic!("{name}: {shape:?} has no layout {layout:?}"),
         };
         let weight = Weight { offset: self.elements, shape: in_memory.map(|extent| extent as u32) };
-        self.elements += padded_elements(weight.shape).next_multiple_of(64);
+        // 256 bytes in half precision too.
+        self.elements += padded_elements(weight.shape).next_multiple_of(128);
         self.all.push(Parameter { name, shape: shape.to_vec(), weight, layout, init });
         weight
     }

@@ -12,6 +12,9 @@ use crate::ops::conv2d::Geometry;
 use crate::ops::group_norm::{self, Norm};
 use crate::ops::{add, embed, silu};
 
+/// Weights that one dispatch narrows: a binding of 64 MiB.
+const MOST_NARROWED: u64 = 1 << 24;
+
 /// A residual block with the attention that may follow it.
 struct Layer {
     resnet: ResnetBlock,
@@ -173,6 +176,11 @@ impl UNet {
         timestep: Tensor,
         labels: Option<Tensor>,
     ) -> (Tensor, UNetSaved) {
+        r.scope("half weights", |r| {
+            for (weights, halves) in r.half_weights(MOST_NARROWED) {
+                add::narrow_into(r, weights, halves);
+            }
+        });
         let (embedding, embedding_saved) = r.scope("embedding", |r| self.embed(r, timestep, labels));
         let x = if self.config.center_input_sample { r.scope("center", |r| center(r, x)) } else { x };
         let (mut h, conv_in) = r.scope("conv_in", |r| self.conv_in.forward(r, x));
@@ -269,6 +277,7 @@ fn center(r: &mut Recorder, x: Tensor) -> Tensor {
         (0..x.n() as usize * stride).map(|i| if i % stride < x.channels() as usize { -1.0 } else { 0.0 }).collect();
     let minus_one = r.constant(&format!("minus one {shape:?}"), shape, &values);
     let doubled = add::scale(r, x, 2.0);
+    let minus_one = add::narrow(r, minus_one);
     add::add_per_image(r, doubled, minus_one)
 }
 

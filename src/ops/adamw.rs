@@ -2,12 +2,12 @@
 
 use super::{Draw, add, reduce};
 use crate::cpu::adamw as twin;
-use crate::gpu::{Grid, Kernel, Recorder, Tensor};
+use crate::gpu::{Grid, Kernel, Precision, Recorder, Tensor};
 
 pub static KERNEL: Kernel = Kernel::new(
     "adamw",
     include_str!("../../shaders/adamw.wgsl"),
-    &[("square_sum", twin::square_sum), ("update", twin::update)],
+    &[("square_sum", twin::square_sum), ("update", twin::update), ("adjust_scale", twin::adjust_scale)],
 );
 
 /// Settings that stay for a whole run. Learning rate, bias corrections and the decay of the average come with each step.
@@ -41,6 +41,8 @@ pub struct State {
     pub v: Tensor,
     /// Average of the weights.
     pub ema: Tensor,
+    /// What the gradient was scaled with, by [`loss_scale`]: [1, 1, 1, 2].
+    pub loss_scale: Tensor,
 }
 
 /// How many partial sums [`square_sum`] leaves for `count` values: 64 of 64 vec4 each in a workgroup.
@@ -48,20 +50,44 @@ pub fn partial_count(count: u64) -> u32 {
     (count.div_ceil(4).div_ceil(64 * 64) * 64) as u32
 }
 
+/// The named buffer of [`loss_scale`].
+pub const LOSS_SCALE: &str = "loss scale";
+/// Scale at the start, scale at the most, and steps without overflow until it doubles, in half precision.
+const FIRST_SCALE: f32 = 65_536.0;
+const MOST_SCALE: f32 = 16_777_216.0;
+const SCALE_INTERVAL: f32 = 1000.0;
+
+/// What the loss is scaled with, [1, 1, 1, 2]: the scale, and steps since it last changed. 1 for ever in single precision.
+pub fn loss_scale(r: &mut Recorder, precision: Precision) -> Tensor {
+    let scale = if precision == Precision::F32 { 1.0 } else { FIRST_SCALE };
+    r.constant(LOSS_SCALE, [1, 1, 1, 2], &[scale, 0.0, 0.0, 0.0])
+}
+
+/// Halves the scale if `square_sum` isn't finite, doubles it after `interval` steps in which it was.
+fn adjust_scale(r: &mut Recorder, square_sum: Tensor, scale: Tensor, interval: f32) {
+    let params = [("interval", interval.into()), ("most", MOST_SCALE.into())];
+    r.dispatch(&KERNEL, "adjust_scale", &params, &[square_sum, scale], Grid::Workgroups(1), 0);
+}
+
+/// Halves the scale if `square_sum`, the square of the gradient's norm, isn't finite; doubles it now and then.
+pub fn keep_scale(r: &mut Recorder, square_sum: Tensor, scale: Tensor) {
+    adjust_scale(r, square_sum, scale, SCALE_INTERVAL);
+}
+
 /// Sums the squares of `gradient` into `partials`, [1, 1, 1, [`partial_count`]]; [`reduce::total`] gives the square of
 /// the norm. A gradient in several ranges has its partials in one tensor after the other.
-pub fn square_sum(r: &mut Recorder, gradient: Tensor, partials: Tensor) {
+pub fn square_sum(r: &mut Recorder, gradient: Tensor, partials: Tensor, scale: Tensor) {
     let count = partial_count(gradient.count());
     assert_eq!(partials.shape, [1, 1, 1, count]);
     let params = [("quads", (gradient.elements() as u32 / 4).into()), ("partials", count.into())];
     let grid = Grid::Invocations(count as u64);
-    r.dispatch(&KERNEL, "square_sum", &params, &[gradient, partials], grid, 2 * gradient.count());
+    r.dispatch(&KERNEL, "square_sum", &params, &[gradient, partials, scale], grid, 2 * gradient.count());
 }
 
 /// One step of AdamW on the gradient times `gradient_scale` (1/K after K micro-batches), clipped by its norm over all
 /// ranges, whose square before the scale is `square_sum`. If that isn't finite, nothing changes.
 pub fn update(r: &mut Recorder, adamw: &AdamW, gradient_scale: f32, state: State, square_sum: Tensor) {
-    let State { weights, gradient, m, v, ema } = state;
+    let State { weights, gradient, m, v, ema, loss_scale } = state;
     assert!([gradient, m, v, ema].iter().all(|tensor| tensor.shape == weights.shape));
     assert!(adamw.max_norm >= 0.0 && adamw.max_norm < f32::MAX as f64, "max_norm {}: 0 is off", adamw.max_norm);
     let params = [
@@ -75,7 +101,7 @@ pub fn update(r: &mut Recorder, adamw: &AdamW, gradient_scale: f32, state: State
         ("eps", (adamw.eps as f32).into()),
         ("weight_decay", (adamw.weight_decay as f32).into()),
     ];
-    let io = [gradient, square_sum, weights, m, v, ema];
+    let io = [gradient, square_sum, weights, m, v, ema, loss_scale];
     r.dispatch(&KERNEL, "update", &params, &io, Grid::Invocations(weights.elements() / 4), 20 * weights.count());
 }
 
@@ -100,16 +126,26 @@ pub fn case(draw: &mut Draw) {
         max_norm: norm * draw.choose(&[0.0, 0.5, 0.5, 4.0]),
     };
     let scale = draw.choose(&[1.0, 0.25]);
+    let (size, good) = (draw.choose(&[1.0, 8.0]), draw.choose(&[0.0, 0.0, 1.0]));
+    let factor = draw.input_by("loss scale", [1, 1, 1, 2], |_| size);
+    let large = draw.choose(&[1.0, 8.0, 16_777_216.0]);
+    let mut numbers = [good, large];
+    let state = draw.input_by("state", [1, 1, 1, 2], |_| {
+        numbers.reverse();
+        numbers[0]
+    });
     let broken_norm = draw.range(0, 4) == 0;
     let r = &mut draw.recorder;
     let partials = r.temp([1, 1, 1, partial_count(count as u64)]);
-    square_sum(r, gradient, partials);
+    square_sum(r, gradient, partials, factor);
     let total = r.temp([1, 1, 1, 1]);
     reduce::total(r, partials, total);
     let square = if broken_norm { not_finite } else { total };
     // Temporaries have a guarded end.
     let [weights, m, v, ema] = [weights, m, v, ema].map(|tensor| add::scale(r, tensor, 1.0));
-    update(r, &adamw, scale, State { weights, gradient, m, v, ema }, square);
+    update(r, &adamw, scale, State { weights, gradient, m, v, ema, loss_scale: factor }, square);
+    let interval = if good == 0.0 { 1.0 } else { 2.0 };
+    adjust_scale(r, square, state, interval);
 }
 
 fn draw_step(draw: &mut Draw) {

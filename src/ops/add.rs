@@ -2,7 +2,7 @@
 
 use super::Draw;
 use crate::cpu::add as twin;
-use crate::gpu::{Grid, Kernel, Recorder, Tensor};
+use crate::gpu::{Grid, Kernel, Precision, Recorder, Tensor};
 
 pub static KERNEL: Kernel = Kernel::new(
     "add",
@@ -12,6 +12,8 @@ pub static KERNEL: Kernel = Kernel::new(
         ("scale", twin::scale),
         ("add_per_image", twin::add_per_image),
         ("accumulate", twin::accumulate),
+        ("narrow", twin::narrow),
+        ("widen", twin::widen),
     ],
 );
 
@@ -60,6 +62,36 @@ pub fn accumulate(r: &mut Recorder, total: Tensor, part: Tensor) {
     record(r, "accumulate", total, 1.0, &[part, total]);
 }
 
+/// What is f32 as activations are stored: itself in single precision.
+pub fn narrow(r: &mut Recorder, part: Tensor) -> Tensor {
+    match r.precision() {
+        Precision::F32 => part,
+        Precision::F16 => {
+            let y = r.temp(part.shape);
+            narrow_into(r, part, y);
+            y
+        }
+    }
+}
+
+/// As [`narrow`], into a tensor that exists.
+pub fn narrow_into(r: &mut Recorder, part: Tensor, y: Tensor) {
+    assert_eq!(part.elements(), y.elements());
+    record(r, "narrow", y, 1.0, &[part, y]);
+}
+
+/// An activation as f32: itself in single precision.
+pub fn widen(r: &mut Recorder, a: Tensor) -> Tensor {
+    match r.precision() {
+        Precision::F32 => a,
+        Precision::F16 => {
+            let total = r.temp(a.shape);
+            record(r, "widen", total, 1.0, &[a, total]);
+            total
+        }
+    }
+}
+
 pub fn case(draw: &mut Draw) {
     // Now and then workgroups that are full to the last lane.
     let full = draw.range(0, 3) == 0;
@@ -73,7 +105,11 @@ pub fn case(draw: &mut Draw) {
     let y = add_scaled(r, a, b, factor);
     let gradient = scale(r, dy, factor);
     add_per_image(r, a, per_image);
-    accumulate(r, total, a);
+    let part = r.temp(shape);
+    record(r, "widen", part, 1.0, &[a, part]);
+    accumulate(r, total, part);
+    let narrowed = r.temp(shape);
+    narrow_into(r, part, narrowed);
     draw.gradient(a, y, dy, gradient);
     draw.gradient(b, y, dy, gradient);
 }

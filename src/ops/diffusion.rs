@@ -118,8 +118,9 @@ pub fn noise(r: &mut Recorder, records: &Records, noise: &Noise) -> Batch {
     Batch { x, target, timestep, label, weight }
 }
 
-/// Mean of `weight[n] (out - target)^2` over all elements into `total`, [1, 1, 1, 1]. Gives its gradient by `out`.
-pub fn loss(r: &mut Recorder, out: Tensor, target: Tensor, weight: Tensor, total: Tensor) -> Tensor {
+/// Mean of `weight[n] (out - target)^2` over all elements into `total`, [1, 1, 1, 1]. Gives its gradient by `out` times the
+/// first element of `scale` (see [`super::adamw::loss_scale`]).
+pub fn loss(r: &mut Recorder, out: Tensor, target: Tensor, weight: Tensor, total: Tensor, scale: Tensor) -> Tensor {
     assert_eq!(out.shape, target.shape);
     assert_eq!(weight.shape, [1, 1, 1, out.n()]);
     let quads = (out.elements() / 4) as u32;
@@ -132,7 +133,7 @@ pub fn loss(r: &mut Recorder, out: Tensor, target: Tensor, weight: Tensor, total
         ("partials", count.into()),
         ("factor", (1.0 / out.count() as f32).into()),
     ];
-    let io = [target, weight, out, d_out, partials];
+    let io = [target, weight, out, d_out, partials, scale];
     r.dispatch(&KERNEL, "loss", &params, &io, Grid::Invocations(count as u64), 6 * out.count());
     reduce::total(r, partials, total);
     d_out
@@ -241,10 +242,11 @@ fn loss_case(draw: &mut Draw) {
     };
     let [out, target] = ["out", "target"].map(|name| draw.input(name, shape));
     let weight = draw.input_by("weight", [1, 1, 1, shape[0]], |draw| draw.uniform() + 0.1);
-    let one = draw.input_by("one", [1, 1, 1, 1], |_| 1.0);
+    let factor = draw.choose(&[1.0, 1024.0]);
+    let scale = draw.input_by("scale", [1, 1, 1, 1], |_| factor);
     let total = draw.recorder.temp([1, 1, 1, 1]);
-    let d_out = loss(&mut draw.recorder, out, target, weight, total);
-    draw.gradient(out, total, one, d_out);
+    let d_out = loss(&mut draw.recorder, out, target, weight, total, scale);
+    draw.gradient(out, total, scale, d_out);
 }
 
 fn sampling_case(draw: &mut Draw) {

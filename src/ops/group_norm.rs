@@ -1,6 +1,6 @@
 //! Group norm with optional modulation and SiLU: `shaders/group_norm.wgsl`.
 
-use super::Draw;
+use super::{Draw, add};
 use crate::cpu::group_norm as twin;
 use crate::gpu::{Grid, Kernel, Recorder, Tensor, Value};
 
@@ -101,6 +101,7 @@ pub fn forward(
 ) -> (Tensor, Saved) {
     assert!(x.channels().is_multiple_of(norm.groups), "{} channels in {} groups", x.channels(), norm.groups);
     let extent = Extent { x, norm };
+    let modulation = modulation.map(|modulation| add::widen(r, modulation));
     let groups = x.n() * norm.groups;
     let moments = extent.chunk_table(r);
     extent.record(r, "chunk_moments", &[x, moments], extent.chunk_lanes(), 4);

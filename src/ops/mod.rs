@@ -19,7 +19,7 @@ pub mod silu;
 
 use std::sync::Arc;
 
-use crate::gpu::{Choices, Device, Kernel, Ways};
+use crate::gpu::{Choices, Device, Kernel, Precision, Ways};
 pub use case::{Case, Draw};
 
 /// A kernel with what draws its cases.
@@ -32,13 +32,21 @@ pub struct Op {
 }
 
 impl Op {
-    /// What `device` can run: the defaults, then each candidate of an entry point that has several.
+    /// What `device` can run: both precisions, where there is a choice of variants each of them.
     pub fn choices(&self, device: &Device) -> Vec<Arc<Choices>> {
+        let precisions: &[Precision] = match self.variants().iter().any(|kernel| kernel.stores_reals()) {
+            true => &[Precision::F32, Precision::F16],
+            false => &[Precision::F32],
+        };
+        precisions.iter().flat_map(|precision| self.choices_of(device, *precision)).collect()
+    }
+
+    fn choices_of(&self, device: &Device, precision: Precision) -> Vec<Arc<Choices>> {
         let most = self.ways.iter().map(|ways| ways.candidates.len()).max().unwrap_or(0);
         let runs =
             |index: &usize| self.ways.iter().any(|w| w.candidates.get(*index).is_some_and(|c| c.runs_on(device)));
-        let forced = (0..most).filter(runs).map(|index| Choices::forced(device, index));
-        let defaults = (most == 0).then(|| Choices::new(device.clone()));
+        let forced = (0..most).filter(runs).map(|index| Choices::forced(device, precision, index));
+        let defaults = (most == 0).then(|| Choices::forced(device, precision, 0));
         defaults.into_iter().chain(forced).map(Arc::new).collect()
     }
 

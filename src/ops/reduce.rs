@@ -1,6 +1,6 @@
 //! Sums over rows, over partial results, and of a list: `shaders/reduce.wgsl`.
 
-use super::Draw;
+use super::{Draw, add};
 use crate::cpu::reduce as twin;
 use crate::gpu::{Grid, Kernel, Recorder, Tensor};
 
@@ -46,7 +46,7 @@ fn sum_groups(r: &mut Recorder, x: Tensor, groups: u32, rows: u32, y: Tensor) {
 pub fn sum_per_image(r: &mut Recorder, x: Tensor) -> Tensor {
     let y = r.temp([x.n(), 1, 1, x.channels()]);
     sum_groups(r, x, x.n(), x.height() * x.width(), y);
-    y
+    add::narrow(r, y)
 }
 
 /// Sums over all rows into `y`, [1, 1, 1, C]: the gradient of a bias. x may be shaped otherwise as long as it is
@@ -86,6 +86,7 @@ pub fn case(draw: &mut Draw) {
     let small = [draw.range(1, 4), draw.range(1, 9), draw.range(1, 9), draw.range(1, 13)];
     let shape = if full { [4, 8, 8, 32] } else { small };
     let x = draw.input("x", shape);
+    let parts = draw.input("parts", shape);
     let count = draw.range(1, 3000);
     let list = draw.input("list", [1, 1, 1, count]);
     let r = &mut draw.recorder;
@@ -93,7 +94,7 @@ pub fn case(draw: &mut Draw) {
     let y = r.temp([1, 1, 1, shape[3]]);
     sum_rows(r, x, x.rows(), y);
     let y = r.temp([1, shape[1], shape[2], shape[3]]);
-    sum_partials(r, x, shape[0], y);
+    sum_partials(r, parts, shape[0], y);
     let y = r.temp([1, 1, 1, 1]);
     total(r, list, y);
 }

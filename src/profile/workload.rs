@@ -143,7 +143,8 @@ fn record_training(
     choices: &Arc<Choices>,
 ) -> Result<(TrainOptions, DataShape, engine::Recordings)> {
     let (height, width) = size(&unet.config)?;
-    let options = TrainOptions { model: unet.config.clone(), batch, ..TrainOptions::default() };
+    let precision = choices.precision;
+    let options = TrainOptions { model: unet.config.clone(), batch, precision, ..TrainOptions::default() };
     options.validate()?;
     // The last embedding is the null class.
     let classes = unet.config.num_class_embeds.map_or(1, |embeds| embeds - 1);

@@ -7,7 +7,8 @@ use super::options::TrainOptions;
 use crate::data::Dataset;
 use crate::error::{Error, Result};
 use crate::gpu::{
-    Choices, Context, EMA, GRADIENTS, Memory, Plan, PlanOptions, Recorder, Recording, Ring, Step, Tensor, WEIGHTS,
+    Choices, Context, EMA, GRADIENTS, Memory, Plan, PlanOptions, Precision, Recorder, Recording, Ring, Step, Tensor,
+    WEIGHTS,
 };
 use crate::nn::UNet;
 use crate::ops::diffusion::{self, Noise, Records};
@@ -46,7 +47,12 @@ pub struct Engine {
     ring: Ring,
     options: TrainOptions,
     images: u64,
+    /// Steps in a row whose gradient wasn't finite.
+    skipped: u32,
 }
+
+/// Such steps that half precision may take to find its scale.
+const MOST_SKIPPED: u32 = 24;
 
 /// The recordings of a step.
 pub struct Recordings {
@@ -95,11 +101,12 @@ pub fn record(unet: &UNet, options: &TrainOptions, data: &DataShape, choices: &A
     let labels = unet.is_conditional().then_some(batch.label);
     let (out, saved) = unet.forward(r, batch.x, batch.timestep, labels);
     let loss = r.range(METRICS, METRICS_ELEMENTS, 0, [1, 1, 1, 1]);
-    let d_out = r.scope("loss", |r| diffusion::loss(r, out, batch.target, batch.weight, loss));
+    let scale = adamw::loss_scale(r, choices.precision);
+    let d_out = r.scope("loss", |r| diffusion::loss(r, out, batch.target, batch.weight, loss, scale));
     unet.backward(r, saved, d_out);
     let gradients = std::mem::take(r).finish();
     let accumulate = (options.accumulate > 1).then(|| record_accumulate(unet.params.elements));
-    let update = record_update(unet.params.elements, options);
+    let update = record_update(unet.params.elements, options, choices.precision);
     Ok(Recordings { gradients, accumulate, update })
 }
 
@@ -140,8 +147,9 @@ fn record_accumulate(elements: u64) -> Recording {
     std::mem::take(r).finish()
 }
 
-fn record_update(elements: u64, options: &TrainOptions) -> Recording {
+fn record_update(elements: u64, options: &TrainOptions, precision: Precision) -> Recording {
     let r = &mut Recorder::new();
+    let loss_scale = adamw::loss_scale(r, precision);
     let source = if options.accumulate > 1 { ACCUMULATED } else { GRADIENTS };
     let flat = |r: &mut Recorder, name: &str, (offset, count): (u64, u32)| -> Tensor {
         r.range(name, elements, offset, [1, 1, 1, count])
@@ -154,7 +162,7 @@ fn record_update(elements: u64, options: &TrainOptions) -> Recording {
             let count = adamw::partial_count(range.1 as u64);
             let part = r.range("squares", partials, offset, [1, 1, 1, count]);
             let gradient = flat(r, source, range);
-            adamw::square_sum(r, gradient, part);
+            adamw::square_sum(r, gradient, part, loss_scale);
             offset += count as u64;
         }
         let all = r.range("squares", partials, 0, [1, 1, 1, partials as u32]);
@@ -168,8 +176,12 @@ fn record_update(elements: u64, options: &TrainOptions) -> Recording {
                 m: flat(r, FIRST_MOMENT, range),
                 v: flat(r, SECOND_MOMENT, range),
                 ema: flat(r, EMA, range),
+                loss_scale,
             };
             adamw::update(r, &options.adamw(), 1.0 / options.accumulate as f32, state, square_sum);
+        }
+        if precision == Precision::F16 {
+            adamw::keep_scale(r, square_sum, loss_scale);
         }
     });
     std::mem::take(r).finish()
@@ -198,7 +210,8 @@ impl Engine {
     /// # Errors
     /// [`Error::Device`] if it does not fit.
     pub fn new(context: &Context, unet: &UNet, data: &Dataset, options: &TrainOptions) -> Result<Engine> {
-        let recordings = record(unet, options, &DataShape::of(data), &context.choices)?;
+        let choices = context.choices.at(options.precision);
+        let recordings = record(unet, options, &DataShape::of(data), &choices)?;
         let mut memory = Memory::default();
         let plan =
             |memory: &mut Memory, recording: &Recording| Plan::new(context, recording, memory, PlanOptions::default());
@@ -208,7 +221,7 @@ impl Engine {
         memory.write(context, DATA, 0, &Records::pack(&data.images, &data.labels));
         let ring = Ring::new(context, options.accumulate as u64 + 1)?;
         let (options, images) = (options.clone(), data.len() as u64);
-        Ok(Engine { memory, gradients, accumulate, update, ring, options, images })
+        Ok(Engine { memory, gradients, accumulate, update, ring, options, images, skipped: 0 })
     }
 
     /// Encodes and submits step `step` (from 0). Gives what is known by now of an earlier step, without waiting for this
@@ -247,7 +260,7 @@ impl Engine {
         ready.into_iter().map(|(step, values)| self.metrics(step, &values)).collect()
     }
 
-    fn metrics(&self, step: u64, values: &[f32]) -> Result<Metrics> {
+    fn metrics(&mut self, step: u64, values: &[f32]) -> Result<Metrics> {
         let (square_sum, losses) = values.split_last().expect("losses, then the squared norm");
         let scale = 1.0 / self.options.accumulate as f32;
         let metrics = Metrics {
@@ -256,7 +269,10 @@ impl Engine {
             gradient_norm: square_sum.sqrt() * scale,
             learning_rate: self.options.learning_rate_at(step),
         };
-        if !metrics.loss.is_finite() || !metrics.gradient_norm.is_finite() {
+        // In half precision a gradient may overflow: that step is skipped, and the loss is scaled less from then on.
+        self.skipped = if metrics.gradient_norm.is_finite() { 0 } else { self.skipped + 1 };
+        let most = if self.options.precision == Precision::F16 { MOST_SKIPPED } else { 0 };
+        if !metrics.loss.is_finite() || self.skipped > most {
             return Err(Error::Diverged(format!(
                 "step {}: loss {}, gradient norm {}; weights are left as they were: try a smaller --lr",
                 metrics.step, metrics.loss, metrics.gradient_norm

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::SchedulerConfig;
 use crate::error::{Error, Result};
+use crate::gpu::Precision;
 use crate::nn::UNetConfig;
 use crate::nn::config::Size;
 use crate::ops::adamw::AdamW;
@@ -59,6 +60,9 @@ pub struct TrainOptions {
     /// T.
     pub timesteps: usize,
     pub seed: u64,
+    /// How activations and copies of weights are stored.
+    #[serde(default)]
+    pub precision: Precision,
     /// Steps between sample grids; 0 draws none.
     pub sample_every: u64,
     /// Sampler steps of those grids.
@@ -90,6 +94,7 @@ impl Default for TrainOptions {
             noise_schedule: NoiseSchedule::Linear,
             timesteps: 1000,
             seed: 0,
+            precision: Precision::F32,
             sample_every: 1000,
             sample_steps: 50,
             checkpoint_every: 1000,

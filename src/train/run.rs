@@ -19,6 +19,7 @@ use crate::gpu::context::mebibytes;
 use crate::gpu::{Choices, Context, EMA, Recording, WEIGHTS};
 use crate::nn::UNet;
 use crate::nn::config::Size;
+use crate::ops::adamw::LOSS_SCALE;
 use crate::sample::{self, Generator, Request};
 use crate::tensors::FileTensors;
 use crate::tune::{self, Chosen};
@@ -42,9 +43,16 @@ struct TrainerState {
     images: u64,
     scheduler: SchedulerConfig,
     options: TrainOptions,
-    /// The variants it runs: others would give other bits.
+    /// The variants it runs.
     #[serde(default)]
     choices: Vec<Chosen>,
+    /// The loss's scale, and steps since it last changed.
+    #[serde(default = "unscaled")]
+    loss_scale: [f32; 2],
+}
+
+fn unscaled() -> [f32; 2] {
+    [1.0, 0.0]
 }
 
 /// What the loop tells and asks after each step.
@@ -119,13 +127,16 @@ pub fn recordings(options: &TrainOptions, data: &Dataset, choices: &Arc<Choices>
     Ok(vec![record(&unet, options, &DataShape::of(data), choices)?.gradients])
 }
 
-/// The variants that the run in `directory` was made with.
+/// Puts the precision and the variants that the run in `directory` was made with into `context`: others would give other
+/// bits.
 ///
 /// # Errors
 /// [`Error::File`] if there is no run.
-pub fn stored_choices(directory: &Path) -> Result<Vec<Chosen>> {
+pub fn restore_choices(context: &mut Context, directory: &Path) -> Result<()> {
     let state: TrainerState = checkpoint::read_json(&find_run(directory)?.join(TRAINER_STATE))?;
-    Ok(state.choices)
+    context.choices = context.choices.at(state.options.precision);
+    tune::restore(context, state.choices);
+    Ok(())
 }
 
 impl<'a> Run<'a> {
@@ -189,6 +200,7 @@ impl<'a> Run<'a> {
             engine.memory.write(context, name, 0, &checkpoint::flatten(&unet.params, part, &path)?);
         }
         engine.memory.write(context, EMA, 0, &model.weights);
+        engine.memory.write(context, LOSS_SCALE, 0, &state.loss_scale);
         checkpoint::write_json(&directory.join(checkpoint::CONFIG), &options)?;
         let log = MetricsLog::resume(directory, state.step)?;
         Ok(Run::new(context, directory, options, unet, engine, log, &data, state.step, lock))
@@ -314,6 +326,7 @@ impl<'a> Run<'a> {
         self.log.flush()?;
         let counter = self.step * self.options.accumulate as u64;
         let position = counter * self.options.batch as u64;
+        let loss_scale = self.engine.memory.read(self.context, LOSS_SCALE)?;
         let state = TrainerState {
             step: self.step,
             counter,
@@ -323,6 +336,7 @@ impl<'a> Run<'a> {
             scheduler: self.options.scheduler(),
             options: self.options.clone(),
             choices: tune::chosen(&self.context.choices),
+            loss_scale: [loss_scale[0], loss_scale[1]],
         };
         let fresh = self.directory.join("checkpoint.new");
         let written = self.write_checkpoint(&fresh, &state);
@@ -415,7 +429,7 @@ pub fn take_prefix(tensors: &mut FileTensors, prefix: &str) -> FileTensors {
 fn open_engine(context: &Context, unet: &UNet, data: &Dataset, options: &TrainOptions) -> Result<Engine> {
     let shape = DataShape::of(data);
     let planned = |options: &TrainOptions| {
-        record(unet, options, &shape, &context.choices).map(|recordings| recordings.peak_bytes())
+        record(unet, options, &shape, &context.choices.at(options.precision)).map(|recordings| recordings.peak_bytes())
     };
     if let Ok(bytes) = planned(options) {
         log::info!("batch {}: {} on the device", options.batch, mebibytes(bytes));

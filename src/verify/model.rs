@@ -6,9 +6,11 @@ use serde::Serialize;
 
 use crate::checkpoint;
 use crate::error::{Error, Result};
-use crate::gpu::{Context, GRADIENTS, Memory, Plan, PlanOptions, Recorder, Recording, Step, Tensor, WEIGHTS};
+use crate::gpu::{
+    Context, GRADIENTS, Memory, Plan, PlanOptions, Precision, Recorder, Recording, Step, Tensor, WEIGHTS,
+};
 use crate::nn::UNet;
-use crate::ops::diffusion;
+use crate::ops::{adamw, diffusion};
 use crate::tensors::{self, FileTensor, FileTensors};
 
 /// The worst error of one tensor: max |difference| / max(max |reference|, floor), where the floor is 0 for output and
@@ -41,13 +43,13 @@ pub fn verify_model(context: &Context, directory: &Path, reference: &Path) -> Re
     let file = tensors::read(reference)?;
     let inputs = read_inputs(&model.unet, &file, reference)?;
     let mut memory = Memory::default();
-    let forward = record(&model.unet, &inputs, false);
+    let forward = record(context, &model.unet, &inputs, false);
     let plan = Plan::new(context, &forward.recording, &mut memory, PlanOptions::default())?;
     upload(context, &memory, &model.weights, &inputs);
     plan.run(context, &Step::default());
     let output = plan.read(context, forward.output)?;
     drop(plan);
-    let backward = record(&model.unet, &inputs, true);
+    let backward = record(context, &model.unet, &inputs, true);
     let plan = Plan::new(context, &backward.recording, &mut memory, PlanOptions::default())?;
     memory.write(context, "target", 0, &inputs.target);
     plan.run(context, &Step::default());
@@ -121,8 +123,9 @@ struct Recorded {
     output: Tensor,
 }
 
-fn record(unet: &UNet, inputs: &Inputs, backward: bool) -> Recorded {
-    let r = &mut Recorder::for_model(unet.params.elements, WEIGHTS);
+fn record(context: &Context, unet: &UNet, inputs: &Inputs, backward: bool) -> Recorded {
+    let choices = context.choices.at(Precision::F32);
+    let r = &mut Recorder::for_model(unet.params.elements, WEIGHTS).with_choices(&choices);
     let [n, h, w, _] = inputs.shape;
     let x = r.persistent("sample", inputs.shape);
     let timestep = r.persistent("timestep", [1, 1, 1, n]);
@@ -131,8 +134,9 @@ fn record(unet: &UNet, inputs: &Inputs, backward: bool) -> Recorded {
     if backward {
         let target = r.persistent("target", [n, h, w, inputs.out_channels]);
         let weight = r.constant("loss weight", [1, 1, 1, n], &padded(vec![1.0; n as usize]));
+        let scale = adamw::loss_scale(r, Precision::F32);
         let loss = r.persistent("loss", [1, 1, 1, 1]);
-        let d_output = r.scope("loss", |r| diffusion::loss(r, output, target, weight, loss));
+        let d_output = r.scope("loss", |r| diffusion::loss(r, output, target, weight, loss, scale));
         unet.backward(r, saved, d_output);
     }
     Recorded { recording: std::mem::take(r).finish(), output }
