@@ -7,6 +7,7 @@ pub mod adamw;
 pub mod add;
 pub mod attention;
 pub mod case;
+pub mod ceiling;
 pub mod concat;
 pub mod conv2d;
 pub mod diffusion;
@@ -41,4 +42,5 @@ pub const ALL: &[Op] = &[
     Op { kernel: &reduce::KERNEL, case: reduce::case },
     Op { kernel: &diffusion::KERNEL, case: diffusion::case },
     Op { kernel: &adamw::KERNEL, case: adamw::case },
+    Op { kernel: &ceiling::KERNEL, case: ceiling::case },
 ];
