@@ -113,7 +113,7 @@ fn list(r: &mut Recorder, name: &str, bytes: u64) -> Tensor {
 /// GFLOP/s of one loop.
 fn measure_loop(context: &Context, kind: Loop) -> Result<f64> {
     // Enough lanes to fill the device, and enough work to forget what it costs to start and to load x.
-    let (quads, flops) = if context.is_cpu() { (1 << 14, 4e8) } else { (1 << 20, 1e11) };
+    let (quads, flops) = if context.is_cpu() { (1 << 13, 8e8) } else { (1 << 20, 1e11) };
     let rounds = flops / (8 * quads * kind.sums * kind.steps) as f64;
     let r = &mut Recorder::new();
     let [x, y] = ["x", "y"].map(|name| list(r, name, 16 * quads as u64));
