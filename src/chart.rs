@@ -1,4 +1,4 @@
-//! The chart of a training run's loss.
+//! Charts: the loss of a training run, and in [`roofline`] what kernels reach.
 
 use std::path::Path;
 use std::sync::Once;
@@ -6,6 +6,7 @@ use std::sync::Once;
 use image::{RgbImage, imageops};
 use plotters::chart::ChartContext;
 use plotters::coord::Shift;
+use plotters::coord::ranged1d::Ranged;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use plotters::style::{FontStyle, register_font};
@@ -16,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::picture::write_png;
 
 mod axes;
+pub mod roofline;
 mod ticks;
 
 /// Pixels of the finished picture.
@@ -55,21 +57,26 @@ pub fn write_loss_chart(path: &Path, title: &str, points: &[(u64, f32)]) -> Resu
 }
 
 fn draw(title: &str, run: &Run) -> Drawn<RgbImage> {
+    canvas((WIDTH, HEIGHT), |area| draw_chart(area, &one_line(title), run))
+}
+
+/// A white picture of `width` x `height` pixels on which `draw` draws.
+fn canvas((width, height): (u32, u32), draw: impl FnOnce(&Area) -> Drawn<()>) -> Drawn<RgbImage> {
     static REGISTERED: Once = Once::new();
     REGISTERED.call_once(|| {
         let bytes = include_bytes!("../assets/font/Inter-Regular.ttf");
         // If the font were refused, the first text to be drawn would be an error that says so.
         let _ = register_font(FONT, FontStyle::Normal, bytes);
     });
-    let mut large = RgbImage::new(WIDTH * OVERSAMPLING, HEIGHT * OVERSAMPLING);
+    let mut large = RgbImage::new(width * OVERSAMPLING, height * OVERSAMPLING);
     let size = large.dimensions();
     {
         let area = BitMapBackend::with_buffer(&mut large, size).into_drawing_area();
         area.fill(&WHITE)?;
-        draw_chart(&area, &one_line(title), run)?;
+        draw(&area)?;
         area.present()?;
     }
-    Ok(imageops::thumbnail(&large, WIDTH, HEIGHT))
+    Ok(imageops::thumbnail(&large, width, height))
 }
 
 fn draw_chart<'a>(area: &Area<'a>, title: &str, run: &Run) -> Drawn<()> {
@@ -92,7 +99,7 @@ fn draw_chart<'a>(area: &Area<'a>, title: &str, run: &Run) -> Drawn<()> {
         [only] => {
             let dot = Circle::new(*only, pixels(4), SMOOTHED.filled());
             chart.draw_series([dot])?.label(summary("loss", only)).legend(|at| key(at, bold()));
-            draw_legend(&mut chart)
+            draw_legend(&mut chart, SeriesLabelPosition::UpperRight)
         }
         _ => {
             let smoothed = run.smoothed();
@@ -102,7 +109,7 @@ fn draw_chart<'a>(area: &Area<'a>, title: &str, run: &Run) -> Drawn<()> {
             // Rounds the corners between the pieces of so thick a line.
             let dot = |&at: &(u64, f64)| Circle::new(at, bold().stroke_width / 2, bold().filled());
             chart.draw_series(smoothed.iter().map(dot))?;
-            draw_legend(&mut chart)
+            draw_legend(&mut chart, SeriesLabelPosition::UpperRight)
         }
     }
 }
@@ -126,10 +133,13 @@ fn draw_axes(chart: &mut Chart, loss_title: &str) -> Drawn<()> {
     Ok(())
 }
 
-fn draw_legend<'a>(chart: &mut Chart<'a>) -> Drawn<()> {
+fn draw_legend<'a, X: Ranged, Y: Ranged>(
+    chart: &mut ChartContext<'a, BitMapBackend<'a>, Cartesian2d<X, Y>>,
+    position: SeriesLabelPosition,
+) -> Drawn<()> {
     chart
         .configure_series_labels()
-        .position(SeriesLabelPosition::UpperRight)
+        .position(position)
         .margin(pixels(6))
         .legend_area_size(pixels(30))
         .background_style(WHITE.mix(0.85))

@@ -6,7 +6,9 @@ use assert_cmd::Command;
 use diffuse::gpu::Context;
 use diffuse::nn::UNetConfig;
 use diffuse::nn::config::Size;
-use diffuse::profile::{self, Options, Profile};
+use diffuse::profile::ceilings::Ceilings;
+use diffuse::profile::compare::compare;
+use diffuse::profile::{self, Options, Profile, shapes};
 use serde_json::Value;
 
 /// Two levels, attention, classes, two channels: what no preset has.
@@ -62,7 +64,11 @@ fn counts_add_up() {
             assert_eq!(rows.iter().map(|row| row.flops).sum::<u64>(), report.flops);
             assert_eq!(rows.iter().map(|row| row.bytes).sum::<u64>(), bytes);
             assert!((rows.iter().map(|row| row.share).sum::<f64>() - 1.0).abs() < 1e-9);
-            assert!(rows.is_sorted_by(|a, b| a.ms >= b.ms));
+            assert!(rows.is_sorted_by(|a, b| a.lost_ms >= b.lost_ms));
+            for row in rows {
+                assert!(row.floor_ms > 0.0 && (row.floor_ms + row.lost_ms - row.ms).abs() < 1e-9, "{row:?}");
+                assert!(row.ms == 0.0 || (row.of_ceiling - row.floor_ms / row.ms).abs() < 1e-9, "{row:?}");
+            }
         }
         for dispatch in &dispatches {
             let rows = |rows: &[profile::Row], name: &str| rows.iter().filter(|row| row.name == name).count();
@@ -88,6 +94,11 @@ fn memory_is_what_was_planned() {
         assert_eq!(report.allocated_bytes, report.peak_bytes);
         assert!(report.temporary_bytes < report.temporary_bytes_without_reuse);
         assert!(report.temporary_bytes < report.peak_bytes);
+        assert!(report.live_bytes <= report.temporary_bytes);
+        assert!(report.persistent_bytes + report.temporary_bytes <= report.peak_bytes);
+        let born: u64 = report.layer_memory.iter().map(|layer| layer.born_bytes).sum();
+        let live: u64 = report.layer_memory.iter().map(|layer| layer.live_at_peak_bytes).sum();
+        assert_eq!((born, live), (report.temporary_bytes_without_reuse, report.live_bytes));
         assert!(report.step_ms_min <= report.step_ms && report.step_ms <= report.step_ms_max);
         assert_eq!(report.steps, 2);
     }
@@ -109,8 +120,9 @@ fn the_binary_prints_one_object_and_writes_a_trace() {
     let mut command = command();
     command.args(["profile", "--batch", "2", "--steps", "1", "--json", "--model"]).arg(directory.path());
     let timestamps = open().has_timestamps();
+    let picture = directory.path().join("new/roofline.png");
     if timestamps {
-        command.arg("--trace").arg(&trace);
+        command.arg("--trace").arg(&trace).arg("--png").arg(&picture);
     }
     let output = command.assert().success().get_output().clone();
     let report: Value = serde_json::from_slice(&output.stdout).expect("stdout is one JSON object");
@@ -130,8 +142,68 @@ fn the_binary_prints_one_object_and_writes_a_trace() {
     for key in ["calls", "ms", "gflops", "gbytes_per_s", "flops", "bytes"] {
         assert!(row[key].is_number(), "{key}: {}", row[key]);
     }
+    assert!(std::fs::read(picture).expect("the picture was written").starts_with(b"\x89PNG"));
     let text = std::fs::read_to_string(trace).expect("the trace was written");
     check_trace(&serde_json::from_str::<Value>(&text).expect("the trace is JSON"), &report);
+}
+
+#[test]
+fn ceilings_are_measured() {
+    let ceilings = Ceilings::measure(&open()).expect("the device works");
+    println!("{ceilings:?}");
+    assert!(ceilings.gflops() > 0.1 && ceilings.gflops().is_finite());
+    assert!(ceilings.copies.iter().all(|copy| copy.gbytes_per_s > 0.01 && copy.gbytes_per_s.is_finite()));
+    assert!(ceilings.copies.is_sorted_by(|a, b| a.bytes < b.bytes));
+}
+
+#[test]
+fn a_profile_is_compared_with_an_earlier_one() {
+    let context = open();
+    let new = measure(&context, &small(), false).report;
+    let text = serde_json::to_string(&new).expect("a report is JSON");
+    let mut old: profile::Report = serde_json::from_str(&text).expect("what was printed can be read");
+    let same = compare(&old, &new);
+    assert!(same.differences.is_empty() && same.step.ratio == Some(1.0));
+    assert_eq!(same.kernels.len(), new.kernels.len());
+    old.step_ms = new.step_ms / 2.0;
+    old.batch = 7;
+    old.kernels.iter_mut().take(1).for_each(|row| row.name = "gone".into());
+    let other = compare(&old, &new);
+    assert_eq!(other.differences, ["batch: 7 then, 3 now"]);
+    assert!((other.step.ratio.expect("both ran") - 2.0).abs() < 1e-12);
+    let without_ratio = other.kernels.iter().filter(|change| change.ratio.is_none() && change.old_ms != Some(0.0));
+    assert!(new.kernels.is_empty() || without_ratio.count() == 2);
+}
+
+#[test]
+fn predictions_need_no_gpu_and_say_what_they_are() {
+    let output = command().args(["profile", "--predict", "--preset", "mnist"]).assert().success().get_output().clone();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.starts_with("PREDICTION, nothing was measured"), "{text}");
+    for vendor in ["NVIDIA", "AMD", "Apple", "Intel", "conv2d.forward"] {
+        assert!(text.contains(vendor), "{text}");
+    }
+    let output = command().args(["profile", "--predict", "--json", "--infer"]).assert().success().get_output().clone();
+    let object: Value = serde_json::from_slice(&output.stdout).expect("stdout is one JSON object");
+    for prediction in object["predictions"].as_array().expect("a list") {
+        let ms = |key: &str| prediction[key].as_f64().expect("a number");
+        assert!((ms("step_ms") - ms("arithmetic_ms") - ms("memory_ms") - ms("launch_ms")).abs() < 1e-9);
+        assert!(ms("arithmetic_ms") >= 0.0 && ms("memory_ms") > 0.0 && ms("launch_ms") > 0.0);
+    }
+}
+
+#[test]
+fn standing_shapes_are_of_the_issue_and_finite() {
+    let all = shapes::standing(&Default::default());
+    for part in ["conv2d 3x3 N64 32x32 64->64 forward", "conv2d 3x3 N64 8x8 256->256 backward-data"] {
+        assert_eq!(all.iter().filter(|shape| shape.name == part).count(), 1, "{part}");
+    }
+    let context = open();
+    let shape = all.iter().find(|shape| shape.name.starts_with("adamw square_sum")).expect("a memory-bound shape");
+    let ceilings = Ceilings::measure(&context).expect("the device works");
+    let figure = shape.measure(&context, &ceilings, std::time::Duration::ZERO).expect("it runs");
+    assert!(figure.ms > 0.0 && figure.of_ceiling > 0.0 && figure.gbytes_per_s > 0.0);
+    assert_eq!(figure.flops, 2 << 22);
 }
 
 fn check_trace(trace: &Value, report: &Value) {
@@ -143,8 +215,18 @@ fn check_trace(trace: &Value, report: &Value) {
         assert_eq!(event["ph"], "X");
         assert!(event["ts"].as_f64().is_some_and(|start| start >= 0.0), "{event}");
         assert!(event["dur"].as_f64().is_some_and(|duration| duration >= 0.0), "{event}");
-        let named = |name: &&Value| name["name"] == "thread_name" && name["tid"] == event["tid"];
+        let named =
+            |name: &&Value| name["name"] == "thread_name" && name["tid"] == event["tid"] && name["pid"] == event["pid"];
         assert_eq!(events.iter().filter(named).count(), 1, "a name for the track of {event}");
+    }
+    // One row for each layer, and none for two.
+    for event in of("gpu") {
+        let row = events
+            .iter()
+            .find(|name| name["name"] == "thread_name" && name["tid"] == event["tid"] && name["pid"] == event["pid"]);
+        let (row, layer) = (row.expect("it was counted above"), event["args"]["layer"].as_str().expect("a layer"));
+        let label = row["args"]["name"].as_str().expect("a label");
+        assert!(label == layer || label.starts_with(&format!("{layer}, overlapping")), "{label}: {event}");
     }
     let submitted = of("cpu").filter_map(|event| event["ts"].as_f64()).fold(f64::MAX, f64::min);
     assert!(of("gpu").all(|event| event["ts"].as_f64() >= Some(submitted)), "nothing runs before it is encoded");
@@ -166,12 +248,17 @@ fn bad_input_is_refused_in_one_line() {
     refused(&["--steps", "0"], "--steps");
     refused(&["--batch", "4000000000"], "a batch of 4000000000 is too large");
     refused(&["--device", "no such adapter"], "no such adapter");
+    refused(&["--compare", "no/such.json"], "no/such.json");
+    refused(&["--shapes", "--only", "conv4d"], "no standing shape has \"conv4d\"");
     let directory = tempfile::tempdir().expect("a directory for the test");
     let refused_config = |config: &UNetConfig, arguments: &[&str], problem: &str| {
         let path = directory.path().join("model.json");
         std::fs::write(&path, serde_json::to_string(config).expect("JSON")).expect("it can be written");
         refused(&[arguments, &["--model", path.to_str().expect("UTF-8")]].concat(), problem);
     };
+    let other = directory.path().join("other.json");
+    std::fs::write(&other, r#"{"adapter": "x"}"#).expect("it can be written");
+    refused(&["--compare", other.to_str().expect("UTF-8")], "no output of profile --json");
     let wide = UNetConfig { out_channels: 4, ..small() };
     refused_config(&wide, &[], "2 channels in and 4 out");
     refused_config(&wide, &["--infer"], "2 channels in and 4 out");

@@ -1,16 +1,21 @@
 //! `diffuse profile`.
 
-use std::fmt::Write;
+mod tables;
+
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Result, bail};
+use serde_json::json;
 
 use super::{Adapter, Storage};
 use diffuse::checkpoint;
 use diffuse::files;
-use diffuse::gpu::context::mebibytes;
-use diffuse::nn::UNetConfig;
-use diffuse::profile::{self, Options, Profile, Report, Row};
+use diffuse::gpu::Choices;
+use diffuse::nn::{UNet, UNetConfig};
+use diffuse::profile::ceilings::Ceilings;
+use diffuse::profile::{self, Options, Profile, Recorded, compare, predict, shapes};
 use diffuse::train::options::preset;
 
 /// Time one training or denoising step, kernel by kernel and layer by layer
@@ -40,30 +45,104 @@ pub struct Args {
     /// Trace of the profiled step, for ui.perfetto.dev or chrome://tracing
     #[arg(long, value_name = "F.json")]
     trace: Option<PathBuf>,
+    /// Picture of the kernels under this adapter's roofline
+    #[arg(long, value_name = "F.png")]
+    png: Option<PathBuf>,
+    /// Output of an earlier `profile --json`: print the ratios new to old
+    #[arg(long, value_name = "OLD.json")]
+    compare: Option<PathBuf>,
+    /// Measure kernels on the standing shapes instead of a model's step
+    #[arg(long, conflicts_with_all = ["preset", "model", "batch", "steps", "infer", "trace", "png", "compare", "predict"])]
+    shapes: bool,
+    /// With --shapes: only those whose name holds this
+    #[arg(long, value_name = "PART", requires = "shapes")]
+    only: Option<String>,
+    /// Needs no GPU: the roofline's time for a card of each vendor, from counted work and published peaks
+    #[arg(long, conflicts_with_all = ["steps", "trace", "png", "compare"])]
+    predict: bool,
 }
+
+/// Time for one standing shape.
+const SHAPE_BUDGET: Duration = Duration::from_secs(2);
 
 /// Runs the command.
 pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     if args.batch == 0 || args.steps == 0 {
         bail!("--batch and --steps must be at least 1");
     }
+    if args.shapes {
+        return measure_shapes(args, adapter);
+    }
     let config = model_config(args.preset.as_deref(), args.model.as_deref())?;
-    let mut context = adapter.open_at(args.precision)?;
     let options = Options { batch: args.batch, steps: args.steps, infer: args.infer };
+    if args.predict {
+        return print_predictions(args, &config, &options);
+    }
+    // Read before anything is measured: it may not be there.
+    let old = args.compare.as_deref().map(compare::read).transpose()?;
+    let mut context = adapter.open_at(args.precision)?;
     adapter.tune(&mut context, |choices| profile::recordings(&config, &options, choices))?;
     let profile = profile::profile(&context, &config, &options)?;
     let report = &profile.report;
-    match args.json {
-        true => super::print(&serde_json::to_string(report)?)?,
-        false => super::print(table(report, context.is_cpu())?.trim_end())?,
+    let comparison = old.map(|old| compare::compare(&old, report));
+    if args.json {
+        let mut object = serde_json::to_value(report)?;
+        if let Some(comparison) = &comparison {
+            object["comparison"] = serde_json::to_value(comparison)?;
+        }
+        super::print(&object.to_string())?;
+    } else {
+        let mut text = tables::report(report, context.is_cpu())?;
+        if let Some(comparison) = &comparison {
+            text.push_str(&tables::comparison(comparison)?);
+        }
+        super::print(text.trim_end())?;
     }
     if let Some(path) = &args.trace {
         write_trace(path, &profile)?;
+    }
+    if let Some(path) = &args.png {
+        profile.write_roofline(path)?;
     }
     if report.allocated_bytes != report.peak_bytes {
         bail!("{} bytes are allocated, {} were planned: that is a bug", report.allocated_bytes, report.peak_bytes);
     }
     Ok(())
+}
+
+fn measure_shapes(args: &Args, adapter: &Adapter) -> Result<()> {
+    let part = args.only.as_deref().unwrap_or("");
+    let wanted = |choices: &Arc<Choices>| {
+        shapes::standing(choices).into_iter().filter(|shape| shape.name.contains(part)).collect::<Vec<_>>()
+    };
+    if wanted(&Default::default()).is_empty() {
+        bail!("no standing shape has {part:?} in its name; without --only all are measured");
+    }
+    let mut context = adapter.open_at(args.precision)?;
+    adapter.tune(&mut context, |choices| Ok(wanted(choices).into_iter().map(|shape| shape.recording).collect()))?;
+    let ceilings = Ceilings::measure(&context)?;
+    let mut figures = Vec::new();
+    for shape in wanted(&context.choices) {
+        figures.push(shape.measure(&context, &ceilings, SHAPE_BUDGET)?);
+    }
+    let (adapter, driver) = (&context.info.name, context.driver());
+    if args.json {
+        let object = json!({ "adapter": adapter, "driver": driver, "ceilings": ceilings, "shapes": figures });
+        return super::print(&object.to_string());
+    }
+    super::print(tables::shapes(adapter, &driver, &ceilings, &figures)?.trim_end())
+}
+
+fn print_predictions(args: &Args, config: &UNetConfig, options: &Options) -> Result<()> {
+    let recorded = Recorded::new(&UNet::new(config.clone())?, options, &Default::default())?;
+    let (predictions, counts) = (predict::predict(&recorded, options.batch), predict::counts(&recorded));
+    if args.json {
+        let launch = predict::LAUNCH_MICROSECONDS;
+        let object =
+            json!({ "batch": options.batch, "launch_us": launch, "predictions": predictions, "kernels": counts });
+        return super::print(&object.to_string());
+    }
+    super::print(tables::predictions(options, &predictions, &counts)?.trim_end())
 }
 
 /// The model that --preset or --model names.
@@ -91,67 +170,5 @@ fn bare_config(directory: &Path) -> Option<PathBuf> {
 fn write_trace(path: &Path, profile: &Profile) -> Result<()> {
     files::write_atomic(path, profile.trace_json()?.as_bytes())?;
     eprintln!("{} dispatches: {} (open in ui.perfetto.dev)", profile.dispatches.len(), path.display());
-    Ok(())
-}
-
-/// The tables.
-fn table(report: &Report, on_cpu: bool) -> Result<String, std::fmt::Error> {
-    let out = &mut String::new();
-    write_step(out, report, on_cpu)?;
-    let (Some(profiled), Some(ratio)) = (report.profiled_ms, report.unprofiled_to_profiled) else {
-        writeln!(out, "\nthis adapter has no timestamp queries: no times of kernels and layers")?;
-        return Ok(std::mem::take(out));
-    };
-    writeln!(out, "\nprofiled   {profiled:.3} ms are the sum over all dispatches, each timed alone;")?;
-    writeln!(out, "           an unprofiled step takes {ratio:.2} times that, so trust shares more than milliseconds")?;
-    write_rows(out, "kernel", &report.kernels)?;
-    write_rows(out, "layer, forward and backward", &report.layers)?;
-    Ok(std::mem::take(out))
-}
-
-fn write_step(out: &mut String, report: &Report, on_cpu: bool) -> std::fmt::Result {
-    writeln!(out, "adapter    {}", report.adapter)?;
-    writeln!(out, "driver     {}", report.driver)?;
-    writeln!(out, "model      {} parameters, batch {}, {}", report.parameters, report.batch, report.mode)?;
-    writeln!(
-        out,
-        "step       {:.3} ms median of {} ({:.3} to {:.3}), {:.1} images/s",
-        report.step_ms, report.steps, report.step_ms_min, report.step_ms_max, report.images_per_s
-    )?;
-    writeln!(out, "dispatches {}", report.dispatches)?;
-    let (encode, replay) = (report.encode_us_per_dispatch, report.replay_us_per_dispatch);
-    let rivals = if on_cpu { " (the driver computes on the same cores meanwhile)" } else { "" };
-    writeln!(out, "encode     {:.3} ms, {encode:.2} µs a dispatch, to record the commands", report.encode_ms)?;
-    writeln!(
-        out,
-        "replay     {:.3} ms, {replay:.2} µs a dispatch, to record and submit them{rivals}",
-        report.replay_ms
-    )?;
-    writeln!(
-        out,
-        "memory     {} planned, {} allocated",
-        mebibytes(report.peak_bytes),
-        mebibytes(report.allocated_bytes)
-    )?;
-    writeln!(
-        out,
-        "           temporaries {}, without reuse {}",
-        mebibytes(report.temporary_bytes),
-        mebibytes(report.temporary_bytes_without_reuse)
-    )?;
-    writeln!(
-        out,
-        "work       {:.3} GFLOP, {:.2} GFLOP/s",
-        report.flops as f64 * 1e-9,
-        report.flops as f64 * 1e-6 / report.step_ms
-    )
-}
-
-fn write_rows(out: &mut String, title: &str, rows: &[Row]) -> std::fmt::Result {
-    writeln!(out, "\n{title:32} {:>6} {:>11} {:>7} {:>10} {:>9}", "calls", "ms", "share", "GFLOP/s", "GB/s")?;
-    for row in rows {
-        let Row { name, calls, ms, share, gflops, gbytes_per_s, .. } = row;
-        writeln!(out, "{name:32} {calls:6} {ms:11.3} {:6.1}% {gflops:10.2} {gbytes_per_s:9.2}", share * 100.0)?;
-    }
     Ok(())
 }

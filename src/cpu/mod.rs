@@ -7,6 +7,7 @@
 pub mod adamw;
 pub mod add;
 pub mod attention;
+pub mod ceiling;
 pub mod concat;
 pub mod conv2d;
 pub mod diffusion;

@@ -2,8 +2,10 @@
 
 use std::collections::HashMap;
 
+use half::f16;
+
 use super::context::Context;
-use super::recorder::NamedBuffer;
+use super::recorder::{NamedBuffer, Recording};
 use crate::error::Result;
 
 /// The named buffers on one device.
@@ -43,6 +45,16 @@ impl Memory {
     /// Overwrites a buffer from element `offset` on.
     pub fn write<T: bytemuck::NoUninit>(&self, context: &Context, name: &str, offset: u64, values: &[T]) {
         context.queue.write_buffer(self.buffer(name), offset * 4, bytemuck::cast_slice(values));
+    }
+
+    /// Overwrites buffer `index` of `recording` as its tensors are stored.
+    pub(crate) fn fill(&self, context: &Context, recording: &Recording, index: usize, values: &[f32]) {
+        let name = &recording.buffers[index].name;
+        if recording.is_half_buffer(index) {
+            let halves: Vec<f16> = values.iter().map(|value| f16::from_f32(*value)).collect();
+            return self.write(context, name, 0, &halves);
+        }
+        self.write(context, name, 0, values);
     }
 
     /// Lets go of buffers, whose next users may want another size. Plans that hold them keep them alive.

@@ -452,6 +452,12 @@ impl Recording {
         self.tensors[id as usize].half == Some(true)
     }
 
+    /// Whether what a named buffer holds is stored in half precision.
+    pub fn is_half_buffer(&self, index: usize) -> bool {
+        let within = |tensor: &TensorInfo| matches!(tensor.place, Place::Buffer { buffer, .. } if buffer == index);
+        self.tensors.iter().any(|tensor| tensor.half == Some(true) && within(tensor))
+    }
+
     /// `down.1/resnet.0/conv1 · conv2d.forward`.
     pub fn label(&self, dispatch: &Dispatch) -> String {
         let scope = &self.scopes[dispatch.scope];

@@ -65,7 +65,7 @@ fn fill(context: &Context, recording: &Recording, memory: &Memory) {
             (state >> 8) as f32 / (1 << 24) as f32 - 0.5
         };
         let values: Vec<f32> = (0..buffer.bytes / 4).map(|_| next()).collect();
-        memory.write(context, &buffer.name, 0, &values);
+        memory.fill(context, recording, index, &values);
     }
 }
 

@@ -7,6 +7,7 @@ pub mod adamw;
 pub mod add;
 pub mod attention;
 pub mod case;
+pub mod ceiling;
 pub mod concat;
 pub mod conv2d;
 pub mod diffusion;
@@ -84,4 +85,5 @@ pub const ALL: &[Op] = &[
     Op { kernel: &reduce::KERNEL, ways: &[], case: reduce::case },
     Op { kernel: &diffusion::KERNEL, ways: &[], case: diffusion::case },
     Op { kernel: &adamw::KERNEL, ways: &[], case: adamw::case },
+    Op { kernel: &ceiling::KERNEL, ways: &[], case: ceiling::case },
 ];

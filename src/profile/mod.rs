@@ -1,24 +1,35 @@
 //! Where the time of a step goes: `diffuse profile`.
 //!
-//! Two measurements that answer different questions. Unprofiled steps, run as training runs them, say how long a step
+//! First this adapter's own ceilings ([`ceilings`]): all that follows is stated as a share of them. Then two measurements
+//! that answer different questions. Unprofiled steps, run as training runs them, say how long a step
 //! takes and what the host spends to replay it. One profiled run of the same plans, with a timestamp pair around each
 //! dispatch, says how that time divides over kernels and layers; it keeps dispatches apart that might have overlapped,
 //! so its sum is stated beside the unprofiled time and is not to be trusted alone.
 
+pub mod ceilings;
+pub mod compare;
+pub mod measure;
+mod memory;
+pub mod predict;
 mod report;
+pub mod shapes;
 mod trace;
 mod workload;
 
+use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::chart::roofline;
 use crate::error::{Error, Result};
-use crate::gpu::Context;
+use crate::gpu::{Choices, Context, Recording};
 use crate::nn::{UNet, UNetConfig};
 
+use ceilings::Ceilings;
+pub use memory::LayerMemory;
 pub use report::{Report, Row};
 pub use trace::Timed;
-use workload::Workload;
-pub use workload::recordings;
+pub use workload::{Recorded, Workload};
 
 /// What to measure.
 #[derive(Clone, Copy, Debug)]
@@ -52,6 +63,7 @@ pub fn profile(context: &Context, config: &UNetConfig, options: &Options) -> Res
     }
     let unet = UNet::new(config.clone())?;
     let workload = Workload::new(context, &unet, options)?;
+    let ceilings = Ceilings::measure(context)?;
     context.wait_for(Some(workload.run(context, 0)))?;
     let steps = time_steps(context, &workload, options.steps)?;
     let (mut replays, mut encodes) = (Vec::new(), Vec::new());
@@ -65,7 +77,7 @@ pub fn profile(context: &Context, config: &UNetConfig, options: &Options) -> Res
         true => trace::record(context, &workload)?,
         false => (Vec::new(), Vec::new()),
     };
-    let report = report::build(context, &unet, &workload, options, &times, &dispatches);
+    let report = report::build(context, &unet, &workload, options, ceilings, &times, &dispatches);
     Ok(Profile { report, dispatches, host: events })
 }
 
@@ -79,6 +91,18 @@ impl Profile {
             return Err(Error::Device(format!("{} has no timestamp queries: no trace", self.report.adapter)));
         }
         Ok(trace::to_json(self))
+    }
+
+    /// Draws the kernels under the roofline as a PNG.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if no kernel was timed, for want of timestamps; [`Error::File`] if the place can't be written.
+    pub fn write_roofline(&self, path: &Path) -> Result<()> {
+        let report = &self.report;
+        if report.kernels.is_empty() {
+            return Err(Error::Device(format!("{} has no timestamp queries: no roofline", report.adapter)));
+        }
+        roofline::write_roofline(path, &report.roofline())
     }
 }
 
@@ -124,4 +148,13 @@ fn time_replay(context: &Context, workload: &Workload) -> Result<Duration> {
         context.wait()?;
     }
     Ok(total)
+}
+
+/// What a step records, with the variants that `choices` names.
+///
+/// # Errors
+/// [`Error::Config`] for a model or a batch that can't be run.
+pub fn recordings(config: &UNetConfig, options: &Options, choices: &Arc<Choices>) -> Result<Vec<Recording>> {
+    let recorded = Recorded::new(&UNet::new(config.clone())?, options, choices)?;
+    Ok(recorded.parts.into_iter().map(|(_, recording)| recording).collect())
 }

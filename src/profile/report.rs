@@ -3,16 +3,20 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+use super::ceilings::{Bound, Ceilings};
+use super::memory::{self, LayerMemory};
 use super::trace::Timed;
 use super::workload::Workload;
 use super::{Options, Times};
+use crate::chart::roofline::{Point, Roofline};
 use crate::gpu::Context;
+use crate::gpu::context::mebibytes;
 use crate::nn::UNet;
 
 /// A kernel's or a layer's part of the profiled step.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Row {
     pub name: String,
     /// Dispatches.
@@ -26,15 +30,24 @@ pub struct Row {
     pub flops: u64,
     /// What must be moved at the least: each binding once, twice where it is read and written.
     pub bytes: u64,
+    /// The ceiling that most of the floor is due to.
+    pub bound: Bound,
+    /// Sum over the dispatches of the time that the ceiling which binds allows.
+    pub floor_ms: f64,
+    /// The rest.
+    pub lost_ms: f64,
+    /// Floor to time, 0 to 1 (above 1 by what two measurements differ).
+    pub of_ceiling: f64,
 }
 
 /// All figures of a profile; the fields are the keys of `--json`.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Report {
     pub adapter: String,
     pub driver: String,
+    pub ceilings: Ceilings,
     /// `training step` or `denoising step`.
-    pub mode: &'static str,
+    pub mode: String,
     pub parameters: u64,
     pub batch: u32,
     /// Unprofiled steps that were timed; the next three are their median and range.
@@ -57,15 +70,21 @@ pub struct Report {
     pub temporary_bytes: u64,
     /// Activations if none shared.
     pub temporary_bytes_without_reuse: u64,
+    /// Activations that are alive at once, at the most: no packing needs less.
+    pub live_bytes: u64,
+    /// Weights, their gradients and moments, data: what outlives a step.
+    pub persistent_bytes: u64,
     pub flops: u64,
     /// Sum over the dispatches of the profiled run; none without timestamps.
     pub profiled_ms: Option<f64>,
     /// Unprofiled median to that sum.
     pub unprofiled_to_profiled: Option<f64>,
-    /// By time, longest first; empty without timestamps.
+    /// By the time lost, most first; empty without timestamps.
     pub kernels: Vec<Row>,
     /// Likewise.
     pub layers: Vec<Row>,
+    /// Largest first.
+    pub layer_memory: Vec<LayerMemory>,
 }
 
 pub(super) fn build(
@@ -73,6 +92,7 @@ pub(super) fn build(
     unet: &UNet,
     workload: &Workload,
     options: &Options,
+    ceilings: Ceilings,
     times: &Times,
     dispatches: &[Timed],
 ) -> Report {
@@ -82,12 +102,13 @@ pub(super) fn build(
     let encode_ms = median(&sorted_ms(&times.encodes));
     let replay_ms = median(&sorted_ms(&times.replays));
     let (temporary_bytes, temporary_bytes_without_reuse) = workload.temporary_bytes();
+    let (live_bytes, layer_memory) = memory::layers(workload.parts.iter().map(|part| &part.recording));
     let profiled = dispatches.iter().map(|dispatch| dispatch.duration).sum::<f64>() * 1e-3;
     let profiled_ms = (!dispatches.is_empty()).then_some(profiled);
     Report {
         adapter: context.info.name.clone(),
         driver: context.driver(),
-        mode: if options.infer { "denoising step" } else { "training step" },
+        mode: if options.infer { "denoising step" } else { "training step" }.to_string(),
         parameters: unet.params.count(),
         batch: options.batch,
         steps: steps.len(),
@@ -104,11 +125,34 @@ pub(super) fn build(
         allocated_bytes: workload.allocated_bytes(),
         temporary_bytes,
         temporary_bytes_without_reuse,
+        live_bytes,
+        persistent_bytes: workload.persistent_bytes(),
         flops: workload.parts.iter().map(|part| part.recording.flops()).sum(),
         profiled_ms,
         unprofiled_to_profiled: profiled_ms.map(|sum| rate(step_ms, sum)),
-        kernels: rows(dispatches, |dispatch| &dispatch.kernel),
-        layers: rows(dispatches, Timed::layer),
+        kernels: rows(dispatches, &ceilings, |dispatch| &dispatch.kernel),
+        layers: rows(dispatches, &ceilings, Timed::layer),
+        layer_memory,
+        ceilings,
+    }
+}
+
+impl Report {
+    /// The kernels that compute, and the ceilings.
+    pub fn roofline(&self) -> Roofline {
+        let Ceilings { arithmetic, copies } = &self.ceilings;
+        let point = |row: &Row| Point {
+            name: row.name.clone(),
+            intensity: row.flops as f64 / row.bytes as f64,
+            gflops: row.gflops,
+            share: row.share,
+        };
+        Roofline {
+            title: format!("{}: {}, batch {}", self.adapter, self.mode, self.batch),
+            peaks: arithmetic.iter().map(|unit| (unit.unit.clone(), unit.gflops)).collect(),
+            bandwidths: copies.iter().map(|copy| (mebibytes(copy.bytes), copy.gbytes_per_s)).collect(),
+            points: self.kernels.iter().filter(|row| row.gflops > 0.0).map(point).collect(),
+        }
     }
 }
 
@@ -131,32 +175,57 @@ fn rate(amount: f64, time: f64) -> f64 {
     if time > 0.0 { amount / time } else { 0.0 }
 }
 
-/// Adds up dispatches of the same name; the longest first.
-fn rows(dispatches: &[Timed], name: impl Fn(&Timed) -> &str) -> Vec<Row> {
-    let mut rows: BTreeMap<&str, Row> = BTreeMap::new();
+#[derive(Default)]
+struct Sum {
+    calls: u64,
+    ms: f64,
+    flops: u64,
+    bytes: u64,
+    floor_ms: f64,
+    memory_ms: f64,
+}
+
+/// Adds up dispatches of the same name; the most time lost first.
+fn rows(dispatches: &[Timed], ceilings: &Ceilings, name: impl Fn(&Timed) -> &str) -> Vec<Row> {
+    let mut sums: BTreeMap<&str, Sum> = BTreeMap::new();
     for dispatch in dispatches {
-        let row = rows.entry(name(dispatch)).or_default();
-        row.calls += 1;
-        row.ms += dispatch.duration * 1e-3;
-        row.flops += dispatch.flops;
-        row.bytes += dispatch.bytes;
+        let sum = sums.entry(name(dispatch)).or_default();
+        let (floor, bound) = ceilings.floor(dispatch.flops, dispatch.bytes);
+        sum.calls += 1;
+        sum.ms += dispatch.duration * 1e-3;
+        sum.flops += dispatch.flops;
+        sum.bytes += dispatch.bytes;
+        sum.floor_ms += floor;
+        sum.memory_ms += if bound == Bound::Memory { floor } else { 0.0 };
     }
-    let total: f64 = rows.values().map(|row| row.ms).sum();
-    let finish = |(name, row): (&str, Row)| Row {
-        name: name.to_string(),
-        share: rate(row.ms, total),
-        gflops: rate(row.flops as f64 * 1e-6, row.ms),
-        gbytes_per_s: rate(row.bytes as f64 * 1e-6, row.ms),
-        ..row
-    };
-    let mut rows: Vec<Row> = rows.into_iter().map(finish).collect();
-    rows.sort_by(|a, b| b.ms.total_cmp(&a.ms));
+    let total: f64 = sums.values().map(|sum| sum.ms).sum();
+    let mut rows: Vec<Row> = sums.into_iter().map(|(name, sum)| row(name, &sum, total)).collect();
+    rows.sort_by(|a, b| b.lost_ms.total_cmp(&a.lost_ms));
     rows
+}
+
+fn row(name: &str, sum: &Sum, total_ms: f64) -> Row {
+    let Sum { calls, ms, flops, bytes, floor_ms, memory_ms } = *sum;
+    Row {
+        name: name.to_string(),
+        calls,
+        ms,
+        share: rate(ms, total_ms),
+        gflops: rate(flops as f64 * 1e-6, ms),
+        gbytes_per_s: rate(bytes as f64 * 1e-6, ms),
+        flops,
+        bytes,
+        bound: if memory_ms > floor_ms / 2.0 { Bound::Memory } else { Bound::Arithmetic },
+        floor_ms,
+        lost_ms: ms - floor_ms,
+        of_ceiling: rate(floor_ms, ms),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::profile::ceilings::{Arithmetic, Bandwidth};
 
     #[test]
     fn the_median_is_in_the_middle() {
@@ -174,15 +243,22 @@ mod tests {
             start: 0.0,
             duration,
         };
+        let ceilings = Ceilings {
+            arithmetic: vec![Arithmetic { unit: "f32".into(), entry: String::new(), gflops: 10.0 }],
+            copies: vec![Bandwidth { bytes: 1 << 20, entry: String::new(), gbytes_per_s: 8.0 }],
+        };
         let all =
             [timed("a/b/c", "x", 1000.0), timed("a/b", "y", 4000.0), timed("", "x", 1000.0), timed("a", "x", 0.0)];
         let names = |rows: &[Row]| rows.iter().map(|row| format!("{} {}", row.name, row.calls)).collect::<Vec<_>>();
-        let layers = rows(&all, Timed::layer);
+        let layers = rows(&all, &ceilings, Timed::layer);
         assert_eq!(names(&layers), ["a/b 2", "(no layer) 1", "a 1"]);
         assert_eq!((layers[0].ms, layers[0].gflops, layers[0].gbytes_per_s), (5.0, 0.4, 0.8));
         assert_eq!(layers[2].gflops, 0.0);
-        let kernels = rows(&all, |dispatch| &dispatch.kernel);
+        let kernels = rows(&all, &ceilings, |dispatch| &dispatch.kernel);
         assert_eq!(names(&kernels), ["y 1", "x 3"]);
         assert_eq!(kernels.iter().map(|row| row.share).sum::<f64>(), 1.0);
+        // A millionth of 10 GFLOP/s takes 0.1 ms, 2 MB at 8 GB/s take 0.25.
+        assert_eq!((kernels[0].floor_ms, kernels[0].lost_ms, kernels[0].of_ceiling), (0.25, 3.75, 0.0625));
+        assert_eq!(kernels[0].bound, Bound::Memory);
     }
 }

@@ -29,11 +29,16 @@ pub struct Timed {
 impl Timed {
     /// The scope's first two levels: `down.1/resnet.0`.
     pub fn layer(&self) -> &str {
-        match self.scope.match_indices('/').nth(1) {
-            Some((end, _)) => &self.scope[..end],
-            None if self.scope.is_empty() => "(no layer)",
-            None => &self.scope,
-        }
+        layer_of(&self.scope)
+    }
+}
+
+/// The first two levels of a scope.
+pub(super) fn layer_of(scope: &str) -> &str {
+    match scope.match_indices('/').nth(1) {
+        Some((end, _)) => &scope[..end],
+        None if scope.is_empty() => "(no layer)",
+        None => scope,
     }
 }
 
@@ -57,7 +62,7 @@ pub(super) fn record(context: &Context, workload: &Workload) -> Result<(Vec<Time
     let offset = clock_offset(&traces, origin);
     let spans = traces.iter().flat_map(|trace| &trace.dispatches);
     let timed = workload.dispatches().zip(spans).map(|((recording, dispatch), span)| Timed {
-        kernel: format!("{}.{}", dispatch.kernel.name, dispatch.entry),
+        kernel: format!("{}.{}", dispatch.kernel.label(), dispatch.entry),
         scope: recording.scopes[dispatch.scope].clone(),
         grid: dispatch.grid,
         flops: dispatch.flops,
@@ -93,49 +98,78 @@ fn host_events(name: &str, trace: &Trace, origin: Instant) -> Vec<HostEvent> {
     both.flatten().collect()
 }
 
-const PROCESS: u32 = 1;
-const HOST_TRACK: usize = 0;
-const GPU_TRACK: usize = 1;
+/// Processes of the trace: each is a group of rows.
+const HOST: u32 = 1;
+const GPU: u32 = 2;
 
-/// An array of the trace event format: complete events in microseconds, and the names of the tracks.
+/// A row of the device: a layer, or dispatches of it that overlap those of its first row.
+struct Track<'a> {
+    layer: &'a str,
+    lane: usize,
+    /// When its last dispatch ends.
+    free: f64,
+}
+
+/// An array of the trace event format: complete events in microseconds, and the names of the rows. Each layer has a row
+/// of its own, in the order of their first dispatches: forward runs down the rows, backward up again.
 pub(super) fn to_json(profile: &Profile) -> String {
-    let mut free: Vec<f64> = Vec::new();
+    let mut tracks: Vec<Track> = Vec::new();
     let mut events: Vec<Value> = profile.host.iter().map(host_event).collect();
     for dispatch in &profile.dispatches {
-        // Viewers want events of one track one after the other; dispatches may overlap on the device.
-        let lane = free.iter().position(|end| *end <= dispatch.start).unwrap_or(free.len());
-        free.resize(free.len().max(lane + 1), 0.0);
-        free[lane] = dispatch.start + dispatch.duration;
-        events.push(gpu_event(dispatch, GPU_TRACK + lane));
+        let track = place(&mut tracks, dispatch);
+        events.push(gpu_event(dispatch, track));
     }
-    let mut tracks = vec![(HOST_TRACK, "CPU: encode and submit".to_string())];
-    tracks.extend((0..free.len()).map(|lane| match lane {
-        0 => (GPU_TRACK, format!("GPU: {}", profile.report.adapter)),
-        _ => (GPU_TRACK + lane, format!("GPU: overlapping {lane}")),
-    }));
-    let mut all = vec![name("process_name", HOST_TRACK, &format!("diffuse {}", profile.report.mode))];
-    for (track, label) in &tracks {
-        all.push(name("thread_name", *track, label));
-        all.push(json!({"name": "thread_sort_index", "ph": "M", "pid": PROCESS, "tid": track, "args": {"sort_index": track}}));
+    let mut order: Vec<usize> = (0..tracks.len()).collect();
+    let first = |layer: &str| tracks.iter().position(|track| track.layer == layer);
+    order.sort_by_key(|index| (first(tracks[*index].layer), tracks[*index].lane));
+    let mut all = vec![
+        name("process_name", HOST, 0, &format!("CPU: diffuse {}", profile.report.mode)),
+        name("process_name", GPU, 0, &format!("GPU: {}", profile.report.adapter)),
+        name("thread_name", HOST, 0, "encode and submit"),
+        sort_index(HOST, 0, 0),
+    ];
+    for (row, index) in order.into_iter().enumerate() {
+        let Track { layer, lane, .. } = tracks[index];
+        let label = if lane == 0 { layer.to_string() } else { format!("{layer}, overlapping {lane}") };
+        all.push(name("thread_name", GPU, index, &label));
+        all.push(sort_index(GPU, index, row));
     }
     all.append(&mut events);
     let lines: Vec<String> = all.iter().map(Value::to_string).collect();
     format!("[\n{}\n]\n", lines.join(",\n"))
 }
 
-fn name(kind: &str, track: usize, label: &str) -> Value {
-    json!({"name": kind, "ph": "M", "pid": PROCESS, "tid": track, "args": {"name": label}})
+/// The first row of the dispatch's layer that is free: viewers want events of one row one after the other, dispatches may
+/// overlap on the device.
+fn place<'a>(tracks: &mut Vec<Track<'a>>, dispatch: &'a Timed) -> usize {
+    let layer = dispatch.layer();
+    let free = |track: &Track| track.layer == layer && track.free <= dispatch.start;
+    let index = tracks.iter().position(free).unwrap_or_else(|| {
+        let lane = tracks.iter().filter(|track| track.layer == layer).count();
+        tracks.push(Track { layer, lane, free: 0.0 });
+        tracks.len() - 1
+    });
+    tracks[index].free = dispatch.start + dispatch.duration;
+    index
+}
+
+fn sort_index(process: u32, track: usize, index: usize) -> Value {
+    json!({"name": "thread_sort_index", "ph": "M", "pid": process, "tid": track, "args": {"sort_index": index}})
+}
+
+fn name(kind: &str, process: u32, track: usize, label: &str) -> Value {
+    json!({"name": kind, "ph": "M", "pid": process, "tid": track, "args": {"name": label}})
 }
 
 fn host_event(event: &HostEvent) -> Value {
     let HostEvent { name, start, duration } = event;
-    json!({"name": name, "cat": "cpu", "ph": "X", "pid": PROCESS, "tid": HOST_TRACK, "ts": start, "dur": duration})
+    json!({"name": name, "cat": "cpu", "ph": "X", "pid": HOST, "tid": 0, "ts": start, "dur": duration})
 }
 
 fn gpu_event(dispatch: &Timed, track: usize) -> Value {
     let Timed { kernel, scope, grid, flops, bytes, start, duration } = dispatch;
     json!({
-        "name": kernel, "cat": "gpu", "ph": "X", "pid": PROCESS, "tid": track, "ts": start, "dur": duration,
+        "name": kernel, "cat": "gpu", "ph": "X", "pid": GPU, "tid": track, "ts": start, "dur": duration,
         "args": {"scope": scope, "layer": dispatch.layer(), "grid": grid, "flops": flops, "bytes": bytes},
     })
 }

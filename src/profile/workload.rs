@@ -35,14 +35,28 @@ const MAX_ELEMENTS: u64 = 1 << 32;
 
 impl Workload {
     /// Plans a step of `unet`, with initial weights and random images of its size.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a model or a batch that can't be run, [`Error::Device`] if it does not fit.
     pub fn new(context: &Context, unet: &UNet, options: &Options) -> Result<Workload> {
-        check(&unet.config, options)?;
-        let workload = match options.infer {
-            true => denoising(context, unet, options.batch)?,
-            false => training(context, unet, options.batch)?,
-        };
-        workload.memory.write(context, WEIGHTS, 0, &unet.params.initialise(0));
-        Ok(workload)
+        let recorded = Recorded::new(unet, options, &context.choices)?;
+        let planned_bytes = recorded.planned_bytes;
+        let mut memory = Memory::default();
+        let mut parts = Vec::new();
+        for (name, recording) in recorded.parts {
+            let plan = Plan::new(context, &recording, &mut memory, PlanOptions::default())?;
+            parts.push(Part { name, recording, plan });
+        }
+        if let Some(data) = &recorded.data {
+            memory.write(context, DATA, 0, &random_records(data));
+        }
+        if let Some(start) = &recorded.start {
+            // Noise to begin with; what this takes beside the step is given back.
+            Plan::new(context, start, &mut memory, PlanOptions::default())?.run(context, &Step::default());
+            context.wait()?;
+        }
+        memory.write(context, WEIGHTS, 0, &unet.params.initialise(0));
+        Ok(Workload { parts, memory, planned_bytes, training: recorded.training })
     }
 
     /// Encodes and submits one step.
@@ -77,31 +91,17 @@ impl Workload {
         self.memory.bytes() + self.parts.iter().map(|part| part.plan.own_bytes()).sum::<u64>()
     }
 
+    /// Bytes of all that outlives a step: weights, gradients, moments, data.
+    pub fn persistent_bytes(&self) -> u64 {
+        self.memory.bytes()
+    }
+
     /// Bytes of the temporaries: as they share slots, and if none did.
     pub fn temporary_bytes(&self) -> (u64, u64) {
         let shared = |part: &Part| part.recording.slots(true).bytes.iter().sum::<u64>();
         let apart = |part: &Part| part.recording.sum_bytes();
         (self.parts.iter().map(shared).sum(), self.parts.iter().map(apart).sum())
     }
-}
-
-/// What a step records, with the variants that `choices` names.
-///
-/// # Errors
-/// [`Error::Config`] for a model or a batch that can't be run.
-pub fn recordings(config: &UNetConfig, options: &Options, choices: &Arc<Choices>) -> Result<Vec<Recording>> {
-    let unet = UNet::new(config.clone())?;
-    check(config, options)?;
-    Ok(match options.infer {
-        true => vec![record_denoising(&unet, options.batch, choices)?.denoise],
-        false => vec![record_training(&unet, options.batch, choices)?.2.gradients],
-    })
-}
-
-fn check(config: &UNetConfig, options: &Options) -> Result<()> {
-    size(config)?;
-    check_batch(config, options.batch)?;
-    check_channels(config)
 }
 
 fn size(config: &UNetConfig) -> Result<(u32, u32)> {
@@ -137,12 +137,36 @@ fn check_batch(config: &UNetConfig, batch: u32) -> Result<()> {
     }
 }
 
-fn record_training(
-    unet: &UNet,
-    batch: u32,
-    choices: &Arc<Choices>,
-) -> Result<(TrainOptions, DataShape, engine::Recordings)> {
-    let (height, width) = size(&unet.config)?;
+/// The recordings of a step; needs no device.
+pub struct Recorded {
+    /// In the order in which they run.
+    pub parts: Vec<(&'static str, Recording)>,
+    pub planned_bytes: u64,
+    training: Option<TrainOptions>,
+    data: Option<DataShape>,
+    start: Option<Recording>,
+}
+
+impl Recorded {
+    /// Records a step of `unet`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a model or a batch that can't be run, [`Error::Device`] if no kernel could index it.
+    pub fn new(unet: &UNet, options: &Options, choices: &Arc<Choices>) -> Result<Recorded> {
+        let (height, width) = size(&unet.config)?;
+        if options.batch == 0 {
+            return Err(Error::Config("--batch must be at least 1".into()));
+        }
+        check_batch(&unet.config, options.batch)?;
+        check_channels(&unet.config)?;
+        match options.infer {
+            true => denoising(unet, options.batch, [height, width], choices),
+            false => training(unet, options.batch, [height, width], choices),
+        }
+    }
+}
+
+fn training(unet: &UNet, batch: u32, [height, width]: [u32; 2], choices: &Arc<Choices>) -> Result<Recorded> {
     let precision = choices.precision;
     let options = TrainOptions { model: unet.config.clone(), batch, precision, ..TrainOptions::default() };
     options.validate()?;
@@ -151,18 +175,9 @@ fn record_training(
     let shape = [height, width, unet.config.in_channels];
     let data = DataShape { images: batch, shape, classes, flip: false };
     let recordings = engine::record(unet, &options, &data, choices)?;
-    Ok((options, data, recordings))
-}
-
-fn training(context: &Context, unet: &UNet, batch: u32) -> Result<Workload> {
-    let (options, data, recordings) = record_training(unet, batch, &context.choices)?;
     let planned_bytes = recordings.peak_bytes();
-    let mut memory = Memory::default();
-    let parts = [("gradients", recordings.gradients), ("update", recordings.update)];
-    let parts = parts.into_iter().map(|(name, recording)| part(context, name, recording, &mut memory));
-    let parts = parts.collect::<Result<_>>()?;
-    memory.write(context, DATA, 0, &random_records(&data));
-    Ok(Workload { parts, memory, planned_bytes, training: Some(options) })
+    let parts = vec![("gradients", recordings.gradients), ("update", recordings.update)];
+    Ok(Recorded { parts, planned_bytes, training: Some(options), data: Some(data), start: None })
 }
 
 /// As many images as a batch has, so that the step's memory is the model's and not the data's.
@@ -174,27 +189,13 @@ fn random_records(data: &DataShape) -> Vec<u32> {
     Records::pack(&images, &labels)
 }
 
-fn record_denoising(unet: &UNet, batch: u32, choices: &Arc<Choices>) -> Result<sample::Recordings> {
-    let (height, width) = size(&unet.config)?;
+fn denoising(unet: &UNet, batch: u32, [height, width]: [u32; 2], choices: &Arc<Choices>) -> Result<Recorded> {
     let labels = unet.is_conditional().then(|| vec![0; batch as usize]);
     let request =
         Request { steps: Vec::new(), initial_scale: 1.0, labels, count: batch, guidance: 1.0, seed: 0, height, width };
     sample::check_elements(&unet.config, batch as u64, height, width)?;
-    Ok(sample::record(unet, WEIGHTS, batch, &request, choices))
-}
-
-fn denoising(context: &Context, unet: &UNet, batch: u32) -> Result<Workload> {
-    let recordings = record_denoising(unet, batch, &context.choices)?;
+    let recordings = sample::record(unet, WEIGHTS, batch, &request, choices);
     let planned_bytes = recordings.denoise.peak_bytes();
-    let mut memory = Memory::default();
-    let denoise = part(context, "denoise", recordings.denoise, &mut memory)?;
-    // Noise to begin with; what this takes beside the step is given back.
-    Plan::new(context, &recordings.start, &mut memory, PlanOptions::default())?.run(context, &Step::default());
-    context.wait()?;
-    Ok(Workload { parts: vec![denoise], memory, planned_bytes, training: None })
-}
-
-fn part(context: &Context, name: &'static str, recording: Recording, memory: &mut Memory) -> Result<Part> {
-    let plan = Plan::new(context, &recording, memory, PlanOptions::default())?;
-    Ok(Part { name, recording, plan })
+    let parts = vec![("denoise", recordings.denoise)];
+    Ok(Recorded { parts, planned_bytes, training: None, data: None, start: Some(recordings.start) })
 }

@@ -1,0 +1,83 @@
+//! The most that an adapter reaches, which `diffuse profile` measures kernels by: `shaders/ceiling.wgsl`.
+
+use super::Draw;
+use crate::cpu::ceiling as twin;
+use crate::gpu::{Grid, Kernel, Recorder, Tensor};
+
+pub static KERNEL: Kernel = Kernel::new(
+    "ceiling",
+    include_str!("../../shaders/ceiling.wgsl"),
+    &[
+        ("copy_1", twin::copy_1),
+        ("copy_4", twin::copy_4),
+        ("copy_8", twin::copy_8),
+        ("multiply_2", twin::multiply_2),
+        ("multiply_3", twin::multiply_3),
+        ("multiply_8", twin::multiply_8),
+    ],
+);
+
+/// A loop of multiplications and additions in registers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Loop {
+    pub entry: &'static str,
+    /// vec4 that are independent of each other.
+    pub sums: u32,
+    /// Steps of each in a block.
+    pub steps: u32,
+}
+
+/// Which one is fastest depends on the device.
+pub const LOOPS: [Loop; 3] = [
+    Loop { entry: "multiply_2", sums: 2, steps: 64 },
+    Loop { entry: "multiply_3", sums: 3, steps: 128 },
+    Loop { entry: "multiply_8", sums: 8, steps: 4 },
+];
+
+/// A quad of factors for each lane of the largest workgroup.
+pub const FACTORS: [u32; 4] = [1, 1, 256, 4];
+
+/// Entries that copy, with the quads that a workgroup of each takes. Which one is fastest depends on the device.
+pub const COPIES: [(&str, u64); 3] = [("copy_1", 64), ("copy_4", 1024), ("copy_8", 2048)];
+
+/// y = x, of one shape, by one of [`COPIES`].
+pub fn copy(r: &mut Recorder, (entry, group_quads): (&'static str, u64), x: Tensor, y: Tensor) {
+    assert_eq!(x.shape, y.shape);
+    let quads = y.elements() / 4;
+    let params = [("quads", (quads as u32).into()), ("rounds", 0.into())];
+    r.dispatch(&KERNEL, entry, &params, &[x, y], Grid::Workgroups(quads.div_ceil(group_quads)), 0);
+}
+
+/// Runs `rounds` blocks of a loop on every quad of x, with a and b in the first two channels of `factors`
+/// ([`FACTORS`]); the sums go to y.
+pub fn multiply(r: &mut Recorder, kind: Loop, x: Tensor, factors: Tensor, rounds: u32, y: Tensor) {
+    assert_eq!(x.shape, y.shape);
+    assert_eq!(factors.shape, FACTORS);
+    assert!(x.channels().is_multiple_of(4), "padding would not stay zero");
+    let quads = y.elements() / 4;
+    let params = [("quads", (quads as u32).into()), ("rounds", rounds.into())];
+    let flops = 2 * y.elements() * (kind.sums * kind.steps) as u64 * rounds as u64;
+    r.dispatch(&KERNEL, kind.entry, &params, &[x, y, factors], Grid::Invocations(quads), flops);
+}
+
+pub fn case(draw: &mut Draw) {
+    // Now and then workgroups that are full to the last lane. There is no padding: its sums would not be zero.
+    let count = draw.choose(&[4, 60, 1000, 2048, 3004, 8192, 12_300]);
+    let x = draw.input("x", [1, 1, 1, count]);
+    // Close to 1: what a step leaves out shows to the end.
+    let mut near = 0;
+    let factors = draw.input_by("factors", FACTORS, |draw| {
+        near += 1;
+        if near % 4 == 1 { 1.0 - 0.01 * draw.uniform() } else { 0.02 * draw.normal() }
+    });
+    let rounds = draw.range(1, 3);
+    let r = &mut draw.recorder;
+    for kind in COPIES {
+        let y = r.temp(x.shape);
+        copy(r, kind, x, y);
+    }
+    for kind in LOOPS {
+        let y = r.temp(x.shape);
+        multiply(r, kind, x, factors, rounds, y);
+    }
+}

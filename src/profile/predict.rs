@@ -1,0 +1,135 @@
+//! What the roofline predicts for GPUs that are not at hand: from the counted arithmetic and bytes of each dispatch and
+//! the published peaks of the card. A bound that no implementation reaches, not a measurement.
+
+use serde::Serialize;
+
+use super::workload::Recorded;
+use crate::gpu::Recording;
+
+/// A card and its published peaks.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Card {
+    pub name: &'static str,
+    /// f32, without matrix units; a multiply and an add are two.
+    pub tflops: f64,
+    /// Of its memory.
+    pub gbytes_per_s: f64,
+    /// Where the vendor says so.
+    pub source: &'static str,
+}
+
+/// One of each vendor.
+pub const CARDS: [Card; 4] = [
+    Card {
+        name: "NVIDIA GeForce RTX 4090",
+        tflops: 82.6,
+        gbytes_per_s: 1008.0,
+        source: "NVIDIA Ada GPU Architecture whitepaper V2.01, appendix A: peak FP32 TFLOPS (non-tensor), bandwidth",
+    },
+    Card {
+        name: "AMD Radeon RX 7900 XTX",
+        tflops: 61.0,
+        gbytes_per_s: 960.0,
+        source: "amd.com, specifications of the RX 7900 XTX: peak single precision 61 TFLOPs, up to 960 GB/s",
+    },
+    Card {
+        name: "Apple M1 Max, 32 cores",
+        tflops: 10.4,
+        gbytes_per_s: 400.0,
+        source: "Apple, presentation of M1 Max, 18 October 2021: 10.4 teraflops, 400 GB/s",
+    },
+    Card {
+        name: "Intel Arc A770, 16 GB",
+        tflops: 17.2,
+        gbytes_per_s: 560.0,
+        source: "Intel, specifications of the A770: 32 Xe cores (256 f32 operations a clock each), 2.1 GHz, 560 GB/s",
+    },
+];
+
+/// What a dispatch costs beside its work: start, drain and the barrier before the next one. An assumption; measured
+/// figures of today's GPUs and drivers lie between 2 and 10.
+pub const LAUNCH_MICROSECONDS: f64 = 5.0;
+
+/// The predicted step on one card.
+#[derive(Clone, Debug, Serialize)]
+pub struct Prediction {
+    pub card: Card,
+    pub step_ms: f64,
+    /// Of the dispatches that arithmetic binds.
+    pub arithmetic_ms: f64,
+    /// Of those that memory binds.
+    pub memory_ms: f64,
+    /// Of starting all of them.
+    pub launch_ms: f64,
+    pub images_per_s: f64,
+}
+
+/// Dispatches of one kernel in a step, and its work.
+#[derive(Clone, Debug, Serialize)]
+pub struct Count {
+    pub name: String,
+    pub calls: u64,
+    pub flops: u64,
+    pub bytes: u64,
+}
+
+/// Predicts a step of `batch` images on every card.
+pub fn predict(recorded: &Recorded, batch: u32) -> Vec<Prediction> {
+    CARDS.iter().map(|card| on(card, recorded.parts.iter().map(|(_, recording)| recording), batch)).collect()
+}
+
+fn on<'a>(card: &Card, recordings: impl Iterator<Item = &'a Recording>, batch: u32) -> Prediction {
+    let (mut arithmetic_ms, mut memory_ms, mut launch_ms) = (0.0, 0.0, 0.0);
+    for recording in recordings {
+        for dispatch in &recording.dispatches {
+            let arithmetic = dispatch.flops as f64 / card.tflops * 1e-9;
+            let memory = recording.bytes(dispatch) as f64 / card.gbytes_per_s * 1e-6;
+            let sum = if arithmetic > memory { &mut arithmetic_ms } else { &mut memory_ms };
+            *sum += arithmetic.max(memory);
+            launch_ms += LAUNCH_MICROSECONDS * 1e-3;
+        }
+    }
+    let step_ms = arithmetic_ms + memory_ms + launch_ms;
+    Prediction { card: *card, step_ms, arithmetic_ms, memory_ms, launch_ms, images_per_s: batch as f64 * 1e3 / step_ms }
+}
+
+/// How often each kernel runs in a step, the most work first.
+pub fn counts(recorded: &Recorded) -> Vec<Count> {
+    let mut counts = std::collections::BTreeMap::<String, Count>::new();
+    for (_, recording) in &recorded.parts {
+        for dispatch in &recording.dispatches {
+            let name = format!("{}.{}", dispatch.kernel.label(), dispatch.entry);
+            let new = || Count { name: name.clone(), calls: 0, flops: 0, bytes: 0 };
+            let count = counts.entry(name.clone()).or_insert_with(new);
+            count.calls += 1;
+            count.flops += dispatch.flops;
+            count.bytes += recording.bytes(dispatch);
+        }
+    }
+    let mut counts: Vec<Count> = counts.into_values().collect();
+    counts.sort_by_key(|count| std::cmp::Reverse((count.flops, count.bytes)));
+    counts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpu::Recorder;
+    use crate::ops::add;
+
+    #[test]
+    fn each_dispatch_takes_what_binds_it() {
+        let mut r = Recorder::new();
+        let x = r.persistent("x", [1, 1, 1, 1_000_000]);
+        add::scale(&mut r, x, 2.0);
+        let recording = [r.finish()];
+        let card = |tflops, gbytes_per_s| Card { name: "", tflops, gbytes_per_s, source: "" };
+        // 2 MFLOP, 8 MB.
+        let slow_memory = on(&card(1.0, 1000.0), recording.iter(), 10);
+        assert!((slow_memory.memory_ms - 0.008).abs() < 1e-12 && slow_memory.arithmetic_ms == 0.0);
+        assert!((slow_memory.step_ms - 0.013).abs() < 1e-12);
+        let slow_arithmetic = on(&card(0.1, 1000.0), recording.iter(), 10);
+        assert!((slow_arithmetic.arithmetic_ms - 0.02).abs() < 1e-12 && slow_arithmetic.memory_ms == 0.0);
+        assert!((slow_arithmetic.images_per_s - 10.0 / 0.025e-3).abs() < 1e-3);
+    }
+}
