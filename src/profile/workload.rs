@@ -1,6 +1,7 @@
 //! The plans of one step and what they run on.
 
 use super::Options;
+use crate::diffusion::Program;
 use crate::error::{Error, Result};
 use crate::gpu::profile::Submission;
 use crate::gpu::{Context, Memory, Plan, PlanOptions, Recording, Step, WEIGHTS};
@@ -146,8 +147,8 @@ fn random_records(data: &DataShape) -> Vec<u32> {
 
 fn denoising(context: &Context, unet: &UNet, batch: u32, height: u32, width: u32) -> Result<Workload> {
     let labels = unet.is_conditional().then(|| vec![0; batch as usize]);
-    let request =
-        Request { steps: Vec::new(), initial_scale: 1.0, labels, count: batch, guidance: 1.0, seed: 0, height, width };
+    let program = Program::Steps(Vec::new());
+    let request = Request { program, initial_scale: 1.0, labels, count: batch, guidance: 1.0, seed: 0, height, width };
     sample::check_elements(&unet.config, batch as u64, height, width)?;
     let recordings = sample::record(unet, WEIGHTS, batch, &request);
     let planned_bytes = recordings.denoise.peak_bytes();
