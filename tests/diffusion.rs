@@ -1,6 +1,8 @@
 //! The host's diffusion maths, without a GPU: identities and errors here, diffusers' schedulers in diffusion/oracle.rs,
 //! distributions whose noise eps is known in closed form in diffusion/gaussians.rs.
 
+#[path = "diffusion/certified.rs"]
+mod certified;
 #[path = "diffusion/family.rs"]
 mod family;
 #[path = "diffusion/gaussians.rs"]

@@ -1,5 +1,6 @@
 //! The commands: what is typed, and what is said.
 
+pub mod certify;
 pub mod demo;
 pub mod devices;
 pub mod profile;
@@ -35,6 +36,8 @@ pub enum Command {
     Sample(sample::Args),
     /// Check every kernel, or a whole model, on this adapter
     Verify(verify::Args),
+    /// Check every sampler on distributions whose score is known
+    Certify(certify::Args),
     /// Time one training or denoising step, kernel by kernel and layer by layer
     Profile(profile::Args),
     /// List adapters, drivers, limits and features
@@ -53,6 +56,7 @@ impl Cli {
             Command::Train(args) => train::run(args, device),
             Command::Sample(args) => sample::run(args, device),
             Command::Verify(args) => verify::run(args, device),
+            Command::Certify(args) => certify::run(args),
             Command::Profile(args) => profile::run(args, device),
             Command::Devices(args) => devices::run(args),
         }

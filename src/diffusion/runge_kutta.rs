@@ -27,8 +27,9 @@ const ERROR: [f64; 7] =
 /// Slots of the stages' estimates of x0: 0 and 1 hold x at the step's beginning and at its end, in turn.
 const FIRST_ESTIMATE: usize = 2;
 
-/// No step is shorter than this share of kappa, so that a network's rounding can't stop it.
+/// No step is shorter than this share of kappa, so that a network's rounding can't stop it, and none longer than that.
 const SHORTEST: f64 = 1e-3;
+const LONGEST: f64 = 0.9;
 
 /// How the steps are chosen.
 #[derive(Clone, Debug, PartialEq)]
@@ -133,6 +134,11 @@ impl RungeKutta {
         self.from
     }
 
+    /// Where its last evaluation lies.
+    pub fn end(&self) -> Level {
+        self.to
+    }
+
     /// How much of the way from the first to the last level is done at `level`, 0 to 1, by the logarithm of kappa.
     pub fn share(&self, level: Level) -> f64 {
         let whole = (self.from.kappa() / self.to.kappa()).ln();
@@ -148,7 +154,8 @@ impl RungeKutta {
         let (mut level, mut odd) = (self.from, false);
         let stay = self.estimate.step(level, level, Form::X, 0.0);
         device.evaluate(&Step { keep: Some(estimate_slot(0, odd)), keep_x: Some(0), ..stay })?;
-        let mut length = 0.1 * level.kappa();
+        // As a share of kappa, which the smoothness of the way goes with.
+        let (mut length, mut cautious) = (0.1, false);
         while level.kappa() > self.to.kappa() {
             let next = self.next(level, length, report.accepted);
             let attempt = Attempt::new(&self.schedule, level, next - level.kappa(), odd);
@@ -156,7 +163,7 @@ impl RungeKutta {
             report.evaluations += 6;
             let reached = attempt.levels[6];
             let error = device.rms()? / self.schedule.path().deviation(reached.alpha, reached.sigma);
-            let shortest = length <= SHORTEST * level.kappa();
+            let shortest = length <= SHORTEST;
             let (accepted, factor) = match self.control {
                 Control::Levels(_) => (true, 1.0),
                 // What isn't finite stays so: on to the end, where it shows.
@@ -166,7 +173,10 @@ impl RungeKutta {
                     (error <= tolerance || shortest, factor)
                 }
             };
-            length = ((level.kappa() - next) * factor).max(SHORTEST * level.kappa());
+            // Not longer right behind a step that was too long.
+            let most = if cautious { 1.0 } else { f64::INFINITY };
+            length = ((1.0 - next / level.kappa()) * factor.min(most)).clamp(SHORTEST, LONGEST);
+            cautious = !accepted;
             if accepted {
                 (level, odd) = (if next == self.to.kappa() { self.to } else { reached }, !odd);
                 report.accepted += 1;
@@ -184,7 +194,7 @@ impl RungeKutta {
     fn next(&self, level: Level, length: f64, accepted: usize) -> f64 {
         let next = match &self.control {
             Control::Levels(levels) => levels[accepted + 1].kappa(),
-            Control::Tolerance(_) => level.kappa() - length,
+            Control::Tolerance(_) => level.kappa() * (1.0 - length),
         };
         next.max(self.to.kappa())
     }

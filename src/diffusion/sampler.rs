@@ -75,7 +75,7 @@ impl SamplerKind {
     /// the samples' distribution for a stochastic one, of the bias in the step's size for Langevin dynamics.
     pub fn order(self) -> u32 {
         match self {
-            SamplerKind::Heun { .. } | SamplerKind::DpmSolver => 2,
+            SamplerKind::Heun { .. } | SamplerKind::DpmSolver | SamplerKind::DpmSolverSde => 2,
             // UniP-2 is of second order; UniC raises it by one (Zhao et al. 2023, theorem 3.1).
             SamplerKind::UniPc => 3,
             SamplerKind::Rk45 { .. } => 5,

@@ -102,6 +102,21 @@ impl ScheduleKind {
         ScheduleKind::Flow,
     ];
 
+    /// What a user calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            ScheduleKind::Ddpm(BetaSchedule::Linear { .. }) => "linear",
+            ScheduleKind::Ddpm(BetaSchedule::ScaledLinear { .. }) => "scaled-linear",
+            ScheduleKind::Ddpm(BetaSchedule::Cosine) => "cosine",
+            ScheduleKind::Ddpm(BetaSchedule::Sigmoid { .. }) => "sigmoid",
+            ScheduleKind::Vp { .. } => "vp",
+            ScheduleKind::SubVp { .. } => "sub-vp",
+            ScheduleKind::Ve { .. } => "ve",
+            ScheduleKind::Edm { .. } => "edm",
+            ScheduleKind::Flow => "flow",
+        }
+    }
+
     /// How the schedule scales its images.
     pub fn path(self) -> Path {
         match self {
