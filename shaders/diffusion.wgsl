@@ -13,21 +13,22 @@
 //
 //   denoise    o      = guidance out[with class] + (1 - guidance) out[null class], or out if not guided
 //              x0_hat = clamp(x0_from_x x + x0_from_out o, -clip, clip)
-//              x'     = step.x x + step.out o + step.x0 x0_hat + step.previous previous + step.noise z    z ~ N(0, I)
-//              previous' = x0_hat
+//              x'     = step.x x + step.out o + step.x0 x0_hat + sum over slots s of step.previous[s] previous[s]
+//                       + step.noise z                           z ~ N(0, I)
+//              previous'[step.keep_x] = x, previous'[step.keep] = x0_hat, each if there is such a slot
 //
-//   start      x = scale z, previous = 0                         z ~ N(0, I)
+//   start      x = scale z, all slots of previous = 0            z ~ N(0, I)
 //
 //   broadcast_timestep   timestep[n] = step.timestep
 //
-// x, goal, out, d_out: [N, H, W, C]   previous: the same, f32   timestep, label, weight: [1, 1, 1, N]
+// x, goal, out, d_out: [N, H, W, C]   previous: `slots` times that, f32   timestep, label, weight: [1, 1, 1, N]
 // schedule: T rows of 8: alpha, sigma, target_x0, target_eps, weight of the loss, 3 unused
 // records, more_records: one list of bytes, 4 to a word, the low byte first; the first binding ends after first_words.
 //   A record is one image: its label in two bytes, the low one first, then H W C bytes.
 // partials: [1, 1, 1, 64 groups]
 //
 // Guided: x and out are [2 N, H, W, C], the first N with their class, the second N with the null class. x holds the same
-// N images twice; `previous` holds them once.
+// N images twice; a slot of `previous` holds them once.
 //
 // Random numbers are Philox blocks, keyed by the seed and a purpose; one block serves the 4 channels of a quadruple:
 //
@@ -74,6 +75,7 @@ struct Samples {
     quads_per_image: u32,
     channels: u32,
     guided: u32,
+    slots: u32,             // of `previous`
     scale: f32,             // of `start`
 }
 @group(0) @binding(14) var<uniform> samples: Samples;
@@ -226,6 +228,21 @@ fn loss(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     partials[partial] = elements.factor * sum;
 }
 
+// What the step's uniform says of `slot`.
+fn previous_coefficient(slot: u32) -> f32 {
+    switch slot {
+        case 0u: { return step.previous0; }
+        case 1u: { return step.previous1; }
+        case 2u: { return step.previous2; }
+        case 3u: { return step.previous3; }
+        case 4u: { return step.previous4; }
+        case 5u: { return step.previous5; }
+        case 6u: { return step.previous6; }
+        case 7u: { return step.previous7; }
+        default: { return step.previous8; }
+    }
+}
+
 // NaN stays NaN, so that a broken network shows.
 fn keep_within(value: vec4<f32>, range: vec4<f32>) -> vec4<f32> {
     return select(select(value, range, value > range), -range, value < -range);
@@ -243,14 +260,22 @@ fn denoise(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gro
         o = step.guidance * o + (1.0 - step.guidance) * load4(out[i + samples.quads]);
     }
     let x0_hat = keep_within(step.x0_from_x * old + step.x0_from_out * o, vec4<f32>(step.clip));
-    var next = step.x * old + step.out * o + step.x0 * x0_hat + step.previous * previous[i];
+    var next = step.x * old + step.out * o + step.x0 * x0_hat;
+    for (var slot = 0u; slot < samples.slots; slot++) {
+        next += previous_coefficient(slot) * previous[slot * samples.quads + i];
+    }
     if (step.noise != 0.0) {
         let quad = i % samples.quads_per_image;
         let sample = step.sample + i / samples.quads_per_image;
         let z = normal4(philox(vec4<u32>(quad, sample, step.counter, 0u), vec2<u32>(step.seed, DENOISE)));
         next += step.noise * channel_mask(quad, samples.channels) * z;
     }
-    previous[i] = x0_hat;
+    if (step.keep_x < samples.slots) {
+        previous[step.keep_x * samples.quads + i] = old;
+    }
+    if (step.keep < samples.slots) {
+        previous[step.keep * samples.quads + i] = x0_hat;
+    }
     x[i] = store4(next);
     if (samples.guided != 0u) {
         x[i + samples.quads] = store4(next);
@@ -267,7 +292,9 @@ fn start(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) group
     let sample = step.sample + i / samples.quads_per_image;
     let z = normal4(philox(vec4<u32>(quad, sample, 0u, 0u), vec2<u32>(step.seed, START)));
     let first = store4(samples.scale * channel_mask(quad, samples.channels) * z);
-    previous[i] = vec4<f32>();
+    for (var slot = 0u; slot < samples.slots; slot++) {
+        previous[slot * samples.quads + i] = vec4<f32>();
+    }
     x[i] = first;
     if (samples.guided != 0u) {
         x[i + samples.quads] = first;

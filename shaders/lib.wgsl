@@ -24,8 +24,18 @@ struct Step {
     x0_from_x: f32,
     x0_from_out: f32,
     clip: f32,
-    previous: f32,
+    previous0: f32,         // of what the slots hold
+    previous1: f32,
+    previous2: f32,
+    previous3: f32,
+    previous4: f32,
+    previous5: f32,
+    previous6: f32,
+    previous7: f32,
+    previous8: f32,
     noise: f32,
+    keep: u32,              // slot that gets the estimate of x0; a number without a slot: none
+    keep_x: u32,            // slot that gets x, likewise
     guidance: f32,
 }
 @group(0) @binding(15) var<uniform> step: Step;

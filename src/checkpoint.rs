@@ -1,79 +1,23 @@
 //! Checkpoint directories as diffusers has them: `config.json`, `diffusion_pytorch_model.safetensors`,
 //! `scheduler_config.json`.
 
+mod scheduler;
+
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::diffusion::{BetaSchedule, Prediction, Schedule};
 use crate::error::{Error, Result};
 use crate::files::write_atomic;
 use crate::nn::{Params, UNet, UNetConfig};
 use crate::tensors::{self, FileTensor, FileTensors};
 
+pub use scheduler::SchedulerConfig;
+
 pub const CONFIG: &str = "config.json";
 pub const MODEL: &str = "diffusion_pytorch_model.safetensors";
 pub const SCHEDULER: &str = "scheduler_config.json";
-
-/// diffusers' scheduler configuration: the keys that say what a model was trained with.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct SchedulerConfig {
-    #[serde(rename = "_class_name")]
-    pub class_name: String,
-    pub num_train_timesteps: usize,
-    pub beta_schedule: String,
-    pub beta_start: f64,
-    pub beta_end: f64,
-    pub prediction_type: String,
-    pub variance_type: String,
-    pub clip_sample: bool,
-    pub clip_sample_range: f64,
-}
-
-impl Default for SchedulerConfig {
-    fn default() -> SchedulerConfig {
-        SchedulerConfig {
-            class_name: "DDPMScheduler".into(),
-            num_train_timesteps: 1000,
-            beta_schedule: "linear".into(),
-            beta_start: 1e-4,
-            beta_end: 0.02,
-            prediction_type: "epsilon".into(),
-            variance_type: "fixed_small".into(),
-            clip_sample: true,
-            clip_sample_range: 1.0,
-        }
-    }
-}
-
-impl SchedulerConfig {
-    /// The noise schedule.
-    ///
-    /// # Errors
-    /// [`Error::Config`] for a schedule that is not built here.
-    pub fn schedule(&self) -> Result<Schedule> {
-        let kind = match self.beta_schedule.as_str() {
-            "linear" => BetaSchedule::Linear { start: self.beta_start, end: self.beta_end },
-            "squaredcos_cap_v2" | "cosine" => BetaSchedule::Cosine,
-            other => {
-                let known = "linear and squaredcos_cap_v2 (cosine)";
-                return Err(Error::Config(format!("beta_schedule {other:?} is not built here; {known} are")));
-            }
-        };
-        Schedule::new(kind, self.num_train_timesteps).map_err(|error| Error::Config(error.to_string()))
-    }
-
-    /// What the network's output is.
-    ///
-    /// # Errors
-    /// [`Error::Config`] for a prediction type that diffusers does not have.
-    pub fn prediction(&self) -> Result<Prediction> {
-        let found = Prediction::ALL.iter().copied().find(|prediction| prediction.name() == self.prediction_type);
-        found.ok_or_else(|| Error::Config(format!("prediction_type {:?} is unknown", self.prediction_type)))
-    }
-}
 
 /// A model out of a checkpoint directory.
 pub struct Checkpoint {
@@ -225,6 +169,6 @@ pub fn save(directory: &Path, unet: &UNet, weights: &[f32], scheduler: &Schedule
     };
     config.insert("_diffusers_version".into(), "0.35.0".into());
     write_json(&directory.join(CONFIG), &config)?;
-    write_json(&directory.join(SCHEDULER), scheduler)?;
+    write_json(&directory.join(SCHEDULER), &scheduler.to_json())?;
     tensors::write(&directory.join(MODEL), &unflatten(&unet.params, weights, ""))
 }

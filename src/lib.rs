@@ -1,6 +1,7 @@
 //! Trains and samples small diffusion U-Nets on any GPU that Vulkan, Metal or DX12 reaches, with compute kernels
 //! written by hand in WGSL and backward passes derived by hand.
 
+pub mod certify;
 pub mod chart;
 pub mod checkpoint;
 pub mod cpu;

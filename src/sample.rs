@@ -1,23 +1,28 @@
 //! Draws images: the U-Net and one fused denoise dispatch a step, coefficients from the host.
 
+mod batch;
+
 use std::sync::Arc;
 
-use crate::diffusion::Step as Coefficients;
+use crate::diffusion::Program;
 use crate::error::{Error, Result};
 use crate::gpu::{Choices, Context, Memory, Plan, PlanOptions, Precision, Recorder, Recording, Step};
 use crate::nn::{UNet, UNetConfig};
 use crate::ops::diffusion;
 use crate::picture::Images;
+use batch::Batch;
 
 const X: &str = "x";
 const PREVIOUS: &str = "previous";
 const LABELS: &str = "sample labels";
+/// Zeros, where the network is not asked.
+const NO_OUTPUT: &str = "no output";
 
 /// What to draw.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// The sampler's steps, first to last.
-    pub steps: Vec<Coefficients>,
+    /// What the sampler does.
+    pub program: Program,
     /// Standard deviation of the noise it starts from.
     pub initial_scale: f64,
     /// The class of each sample, if the network is told one. As many as samples.
@@ -36,16 +41,18 @@ pub struct Generator<'a> {
     context: &'a Context,
     start: Plan,
     denoise: Plan,
+    update: Option<Plan>,
     batch: u32,
     shape: [u32; 4],
     guided: bool,
     null_class: u32,
 }
 
-/// The two recordings of a sampler: where it starts, and one step.
+/// The recordings of a sampler: where it starts, one step, and a step that does without the network if it takes such.
 pub struct Recordings {
     pub start: Recording,
     pub denoise: Recording,
+    pub update: Option<Recording>,
     guided: bool,
 }
 
@@ -53,20 +60,27 @@ pub struct Recordings {
 pub fn record(unet: &UNet, weights: &'static str, batch: u32, request: &Request, choices: &Arc<Choices>) -> Recordings {
     let guided = is_guided(request);
     let channels = unet.config.in_channels;
-    let shape = [batch, request.height, request.width, channels];
     let rows = if guided { 2 * batch } else { batch };
     let network = [rows, request.height, request.width, channels];
+    let slots = [request.program.slots() as u32 * batch, request.height, request.width, channels];
     let r = &mut Recorder::new();
-    let (x, previous) = (r.persistent(X, network), r.persistent(PREVIOUS, shape));
+    let (x, previous) = (r.persistent(X, network), r.persistent(PREVIOUS, slots));
     diffusion::start(r, x, previous, guided, request.initial_scale as f32);
     let start = std::mem::take(r).finish();
+    let update = matches!(request.program, Program::Adaptive(_)).then(|| {
+        let r = &mut Recorder::new();
+        let [x, none] = [X, NO_OUTPUT].map(|name| r.persistent(name, network));
+        let previous = r.persistent(PREVIOUS, slots);
+        diffusion::denoise(r, x, none, previous, guided);
+        std::mem::take(r).finish()
+    });
     let r = &mut Recorder::for_model(unet.params.elements, weights).with_choices(choices);
-    let (x, previous) = (r.persistent(X, network), r.persistent(PREVIOUS, shape));
+    let (x, previous) = (r.persistent(X, network), r.persistent(PREVIOUS, slots));
     let labels = unet.is_conditional().then(|| r.persistent(LABELS, [1, 1, 1, rows]));
     let timestep = diffusion::broadcast_timestep(r, rows);
     let (out, _) = unet.forward(r, x, timestep, labels);
     r.scope("denoise", |r| diffusion::denoise(r, x, out, previous, guided));
-    Recordings { start, denoise: std::mem::take(r).finish(), guided }
+    Recordings { start, denoise: std::mem::take(r).finish(), update, guided }
 }
 
 impl<'a> Generator<'a> {
@@ -86,13 +100,15 @@ impl<'a> Generator<'a> {
         check(unet, request)?;
         let rows = if is_guided(request) { 2 * batch as u64 } else { batch as u64 };
         check_elements(&unet.config, rows, request.height, request.width)?;
-        memory.forget(&[X, PREVIOUS, LABELS]);
+        memory.forget(&[X, PREVIOUS, LABELS, NO_OUTPUT]);
         let recordings = record(unet, weights, batch, request, &context.choices.at(Precision::F32));
         let start = Plan::new(context, &recordings.start, memory, PlanOptions::default())?;
         let denoise = Plan::new(context, &recordings.denoise, memory, PlanOptions::default())?;
+        let update = recordings.update.map(|update| Plan::new(context, &update, memory, PlanOptions::default()));
+        let update = update.transpose()?;
         let shape = [batch, request.height, request.width, unet.config.in_channels];
         let null_class = unet.config.num_class_embeds.unwrap_or(1) - 1;
-        Ok(Generator { context, start, denoise, batch, shape, guided: recordings.guided, null_class })
+        Ok(Generator { context, start, denoise, update, batch, shape, guided: recordings.guided, null_class })
     }
 
     /// Draws all samples of the request, batch by batch. `watch(done, of, frame)` is called after every step, done
@@ -108,24 +124,12 @@ impl<'a> Generator<'a> {
     ) -> Result<Images> {
         let [_, height, width, channels] = self.shape.map(|extent| extent as usize);
         let mut all = Images { values: Vec::new(), count: request.count as usize, height, width, channels };
-        let batches = request.count.div_ceil(self.batch);
-        let of = batches as usize * request.steps.len();
-        for index in 0..batches {
+        for index in 0..request.count.div_ceil(self.batch) {
             let first = index * self.batch;
             self.write_labels(memory, request, first);
             self.start.run(self.context, &self.values(request, first, 0));
-            let mut last = None;
-            for (number, coefficients) in request.steps.iter().enumerate() {
-                let mut values = self.values(request, first, number);
-                set(&mut values, coefficients);
-                let submitted = self.denoise.run(self.context, &values);
-                // One step ahead of the device: progress is true, and nothing piles up.
-                if let Some(last) = last.replace(submitted) {
-                    self.context.wait_for(Some(last))?;
-                }
-                let done = index as usize * request.steps.len() + number + 1;
-                watch(Progress { done, of, batch: index, step: number + 1, generator: self, memory })?;
-            }
+            let mut batch = Batch::new(self, memory, request, index, &mut watch);
+            request.program.run(&mut batch)?;
             let images = self.images(memory)?;
             let wanted = (request.count - first).min(self.batch) as usize * height * width * channels;
             all.values.extend_from_slice(&images.values[..wanted]);
@@ -165,9 +169,22 @@ impl<'a> Generator<'a> {
     }
 }
 
+/// Parts of an adaptive sampler's way, of which nobody knows how many steps it takes.
+const SHARES: usize = 1000;
+
+impl Request {
+    /// Steps of a batch, as [`Progress`] counts them.
+    pub fn length(&self) -> usize {
+        match &self.program {
+            Program::Steps(steps) => steps.len(),
+            Program::Adaptive(_) => SHARES,
+        }
+    }
+}
+
 /// How far a sampler is.
 pub struct Progress<'a> {
-    /// Steps done, over all batches.
+    /// Steps done, over all batches; of an adaptive sampler, thousandths of the way.
     pub done: usize,
     pub of: usize,
     pub batch: u32,
@@ -185,19 +202,6 @@ impl Progress<'_> {
     pub fn frame(&self) -> Result<Images> {
         self.generator.images(self.memory)
     }
-}
-
-fn set(values: &mut Step, step: &Coefficients) {
-    values
-        .set("timestep", step.timestep)
-        .set("x", step.x)
-        .set("out", step.out)
-        .set("x0", step.x0)
-        .set("x0_from_x", step.x0_from_x)
-        .set("x0_from_out", step.x0_from_out)
-        .set("clip", step.clip)
-        .set("previous", step.previous)
-        .set("noise", step.noise);
 }
 
 fn is_guided(request: &Request) -> bool {

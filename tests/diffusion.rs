@@ -1,13 +1,18 @@
 //! The host's diffusion maths, without a GPU: identities and errors here, diffusers' schedulers in diffusion/oracle.rs,
 //! distributions whose noise eps is known in closed form in diffusion/gaussians.rs.
 
+#[path = "diffusion/certified.rs"]
+mod certified;
+#[path = "diffusion/family.rs"]
+mod family;
 #[path = "diffusion/gaussians.rs"]
 mod gaussians;
 #[path = "diffusion/oracle.rs"]
 mod oracle;
 
 use diffuse::diffusion::{
-    BetaSchedule, Error, NO_CLIP, Prediction, Sampler, SamplerKind, Schedule, Spacing, Step, Variance,
+    BetaSchedule, Error, Level, LossWeight, NO_CLIP, Prediction, SLOTS, Sampler, SamplerKind, Schedule, Spacing, Step,
+    Variance,
 };
 
 const COSINE: BetaSchedule = BetaSchedule::Cosine;
@@ -40,7 +45,7 @@ fn assert_close(what: &str, got: f64, want: f64, tolerance: f64) {
 #[test]
 fn timesteps_descend_strictly() {
     for total in [1, 2, 10, 37, 256, 1000] {
-        for spacing in Spacing::ALL {
+        for spacing in Spacing::WHOLE {
             for steps in 1..=total {
                 let timesteps = spacing.timesteps(steps, total).unwrap();
                 assert_eq!(timesteps.len(), steps);
@@ -84,15 +89,20 @@ fn both_ways(prediction: Prediction, alpha: f64, sigma: f64) {
 fn training_table_holds_levels_and_targets() {
     let schedule = schedule(COSINE, 50);
     for prediction in Prediction::ALL {
-        let table = schedule.training_table(prediction);
+        let table = schedule.training_table(prediction, LossWeight::Simple);
         assert_eq!(table.len(), 50);
         for (t, row) in table.into_iter().enumerate() {
-            let alpha_bar = schedule.alpha_bars()[t];
+            let alpha_bar = schedule.alpha_bar(t);
             let (alpha, sigma) = (alpha_bar.sqrt() as f32, (1.0 - alpha_bar).sqrt() as f32);
             let target = match prediction {
                 Prediction::Eps => [0.0, 1.0],
                 Prediction::X0 => [1.0, 0.0],
                 Prediction::V => [-sigma, alpha],
+                Prediction::Flow => [-1.0, 1.0],
+                Prediction::Score | Prediction::Edm => {
+                    let (x0, eps) = prediction.target(schedule.alpha(t), schedule.sigma(t));
+                    [x0 as f32, eps as f32]
+                }
             };
             assert_eq!(row, [alpha, sigma, target[0], target[1], 1.0, 0.0, 0.0, 0.0]);
         }
@@ -103,7 +113,7 @@ fn training_table_holds_levels_and_targets() {
 #[test]
 fn ddim_with_eta_1_is_ddpm() {
     let schedule = schedule(BetaSchedule::HO, 1000);
-    for spacing in Spacing::ALL {
+    for spacing in Spacing::WHOLE {
         for prediction in Prediction::ALL {
             for steps in [1, 7, 50, 1000] {
                 let sampler = |kind| Sampler { prediction, ..unclipped(kind, steps, spacing) };
@@ -111,7 +121,7 @@ fn ddim_with_eta_1_is_ddpm() {
                 let from_out = sampler(ddim(1.0)).plan(&schedule).unwrap();
                 for (a, b) in ddpm.iter().zip(from_out) {
                     for (x, out, z) in [(1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)] {
-                        let (a, b) = (a.apply(x, out, 0.0, z).0, b.apply(x, out, 0.0, z).0);
+                        let (a, b) = (a.apply(x, out, &mut [0.0], z).0, b.apply(x, out, &mut [0.0], z).0);
                         assert_close("coefficient", a, b, 1e-9);
                     }
                 }
@@ -121,7 +131,7 @@ fn ddim_with_eta_1_is_ddpm() {
                     (clamped(SMALL).plan(&schedule).unwrap(), clamped(ddim(1.0)).plan(&schedule).unwrap());
                 for (a, b) in ddpm.iter().zip(ddim) {
                     for (x, out, z) in [(0.3, -0.2, 0.0), (2.0, 0.1, 1.0), (-3.0, 0.5, -0.7)] {
-                        let (a, b) = (a.apply(x, out, 0.0, z), b.apply(x, out, 0.0, z));
+                        let (a, b) = (a.apply(x, out, &mut [0.0], z), b.apply(x, out, &mut [0.0], z));
                         assert_close("clamped step", a.0, b.0, 1e-9);
                         assert_eq!(a.1, b.1);
                     }
@@ -135,7 +145,7 @@ fn ddim_with_eta_1_is_ddpm() {
 fn plans_are_fit_for_the_gpu() {
     for kind in [SMALL, LARGE, ddim(0.0), ddim(1.0)] {
         for prediction in Prediction::ALL {
-            for spacing in Spacing::ALL {
+            for spacing in Spacing::WHOLE {
                 for (betas, steps) in [(BetaSchedule::HO, 10), (COSINE, 1000)] {
                     let sampler = Sampler { prediction, ..unclipped(kind, steps, spacing) };
                     let plan = sampler.plan(&schedule(betas, 1000)).unwrap();
@@ -148,11 +158,11 @@ fn plans_are_fit_for_the_gpu() {
 }
 
 fn is_fit_for_the_gpu(step: &Step) {
-    let state = [step.timestep, step.x, step.out, step.previous, step.noise];
+    let state = [step.at.timestep, step.x, step.out, step.noise];
     let x0 = [step.x0, step.x0_from_x, step.x0_from_out, step.clip];
     let finite = |value: &f64| (*value as f32).is_finite();
     assert!(state.iter().chain(&x0).all(finite), "{step:?}");
-    assert_eq!((step.clip, step.previous), (NO_CLIP, 0.0));
+    assert_eq!((step.clip, step.previous, step.keep_x), (NO_CLIP, [0.0; SLOTS], None));
 }
 
 /// DDPMScheduler() and DDIMScheduler() of diffusers.
@@ -169,24 +179,35 @@ fn defaults_are_those_of_diffusers() {
 
 #[test]
 fn a_step_clamps_and_uses_the_previous_estimate() {
+    let mut previous = [0.0; SLOTS];
+    (previous[0], previous[2]) = (13.0, 19.0);
     let step = Step {
-        timestep: 3.0,
+        at: Level::CLEAN,
+        to: Level::CLEAN,
         x: 2.0,
         out: 3.0,
         x0: 5.0,
         x0_from_x: 7.0,
         x0_from_out: 11.0,
         clip: 1.5,
-        previous: 13.0,
+        previous,
         noise: 17.0,
+        keep: Some(1),
+        keep_x: Some(2),
     };
-    let (next, x0) = step.apply(0.1, 0.01, 0.0, 0.0);
+    assert_eq!(step.slots(), 3);
+    let (next, x0) = step.apply(0.1, 0.01, &mut [0.0; 3], 0.0);
     assert_close("x0 inside the range", x0, 0.7 + 0.11, 1e-15);
     assert_close("x'", next, 0.2 + 0.03 + 5.0 * 0.81, 1e-14);
-    let (next, x0) = step.apply(1.0, -10.0, 1.0, 1.0);
-    assert_eq!((next, x0), (2.0 - 30.0 - 5.0 * 1.5 + 13.0 + 17.0, -1.5));
-    assert_eq!(step.apply(1.0, 10.0, 0.0, 0.0).1, 1.5);
-    assert!(step.apply(f64::NAN, 0.0, 0.0, 0.0).1.is_nan());
+    let mut slots = [1.0, 4.0, 0.5];
+    let (next, x0) = step.apply(1.0, -10.0, &mut slots, 1.0);
+    assert_eq!((next, x0), (2.0 - 30.0 - 5.0 * 1.5 + 13.0 + 0.5 * 19.0 + 17.0, -1.5));
+    assert_eq!(slots, [1.0, -1.5, 1.0]);
+    assert_eq!(step.apply(1.0, 10.0, &mut slots, 0.0).1, 1.5);
+    assert!(step.apply(f64::NAN, 0.0, &mut slots, 0.0).1.is_nan());
+    let forgetful = Step { keep: None, keep_x: None, ..step };
+    forgetful.apply(5.0, 1.0, &mut slots, 0.0);
+    assert!(slots[1].is_nan() && slots[0] == 1.0);
 }
 
 #[test]
@@ -206,7 +227,7 @@ fn bad_schedules_are_errors() {
 fn bad_samplers_are_errors() {
     let schedule = schedule(BetaSchedule::HO, 100);
     let fails = |sampler: Sampler| sampler.plan(&schedule).unwrap_err();
-    for spacing in Spacing::ALL {
+    for spacing in Spacing::WHOLE {
         for steps in [0, 101] {
             let error = fails(unclipped(SMALL, steps, spacing));
             assert_eq!(error, Error::Steps { steps, timesteps: 100 });

@@ -2,7 +2,7 @@
 //! against the host's mathematics. Bounds are at least five standard deviations of what they bound; the seeds are fixed.
 
 use diffuse::cpu::lib::{normal4, philox};
-use diffuse::diffusion::{BetaSchedule, Prediction, Sampler, Schedule};
+use diffuse::diffusion::{BetaSchedule, Churn, Prediction, SLOTS, Sampler, SamplerKind, Schedule};
 use diffuse::gpu::{Context, Memory, Plan, PlanOptions, Recorder, Step, Tensor};
 use diffuse::ops::diffusion::{self, Batch, Noise, Records};
 
@@ -239,7 +239,7 @@ fn timestep_flip_and_dropout_are_independent() {
     }
 }
 
-/// A sampler on the device: x, the network's output and the estimate of x0 before, without guidance.
+/// A sampler on the device: x, the network's output and two slots of the past, without guidance.
 struct Sampling {
     context: Context,
     plan: Plan,
@@ -251,7 +251,8 @@ struct Sampling {
 fn sampling(samples: u32, begin: bool) -> Sampling {
     let context = Context::new(None).expect("GPU tests need an adapter");
     let mut r = Recorder::new();
-    let [x, out, previous] = ["x", "out", "previous"].map(|name| r.persistent(name, [samples, 3, 5, 5]));
+    let [x, out] = ["x", "out"].map(|name| r.persistent(name, [samples, 3, 5, 5]));
+    let previous = r.persistent("previous", [2 * samples, 3, 5, 5]);
     if begin {
         diffusion::start(&mut r, x, previous, false, 1.0);
     } else {
@@ -279,14 +280,17 @@ impl Sampling {
 fn step_of(plan: &diffuse::diffusion::Step) -> Step {
     let mut step = Step::default();
     let values = [
-        ("timestep", plan.timestep),
+        ("timestep", plan.at.timestep),
         ("x", plan.x),
         ("out", plan.out),
         ("x0", plan.x0),
         ("x0_from_x", plan.x0_from_x),
         ("x0_from_out", plan.x0_from_out),
         ("clip", plan.clip),
-        ("previous", plan.previous),
+        ("previous0", plan.previous[0]),
+        ("previous1", plan.previous[1]),
+        ("keep", plan.keep.map_or(99.0, |slot| slot as f64)),
+        ("keep_x", plan.keep_x.map_or(99.0, |slot| slot as f64)),
         ("noise", plan.noise),
     ];
     values.iter().for_each(|(name, value)| {
@@ -299,26 +303,41 @@ fn step_of(plan: &diffuse::diffusion::Step) -> Step {
 fn a_step_is_what_the_sampler_says() {
     let schedule = Schedule::new(BetaSchedule::Cosine, 1000).expect("a schedule");
     let device = sampling(2, false);
-    for sampler in
-        [Sampler::ddpm(20), Sampler::ddim(20, 0.7), Sampler { prediction: Prediction::V, ..Sampler::ddpm(20) }]
-    {
+    let samplers = [
+        Sampler::ddpm(20),
+        Sampler::ddim(20, 0.7),
+        Sampler { prediction: Prediction::V, ..Sampler::ddpm(20) },
+        Sampler::new(SamplerKind::Heun { churn: Churn { amount: 3.0, ..Churn::default() } }, 10),
+        Sampler::new(SamplerKind::UniPc, 20),
+    ];
+    for sampler in samplers {
         for (counter, plan) in sampler.plan(&schedule).expect("a plan").iter().enumerate() {
             let mut plan = *plan;
-            // No sampler of a single step uses it.
-            plan.previous = 0.3;
+            if plan.previous == [0.0; SLOTS] {
+                // No sampler of a single step uses them.
+                (plan.previous[0], plan.previous[1]) = (0.3, -0.2);
+                plan.keep_x = (counter % 2 == 0).then_some(1);
+            }
             let [x, out, previous] = [(device.x, 0.7), (device.out, 1.3), (device.previous, 2.9)]
                 .map(|(tensor, frequency)| device.write(tensor, frequency));
             let mut step = step_of(&plan);
             step.set("seed", 5.0).set("counter", counter as f64).set("sample", 40.0);
             device.plan.run(&device.context, &step);
-            let [next, estimate] = [device.x, device.previous].map(|tensor| device.read(tensor));
+            let [next, kept] = [device.x, device.previous].map(|tensor| device.read(tensor));
             for i in (0..next.len()).filter(|i| i % 8 < 5) {
                 // 30 quadruples a sample; DENOISE is purpose 5.
                 let (quad, sample) = (i as u32 / 4 % 30, 40 + i as u32 / 120);
                 let z = normal4(philox([quad, sample, counter as u32, 0], [5, 5]))[i % 4];
-                let (expected, x0) = plan.apply(x[i] as f64, out[i] as f64, previous[i] as f64, z);
-                assert!((next[i] as f64 - expected).abs() < 2e-5, "step {counter}: {} for {expected}", next[i]);
-                assert!((estimate[i] as f64 - x0).abs() < 2e-5, "step {counter}: {} for {x0}", estimate[i]);
+                let mut slots = [previous[i] as f64, previous[i + 240] as f64];
+                let (expected, _) = plan.apply(x[i] as f64, out[i] as f64, &mut slots, z);
+                // Multistep samplers take large multiples of what nearly cancels.
+                let largest = plan.previous.iter().chain([&plan.x, &plan.x0]).fold(1.0, |a: f64, b| a.max(b.abs()));
+                let error = (next[i] as f64 - expected).abs();
+                assert!(error < 2e-5 * largest, "{sampler:?}, step {counter}: {} for {expected}", next[i]);
+                for (slot, expected) in slots.iter().enumerate() {
+                    let kept = kept[i + 240 * slot] as f64;
+                    assert!((kept - expected).abs() < 2e-5, "{sampler:?}, step {counter}: {kept} for {expected}");
+                }
             }
         }
     }

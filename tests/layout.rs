@@ -10,6 +10,7 @@ const LAYERS: &[(&str, &str)] = &[
     ("random", ""),
     ("cpu", ""),
     ("diffusion", ""),
+    ("certify", "diffusion random"),
     ("files", "error"),
     ("data", "error"),
     ("tensors", "error files"),
@@ -23,7 +24,7 @@ const LAYERS: &[(&str, &str)] = &[
     ("tune", "error files gpu ops"),
     ("sample", "checkpoint diffusion error files gpu nn ops picture random tensors"),
     ("train", "chart checkpoint data diffusion error files gpu nn ops picture random sample tensors tune"),
-    ("profile", "chart checkpoint error files gpu nn ops random sample train"),
+    ("profile", "chart checkpoint diffusion error files gpu nn ops random sample train"),
 ];
 /// What a user types may reach everything.
 const TOP: &[&str] = &["lib", "main", "cli"];

@@ -103,7 +103,7 @@ fn draw(context: &Context, out: &std::path::Path, samples: &std::path::Path, gif
     let sampler = Sampler::ddpm(SAMPLER_STEPS);
     let (height, width) = model.unet.config.sample_size.map(Size::sides).unwrap_or_default();
     let request = Request {
-        steps: sampler.plan(&schedule).map_err(|error| Error::Config(error.to_string()))?,
+        program: sampler.program(&schedule).map_err(|error| Error::Config(error.to_string()))?,
         initial_scale: sampler.initial_scale(&schedule),
         labels: Some((0..ROWS * COLUMNS).map(|i| i / COLUMNS).collect()),
         count: ROWS * COLUMNS,
@@ -115,7 +115,7 @@ fn draw(context: &Context, out: &std::path::Path, samples: &std::path::Path, gif
     let mut memory = Memory::default();
     let generator = Generator::new(context, &model.unet, &mut memory, WEIGHTS, request.count, &request)?;
     memory.write(context, WEIGHTS, 0, &model.weights);
-    let mut film = sample::Film::new(true, request.steps.len(), COLUMNS as usize);
+    let mut film = sample::Film::new(true, request.length(), COLUMNS as usize);
     let images = sample::draw(&generator, &memory, &request, &mut film)?;
     let scale = picture::default_scale(images.height);
     picture::write_png(samples, &picture::grid(&images, COLUMNS as usize, scale))?;

@@ -1,5 +1,6 @@
 //! The commands: what is typed, and what is said.
 
+pub mod certify;
 pub mod demo;
 pub mod devices;
 pub mod profile;
@@ -108,6 +109,8 @@ pub enum Command {
     Sample(sample::Args),
     /// Check every kernel, or a whole model, on this adapter
     Verify(verify::Args),
+    /// Check every sampler on distributions whose score is known
+    Certify(certify::Args),
     /// Time one training or denoising step, kernel by kernel and layer by layer
     Profile(profile::Args),
     /// Measure which variants of the kernels are fastest here
@@ -128,6 +131,7 @@ impl Cli {
             Command::Train(args) => train::run(args, adapter),
             Command::Sample(args) => sample::run(args, adapter),
             Command::Verify(args) => verify::run(args, adapter),
+            Command::Certify(args) => certify::run(args),
             Command::Profile(args) => profile::run(args, adapter),
             Command::Tune(args) => self::tune::run(args, adapter),
             Command::Devices(args) => devices::run(args),

@@ -93,7 +93,7 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     let batch = args.batch.min(args.count);
     let generator = open_generator(&context, &model, &mut memory, batch, &request)?;
     memory.write(&context, WEIGHTS, 0, &model.weights);
-    let mut film = Film::new(args.gif.is_some(), request.steps.len(), columns(args, &model, batch as usize));
+    let mut film = Film::new(args.gif.is_some(), request.length(), columns(args, &model, batch as usize));
     let images = draw(&generator, &memory, &request, &mut film)?;
     if let Some(path) = &args.tensor {
         write_tensor(path, &images)?;
@@ -109,8 +109,7 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     let names: Vec<String> = written.iter().map(|path| path.display().to_string()).collect();
     eprintln!("{} images: {}", images.count, names.join(", "));
     if args.json {
-        let object =
-            json!({ "count": images.count, "files": written, "steps": request.steps.len(), "seed": args.seed });
+        let object = json!({ "count": images.count, "files": written, "steps": request.length(), "seed": args.seed });
         super::print(&object.to_string())?;
     }
     Ok(())
@@ -207,7 +206,7 @@ fn request(args: &Args, model: &Checkpoint) -> Result<Request> {
     };
     let (height, width) = size;
     Ok(Request {
-        steps: sampler.plan(&schedule).map_err(|error| Error::Config(error.to_string()))?,
+        program: sampler.program(&schedule).map_err(|error| Error::Config(error.to_string()))?,
         initial_scale: sampler.initial_scale(&schedule),
         labels,
         count: args.count,
@@ -229,7 +228,6 @@ fn variance(model: &Checkpoint) -> Result<Variance> {
 /// Frames of the first batch.
 pub struct Film {
     wanted: bool,
-    every: usize,
     steps: usize,
     columns: usize,
     pub frames: Vec<image::RgbImage>,
@@ -237,7 +235,7 @@ pub struct Film {
 
 impl Film {
     pub fn new(wanted: bool, steps: usize, columns: usize) -> Film {
-        Film { wanted, every: steps.div_ceil(FRAMES), steps, columns, frames: Vec::new() }
+        Film { wanted, steps, columns, frames: Vec::new() }
     }
 }
 
@@ -247,7 +245,7 @@ pub fn draw(generator: &Generator, memory: &Memory, request: &Request, film: &mu
     let images = generator.run(memory, request, |progress| {
         let bar = bar.get_or_insert_with(|| Progress::new("sampling", 0, progress.of as u64));
         bar.set(progress.done as u64, String::new);
-        let due = progress.step.is_multiple_of(film.every) || progress.step == film.steps;
+        let due = progress.step * FRAMES / film.steps > film.frames.len() || progress.step == film.steps;
         if film.wanted && progress.batch == 0 && due {
             let frame = progress.frame()?;
             film.frames.push(picture::grid(&frame, film.columns, picture::default_scale(frame.height).min(3)));

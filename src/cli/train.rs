@@ -10,7 +10,7 @@ use super::progress::Progress;
 use super::{Adapter, Storage};
 use diffuse::checkpoint;
 use diffuse::gpu::{Context, context::mebibytes};
-use diffuse::train::options::{LearningRateSchedule, NoiseSchedule, preset};
+use diffuse::train::options::{LearningRateSchedule, NoiseSchedule, Target, Weighting, preset};
 use diffuse::train::{Run, TrainOptions, run};
 
 /// Train a U-Net
@@ -86,8 +86,23 @@ struct Flags {
     #[arg(long)]
     flip: Option<bool>,
     /// Noise schedule
+    #[arg(long, value_enum, alias = "noise-schedule")]
+    schedule: Option<NoiseSchedule>,
+    /// Timesteps of the noise schedule: levels of the ladder [default: 1000]
+    #[arg(long)]
+    timesteps: Option<usize>,
+    /// Least noise of the schedules ve and edm [default: the papers']
+    #[arg(long, allow_negative_numbers = true)]
+    sigma_min: Option<f64>,
+    /// Most noise of the schedules ve and edm [default: the papers']
+    #[arg(long, allow_negative_numbers = true)]
+    sigma_max: Option<f64>,
+    /// What the network learns to put out [default: epsilon]
     #[arg(long, value_enum)]
-    noise_schedule: Option<NoiseSchedule>,
+    target: Option<Target>,
+    /// What each timestep counts in the loss [default: simple]
+    #[arg(long, value_enum)]
+    loss_weight: Option<Weighting>,
     /// How activations and copies of weights are stored [default: f32]; sums and master weights are f32 always
     #[arg(long, value_enum)]
     precision: Option<Storage>,
@@ -105,6 +120,21 @@ struct Flags {
 fn put<T>(slot: &mut T, value: Option<T>) {
     if let Some(value) = value {
         *slot = value;
+    }
+}
+
+impl Flags {
+    /// What decides the noise, the target and the loss.
+    fn put_diffusion(&self, options: &mut TrainOptions) {
+        put(&mut options.noise_schedule, self.schedule);
+        if let Some(timesteps) = self.timesteps {
+            options.timesteps = timesteps;
+            options.sample_steps = options.sample_steps.min(timesteps.max(1));
+        }
+        options.sigma_min = self.sigma_min.or(options.sigma_min);
+        options.sigma_max = self.sigma_max.or(options.sigma_max);
+        put(&mut options.target, self.target);
+        put(&mut options.loss_weight, self.loss_weight);
     }
 }
 
@@ -130,12 +160,11 @@ impl Args {
         put(&mut options.learning_rate_schedule, *lr_schedule);
         put(&mut options.weight_decay, *weight_decay);
         put(&mut options.max_norm, *max_norm);
-        let Flags { ema_decay, class_dropout, flip, noise_schedule, seed, sample_every, checkpoint_every, .. } =
-            &self.flags;
+        let Flags { ema_decay, class_dropout, flip, seed, sample_every, checkpoint_every, .. } = &self.flags;
         put(&mut options.ema_decay, *ema_decay);
         put(&mut options.class_dropout, *class_dropout);
         options.flip = flip.or(options.flip);
-        put(&mut options.noise_schedule, *noise_schedule);
+        self.flags.put_diffusion(&mut options);
         put(&mut options.seed, *seed);
         put(&mut options.sample_every, *sample_every);
         put(&mut options.checkpoint_every, *checkpoint_every);
@@ -145,8 +174,8 @@ impl Args {
 
     fn refuse_flags_with_resume(&self) -> Result<()> {
         let Flags { steps: _, batch, accumulate, lr, warmup, lr_schedule, weight_decay, max_norm, .. } = &self.flags;
-        let Flags { ema_decay, class_dropout, flip, noise_schedule, seed, sample_every, checkpoint_every, .. } =
-            &self.flags;
+        let Flags { ema_decay, class_dropout, flip, seed, sample_every, checkpoint_every, .. } = &self.flags;
+        let Flags { schedule, timesteps, sigma_min, sigma_max, target, loss_weight, .. } = &self.flags;
         let given = [
             ("--batch", batch.is_some()),
             ("--accumulate", accumulate.is_some()),
@@ -158,7 +187,12 @@ impl Args {
             ("--ema-decay", ema_decay.is_some()),
             ("--class-dropout", class_dropout.is_some()),
             ("--flip", flip.is_some()),
-            ("--noise-schedule", noise_schedule.is_some()),
+            ("--schedule", schedule.is_some()),
+            ("--timesteps", timesteps.is_some()),
+            ("--sigma-min", sigma_min.is_some()),
+            ("--sigma-max", sigma_max.is_some()),
+            ("--target", target.is_some()),
+            ("--loss-weight", loss_weight.is_some()),
             ("--precision", self.flags.precision.is_some()),
             ("--seed", seed.is_some()),
             ("--sample-every", sample_every.is_some()),

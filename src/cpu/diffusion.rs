@@ -129,15 +129,24 @@ pub fn denoise(call: &mut Call) {
     let out = guided(call, call.read("out"));
     let [mut x, mut previous] = ["x", "previous"].map(|name| call.read(name).clone());
     let [from_x, from_out, clip] = ["x0_from_x", "x0_from_out", "clip"].map(|name| call.step(name));
-    let [c_x, c_out, c_x0, c_previous, c_noise] = ["x", "out", "x0", "previous", "noise"].map(|name| call.step(name));
-    let z = sample_normals(call, previous.shape, call.step("counter") as u32, DENOISE);
-    for i in 0..previous.data.len() {
-        let x0_hat = (from_x * x.data[i] + from_out * out[i]).min(clip).max(-clip);
-        let kept = c_x * x.data[i] + c_out * out[i];
-        x.data[i] = kept + c_x0 * x0_hat + c_previous * previous.data[i] + c_noise * z[i];
-        previous.data[i] = x0_hat;
+    let [c_x, c_out, c_x0, c_noise] = ["x", "out", "x0", "noise"].map(|name| call.step(name));
+    let [keep, keep_x] = ["keep", "keep_x"].map(|name| call.step(name) as usize);
+    let slots = call.u("slots");
+    let past: Vec<f64> = (0..slots).map(|slot| call.step(&format!("previous{slot}"))).collect();
+    let z = sample_normals(call, one_slot(previous.shape, slots), call.step("counter") as u32, DENOISE);
+    let size = z.len();
+    for i in 0..size {
+        let old = x.data[i];
+        let x0_hat = (from_x * old + from_out * out[i]).min(clip).max(-clip);
+        let kept: f64 = (0..slots).map(|slot| past[slot] * previous.data[slot * size + i]).sum();
+        x.data[i] = c_x * old + c_out * out[i] + c_x0 * x0_hat + kept + c_noise * z[i];
+        for (slot, value) in [(keep_x, old), (keep, x0_hat)] {
+            if slot < slots {
+                previous.data[slot * size + i] = value;
+            }
+        }
     }
-    double(&mut x.data, previous.data.len());
+    double(&mut x.data, size);
     call.write("x", x);
     call.write("previous", previous);
 }
@@ -151,6 +160,11 @@ fn guided(call: &Call, out: &Array) -> Vec<f64> {
     let (with_class, null_class) = out.data.split_at(out.data.len() / 2);
     let guidance = call.step("guidance");
     with_class.iter().zip(null_class).map(|(with, null)| null + guidance * (with - null)).collect()
+}
+
+/// The shape of one of the slots that lie behind each other in a tensor of `shape`.
+fn one_slot([rows, height, width, channels]: [usize; 4], slots: usize) -> [usize; 4] {
+    [rows / slots, height, width, channels]
 }
 
 /// z of the N samples of `shape`, one after the other.
@@ -168,7 +182,7 @@ fn double(values: &mut [f64], length: usize) {
 
 pub fn start(call: &mut Call) {
     let [mut x, previous] = ["x", "previous"].map(|name| call.zeros(name));
-    let z = sample_normals(call, previous.shape, 0, START);
+    let z = sample_normals(call, one_slot(previous.shape, call.u("slots")), 0, START);
     for (x, z) in x.data.iter_mut().zip(&z) {
         *x = call.f("scale") * z;
     }

@@ -1,67 +1,64 @@
 //! The mathematics of diffusion on the host: f64, no GPU, nothing but the standard library.
 //!
-//! A noise level is a pair (alpha, sigma): `x_t = alpha · x0 + sigma · eps` with `eps ~ N(0, I)`.
+//! A noise level is a pair (alpha, sigma): `x_t = alpha · x0 + sigma · eps` with `eps ~ N(0, I)`. Their ratio
+//! kappa = sigma / alpha alone says how noisy it is; the [`Path`] says how the image is scaled there.
 //!
 //! - [`Schedule`] says which level belongs to which timestep.
-//! - [`Prediction`] says what the network's output means at a level, and converts it to x0 and eps.
-//! - [`Sampler`] turns both into a list of [`Step`]s: the coefficients of one `denoise` dispatch each, so that every
-//!   sampler runs on one kernel.
+//! - [`Prediction`] says what the network's output means at a level, and converts it to x0, eps and the score.
+//! - [`LossWeight`] says what each timestep counts in training, [`LearnedVariance`] what a network says of the variance.
+//! - [`Sampler`] turns schedule and prediction into a [`Program`]: a list of [`Step`]s, the coefficients of one `denoise`
+//!   dispatch each, or a rule that finds them. It drives any [`Denoiser`]: every sampler runs on one kernel, and on
+//!   distributions whose score is known by the same code.
 //!
 //! Timesteps count from 0 here and in diffusers: timestep t is the paper's t + 1, and x0 lies before timestep 0.
 //!
 //! Papers cited:
+//! - Dormand & Prince 1980, "A family of embedded Runge-Kutta formulae"
+//! - Vincent 2011, "A Connection Between Score Matching and Denoising Autoencoders"
+//! - Efron 2011, "Tweedie's Formula and Selection Bias"
+//! - Song & Ermon 2019, "Generative Modeling by Estimating Gradients of the Data Distribution"
 //! - Ho, Jain & Abbeel 2020, "Denoising Diffusion Probabilistic Models"
 //! - Nichol & Dhariwal 2021, "Improved Denoising Diffusion Probabilistic Models"
 //! - Song, Meng & Ermon 2020, "Denoising Diffusion Implicit Models"
+//! - Song et al. 2021, "Score-Based Generative Modeling through Stochastic Differential Equations"
+//! - Kingma et al. 2021, "Variational Diffusion Models"
+//! - Jolicoeur-Martineau et al. 2021, "Adversarial score matching and improved sampling for image generation"
 //! - Salimans & Ho 2022, "Progressive Distillation for Fast Sampling of Diffusion Models"
+//! - Karras et al. 2022, "Elucidating the Design Space of Diffusion-Based Generative Models"
+//! - Lu et al. 2022b, "DPM-Solver++: Fast Solver for Guided Sampling of Diffusion Probabilistic Models"
+//! - Choi et al. 2022, "Perception Prioritized Training of Diffusion Models"
+//! - Rombach et al. 2022, "High-Resolution Image Synthesis with Latent Diffusion Models"
+//! - Xu et al. 2022, "GeoDiff: a Geometric Diffusion Model for Molecular Conformation Generation"
+//! - Meng et al. 2022, "SDEdit: Guided Image Synthesis and Editing with Stochastic Differential Equations"
+//! - Liu et al. 2023, "Flow Straight and Fast: Learning to Generate and Transfer Data with Rectified Flow"
+//! - Zhao et al. 2023, "UniPC: A Unified Predictor-Corrector Framework for Fast Sampling of Diffusion Models"
+//! - Hang et al. 2023, "Efficient Diffusion Training via Min-SNR Weighting Strategy"
 //! - Lin et al. 2023, "Common Diffusion Noise Schedules and Sample Steps are Flawed"
 
+mod ancestral;
+mod error;
+mod multistep;
 pub mod parameterization;
+pub mod path;
+pub mod program;
+mod runge_kutta;
 pub mod sampler;
 pub mod schedule;
+pub mod spacing;
+pub mod step;
+mod stochastic;
+pub mod variance;
+pub mod weight;
 
+pub use error::Error;
+pub use multistep::Churn;
 pub use parameterization::Prediction;
-pub use sampler::{NO_CLIP, Sampler, SamplerKind, Spacing, Step, Variance};
-pub use schedule::{BetaSchedule, Schedule, Transition};
-
-use std::fmt;
-
-/// A schedule or a sampler that can't be: what was asked for, and what would do.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Error {
-    /// A schedule of no timesteps.
-    NoTimesteps,
-    /// The ends of a linear schedule aren't both inside (0, 1).
-    Betas { start: f64, end: f64 },
-    /// So much noise that from this timestep on alpha_bar is below the smallest normal f32.
-    Vanishing { timestep: usize },
-    /// More sampling steps than timesteps, or none.
-    Steps { steps: usize, timesteps: usize },
-    /// DDIM's eta outside [0, 1], or NaN.
-    Eta(f64),
-    /// A clip range that isn't a positive, finite number.
-    Clip(f64),
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Error::NoTimesteps => write!(f, "a noise schedule needs at least 1 timestep"),
-            Error::Betas { start, end } => {
-                write!(f, "betas from {start} to {end}: both must lie between 0 and 1, neither of them included")
-            }
-            Error::Vanishing { timestep } => write!(
-                f,
-                "the noise schedule leaves nothing of the image from timestep {timestep} on: \
-                 use fewer timesteps or smaller betas"
-            ),
-            Error::Steps { steps, timesteps } => {
-                write!(f, "{steps} sampling steps: this schedule allows 1 to {timesteps}")
-            }
-            Error::Eta(eta) => write!(f, "eta {eta}: DDIM takes 0 (deterministic) to 1 (as noisy as DDPM)"),
-            Error::Clip(clip) => write!(f, "clip range {clip}: must be a positive number, or off"),
-        }
-    }
-}
-
-impl std::error::Error for Error {}
+pub use path::{DATA_DEVIATION, Level, Path, Transition};
+pub use program::{Denoiser, Program};
+pub use runge_kutta::{Report, RungeKutta};
+pub use sampler::{Sampler, SamplerKind};
+pub use schedule::{BetaSchedule, Schedule, ScheduleKind};
+pub use spacing::Spacing;
+pub use step::{NO_CLIP, SLOTS, Step};
+pub use variance::{LearnedVariance, Variance};
+pub use weight::LossWeight;

@@ -16,6 +16,8 @@
 //!
 //! so a new parameterization is one line: its `target`.
 
+use super::path::DATA_DEVIATION;
+
 /// What the network is trained to put out, given x_t.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Prediction {
@@ -26,18 +28,29 @@ pub enum Prediction {
     X0,
     /// The velocity v = alpha · eps - sigma · x0 (Salimans & Ho 2022, section 4).
     V,
+    /// The score of x_t given x0, -eps / sigma (Vincent 2011, eq. 9; Song & Ermon 2019, eq. 5).
+    Score,
+    /// F of the preconditioned denoiser D = c_skip · y + c_out · F with y = x_t / alpha and sigma_data = 1/2
+    /// (Karras et al. 2022, eq. 7 and 8, table 1).
+    Edm,
+    /// The velocity eps - x0 of the straight line from x0 to eps (Liu et al. 2023, eq. 1).
+    Flow,
 }
 
 impl Prediction {
     /// All of them.
-    pub const ALL: [Prediction; 3] = [Prediction::Eps, Prediction::X0, Prediction::V];
+    pub const ALL: [Prediction; 6] =
+        [Prediction::Eps, Prediction::X0, Prediction::V, Prediction::Score, Prediction::Edm, Prediction::Flow];
 
-    /// The name of this prediction in diffusers' `prediction_type`.
+    /// The name of this prediction in diffusers' `prediction_type`, where it has one.
     pub fn name(self) -> &'static str {
         match self {
             Prediction::Eps => "epsilon",
             Prediction::X0 => "sample",
             Prediction::V => "v_prediction",
+            Prediction::Score => "score",
+            Prediction::Edm => "edm",
+            Prediction::Flow => "flow_prediction",
         }
     }
 
@@ -47,13 +60,21 @@ impl Prediction {
             Prediction::Eps => (0.0, 1.0),
             Prediction::X0 => (1.0, 0.0),
             Prediction::V => (-sigma, alpha),
+            Prediction::Score => (0.0, -1.0 / sigma),
+            Prediction::Edm => {
+                // (x0 - c_skip · y) / c_out for y = x0 + kappa · eps, multiplied by alpha above and below.
+                let root = (alpha * DATA_DEVIATION).hypot(sigma);
+                (sigma / (DATA_DEVIATION * root), -DATA_DEVIATION * alpha / root)
+            }
+            Prediction::Flow => (-1.0, 1.0),
         }
     }
 
     /// (p, q) of the estimate x0 = p · x_t + q · out that an output implies at the level (alpha, sigma): for eps
-    /// Ho et al. 2020, eq. 15; for v Salimans & Ho 2022, section 4.
+    /// Ho et al. 2020, eq. 15; for v Salimans & Ho 2022, section 4; for the score Tweedie's formula (Efron 2011, eq. 1.4).
     ///
-    /// Infinite only where x_t and the target say nothing about x0: [`Prediction::Eps`] at alpha = 0.
+    /// Infinite only where x_t and the target say nothing about x0: [`Prediction::Eps`] and [`Prediction::Score`] at
+    /// alpha = 0.
     pub fn x0(self, alpha: f64, sigma: f64) -> (f64, f64) {
         let (a, b) = self.target(alpha, sigma);
         let det = alpha * b - sigma * a;
@@ -67,5 +88,18 @@ impl Prediction {
         let (a, b) = self.target(alpha, sigma);
         let det = alpha * b - sigma * a;
         (-a / det, alpha / det)
+    }
+
+    /// (p, q) of the score of x_t that an output implies, -eps / sigma (Song et al. 2021, eq. 7). Needs sigma > 0.
+    pub fn score(self, alpha: f64, sigma: f64) -> (f64, f64) {
+        let (p, q) = self.eps(alpha, sigma);
+        (-p / sigma, -q / sigma)
+    }
+
+    /// (p, q) of what a network of target `wanted` would put out, p · x_t + q · out, where this one puts out `out`.
+    pub fn to(self, wanted: Prediction, alpha: f64, sigma: f64) -> (f64, f64) {
+        let (a, b) = wanted.target(alpha, sigma);
+        let (x0, eps) = (self.x0(alpha, sigma), self.eps(alpha, sigma));
+        (a * x0.0 + b * eps.0, a * x0.1 + b * eps.1)
     }
 }

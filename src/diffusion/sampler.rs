@@ -1,142 +1,158 @@
-//! Samplers: from x_T ~ N(0, I) to x0, as a list of linear steps.
+//! Samplers: from noise to x0, as a list of linear steps or as a rule that finds them.
 
-use super::{Error, Prediction, Schedule, Transition};
+use super::runge_kutta::{Control, RungeKutta};
+use super::spacing::Grid;
+use super::step::Estimate;
+use super::{Churn, Error, Level, NO_CLIP, Path, Prediction, Program, Schedule, Spacing, Step, Variance};
+use super::{ancestral, multistep, stochastic};
 
-/// The clip range that means "no clip": finite, so that it survives as f32 in a uniform buffer (WGSL promises nothing
-/// about infinities), and as large as an f32 gets.
-pub const NO_CLIP: f64 = f32::MAX as f64;
-
-/// The coefficients of one `denoise` dispatch, elementwise over a batch of images:
-///
-/// ```text
-/// x0_hat = clamp(x0_from_x · x_t + x0_from_out · out_t, -clip, clip)
-/// x'     = x · x_t + out · out_t + x0 · x0_hat + previous · (x0_hat of the step before) + noise · z
-/// ```
-///
-/// out_t is the network's output at (x_t, `timestep`) and z ~ N(0, I). All coefficients are finite as f32.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Step {
-    /// What the network gets as its timestep.
-    pub timestep: f64,
-    /// Coefficient of x_t.
-    pub x: f64,
-    /// Coefficient of the network's output.
-    pub out: f64,
-    /// Coefficient of the clamped estimate of x0.
-    pub x0: f64,
-    /// Coefficient of x_t in the estimate of x0.
-    pub x0_from_x: f64,
-    /// Coefficient of the network's output in the estimate of x0.
-    pub x0_from_out: f64,
-    /// The estimate of x0 is clamped to [-clip, clip]; [`NO_CLIP`] leaves it as it is.
-    pub clip: f64,
-    /// Coefficient of the clamped estimate of x0 of the step before: 0 for a single-step sampler.
-    pub previous: f64,
-    /// Standard deviation of the noise that is added: exactly 0 where none is drawn.
-    pub noise: f64,
-}
-
-impl Step {
-    /// One element of the dispatch in f64: (x', x0_hat), given x_t, the network's output, x0_hat of the step before
-    /// (any finite number in the first step) and z.
-    pub fn apply(&self, x: f64, out: f64, previous: f64, z: f64) -> (f64, f64) {
-        let x0 = clamp(self.x0_from_x * x + self.x0_from_out * out, self.clip);
-        let next = self.x * x + self.out * out + self.x0 * x0 + self.previous * previous + self.noise * z;
-        (next, x0)
-    }
-}
-
-/// `value` kept within [-range, range]. NaN stays NaN, so that a broken network shows.
-fn clamp(value: f64, range: f64) -> f64 {
-    if value > range {
-        range
-    } else if value < -range {
-        -range
-    } else {
-        value
-    }
-}
-
-/// The variance of DDPM's reverse step (Ho et al. 2020, section 3.2).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Variance {
-    /// beta-tilde_t: right if x0 is one fixed image; diffusers' `fixed_small`.
-    #[default]
-    FixedSmall,
-    /// beta_t: right if x0 ~ N(0, I); diffusers' `fixed_large`.
-    FixedLarge,
-}
-
-impl Variance {
-    /// The name of this variance in diffusers' `variance_type`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Variance::FixedSmall => "fixed_small",
-            Variance::FixedLarge => "fixed_large",
-        }
-    }
-}
-
-/// Which sampler.
+/// Which sampler, with what is its own.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum SamplerKind {
     /// Ancestral sampling (Ho et al. 2020, Algorithm 2).
     Ddpm { variance: Variance },
     /// Song, Meng & Ermon 2020, eq. 12. `eta` (eq. 16) scales the noise: 0 is deterministic, 1 as noisy as DDPM.
     Ddim { eta: f64 },
+    /// Euler's rule on the probability-flow ODE in kappa (Karras et al. 2022, eq. 4).
+    Euler,
+    /// Euler's rule and noise (Song et al. 2021, appendix F); `eta` as of DDIM.
+    EulerAncestral { eta: f64 },
+    /// Heun's rule, with noise if `churn` says so (Karras et al. 2022, Algorithm 2).
+    Heun { churn: Churn },
+    /// DPM-Solver++(2M) (Lu et al. 2022b, Algorithm 2).
+    DpmSolver,
+    /// SDE-DPM-Solver++(2M) (Lu et al. 2022b, section 6).
+    DpmSolverSde,
+    /// UniPC-2, B(h) = e^h - 1 (Zhao et al. 2023).
+    UniPc,
+    /// Dormand & Prince's adaptive pair on the probability-flow ODE (Song et al. 2021, appendix D.4).
+    Rk45 { tolerance: f64 },
+    /// Euler and Maruyama's rule on the reverse SDE (Song et al. 2021, appendix E).
+    ReverseSde,
+    /// The same with Langevin corrections of signal-to-noise ratio `snr` (Song et al. 2021, Algorithm 1).
+    PredictorCorrector { snr: f64, corrections: usize },
+    /// Annealed Langevin dynamics (Song & Ermon 2019, Algorithm 1): `repeats` steps a level of `size` times sigma² / 2,
+    /// the noise's variance multiplied by `temperature`: 0 is annealed gradient ascent.
+    Langevin { size: f64, repeats: usize, temperature: f64 },
 }
 
-/// Which of the schedule's T timesteps are visited when there are fewer steps (Lin et al. 2023, table 2; diffusers'
-/// `timestep_spacing` with `steps_offset` 0).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Spacing {
-    /// Multiples of floor(T / steps), 0 included; diffusers' default. With few steps the first lies well below T - 1
-    /// (1 step: at 0), where x_t isn't N(0, I) yet: the worst then.
-    #[default]
-    Leading,
-    /// From T - 1 to 0, both included, evenly spaced and rounded. A single step is at 0.
-    Linspace,
-    /// Multiples of T / steps, rounded, less 1: T - 1 included.
-    Trailing,
-}
+impl SamplerKind {
+    /// The default settings of each.
+    pub const ALL: [SamplerKind; 12] = [
+        SamplerKind::Ddpm { variance: Variance::FixedSmall },
+        SamplerKind::Ddim { eta: 0.0 },
+        SamplerKind::Euler,
+        SamplerKind::EulerAncestral { eta: 1.0 },
+        SamplerKind::Heun { churn: Churn { amount: 0.0, min: 0.0, max: f64::INFINITY, noise: 1.0 } },
+        SamplerKind::DpmSolver,
+        SamplerKind::DpmSolverSde,
+        SamplerKind::UniPc,
+        SamplerKind::Rk45 { tolerance: 1e-3 },
+        SamplerKind::ReverseSde,
+        SamplerKind::PredictorCorrector { snr: 0.16, corrections: 1 },
+        SamplerKind::Langevin { size: 0.2, repeats: 5, temperature: 1.0 },
+    ];
 
-impl Spacing {
-    /// All of them.
-    pub const ALL: [Spacing; 3] = [Spacing::Leading, Spacing::Linspace, Spacing::Trailing];
-
-    /// The name of this spacing in diffusers' `timestep_spacing`.
+    /// The name that a user types.
     pub fn name(self) -> &'static str {
         match self {
-            Spacing::Leading => "leading",
-            Spacing::Linspace => "linspace",
-            Spacing::Trailing => "trailing",
+            SamplerKind::Ddpm { .. } => "ddpm",
+            SamplerKind::Ddim { .. } => "ddim",
+            SamplerKind::Euler => "euler",
+            SamplerKind::EulerAncestral { .. } => "euler-ancestral",
+            SamplerKind::Heun { .. } => "heun",
+            SamplerKind::DpmSolver => "dpm++",
+            SamplerKind::DpmSolverSde => "dpm++-sde",
+            SamplerKind::UniPc => "unipc",
+            SamplerKind::Rk45 { .. } => "rk45",
+            SamplerKind::ReverseSde => "reverse-sde",
+            SamplerKind::PredictorCorrector { .. } => "pc",
+            SamplerKind::Langevin { .. } => "langevin",
         }
     }
 
-    /// The `steps` visited timesteps out of 0..`total`, strictly descending. An error unless steps is in 1..=total.
-    pub fn timesteps(self, steps: usize, total: usize) -> Result<Vec<usize>, Error> {
-        if steps == 0 || steps > total {
-            return Err(Error::Steps { steps, timesteps: total });
+    /// The order of convergence in the number of steps that theory gives: of each sample for a deterministic sampler, of
+    /// the samples' distribution for a stochastic one, of the bias in the step's size for Langevin dynamics.
+    pub fn order(self) -> u32 {
+        match self {
+            SamplerKind::Heun { .. } | SamplerKind::DpmSolver | SamplerKind::DpmSolverSde => 2,
+            // UniP-2 is of second order; UniC raises it by one (Zhao et al. 2023, theorem 3.1).
+            SamplerKind::UniPc => 3,
+            SamplerKind::Rk45 { .. } => 5,
+            _ => 1,
         }
-        // Operation for operation what numpy's arange and linspace compute, whose rounding decides the ties. (For
-        // some steps that don't divide T, 61 of 1000 say, diffusers' trailing list has an entry too many: -1.)
-        let (whole, ratio) = (total as f64, total as f64 / steps as f64);
-        let trailing = |i: usize| (whole + i as f64 * ((whole - ratio) - whole)).round_ties_even() as usize - 1;
-        let interval = if steps == 1 { 0.0 } else { (total - 1) as f64 / (steps - 1) as f64 };
-        Ok(match self {
-            Spacing::Leading => (0..steps).rev().map(|i| i * (total / steps)).collect(),
-            Spacing::Linspace => (0..steps).rev().map(|i| (i as f64 * interval).round_ties_even() as usize).collect(),
-            Spacing::Trailing => (0..steps).map(trailing).collect(),
-        })
+    }
+
+    /// Evaluations of the network a step; the last step may take fewer.
+    pub fn evaluations(self) -> usize {
+        match self {
+            SamplerKind::Heun { .. } => 2,
+            SamplerKind::Rk45 { .. } => 6,
+            SamplerKind::PredictorCorrector { corrections, .. } => 1 + corrections,
+            SamplerKind::Langevin { repeats, .. } => repeats,
+            _ => 1,
+        }
+    }
+
+    /// Whether samples follow from the noise that sampling starts from alone.
+    pub fn is_deterministic(self) -> bool {
+        match self {
+            SamplerKind::Ddim { eta } | SamplerKind::EulerAncestral { eta } => eta == 0.0,
+            SamplerKind::Heun { churn } => churn.amount == 0.0,
+            SamplerKind::Euler | SamplerKind::DpmSolver | SamplerKind::UniPc | SamplerKind::Rk45 { .. } => true,
+            SamplerKind::Langevin { temperature, .. } => temperature == 0.0,
+            SamplerKind::Ddpm { .. }
+            | SamplerKind::DpmSolverSde
+            | SamplerKind::ReverseSde
+            | SamplerKind::PredictorCorrector { .. } => false,
+        }
+    }
+
+    fn grid(self) -> Grid {
+        match self {
+            SamplerKind::Euler | SamplerKind::EulerAncestral { .. } | SamplerKind::Heun { .. } => Grid::Between,
+            SamplerKind::DpmSolver | SamplerKind::DpmSolverSde | SamplerKind::UniPc => Grid::AboveZero,
+            _ => Grid::Whole,
+        }
+    }
+
+    fn check(self) -> Result<(), Error> {
+        let refuse = |name, value, range| Err(Error::Setting { name, value, range });
+        let within = |value: f64, low: f64, high: f64| value >= low && value <= high;
+        match self {
+            SamplerKind::Ddim { eta } | SamplerKind::EulerAncestral { eta } if !within(eta, 0.0, 1.0) => {
+                Err(Error::Eta(eta))
+            }
+            SamplerKind::Heun { churn } if !(within(churn.amount, 0.0, 1e6) && within(churn.noise, 0.0, 10.0)) => {
+                refuse("churn", churn.amount, "0 or more, its noise from 0 to 10")
+            }
+            SamplerKind::Rk45 { tolerance } if !within(tolerance, 1e-12, 1.0) => {
+                refuse("tolerance", tolerance, "from 1e-12 to 1")
+            }
+            SamplerKind::PredictorCorrector { snr, .. } if !within(snr, 0.0, 1.0) => refuse("snr", snr, "from 0 to 1"),
+            SamplerKind::PredictorCorrector { corrections, .. } if corrections > 1000 => {
+                refuse("corrections", corrections as f64, "at most 1000")
+            }
+            SamplerKind::Langevin { size, .. } if !(size > 0.0 && size <= 1.0) => {
+                refuse("Langevin step size", size, "above 0 and at most 1")
+            }
+            SamplerKind::Langevin { repeats, .. } if !(1..=10_000).contains(&repeats) => {
+                refuse("Langevin steps a level", repeats as f64, "from 1 to 10000")
+            }
+            SamplerKind::Langevin { temperature, .. } if !within(temperature, 0.0, 10.0) => {
+                refuse("temperature", temperature, "from 0 to 10")
+            }
+            _ => Ok(()),
+        }
     }
 }
 
-/// A sampler with its settings. Start from [`Sampler::ddpm`] or [`Sampler::ddim`].
+/// A sampler with its settings. Start from [`Sampler::ddpm`], [`Sampler::ddim`] or [`Sampler::new`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sampler {
     /// Which sampler.
     pub kind: SamplerKind,
-    /// Number of steps, that is of network evaluations: 1 to T.
+    /// Number of steps: 1 to T, or more with [`Spacing::Karras`]. The adaptive one finds its own.
     pub steps: usize,
     /// What the network's output is.
     pub prediction: Prediction,
@@ -144,10 +160,13 @@ pub struct Sampler {
     pub clip: Option<f64>,
     /// Which timesteps are visited.
     pub spacing: Spacing,
-    /// DDIM: whether eps is what the clamped estimate of x0 implies (diffusers' name; DDPM's formula implies it too), or
+    /// DDIM: whether eps is what the clamped estimate of x0 implies (diffusers' name; all the others imply it too), or
     /// what the output says. The second keeps errors that the clamp has just shown: of digits drawn in 50 steps with
     /// eta = 0 by one model (550 training steps) a classifier recognised 22 % so, and 80 % with the first.
     pub use_clipped_model_output: bool,
+    /// Share of the steps that are taken, the last ones: 1 begins with noise, less with a noisy image (Meng et al. 2022,
+    /// SDEdit, section 3).
+    pub strength: f64,
 }
 
 impl Sampler {
@@ -155,93 +174,119 @@ impl Sampler {
     pub fn ddpm(steps: usize) -> Sampler {
         let kind = SamplerKind::Ddpm { variance: Variance::FixedSmall };
         let (prediction, spacing) = (Prediction::Eps, Spacing::Leading);
-        Sampler { kind, steps, prediction, clip: Some(1.0), spacing, use_clipped_model_output: false }
+        Sampler { kind, steps, prediction, clip: Some(1.0), spacing, use_clipped_model_output: false, strength: 1.0 }
     }
 
     /// DDIM: eps, x0 clamped to [-1, 1] and eps with it, leading. diffusers' default does not clamp eps.
     pub fn ddim(steps: usize, eta: f64) -> Sampler {
-        Sampler { kind: SamplerKind::Ddim { eta }, use_clipped_model_output: true, ..Sampler::ddpm(steps) }
+        Sampler::new(SamplerKind::Ddim { eta }, steps)
     }
 
-    /// The steps in the order in which they run, from the noisiest timestep to x0.
+    /// Any sampler: eps, x0 clamped to [-1, 1] and eps with it, leading.
+    pub fn new(kind: SamplerKind, steps: usize) -> Sampler {
+        Sampler { kind, use_clipped_model_output: true, ..Sampler::ddpm(steps) }
+    }
+
+    /// The steps in the order in which they run, from the noisiest timestep to x0: those of [`Sampler::program`].
     ///
-    /// Each goes to the next timestep of the list, the last to x0 (alpha_bar = 1) without noise. So does diffusers'
-    /// DDPMScheduler. Its DDIMScheduler goes to t - floor(T / steps) instead: the same with [`Spacing::Leading`], and
-    /// with [`Spacing::Trailing`] if steps divides T. Elsewhere that isn't the level at which the next step reads x,
-    /// and more steps don't converge: on the mixture of tests/diffusion/gaussians.rs, 600 linspace steps of 1000 leave a
-    /// mean error of 0.11, not 0.002.
+    /// # Errors
+    /// Of [`Sampler::program`]; [`Error::Adaptive`] for a sampler that finds its steps while it runs.
     pub fn plan(&self, schedule: &Schedule) -> Result<Vec<Step>, Error> {
-        self.check()?;
-        let timesteps = self.spacing.timesteps(self.steps, schedule.timesteps())?;
-        let step = |(i, timestep): (usize, &usize)| {
-            let previous = timesteps.get(i + 1).copied();
-            self.step(*timestep as f64, schedule.transition(*timestep, previous), previous.is_none())
-        };
-        Ok(timesteps.iter().enumerate().map(step).collect())
-    }
-
-    /// The standard deviation of x_T, the noise that sampling starts from: 1 for every schedule that preserves variance
-    /// (Ho et al. 2020, Algorithm 2, line 1).
-    pub fn initial_scale(&self, _schedule: &Schedule) -> f64 {
-        1.0
-    }
-
-    fn check(&self) -> Result<(), Error> {
-        match (self.kind, self.clip) {
-            (SamplerKind::Ddim { eta }, _) if !(0.0..=1.0).contains(&eta) => Err(Error::Eta(eta)),
-            (_, Some(clip)) if !(clip > 0.0 && clip <= NO_CLIP) => Err(Error::Clip(clip)),
-            _ => Ok(()),
+        match self.program(schedule)? {
+            Program::Steps(steps) => Ok(steps),
+            Program::Adaptive(_) => Err(Error::Adaptive),
         }
     }
 
-    fn step(&self, timestep: f64, transition: Transition, last: bool) -> Step {
-        let (alpha, sigma) = (transition.alpha_bar.sqrt(), (1.0 - transition.alpha_bar).sqrt());
-        let (x0_from_x, x0_from_out) = self.prediction.x0(alpha, sigma);
-        let (x, out, x0, noise) = match self.kind {
-            SamplerKind::Ddpm { variance } => ddpm(transition, variance),
-            SamplerKind::Ddim { eta } => {
-                let eps = match self.use_clipped_model_output {
-                    true => Eps { x: 1.0 / sigma, out: 0.0, x0: -alpha / sigma },
-                    false => {
-                        let (x, out) = self.prediction.eps(alpha, sigma);
-                        Eps { x, out, x0: 0.0 }
-                    }
-                };
-                ddim(transition, eta, eps)
-            }
-        };
-        let clip = self.clip.unwrap_or(NO_CLIP);
-        // Algorithm 2, line 3: z = 0 in the last step. Only beta_t isn't 0 there by itself.
-        let noise = if last { 0.0 } else { noise };
-        Step { timestep, x, out, x0, x0_from_x, x0_from_out, clip, previous: 0.0, noise }
+    /// What the sampler does on `schedule`.
+    ///
+    /// Each step goes to the next level of the list, the last to x0 without noise. So do diffusers' schedulers but one:
+    /// DDIMScheduler goes to t - floor(T / steps) instead, the same with [`Spacing::Leading`], and with
+    /// [`Spacing::Trailing`] if steps divides T. Elsewhere that isn't the level at which the next step reads x, and more
+    /// steps don't converge: on the mixture of tests/diffusion/gaussians.rs, 600 linspace steps of 1000 leave a mean error
+    /// of 0.11, not 0.002.
+    ///
+    /// # Errors
+    /// [`Error`] names the setting, or that sampler and schedule don't fit.
+    pub fn program(&self, schedule: &Schedule) -> Result<Program, Error> {
+        self.check(schedule)?;
+        if let SamplerKind::Rk45 { tolerance } = self.kind {
+            return Ok(self.adaptive(schedule, Control::Tolerance(tolerance), schedule.kappas().0));
+        }
+        let levels = self.spacing.levels(self.steps, self.kind.grid(), schedule)?;
+        // At least the last step, which removes the noise that is left.
+        let taken = (self.strength * levels.len() as f64).round().max(1.0) as usize;
+        Ok(Program::Steps(self.steps_through(&levels[levels.len() - taken..], schedule)))
     }
-}
 
-/// (x, out, x0, noise): the posterior mean at x0_hat, and noise (Ho et al. 2020, eq. 6 and 7, Algorithm 2).
-fn ddpm(transition: Transition, variance: Variance) -> (f64, f64, f64, f64) {
-    let (x0, x) = transition.posterior_mean();
-    let variance = match variance {
-        Variance::FixedSmall => transition.posterior_variance(),
-        Variance::FixedLarge => transition.beta(),
-    };
-    (x, 0.0, x0, variance.sqrt())
-}
+    /// The ODE by the pair of [`SamplerKind::Rk45`] through the levels that the spacing gives, whatever the error: what
+    /// its order is measured with.
+    ///
+    /// # Errors
+    /// As [`Sampler::program`].
+    pub fn runge_kutta(&self, schedule: &Schedule) -> Result<Program, Error> {
+        self.check(schedule)?;
+        let levels = self.spacing.levels(self.steps, self.kind.grid(), schedule)?;
+        let last = levels[levels.len() - 1].kappa();
+        Ok(self.adaptive(schedule, Control::Levels(levels), last))
+    }
 
-/// (x, out, x0, noise) of Song, Meng & Ermon 2020, eq. 12 with sigma_t of eq. 16, whose alpha_t is our alpha_bar_t:
-/// x' = sqrt(alpha_bar_previous) · x0_hat + sqrt(1 - alpha_bar_previous - sigma_t²) · eps + sigma_t · z.
-///
-/// eps is either p · x_t + q · out, or what the clamped x0_hat implies: (x_t - alpha x0_hat) / sigma.
-fn ddim(transition: Transition, eta: f64, eps: Eps) -> (f64, f64, f64, f64) {
-    let variance = eta * eta * transition.posterior_variance();
-    // With eta <= 1 the root is at least that of (1 - alpha_bar_previous)² (1 - beta) / (1 - alpha_bar).
-    let direction = (1.0 - transition.alpha_bar_previous - variance).sqrt();
-    let x0 = transition.alpha_bar_previous.sqrt() + direction * eps.x0;
-    (direction * eps.x, direction * eps.out, x0, variance.sqrt())
-}
+    fn adaptive(&self, schedule: &Schedule, control: Control, last: f64) -> Program {
+        // The logarithm of kappa is what a strength is a share of where there is no list of steps.
+        let (low, high) = (last, schedule.kappas().1);
+        let from = schedule.level_of(if self.strength < 1.0 { low * (high / low).powf(self.strength) } else { high });
+        let (estimate, schedule, to) = (self.estimate(), schedule.clone(), schedule.level_of(last));
+        Program::Adaptive(Box::new(RungeKutta { estimate, schedule, from, to, control }))
+    }
 
-/// eps as a sum: x · x_t + out · out + x0 · x0_hat.
-struct Eps {
-    x: f64,
-    out: f64,
-    x0: f64,
+    fn estimate(&self) -> Estimate {
+        Estimate { prediction: self.prediction, clip: self.clip.unwrap_or(NO_CLIP) }
+    }
+
+    fn steps_through(&self, levels: &[Level], schedule: &Schedule) -> Vec<Step> {
+        let (estimate, path) = (self.estimate(), schedule.path());
+        match self.kind {
+            SamplerKind::Ddpm { variance } => ancestral::ddpm(estimate, levels, variance),
+            SamplerKind::Ddim { eta } => ancestral::ddim(estimate, levels, eta, self.use_clipped_model_output),
+            SamplerKind::Euler | SamplerKind::Rk45 { .. } => ancestral::euler(estimate, levels),
+            SamplerKind::EulerAncestral { eta } => ancestral::euler_ancestral(estimate, levels, eta),
+            SamplerKind::Heun { churn } => multistep::heun(estimate, levels, churn, schedule),
+            SamplerKind::DpmSolver => multistep::dpm_solver(estimate, levels),
+            SamplerKind::DpmSolverSde => multistep::dpm_solver_sde(estimate, levels),
+            SamplerKind::UniPc => multistep::unipc(estimate, levels),
+            SamplerKind::ReverseSde => stochastic::reverse_sde(estimate, levels, path),
+            SamplerKind::PredictorCorrector { snr, corrections } => {
+                stochastic::predictor_corrector(estimate, levels, path, snr, corrections)
+            }
+            SamplerKind::Langevin { size, repeats, temperature } => {
+                stochastic::annealed(estimate, levels, size, repeats, temperature)
+            }
+        }
+    }
+
+    /// The standard deviation of the noise that sampling starts from: 1 for every schedule that preserves variance (Ho et
+    /// al. 2020, Algorithm 2, line 1), else that of x at the first level.
+    pub fn initial_scale(&self, schedule: &Schedule) -> f64 {
+        let first = match self.program(schedule) {
+            Ok(program) => program.start(),
+            Err(_) => schedule.level(schedule.timesteps() - 1),
+        };
+        schedule.path().deviation(first.alpha, first.sigma)
+    }
+
+    fn check(&self, schedule: &Schedule) -> Result<(), Error> {
+        self.kind.check()?;
+        let drifts = matches!(self.kind, SamplerKind::ReverseSde | SamplerKind::PredictorCorrector { .. });
+        if drifts && schedule.path() == Path::Flow {
+            // f = -1 / (1 - u): its integral over a step doesn't get small as steps are added.
+            return Err(Error::Unfit { sampler: self.kind.name(), schedule: "rectified flow" });
+        }
+        match self.clip {
+            Some(clip) if !(clip > 0.0 && clip <= NO_CLIP) => Err(Error::Clip(clip)),
+            _ if !(self.strength > 0.0 && self.strength <= 1.0) => {
+                Err(Error::Setting { name: "strength", value: self.strength, range: "above 0 and at most 1" })
+            }
+            _ => Ok(()),
+        }
+    }
 }

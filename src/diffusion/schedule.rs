@@ -1,7 +1,6 @@
-//! Discrete noise schedules of DDPM: for every timestep t, beta_t and the level (alpha, sigma) of
-//! `x_t = sqrt(alpha_bar_t) · x0 + sqrt(1 - alpha_bar_t) · eps` (Ho et al. 2020, eq. 4).
+//! Noise schedules: for every timestep t in 0..T the level (alpha, sigma) of x_t = alpha · x0 + sigma · eps.
 
-use super::{Error, Prediction};
+use super::{Error, Level, LossWeight, Path, Prediction, Transition};
 use std::f64::consts::FRAC_PI_2;
 
 /// How beta_t, the variance of the noise that timestep t adds (Ho et al. 2020, eq. 2), runs over the timesteps.
@@ -9,9 +8,13 @@ use std::f64::consts::FRAC_PI_2;
 pub enum BetaSchedule {
     /// beta from `start` at timestep 0 to `end` at the last, evenly spaced. Ho et al. 2020, section 4: 1e-4 to 0.02.
     Linear { start: f64, end: f64 },
+    /// The square root of beta evenly spaced (Rombach et al. 2022, published code: 0.00085 to 0.012).
+    ScaledLinear { start: f64, end: f64 },
     /// alpha_bar(u) = cos²((u + 0.008) / 1.008 · π/2) over u in [0, 1], beta at most 0.999.
     /// Nichol & Dhariwal 2021, eq. 17.
     Cosine,
+    /// beta = start + (end - start) / (1 + exp(-u)) over u in [-6, 6]: Xu et al. 2022 (GeoDiff), published code.
+    Sigmoid { start: f64, end: f64 },
 }
 
 impl BetaSchedule {
@@ -22,15 +25,30 @@ impl BetaSchedule {
     pub fn name(self) -> &'static str {
         match self {
             BetaSchedule::Linear { .. } => "linear",
+            BetaSchedule::ScaledLinear { .. } => "scaled_linear",
             BetaSchedule::Cosine => "squaredcos_cap_v2",
+            BetaSchedule::Sigmoid { .. } => "sigmoid",
+        }
+    }
+
+    /// The first and the last beta, if they are a matter of choice.
+    pub fn ends(self) -> Option<(f64, f64)> {
+        match self {
+            BetaSchedule::Linear { start, end }
+            | BetaSchedule::ScaledLinear { start, end }
+            | BetaSchedule::Sigmoid { start, end } => Some((start, end)),
+            BetaSchedule::Cosine => None,
         }
     }
 
     /// beta of each of `timesteps` timesteps.
     fn betas(self, timesteps: usize) -> Vec<f64> {
+        let last = (timesteps - 1).max(1) as f64;
+        let between = |(start, end): (f64, f64), t: usize| start + (end - start) * t as f64 / last;
         let beta = |t: usize| match self {
-            BetaSchedule::Linear { start, .. } if timesteps == 1 => start,
-            BetaSchedule::Linear { start, end } => start + (end - start) * t as f64 / (timesteps - 1) as f64,
+            BetaSchedule::Linear { start, end } => between((start, end), t),
+            BetaSchedule::ScaledLinear { start, end } => between((start.sqrt(), end.sqrt()), t).powi(2),
+            BetaSchedule::Sigmoid { start, end } => start + (end - start) / (1.0 + (-between((-6.0, 6.0), t)).exp()),
             BetaSchedule::Cosine => {
                 let alpha_bar = |t: usize| ((t as f64 / timesteps as f64 + 0.008) / 1.008 * FRAC_PI_2).cos().powi(2);
                 // Without the cap the last beta is 1: a division by zero in every sampler (below eq. 17).
@@ -41,137 +59,282 @@ impl BetaSchedule {
     }
 }
 
-/// A table of beta_t and alpha_bar_t = Π_{s <= t} (1 - beta_s) for t in 0..T (Ho et al. 2020, eq. 4).
+/// Which schedule.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum ScheduleKind {
+    /// DDPM with a table of beta_t.
+    Ddpm(BetaSchedule),
+    /// The VP SDE with beta(u) = beta_min + u (beta_max - beta_min) at u = (t + 1) / T: alpha is exp of
+    /// -u²/4 (beta_max - beta_min) - u/2 beta_min (Song et al. 2021, eq. 33).
+    Vp { beta_min: f64, beta_max: f64 },
+    /// The sub-VP SDE with the same alpha (Song et al. 2021, eq. 29).
+    SubVp { beta_min: f64, beta_max: f64 },
+    /// The VE SDE, and NCSN's ladder: sigma geometric from `sigma_min` to `sigma_max` (Song & Ermon 2019, section 4;
+    /// Song et al. 2021, eq. 30).
+    Ve { sigma_min: f64, sigma_max: f64 },
+    /// Karras et al. 2022, eq. 5 with rho = 7: kappa from `sigma_min` to `sigma_max`.
+    Edm { sigma_min: f64, sigma_max: f64 },
+    /// Rectified flow: sigma = (t + 1/2) / T (Liu et al. 2023, eq. 1), which keeps clear of both ends, where either x0 or
+    /// eps is lost.
+    Flow,
+}
+
+impl ScheduleKind {
+    /// The VP SDE of Song et al. 2021, appendix C.
+    pub const VP: ScheduleKind = ScheduleKind::Vp { beta_min: 0.1, beta_max: 20.0 };
+    /// The sub-VP SDE with the same betas.
+    pub const SUB_VP: ScheduleKind = ScheduleKind::SubVp { beta_min: 0.1, beta_max: 20.0 };
+    /// The VE SDE of Song et al. 2021, appendix C, for images of 32 x 32.
+    pub const VE: ScheduleKind = ScheduleKind::Ve { sigma_min: 0.01, sigma_max: 50.0 };
+    /// Karras et al. 2022, table 1.
+    pub const EDM: ScheduleKind = ScheduleKind::Edm { sigma_min: 0.002, sigma_max: 80.0 };
+    /// DDPM with the cosine schedule.
+    pub const COSINE: ScheduleKind = ScheduleKind::Ddpm(BetaSchedule::Cosine);
+    /// One of each kind, with the papers' settings.
+    pub const ALL: [ScheduleKind; 8] = [
+        ScheduleKind::Ddpm(BetaSchedule::HO),
+        ScheduleKind::COSINE,
+        ScheduleKind::Ddpm(BetaSchedule::Sigmoid { start: 1e-4, end: 0.02 }),
+        ScheduleKind::VP,
+        ScheduleKind::SUB_VP,
+        ScheduleKind::VE,
+        ScheduleKind::EDM,
+        ScheduleKind::Flow,
+    ];
+
+    /// What a user calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            ScheduleKind::Ddpm(BetaSchedule::Linear { .. }) => "linear",
+            ScheduleKind::Ddpm(BetaSchedule::ScaledLinear { .. }) => "scaled-linear",
+            ScheduleKind::Ddpm(BetaSchedule::Cosine) => "cosine",
+            ScheduleKind::Ddpm(BetaSchedule::Sigmoid { .. }) => "sigmoid",
+            ScheduleKind::Vp { .. } => "vp",
+            ScheduleKind::SubVp { .. } => "sub-vp",
+            ScheduleKind::Ve { .. } => "ve",
+            ScheduleKind::Edm { .. } => "edm",
+            ScheduleKind::Flow => "flow",
+        }
+    }
+
+    /// How the schedule scales its images.
+    pub fn path(self) -> Path {
+        match self {
+            ScheduleKind::Ddpm(_) | ScheduleKind::Vp { .. } => Path::VariancePreserving,
+            ScheduleKind::SubVp { .. } => Path::SubVariancePreserving,
+            ScheduleKind::Ve { .. } => Path::VarianceExploding,
+            ScheduleKind::Edm { .. } => Path::Edm,
+            ScheduleKind::Flow => Path::Flow,
+        }
+    }
+
+    fn check(self) -> Result<(), Error> {
+        // A beta that f64 can't tell from 0 would leave alpha_bar at 1, and sigma at 0.
+        let inside = |beta: f64| beta > f64::EPSILON && beta < 1.0;
+        let ordered = |low: f64, high: f64| low > 0.0 && low <= high && high <= 1e4;
+        match self {
+            ScheduleKind::Ddpm(betas) => match betas.ends() {
+                Some((start, end)) if !(inside(start) && inside(end)) => Err(Error::Betas { start, end }),
+                _ => Ok(()),
+            },
+            ScheduleKind::Vp { beta_min: low, beta_max: high }
+            | ScheduleKind::SubVp { beta_min: low, beta_max: high }
+            | ScheduleKind::Ve { sigma_min: low, sigma_max: high }
+            | ScheduleKind::Edm { sigma_min: low, sigma_max: high }
+                if !ordered(low, high) =>
+            {
+                Err(Error::Range { low, high })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// (alpha, sigma²) of each of `timesteps` timesteps.
+    fn table(self, timesteps: usize) -> Vec<(f64, f64)> {
+        let (count, last) = (timesteps as f64, (timesteps - 1).max(1) as f64);
+        // alpha_bar = exp(-exponent), of the VP SDE.
+        let exponent = |t: usize, low: f64, high: f64| {
+            let u = (t + 1) as f64 / count;
+            0.5 * u * u * (high - low) + u * low
+        };
+        let at = |t: usize| match self {
+            ScheduleKind::Ddpm(_) => unreachable!("a running product"),
+            ScheduleKind::Vp { beta_min, beta_max } => {
+                let exponent = exponent(t, beta_min, beta_max);
+                ((-0.5 * exponent).exp(), -(-exponent).exp_m1())
+            }
+            ScheduleKind::SubVp { beta_min, beta_max } => {
+                let exponent = exponent(t, beta_min, beta_max);
+                ((-0.5 * exponent).exp(), (-exponent).exp_m1().powi(2))
+            }
+            ScheduleKind::Ve { sigma_min, sigma_max } => {
+                (1.0, (sigma_min * (sigma_max / sigma_min).powf(t as f64 / last)).powi(2))
+            }
+            ScheduleKind::Edm { sigma_min, sigma_max } => {
+                let kappa = super::spacing::karras(sigma_min, sigma_max, t as f64 / last);
+                let alpha = Path::Edm.alpha(kappa);
+                (alpha, (alpha * kappa).powi(2))
+            }
+            ScheduleKind::Flow => {
+                let sigma = (t as f64 + 0.5) / count;
+                (1.0 - sigma, sigma * sigma)
+            }
+        };
+        match self {
+            ScheduleKind::Ddpm(betas) => products(&betas.betas(timesteps)),
+            _ => (0..timesteps).map(at).collect(),
+        }
+    }
+}
+
+/// (alpha, sigma²) of alpha_bar_t = Π_{s <= t} (1 - beta_s) (Ho et al. 2020, eq. 4). 1 - alpha_bar is carried along by its
+/// own sum: the difference would lose digits at the first timesteps.
+fn products(betas: &[f64]) -> Vec<(f64, f64)> {
+    let next = |(alpha_bar, variance): &mut (f64, f64), beta: &f64| {
+        (*alpha_bar, *variance) = (*alpha_bar * (1.0 - beta), beta + (1.0 - beta) * *variance);
+        Some((alpha_bar.sqrt(), *variance))
+    };
+    betas.iter().scan((1.0, 0.0), next).collect()
+}
+
+impl From<BetaSchedule> for ScheduleKind {
+    fn from(betas: BetaSchedule) -> ScheduleKind {
+        ScheduleKind::Ddpm(betas)
+    }
+}
+
+/// The levels of T timesteps, the noisiest last.
 ///
-/// Every alpha_bar lies strictly between 0 and 1, so alpha, sigma and their quotients are finite and not zero.
+/// Every alpha and sigma is finite and above 0, and so are their squares and quotients.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Schedule {
-    kind: BetaSchedule,
-    betas: Vec<f64>,
-    alpha_bars: Vec<f64>,
+    kind: ScheduleKind,
+    levels: Vec<Level>,
 }
 
 impl Schedule {
-    /// The table of `kind` over T = `timesteps` timesteps. An error if there is none, if a beta isn't inside (0, 1), or
-    /// if alpha_bar gets too small for the GPU's f32.
-    pub fn new(kind: BetaSchedule, timesteps: usize) -> Result<Schedule, Error> {
+    /// The table of `kind` over T = `timesteps` timesteps. An error if there is none, if the kind's numbers make no
+    /// sense, or if alpha² gets too small for the GPU's f32.
+    pub fn new(kind: impl Into<ScheduleKind>, timesteps: usize) -> Result<Schedule, Error> {
+        let kind = kind.into();
         if timesteps == 0 {
             return Err(Error::NoTimesteps);
         }
-        if let BetaSchedule::Linear { start, end } = kind
-            // A beta that f64 can't tell from 0 would leave alpha_bar at 1, and sigma at 0.
-            && ![start, end].iter().all(|beta| *beta > f64::EPSILON && *beta < 1.0)
-        {
-            return Err(Error::Betas { start, end });
-        }
-        let betas = kind.betas(timesteps);
-        let alpha_bars: Vec<f64> = betas
-            .iter()
-            .scan(1.0, |alpha_bar, beta| {
-                *alpha_bar *= 1.0 - beta;
-                Some(*alpha_bar)
-            })
-            .collect();
-        match alpha_bars.iter().position(|alpha_bar| *alpha_bar < f64::from(f32::MIN_POSITIVE)) {
+        kind.check()?;
+        let level = |(t, (alpha, variance)): (usize, &(f64, f64))| Level {
+            timestep: t as f64,
+            alpha: *alpha,
+            sigma: variance.sqrt(),
+        };
+        let levels: Vec<Level> = kind.table(timesteps).iter().enumerate().map(level).collect();
+        match levels.iter().position(|level| level.alpha.powi(2) < f64::from(f32::MIN_POSITIVE)) {
             Some(timestep) => Err(Error::Vanishing { timestep }),
-            None => Ok(Schedule { kind, betas, alpha_bars }),
+            None => Ok(Schedule { kind, levels }),
         }
     }
 
     /// What the table was made from.
-    pub fn kind(&self) -> BetaSchedule {
+    pub fn kind(&self) -> ScheduleKind {
         self.kind
+    }
+
+    /// How images are scaled at a noise level.
+    pub fn path(&self) -> Path {
+        self.kind.path()
     }
 
     /// T, the number of timesteps.
     pub fn timesteps(&self) -> usize {
-        self.betas.len()
+        self.levels.len()
     }
 
-    /// beta_t for t in 0..T.
-    pub fn betas(&self) -> &[f64] {
-        &self.betas
+    /// The level of timestep t. Panics unless t < T.
+    pub fn level(&self, timestep: usize) -> Level {
+        self.levels[timestep]
     }
 
-    /// alpha_bar_t for t in 0..T.
-    pub fn alpha_bars(&self) -> &[f64] {
-        &self.alpha_bars
+    /// beta_t (Ho et al. 2020, eq. 2); see [`Transition::beta`]. Panics unless t < T.
+    pub fn beta(&self, timestep: usize) -> f64 {
+        self.transition_from(timestep).beta()
     }
 
-    /// alpha_bar_t, the share of x0 in the variance of x_t (Ho et al. 2020, eq. 4). Panics unless t < T.
+    /// alpha_bar_t = alpha² (Ho et al. 2020, eq. 4). Panics unless t < T.
     pub fn alpha_bar(&self, timestep: usize) -> f64 {
-        self.alpha_bars[timestep]
+        self.level(timestep).alpha.powi(2)
     }
 
-    /// sqrt(alpha_bar_t), the factor of x0 in x_t (Ho et al. 2020, eq. 4). Panics unless t < T.
+    /// The factor of x0 in x_t, sqrt(alpha_bar_t) (Ho et al. 2020, eq. 4). Panics unless t < T.
     pub fn alpha(&self, timestep: usize) -> f64 {
-        self.alpha_bar(timestep).sqrt()
+        self.level(timestep).alpha
     }
 
-    /// sqrt(1 - alpha_bar_t), the factor of eps in x_t (Ho et al. 2020, eq. 4). Panics unless t < T.
+    /// The factor of eps in x_t, in DDPM sqrt(1 - alpha_bar_t) (Ho et al. 2020, eq. 4). Panics unless t < T.
     pub fn sigma(&self, timestep: usize) -> f64 {
-        (1.0 - self.alpha_bar(timestep)).sqrt()
+        self.level(timestep).sigma
+    }
+
+    /// The ratios sigma / alpha at the first and at the last timestep.
+    pub fn kappas(&self) -> (f64, f64) {
+        (self.levels[0].kappa(), self.levels[self.levels.len() - 1].kappa())
+    }
+
+    /// The level between two timesteps, kappa running linearly from one to the other, as diffusers' Euler and Heun
+    /// schedulers have it. `timestep` is kept within 0..=T - 1.
+    pub fn level_between(&self, timestep: f64) -> Level {
+        let timestep = timestep.clamp(0.0, (self.timesteps() - 1) as f64);
+        let below = self.level(timestep as usize);
+        let share = timestep - below.timestep;
+        if share == 0.0 {
+            return below;
+        }
+        let above = self.level(timestep as usize + 1);
+        self.scaled(timestep, below.kappa() + share * (above.kappa() - below.kappa()))
+    }
+
+    /// The level of the ratio `kappa`; its timestep is found between two of the table, log kappa running linearly, as
+    /// diffusers' `_sigma_to_t` has it, and is one of the ends' beyond them.
+    pub fn level_of(&self, kappa: f64) -> Level {
+        let above = self.levels.partition_point(|level| level.kappa() < kappa);
+        let timestep = match above {
+            0 => 0.0,
+            _ if above == self.levels.len() => (above - 1) as f64,
+            _ => {
+                let (low, high) = (self.level(above - 1).kappa(), self.level(above).kappa());
+                (above - 1) as f64 + (kappa / low).ln() / (high / low).ln()
+            }
+        };
+        self.scaled(timestep, kappa)
+    }
+
+    fn scaled(&self, timestep: f64, kappa: f64) -> Level {
+        let alpha = self.path().alpha(kappa);
+        Level { timestep, alpha, sigma: kappa * alpha }
     }
 
     /// beta-tilde_t, the variance of x_{t-1} given x_t and x0 (Ho et al. 2020, eq. 7); 0 at t = 0. Panics unless t < T.
     pub fn posterior_variance(&self, timestep: usize) -> f64 {
-        self.transition(timestep, timestep.checked_sub(1)).posterior_variance()
+        self.transition_from(timestep).posterior_variance()
     }
 
     /// The reverse step from `timestep` to an earlier one; `None` stands for x0 itself. Panics unless both are < T.
     pub fn transition(&self, timestep: usize, previous: Option<usize>) -> Transition {
-        Transition {
-            alpha_bar: self.alpha_bar(timestep),
-            alpha_bar_previous: previous.map_or(1.0, |t| self.alpha_bar(t)),
-        }
+        Transition { from: self.level(timestep), to: previous.map_or(Level::CLEAN, |t| self.level(t)) }
+    }
+
+    fn transition_from(&self, timestep: usize) -> Transition {
+        self.transition(timestep, timestep.checked_sub(1))
     }
 
     /// What the GPU needs to make a training pair, one row a timestep:
     /// `[alpha, sigma, target_x0, target_eps, loss_weight, 0, 0, 0]`, with
     /// `x_t = alpha · x0 + sigma · eps` and `target = target_x0 · x0 + target_eps · eps`.
-    ///
-    /// The loss weight is 1: the simple loss of Ho et al. 2020, eq. 14.
-    pub fn training_table(&self, prediction: Prediction) -> Vec<[f32; 8]> {
+    pub fn training_table(&self, prediction: Prediction, weight: LossWeight) -> Vec<[f32; 8]> {
         let row = |t: usize| {
-            let (alpha, sigma) = (self.alpha(t), self.sigma(t));
+            let Level { alpha, sigma, .. } = self.level(t);
             let (target_x0, target_eps) = prediction.target(alpha, sigma);
-            let loss_weight = 1.0;
+            let loss_weight = weight.at(self, prediction, t);
             [alpha, sigma, target_x0, target_eps, loss_weight, 0.0, 0.0, 0.0].map(|value| value as f32)
         };
         (0..self.timesteps()).map(row).collect()
-    }
-}
-
-/// One reverse step between two levels of a schedule, not necessarily neighbours.
-///
-/// A schedule respaced to fewer timesteps is again a DDPM over those alone, with
-/// beta = 1 - alpha_bar / alpha_bar_previous (Nichol & Dhariwal 2021, eq. 19); so the formulas of Ho et al. 2020 hold
-/// with this beta.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Transition {
-    /// alpha_bar where the step starts.
-    pub alpha_bar: f64,
-    /// alpha_bar where it ends; 1 if it ends at x0.
-    pub alpha_bar_previous: f64,
-}
-
-impl Transition {
-    /// beta of the step: the variance of the noise that the forward process adds over it.
-    pub fn beta(&self) -> f64 {
-        1.0 - self.alpha_bar / self.alpha_bar_previous
-    }
-
-    /// beta-tilde = (1 - alpha_bar_previous) / (1 - alpha_bar) · beta, the variance of x_{t-1} given x_t and x0
-    /// (Ho et al. 2020, eq. 7).
-    pub fn posterior_variance(&self) -> f64 {
-        (1.0 - self.alpha_bar_previous) / (1.0 - self.alpha_bar) * self.beta()
-    }
-
-    /// (c_x0, c_x) of the mean of x_{t-1} given x_t and x0: mu-tilde = c_x0 · x0 + c_x · x_t (Ho et al. 2020, eq. 7).
-    pub fn posterior_mean(&self) -> (f64, f64) {
-        let noise = 1.0 - self.alpha_bar;
-        let x0 = self.alpha_bar_previous.sqrt() * self.beta() / noise;
-        let x = (self.alpha_bar / self.alpha_bar_previous).sqrt() * (1.0 - self.alpha_bar_previous) / noise;
-        (x0, x)
     }
 }

@@ -140,34 +140,36 @@ pub fn loss(r: &mut Recorder, out: Tensor, target: Tensor, weight: Tensor, total
 }
 
 fn sampling(r: &mut Recorder, entry: &'static str, previous: Tensor, guided: bool, scale: f32, io: &[Tensor]) {
-    let quads = (previous.elements() / 4) as u32;
+    let x = io[0];
+    let samples = x.n() / if guided { 2 } else { 1 };
+    let slots = previous.n() / samples;
+    assert_eq!([slots * samples, x.shape[1], x.shape[2], x.shape[3]], previous.shape, "slots of as many images as x");
+    assert!(slots as usize <= SLOTS && x.n() == samples * if guided { 2 } else { 1 });
+    let quads = (previous.elements() / 4) as u32 / slots;
     let params = [
         ("quads", quads.into()),
-        ("quads_per_image", (quads / previous.n()).into()),
+        ("quads_per_image", (quads / samples).into()),
         ("channels", previous.channels().into()),
         ("guided", guided.into()),
+        ("slots", slots.into()),
         ("scale", scale.into()),
     ];
-    r.dispatch(&KERNEL, entry, &params, io, Grid::Invocations(quads as u64), 32 * previous.count());
+    r.dispatch(&KERNEL, entry, &params, io, Grid::Invocations(quads as u64), 32 * x.count());
 }
 
-/// The shape of what the network gets for the samples of `previous`: with guidance each of them twice.
-fn network_shape(previous: Tensor, guided: bool) -> [u32; 4] {
-    let [samples, height, width, channels] = previous.shape;
-    [if guided { 2 * samples } else { samples }, height, width, channels]
-}
+/// Slots that the step's uniform has coefficients for.
+const SLOTS: usize = 9;
 
-/// One step of any sampler, in place: `x` from x_t to what the step's coefficients say, `previous` ([N, H, W, C]) to the
-/// estimate of x0. `guided`: `x` and `out` hold 2 N images, the first half asked with a class, the second with the null
-/// class; both halves of `x` get the same.
+/// One step of any sampler, in place: `x` from x_t to what the step's coefficients say. `previous` is [slots · N, H, W, C]
+/// with 1 to 9 slots; the step says which of them get x_t and the estimate of x0. `guided`: `x` and `out` hold 2 N
+/// images, the first half asked with a class, the second with the null class; both halves of `x` get the same.
 pub fn denoise(r: &mut Recorder, x: Tensor, out: Tensor, previous: Tensor, guided: bool) {
-    assert_eq!((x.shape, out.shape), (network_shape(previous, guided), x.shape));
+    assert_eq!(x.shape, out.shape);
     sampling(r, "denoise", previous, guided, 1.0, &[x, out, previous]);
 }
 
-/// x_T = scale · z into `x`, into both halves if `guided`; zeros into `previous`.
+/// x_T = scale · z into `x`, into both halves if `guided`; zeros into all slots of `previous`.
 pub fn start(r: &mut Recorder, x: Tensor, previous: Tensor, guided: bool, scale: f32) {
-    assert_eq!(x.shape, network_shape(previous, guided));
     sampling(r, "start", previous, guided, scale, &[x, previous]);
 }
 
@@ -191,10 +193,16 @@ fn draw_step(draw: &mut Draw) {
         let value = draw.bits() as u32;
         draw.step.set(name, (value >> 1) as f64);
     }
-    for name in ["x", "out", "x0", "x0_from_x", "x0_from_out", "previous", "noise", "guidance"] {
+    for name in ["x", "out", "x0", "x0_from_x", "x0_from_out", "noise", "guidance"] {
         let value = draw.normal();
         draw.step.set(name, value);
     }
+    for slot in 0..SLOTS {
+        let value = draw.normal();
+        draw.step.set(&format!("previous{slot}"), value);
+    }
+    let slots = [draw.range(0, SLOTS as u32), draw.range(0, SLOTS as u32)];
+    draw.step.set("keep", slots[0] as f64).set("keep_x", slots[1] as f64);
     let sample = draw.range(0, 1000);
     draw.step.set("sample", sample as f64);
     let clip = draw.choose(&[0.5, 1.0, f32::MAX as f64]);
@@ -250,9 +258,10 @@ fn loss_case(draw: &mut Draw) {
 }
 
 fn sampling_case(draw: &mut Draw) {
-    let (shape, guided) = (draw_shape(draw, 6), draw.flip());
-    let previous = draw.input("previous", shape);
-    let doubled = network_shape(previous, guided);
+    let (shape, guided, slots) = (draw_shape(draw, 6), draw.flip(), draw.choose(&[1, 2, 3, SLOTS as u32]));
+    let times = |count: u32| [count * shape[0], shape[1], shape[2], shape[3]];
+    let previous = draw.input("previous", times(slots));
+    let doubled = times(if guided { 2 } else { 1 });
     let [x, answer] = ["x", "answer"].map(|name| draw.input(name, doubled));
     let [noise, guidance] = draw.choose(&[[0.0, 1.5], [1.0, 0.0], [0.7, -0.5], [1.3, 2.0]]);
     draw.step.set("noise", noise).set("guidance", guidance);
@@ -260,7 +269,7 @@ fn sampling_case(draw: &mut Draw) {
     let images = draw.choose(&[1, 4, 5, 384]);
     let r = &mut draw.recorder;
     denoise(r, x, answer, previous, guided);
-    let [fresh, none] = [doubled, shape].map(|shape| r.temp(shape));
+    let [fresh, none] = [doubled, times(slots)].map(|shape| r.temp(shape));
     start(r, fresh, none, guided, scale);
     broadcast_timestep(r, images);
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::Options;
+use crate::diffusion::Program;
 use crate::error::{Error, Result};
 use crate::gpu::profile::Submission;
 use crate::gpu::{Choices, Context, Memory, Plan, PlanOptions, Recording, Step, WEIGHTS};
@@ -191,8 +192,8 @@ fn random_records(data: &DataShape) -> Vec<u32> {
 
 fn denoising(unet: &UNet, batch: u32, [height, width]: [u32; 2], choices: &Arc<Choices>) -> Result<Recorded> {
     let labels = unet.is_conditional().then(|| vec![0; batch as usize]);
-    let request =
-        Request { steps: Vec::new(), initial_scale: 1.0, labels, count: batch, guidance: 1.0, seed: 0, height, width };
+    let program = Program::Steps(Vec::new());
+    let request = Request { program, initial_scale: 1.0, labels, count: batch, guidance: 1.0, seed: 0, height, width };
     sample::check_elements(&unet.config, batch as u64, height, width)?;
     let recordings = sample::record(unet, WEIGHTS, batch, &request, choices);
     let planned_bytes = recordings.denoise.peak_bytes();

@@ -87,7 +87,8 @@ pub fn record(unet: &UNet, options: &TrainOptions, data: &DataShape, choices: &A
     let schedule = options.scheduler().schedule()?;
     let prediction = options.scheduler().prediction()?;
     let r = &mut Recorder::for_model(unet.params.elements, WEIGHTS).with_choices(choices);
-    let table: Vec<f32> = schedule.training_table(prediction).into_iter().flatten().collect();
+    let table: Vec<f32> =
+        schedule.training_table(prediction, options.loss_weight.loss_weight()).into_iter().flatten().collect();
     let schedule = r.constant("schedule", [table.len() as u32 / 8, 1, 1, 8], &table);
     let records = Records::bind(r, DATA, data.images, data.shape);
     let noise = Noise {

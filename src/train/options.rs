@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::SchedulerConfig;
+use crate::diffusion::{BetaSchedule, LossWeight, Prediction, Sampler, ScheduleKind};
 use crate::error::{Error, Result};
 use crate::gpu::Precision;
 use crate::nn::UNetConfig;
@@ -25,6 +26,84 @@ pub enum NoiseSchedule {
     Linear,
     /// Nichol & Dhariwal (2021).
     Cosine,
+    /// Beta along a sigmoid from 1e-4 to 0.02 (Xu et al. 2022).
+    Sigmoid,
+    /// Variance-preserving SDE (Song et al. 2021).
+    Vp,
+    /// Sub-variance-preserving SDE (Song et al. 2021).
+    SubVp,
+    /// Variance-exploding SDE, NCSN's geometric ladder (Song & Ermon 2019).
+    Ve,
+    /// Karras et al. (2022).
+    Edm,
+    /// Rectified flow (Liu et al. 2023).
+    Flow,
+}
+
+/// What the network learns to put out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum Target {
+    /// The noise.
+    #[value(alias = "eps")]
+    Epsilon,
+    /// The image.
+    #[value(alias = "sample")]
+    X0,
+    /// alpha eps - sigma x0 (Salimans & Ho 2022).
+    V,
+    /// -eps / sigma (Song & Ermon 2019).
+    Score,
+    /// F of the preconditioned denoiser (Karras et al. 2022).
+    Edm,
+    /// eps - x0 (Liu et al. 2023).
+    Flow,
+}
+
+impl Target {
+    /// The same for the mathematics.
+    pub fn prediction(self) -> Prediction {
+        match self {
+            Target::Epsilon => Prediction::Eps,
+            Target::X0 => Prediction::X0,
+            Target::V => Prediction::V,
+            Target::Score => Prediction::Score,
+            Target::Edm => Prediction::Edm,
+            Target::Flow => Prediction::Flow,
+        }
+    }
+}
+
+/// What each timestep counts in the loss.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum Weighting {
+    /// 1 on the target (Ho et al. 2020).
+    Simple,
+    /// The variational bound's, L_{t-1} (Ho et al. 2020; Kingma et al. 2021).
+    Variational,
+    /// sigma squared on the score, denoising score matching's (Song & Ermon 2019).
+    Sigma2,
+    /// min(SNR, 5) on the image (Hang et al. 2023).
+    MinSnr,
+    /// 1 / (1 + SNR) on the noise (Choi et al. 2022).
+    P2,
+    /// Karras et al. (2022), with their distribution of noise levels.
+    Edm,
+}
+
+impl Weighting {
+    /// The same for the mathematics.
+    pub fn loss_weight(self) -> LossWeight {
+        match self {
+            Weighting::Simple => LossWeight::Simple,
+            Weighting::Variational => LossWeight::Variational,
+            Weighting::Sigma2 => LossWeight::SigmaSquared,
+            Weighting::MinSnr => LossWeight::MIN_SNR,
+            Weighting::P2 => LossWeight::P2,
+            Weighting::Edm => LossWeight::EDM,
+        }
+    }
 }
 
 /// All flags of a training run.
@@ -57,6 +136,15 @@ pub struct TrainOptions {
     /// Show images flipped left to right; left out, the data decide.
     pub flip: Option<bool>,
     pub noise_schedule: NoiseSchedule,
+    /// Ends of the schedules `ve` and `edm` [default: the papers'].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sigma_min: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sigma_max: Option<f64>,
+    /// What the network learns to put out.
+    pub target: Target,
+    /// What each timestep counts.
+    pub loss_weight: Weighting,
     /// T.
     pub timesteps: usize,
     pub seed: u64,
@@ -92,6 +180,10 @@ impl Default for TrainOptions {
             class_dropout: 0.1,
             flip: None,
             noise_schedule: NoiseSchedule::Linear,
+            sigma_min: None,
+            sigma_max: None,
+            target: Target::Epsilon,
+            loss_weight: Weighting::Simple,
             timesteps: 1000,
             seed: 0,
             precision: Precision::F32,
@@ -190,20 +282,43 @@ impl TrainOptions {
         {
             return refuse("timesteps must be 1 to 65536, sample_steps at most as many");
         }
+        let has_sigmas = matches!(self.noise_schedule, NoiseSchedule::Ve | NoiseSchedule::Edm);
+        if !has_sigmas && (self.sigma_min.is_some() || self.sigma_max.is_some()) {
+            return refuse("sigma_min and sigma_max go with the schedules ve and edm");
+        }
+        self.scheduler().schedule()?;
         self.model.validate()
+    }
+
+    /// The noise schedule to train on.
+    pub fn schedule_kind(&self) -> ScheduleKind {
+        let between = |low: f64, high: f64| (self.sigma_min.unwrap_or(low), self.sigma_max.unwrap_or(high));
+        match self.noise_schedule {
+            NoiseSchedule::Linear => BetaSchedule::HO.into(),
+            NoiseSchedule::Cosine => BetaSchedule::Cosine.into(),
+            NoiseSchedule::Sigmoid => BetaSchedule::Sigmoid { start: 1e-4, end: 0.02 }.into(),
+            NoiseSchedule::Vp => ScheduleKind::VP,
+            NoiseSchedule::SubVp => ScheduleKind::SUB_VP,
+            NoiseSchedule::Ve => {
+                let (sigma_min, sigma_max) = between(0.01, 50.0);
+                ScheduleKind::Ve { sigma_min, sigma_max }
+            }
+            NoiseSchedule::Edm => {
+                let (sigma_min, sigma_max) = between(0.002, 80.0);
+                ScheduleKind::Edm { sigma_min, sigma_max }
+            }
+            NoiseSchedule::Flow => ScheduleKind::Flow,
+        }
     }
 
     /// diffusers' configuration of the scheduler that samples what this trains.
     pub fn scheduler(&self) -> SchedulerConfig {
-        let beta_schedule = match self.noise_schedule {
-            NoiseSchedule::Linear => "linear",
-            NoiseSchedule::Cosine => "squaredcos_cap_v2",
-        };
-        SchedulerConfig {
-            num_train_timesteps: self.timesteps,
-            beta_schedule: beta_schedule.into(),
-            ..SchedulerConfig::default()
-        }
+        SchedulerConfig::new(self.schedule_kind(), self.timesteps, self.target.prediction())
+    }
+
+    /// The sampler of the grids that a run draws.
+    pub fn sampler(&self) -> Sampler {
+        Sampler { prediction: self.target.prediction(), ..Sampler::ddpm(self.sample_steps) }
     }
 
     /// The learning rate of step `step` (from 0): a linear rise, then constant or half a cosine down to 0.

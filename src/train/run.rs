@@ -13,7 +13,6 @@ use super::log::MetricsLog;
 use super::options::TrainOptions;
 use crate::checkpoint::{self, SchedulerConfig};
 use crate::data::{self, Dataset, Want};
-use crate::diffusion::Sampler;
 use crate::error::{Error, Result};
 use crate::gpu::context::mebibytes;
 use crate::gpu::{Choices, Context, EMA, Recording, WEIGHTS};
@@ -301,10 +300,12 @@ impl<'a> Run<'a> {
         let conditional = self.unet.is_conditional();
         let count = if conditional { (2 * self.classes).min(20) } else { 16 };
         let scheduler = self.options.scheduler();
-        let steps = Sampler::ddpm(self.options.sample_steps).plan(&scheduler.schedule()?);
+        let schedule = scheduler.schedule()?;
+        let sampler = self.options.sampler();
+        let program = sampler.program(&schedule);
         let request = Request {
-            steps: steps.map_err(|error| Error::Config(error.to_string()))?,
-            initial_scale: 1.0,
+            program: program.map_err(|error| Error::Config(error.to_string()))?,
+            initial_scale: sampler.initial_scale(&schedule),
             labels: conditional.then(|| (0..count).map(|i| i % self.classes).collect()),
             count,
             guidance: if conditional { 2.0 } else { 1.0 },

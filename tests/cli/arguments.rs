@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use super::*;
 use diffuse::tensors;
 
-const COMMANDS: [&str; 6] = ["demo", "train", "sample", "verify", "profile", "devices"];
+const COMMANDS: [&str; 7] = ["demo", "train", "sample", "verify", "certify", "profile", "devices"];
 
 #[test]
 fn help_is_there() {

@@ -38,7 +38,7 @@ fn schedules_are_those_of_diffusers() {
         let shipped = table["precision"] == "f32";
         let columns = ["at", "betas", "alpha_bars", "variances"].map(|name| numbers(&table[name]));
         for (row, t) in columns[0].iter().map(|t| *t as usize).enumerate() {
-            let beta = ours.betas()[t];
+            let beta = ours.beta(t);
             let tolerances = match shipped {
                 true => [1e-6, if beta < 0.99 { 1e-6 } else { 1e-4 }, 1e-2],
                 false => [1e-12; 3],
@@ -76,6 +76,7 @@ fn sampler_of(chain: &Value) -> Sampler {
         clip: chain["clip"].as_f64(),
         spacing: named(&Spacing::ALL, Spacing::name, &chain["spacing"]),
         use_clipped_model_output: false,
+        strength: 1.0,
     }
 }
 
@@ -97,8 +98,8 @@ fn samplers_are_those_of_diffusers() {
         for (k, step) in plan.iter().enumerate() {
             let z = &noise[k % noise.len()];
             for i in 0..x.len() {
-                let out = 0.3 * x[i] + (step.timestep / 200.0 + i as f64).sin();
-                (x[i], x0[i]) = step.apply(x[i], out, x0[i], z[i]);
+                let out = 0.3 * x[i] + (step.at.timestep / 200.0 + i as f64).sin();
+                (x[i], x0[i]) = step.apply(x[i], out, &mut [x0[i]], z[i]);
             }
             let Some(record) = records.next_if(|record| record[0] == k as f64) else {
                 continue;

@@ -1,0 +1,62 @@
+//! Samplers of a single evaluation a step that need no history: DDPM, DDIM, Euler, Euler ancestral.
+
+use super::step::{Estimate, Form};
+use super::{Level, Step, Transition, Variance};
+
+/// Each level with the next, the last with x0.
+pub(super) fn pairs(levels: &[Level]) -> impl Iterator<Item = Transition> {
+    let next = levels.iter().skip(1).copied().chain([Level::CLEAN]);
+    levels.iter().zip(next).map(|(from, to)| Transition { from: *from, to })
+}
+
+/// The posterior mean at x0_hat, and noise (Ho et al. 2020, eq. 6 and 7, Algorithm 2).
+pub(super) fn ddpm(estimate: Estimate, levels: &[Level], variance: Variance) -> Vec<Step> {
+    let step = |transition: Transition| {
+        let (x0, x) = transition.posterior_mean();
+        let noise = if transition.to.sigma == 0.0 { 0.0 } else { variance.of(transition).sqrt() };
+        estimate.step(transition.from, transition.to, x * Form::X + x0 * Form::X0, noise)
+    };
+    pairs(levels).map(step).collect()
+}
+
+/// Song, Meng & Ermon 2020, eq. 12 with sigma_t of eq. 16, whose alpha_t is our alpha_bar_t:
+/// x' = alpha' · x0_hat + sqrt(sigma'² - sigma_t²) · eps + sigma_t · z, sigma_t² = eta² · beta-tilde.
+///
+/// eps is what the clamped x0_hat implies, or if not `clipped` what the output says.
+pub(super) fn ddim(estimate: Estimate, levels: &[Level], eta: f64, clipped: bool) -> Vec<Step> {
+    let step = |transition: Transition| {
+        let Transition { from, to } = transition;
+        let variance = eta * eta * transition.posterior_variance();
+        // With eta <= 1 beta-tilde is at most sigma'².
+        let direction = (to.sigma.powi(2) - variance).max(0.0).sqrt();
+        let (p, q) = estimate.prediction.eps(from.alpha, from.sigma);
+        let (eps, out) = if clipped { (Form::eps(from), 0.0) } else { (p * Form::X, q) };
+        let step = estimate.step(from, to, to.alpha * Form::X0 + direction * eps, variance.sqrt());
+        Step { out: direction * out, ..step }
+    };
+    pairs(levels).map(step).collect()
+}
+
+/// Euler's rule on dy/dkappa = eps with y = x / alpha (Karras et al. 2022, Algorithm 1 with a single evaluation): the
+/// probability-flow ODE of every schedule (Song et al. 2021, eq. 13).
+pub(super) fn euler(estimate: Estimate, levels: &[Level]) -> Vec<Step> {
+    let step = |Transition { from, to }: Transition| {
+        let y = Form::X * (1.0 / from.alpha) + (to.kappa() - from.kappa()) * Form::eps(from);
+        estimate.step(from, to, to.alpha * y, 0.0)
+    };
+    pairs(levels).map(step).collect()
+}
+
+/// Euler's rule down to a kappa below the next level's, then noise up to it: kappa_up = eta · kappa' / kappa ·
+/// sqrt(kappa² - kappa'²) and kappa_down² = kappa'² - kappa_up² (Song et al. 2021, appendix F; Crowson's k-diffusion,
+/// `sample_euler_ancestral`).
+pub(super) fn euler_ancestral(estimate: Estimate, levels: &[Level], eta: f64) -> Vec<Step> {
+    let step = |Transition { from, to }: Transition| {
+        let (kappa, next) = (from.kappa(), to.kappa());
+        let up = eta * next / kappa * (kappa * kappa - next * next).sqrt();
+        let down = (next * next - up * up).max(0.0).sqrt();
+        let y = Form::X * (1.0 / from.alpha) + (down - kappa) * Form::eps(from);
+        estimate.step(from, to, to.alpha * y, to.alpha * up)
+    };
+    pairs(levels).map(step).collect()
+}

@@ -1,0 +1,79 @@
+//! A sampler made ready for a schedule, and what it runs on.
+
+use super::runge_kutta::{Report, RungeKutta};
+use super::step::SLOTS;
+use super::{Level, Step};
+
+/// What a sampler drives: a batch of x with its slots, and a network. The GPU's plans are one; exact scores of known
+/// distributions are another.
+pub trait Denoiser {
+    /// What can go wrong.
+    type Error;
+
+    /// Asks the network at (x, `step.at`) and takes the step.
+    ///
+    /// # Errors
+    /// The device's.
+    fn evaluate(&mut self, step: &Step) -> Result<(), Self::Error>;
+
+    /// Takes a step that uses neither the network's output nor the estimate of x0.
+    ///
+    /// # Errors
+    /// The device's.
+    fn update(&mut self, step: &Step) -> Result<(), Self::Error>;
+
+    /// The root mean square of all elements of x; waits for them.
+    ///
+    /// # Errors
+    /// The device's.
+    fn rms(&mut self) -> Result<f64, Self::Error>;
+}
+
+/// What a sampler does on a schedule.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Program {
+    /// Steps that are known beforehand, an evaluation each.
+    Steps(Vec<Step>),
+    /// Steps that depend on what the network says.
+    Adaptive(Box<RungeKutta>),
+}
+
+impl Program {
+    /// The level at which it starts.
+    pub fn start(&self) -> Level {
+        match self {
+            Program::Steps(steps) => steps.first().map_or(Level::CLEAN, |step| step.at),
+            Program::Adaptive(runge_kutta) => runge_kutta.start(),
+        }
+    }
+
+    /// Slots of the past that it needs, at least 1.
+    pub fn slots(&self) -> usize {
+        match self {
+            Program::Steps(steps) => steps.iter().map(Step::slots).max().unwrap_or(1),
+            Program::Adaptive(_) => SLOTS,
+        }
+    }
+
+    /// Whether the samples follow from the noise it starts from alone.
+    pub fn is_deterministic(&self) -> bool {
+        match self {
+            Program::Steps(steps) => steps.iter().all(|step| step.noise == 0.0),
+            Program::Adaptive(_) => true,
+        }
+    }
+
+    /// Runs it on `device`, whose x is at the first level.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn run<D: Denoiser>(&self, device: &mut D) -> Result<Report, D::Error> {
+        match self {
+            Program::Steps(steps) => {
+                steps.iter().try_for_each(|step| device.evaluate(step))?;
+                Ok(Report { evaluations: steps.len(), accepted: steps.len(), ..Report::default() })
+            }
+            Program::Adaptive(runge_kutta) => runge_kutta.run(device),
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! A batch of samples as a sampler's device: it runs plans.
+
+use super::{Generator, Progress, Request, SHARES};
+use crate::diffusion::{Denoiser, Program, SLOTS, Step as Coefficients};
+use crate::error::{Error, Result};
+use crate::gpu::profile::Submission;
+use crate::gpu::{Memory, Plan, Step};
+
+/// A batch under way, as its sampler sees it.
+pub struct Batch<'a, W> {
+    generator: &'a Generator<'a>,
+    memory: &'a Memory,
+    request: &'a Request,
+    index: u32,
+    /// Dispatches so far.
+    number: usize,
+    last: Option<Submission>,
+    watch: &'a mut W,
+}
+
+impl<'a, W: FnMut(Progress) -> Result<()>> Batch<'a, W> {
+    /// Batch number `index` of `request`, whose x is at the first level.
+    pub fn new(
+        generator: &'a Generator<'a>,
+        memory: &'a Memory,
+        request: &'a Request,
+        index: u32,
+        watch: &'a mut W,
+    ) -> Batch<'a, W> {
+        Batch { generator, memory, request, index, number: 0, last: None, watch }
+    }
+
+    fn run(&mut self, plan: &Plan, step: &Coefficients) -> Result<()> {
+        let Batch { generator, request, .. } = *self;
+        let mut values = generator.values(request, self.index * generator.batch, self.number);
+        set(&mut values, step);
+        self.number += 1;
+        let submitted = plan.run(generator.context, &values);
+        // One step ahead of the device: progress is true, and nothing piles up.
+        match self.last.replace(submitted) {
+            Some(last) => generator.context.wait_for(Some(last)),
+            None => Ok(()),
+        }
+    }
+
+    fn tell(&mut self, step: usize) -> Result<()> {
+        let Batch { generator, memory, request, .. } = *self;
+        let length = request.length();
+        let done = self.index as usize * length + step;
+        let of = request.count.div_ceil(generator.batch) as usize * length;
+        (self.watch)(Progress { done, of, batch: self.index, step, generator, memory })
+    }
+}
+
+impl<W: FnMut(Progress) -> Result<()>> Denoiser for Batch<'_, W> {
+    type Error = Error;
+
+    fn evaluate(&mut self, step: &Coefficients) -> Result<()> {
+        self.run(&self.generator.denoise, step)?;
+        let done = match &self.request.program {
+            Program::Steps(_) => self.number,
+            Program::Adaptive(runge_kutta) => (runge_kutta.share(step.to) * (SHARES - 1) as f64) as usize,
+        };
+        self.tell(done)
+    }
+
+    fn update(&mut self, step: &Coefficients) -> Result<()> {
+        let update = self.generator.update.as_ref().expect("recorded for every program that updates");
+        self.run(update, step)?;
+        if step.to.sigma == 0.0 { self.tell(SHARES) } else { Ok(()) }
+    }
+
+    fn rms(&mut self) -> Result<f64> {
+        let values = self.generator.images(self.memory)?.values;
+        let squares: f64 = values.iter().map(|value| (*value as f64).powi(2)).sum();
+        Ok((squares / values.len() as f64).sqrt())
+    }
+}
+
+fn set(values: &mut Step, step: &Coefficients) {
+    values
+        .set("timestep", step.at.timestep)
+        .set("x", step.x)
+        .set("out", step.out)
+        .set("x0", step.x0)
+        .set("x0_from_x", step.x0_from_x)
+        .set("x0_from_out", step.x0_from_out)
+        .set("clip", step.clip)
+        .set("noise", step.noise)
+        .set("keep", slot_number(step.keep))
+        .set("keep_x", slot_number(step.keep_x));
+    for (slot, coefficient) in step.previous.iter().enumerate() {
+        values.set(PREVIOUS_FIELDS[slot], *coefficient);
+    }
+}
+
+/// The step's fields for the slots.
+const PREVIOUS_FIELDS: [&str; SLOTS] = [
+    "previous0",
+    "previous1",
+    "previous2",
+    "previous3",
+    "previous4",
+    "previous5",
+    "previous6",
+    "previous7",
+    "previous8",
+];
+
+/// A slot that there is not stands for none.
+fn slot_number(slot: Option<usize>) -> f64 {
+    slot.map_or(u32::MAX as f64, |slot| slot as f64)
+}
