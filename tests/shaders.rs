@@ -25,6 +25,7 @@ fn kernels() -> impl Iterator<Item = &'static Kernel> {
 fn capabilities(kernel: &Kernel) -> Capabilities {
     let of = |need: &Need| match need {
         Need::Subgroups => Capabilities::SUBGROUP,
+        Need::Matrices8 | Need::Matrices16 => Capabilities::COOPERATIVE_MATRIX | Capabilities::SHADER_FLOAT16,
     };
     kernel.needs.iter().map(of).fold(Capabilities::empty(), |all, one| all | one)
 }

@@ -24,8 +24,8 @@ fn twin(call: &mut Call) {
     call.write("y", y);
 }
 
-static PLAIN: Kernel = Kernel::variant("double", "register", &[], ["", RIGHT], &[("double", twin)]);
-static OTHER: Kernel = Kernel::variant("double", "other", &[], ["", RIGHT], &[("double", twin)]);
+static PLAIN: Kernel = Kernel::variant("double", "register", &[], &[RIGHT], &[("double", twin)]);
+static OTHER: Kernel = Kernel::variant("double", "other", &[], &[RIGHT], &[("double", twin)]);
 
 /// The first computes something else.
 static WAYS: Ways = Ways {

@@ -58,7 +58,10 @@ impl Candidate {
 
     /// Whether `device` can run it: it has what the variant needs, and a subgroup is as wide as it relies on. A wider one
     /// would do, but a driver that computes on the CPU would leave its lanes idle.
-    pub fn runs_on(&self, device: &Device) -> bool {
+    pub fn runs_on(&self, device: &Device, precision: Precision) -> bool {
+        if precision == Precision::F32 && self.kernel.needs.iter().any(|need| need.is_matrices()) {
+            return false;
+        }
         let lanes = self.constants.iter().find(|(name, _)| *name == LANES).map(|(_, lanes)| *lanes);
         let fits = |lanes| lanes == device.subgroup || device.gpu && lanes < device.subgroup;
         lanes.is_none_or(fits) && self.kernel.needs.iter().all(|need| device.needs.contains(need))
@@ -142,7 +145,7 @@ impl Choices {
 
     /// What runs a shape.
     pub fn choose(&self, ways: &Ways, shape: &[u32]) -> &'static Candidate {
-        let runs = |candidate: &&Candidate| candidate.runs_on(&self.device);
+        let runs = |candidate: &&Candidate| candidate.runs_on(&self.device, self.precision);
         if let Some(candidate) = self.forced.and_then(|index| ways.candidates.get(index)).filter(runs) {
             return candidate;
         }

@@ -146,7 +146,7 @@ impl Context {
                 remember(&slot, format!("the device was lost: {message}"));
             }
         });
-        let choices = Arc::new(Choices::new(kind(&adapter.info, device.features())));
+        let choices = Arc::new(Choices::new(kind(&adapter.info, device.features(), &adapter.adapter)));
         Ok(Context { info: adapter.info, device, queue, checked, choices, failure })
     }
 
@@ -223,9 +223,17 @@ impl Context {
 }
 
 /// What choices of variants depend on.
-fn kind(info: &wgpu::AdapterInfo, features: wgpu::Features) -> Device {
+fn kind(info: &wgpu::AdapterInfo, features: wgpu::Features, adapter: &wgpu::Adapter) -> Device {
     let subgroups = features.contains(wgpu::Features::SUBGROUP);
-    let needs = [(Need::Subgroups, subgroups)];
+    let halves = features.contains(wgpu::Features::SHADER_F16 | wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX);
+    let properties = adapter.cooperative_matrix_properties();
+    let matrices = |side: u32| {
+        let [half, single] = [wgpu::CooperativeScalarType::F16, wgpu::CooperativeScalarType::F32];
+        let whole = |p: &wgpu::CooperativeMatrixProperties| [p.m_size, p.n_size, p.k_size] == [side; 3];
+        let fits = properties.iter().any(|p| whole(p) && p.ab_type == half && p.cr_type == single);
+        subgroups && halves && fits
+    };
+    let needs = [(Need::Subgroups, subgroups), (Need::Matrices8, matrices(8)), (Need::Matrices16, matrices(16))];
     Device {
         gpu: info.device_type != wgpu::DeviceType::Cpu,
         subgroup: if subgroups { info.subgroup_min_size } else { 0 },

@@ -33,7 +33,21 @@ pub enum Precision {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
     Subgroups,
+    /// Matrix units that multiply 8 x 8 matrices, f16 to f32.
+    Matrices8,
+    /// The same, 16 x 16.
+    Matrices16,
 }
+
+impl Need {
+    /// Whether it multiplies what is stored in half precision.
+    pub fn is_matrices(self) -> bool {
+        matches!(self, Need::Matrices8 | Need::Matrices16)
+    }
+}
+
+/// What must stand before a shader that uses matrix units.
+const ENABLE_MATRICES: &str = "enable f16;\nenable wgpu_cooperative_matrix;\n";
 
 /// One shader file with its twins: `(entry point, f64 reference)`. Variants of a kernel are shader files of their own
 /// behind a common prefix, with the same twins.
@@ -42,9 +56,8 @@ pub struct Kernel {
     /// `register`, `subgroup`, ...; empty where there is but one.
     pub variant: &'static str,
     pub needs: &'static [Need],
-    /// What the variants have in common; empty where there is but one.
-    prefix: &'static str,
-    wgsl: &'static str,
+    /// Files, one behind the other: what the variants have in common comes first.
+    wgsl: &'static [&'static str],
     pub twins: &'static [(&'static str, Twin)],
     reflection: OnceLock<Reflection>,
 }
@@ -118,19 +131,23 @@ struct Reflection {
 }
 
 impl Kernel {
-    pub const fn new(name: &'static str, wgsl: &'static str, twins: &'static [(&'static str, Twin)]) -> Kernel {
-        Kernel { name, variant: "", needs: &[], prefix: "", wgsl, twins, reflection: OnceLock::new() }
+    pub const fn new(
+        name: &'static str,
+        wgsl: &'static [&'static str],
+        twins: &'static [(&'static str, Twin)],
+    ) -> Kernel {
+        Kernel { name, variant: "", needs: &[], wgsl, twins, reflection: OnceLock::new() }
     }
 
-    /// One of several variants: the file `wgsl` behind a common prefix.
+    /// One of several variants: the files `wgsl`, one behind the other.
     pub const fn variant(
         name: &'static str,
         variant: &'static str,
         needs: &'static [Need],
-        [prefix, wgsl]: [&'static str; 2],
+        wgsl: &'static [&'static str],
         twins: &'static [(&'static str, Twin)],
     ) -> Kernel {
-        Kernel { name, variant, needs, prefix, wgsl, twins, reflection: OnceLock::new() }
+        Kernel { name, variant, needs, wgsl, twins, reflection: OnceLock::new() }
     }
 
     /// `conv2d.subgroup`, or `add`.
@@ -140,13 +157,14 @@ impl Kernel {
 
     /// The kernel's own source, without the library.
     pub fn text(&self) -> String {
-        if self.prefix.is_empty() { self.wgsl.into() } else { format!("{}\n{}", self.prefix, self.wgsl) }
+        self.wgsl.join("\n")
     }
 
     /// The whole source: library, then this kernel.
     pub fn source(&self, precision: Precision) -> String {
         let library = if precision == Precision::F32 { LIBRARY } else { LIBRARY_F16 };
-        format!("{library}\n{}", self.text())
+        let enable = if self.needs.iter().any(|need| need.is_matrices()) { ENABLE_MATRICES } else { "" };
+        format!("{enable}{library}\n{}", self.text())
     }
 
     /// Whether it reads or writes what is stored as the precision says.

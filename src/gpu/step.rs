@@ -12,13 +12,15 @@ pub struct Step {
     values: Vec<f64>,
 }
 
+/// Something that uses the structure, so that it is there to be read.
+const PROBE_SHADER: &[&str] = &["@group(0) @binding(0) var<storage, read_write> probe: array<u32>;
+            @compute @workgroup_size(1) fn main() { probe[0] = step.seed; }"];
+
 /// The structure as WGSL declares it.
 pub fn layout() -> &'static Uniform {
     static PROBE: OnceLock<Uniform> = OnceLock::new();
     PROBE.get_or_init(|| {
-        let probe = "@group(0) @binding(0) var<storage, read_write> probe: array<u32>;
-            @compute @workgroup_size(1) fn main() { probe[0] = step.seed; }";
-        let kernel = Kernel::new("lib", probe, &[]);
+        let kernel = Kernel::new("lib", PROBE_SHADER, &[]);
         kernel.entry_point("main").step.clone().expect("the probe uses step")
     })
 }

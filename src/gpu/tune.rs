@@ -35,7 +35,7 @@ pub fn time(context: &Context, ways: &Ways, shape: &[u32]) -> Result<Vec<Timing>
     let (device, precision) = (context.kind(), context.choices.precision);
     let mut memory = Memory::default();
     let mut all = Vec::new();
-    for (index, candidate) in ways.candidates.iter().enumerate().filter(|(_, c)| c.runs_on(device)) {
+    for (index, candidate) in ways.candidates.iter().enumerate().filter(|(_, c)| c.runs_on(device, precision)) {
         let mut r = Recorder::new().with_choices(&Choices::forced(device, precision, index).into());
         (ways.record)(&mut r, shape);
         let recording = r.finish();

@@ -6,7 +6,7 @@ use crate::gpu::{Grid, Kernel, Precision, Recorder, Tensor};
 
 pub static KERNEL: Kernel = Kernel::new(
     "adamw",
-    include_str!("../../shaders/adamw.wgsl"),
+    &[include_str!("../../shaders/adamw.wgsl")],
     &[("square_sum", twin::square_sum), ("update", twin::update), ("adjust_scale", twin::adjust_scale)],
 );
 

@@ -6,7 +6,7 @@ use crate::gpu::{Grid, Kernel, Precision, Recorder, Tensor};
 
 pub static KERNEL: Kernel = Kernel::new(
     "add",
-    include_str!("../../shaders/add.wgsl"),
+    &[include_str!("../../shaders/add.wgsl")],
     &[
         ("add", twin::add),
         ("scale", twin::scale),

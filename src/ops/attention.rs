@@ -7,7 +7,7 @@ use crate::gpu::{Grid, Kernel, Recorder, Tensor};
 
 pub static KERNEL: Kernel = Kernel::new(
     "attention",
-    include_str!("../../shaders/attention.wgsl"),
+    &[include_str!("../../shaders/attention.wgsl")],
     &[
         ("log_sum_exp", twin::log_sum_exp),
         ("forward", twin::forward),

@@ -6,7 +6,7 @@ use crate::gpu::{Grid, Kernel, Recorder, Tensor};
 
 pub static KERNEL: Kernel = Kernel::new(
     "ceiling",
-    include_str!("../../shaders/ceiling.wgsl"),
+    &[include_str!("../../shaders/ceiling.wgsl")],
     &[
         ("copy_1", twin::copy_1),
         ("copy_4", twin::copy_4),

@@ -6,7 +6,7 @@ use crate::gpu::{Grid, Kernel, Recorder, Tensor};
 
 pub static KERNEL: Kernel = Kernel::new(
     "concat",
-    include_str!("../../shaders/concat.wgsl"),
+    &[include_str!("../../shaders/concat.wgsl")],
     &[("concat", twin::concat), ("split", twin::split)],
 );
 

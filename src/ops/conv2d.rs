@@ -9,19 +9,49 @@ const TWINS: &[(&str, Twin)] =
     &[("forward", twin::forward), ("backward_data", twin::backward_data), ("backward_weight", twin::backward_weight)];
 
 pub static KERNEL: Kernel =
-    Kernel::variant("conv2d", "register", &[], [PREFIX, include_str!("../../shaders/conv2d.register.wgsl")], TWINS);
+    Kernel::variant("conv2d", "register", &[], &[PREFIX, include_str!("../../shaders/conv2d.register.wgsl")], TWINS);
 static SUBGROUP: Kernel = Kernel::variant(
     "conv2d",
     "subgroup",
     &[Need::Subgroups],
-    [PREFIX, include_str!("../../shaders/conv2d.subgroup.wgsl")],
+    &[PREFIX, include_str!("../../shaders/conv2d.subgroup.wgsl")],
     TWINS,
 );
 
-static CANDIDATES: [Candidate; 3] = [
+static COOP8: Kernel = Kernel::variant(
+    "conv2d",
+    "coop8",
+    &[Need::Subgroups, Need::Matrices8],
+    &[
+        PREFIX,
+        include_str!("../../shaders/lib.coop8.wgsl"),
+        include_str!("../../shaders/lib.coop.wgsl"),
+        include_str!("../../shaders/conv2d.coop.wgsl"),
+    ],
+    TWINS,
+);
+static COOP16: Kernel = Kernel::variant(
+    "conv2d",
+    "coop16",
+    &[Need::Subgroups, Need::Matrices16],
+    &[
+        PREFIX,
+        include_str!("../../shaders/lib.coop16.wgsl"),
+        include_str!("../../shaders/lib.coop.wgsl"),
+        include_str!("../../shaders/conv2d.coop.wgsl"),
+    ],
+    TWINS,
+);
+
+static CANDIDATES: [Candidate; 8] = [
     Candidate::new(&SUBGROUP, &[("LANES", 8)]),
     Candidate::new(&SUBGROUP, &[("LANES", 4)]),
     Candidate::new(&KERNEL, &[]),
+    Candidate::new(&COOP8, &[("LANES", 8)]),
+    Candidate::new(&SUBGROUP, &[("LANES", 32)]),
+    Candidate::new(&COOP8, &[("LANES", 32)]),
+    Candidate::new(&COOP16, &[("LANES", 64)]),
+    Candidate::new(&COOP16, &[("LANES", 32)]),
 ];
 
 pub static FORWARD: Ways =
@@ -91,7 +121,20 @@ impl Epilogue {
 pub(super) fn tile(candidate: &Candidate) -> (u32, u32) {
     match candidate.kernel.variant {
         "subgroup" => (32, candidate.constant("LANES")),
+        "coop8" => (32, 8),
+        "coop16" => (64, 16),
         _ => (16, 2),
+    }
+}
+
+/// Quads of x and of dy in a tile of a gradient of weights, and lanes that share one.
+pub(super) fn weight_tile(candidate: &Candidate) -> (u32, u32, u32) {
+    let lanes = || candidate.constant("LANES");
+    match candidate.kernel.variant {
+        "subgroup" => (8, lanes(), lanes()),
+        "coop8" => (8, 8, 4 * lanes()),
+        "coop16" => (16, 16, 4 * lanes()),
+        _ => (2, 4, 1),
     }
 }
 
@@ -208,11 +251,7 @@ pub fn backward_weight(r: &mut Recorder, x: Tensor, dy: Tensor, geometry: Geomet
     let extent = Extent::new(x.shape, dweight.shape, geometry);
     assert_eq!(dy.shape, extent.y);
     let candidate = r.choose(&BACKWARD_WEIGHT, &extent.shape());
-    // Quads of x and of dy in a tile, and lanes that share one.
-    let (quads_c, quads_k, lanes) = match candidate.kernel.variant {
-        "subgroup" => (8, candidate.constant("LANES"), candidate.constant("LANES")),
-        _ => (2, 4, 1),
-    };
+    let (quads_c, quads_k, lanes) = weight_tile(candidate);
     let [taps_h, taps_w, channels, k] = dweight.shape;
     let tiles = taps_h * taps_w * x.channels4().div_ceil(quads_c) * dy.channels4().div_ceil(quads_k);
     let (splits, split_rows) = reduce::splits(r, dy.rows(), tiles * lanes);

@@ -6,7 +6,7 @@ use crate::gpu::{Grid, Kernel, Recorder, Tensor};
 
 pub static KERNEL: Kernel = Kernel::new(
     "diffusion",
-    include_str!("../../shaders/diffusion.wgsl"),
+    &[include_str!("../../shaders/diffusion.wgsl")],
     &[
         ("noise", twin::noise),
         ("loss", twin::loss),

@@ -7,7 +7,7 @@ use crate::gpu::{Grid, Kernel, Recorder, Tensor};
 
 pub static KERNEL: Kernel = Kernel::new(
     "embed",
-    include_str!("../../shaders/embed.wgsl"),
+    &[include_str!("../../shaders/embed.wgsl")],
     &[("timestep", twin::timestep), ("gather", twin::gather), ("gather_backward", twin::gather_backward)],
 );
 

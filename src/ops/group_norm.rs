@@ -6,7 +6,7 @@ use crate::gpu::{Grid, Kernel, Recorder, Tensor, Value};
 
 pub static KERNEL: Kernel = Kernel::new(
     "group_norm",
-    include_str!("../../shaders/group_norm.wgsl"),
+    &[include_str!("../../shaders/group_norm.wgsl")],
     &[
         ("chunk_moments", twin::chunk_moments),
         ("affine", twin::affine),

@@ -1,6 +1,6 @@
 //! Linear layer: `shaders/linear.wgsl`. A 1x1 convolution is the same thing over N·H·W rows.
 
-use super::conv2d::{Epilogue, grid, tile};
+use super::conv2d::{Epilogue, grid, tile, weight_tile};
 use super::{Draw, reduce};
 use crate::cpu::{Twin, linear as twin};
 use crate::gpu::{Candidate, Kernel, Need, Recorder, Tensor, Value, Ways};
@@ -10,19 +10,49 @@ const TWINS: &[(&str, Twin)] =
     &[("forward", twin::forward), ("backward_data", twin::backward_data), ("backward_weight", twin::backward_weight)];
 
 pub static KERNEL: Kernel =
-    Kernel::variant("linear", "register", &[], [PREFIX, include_str!("../../shaders/linear.register.wgsl")], TWINS);
+    Kernel::variant("linear", "register", &[], &[PREFIX, include_str!("../../shaders/linear.register.wgsl")], TWINS);
 static SUBGROUP: Kernel = Kernel::variant(
     "linear",
     "subgroup",
     &[Need::Subgroups],
-    [PREFIX, include_str!("../../shaders/linear.subgroup.wgsl")],
+    &[PREFIX, include_str!("../../shaders/linear.subgroup.wgsl")],
     TWINS,
 );
 
-static CANDIDATES: [Candidate; 3] = [
+static COOP8: Kernel = Kernel::variant(
+    "linear",
+    "coop8",
+    &[Need::Subgroups, Need::Matrices8],
+    &[
+        PREFIX,
+        include_str!("../../shaders/lib.coop8.wgsl"),
+        include_str!("../../shaders/lib.coop.wgsl"),
+        include_str!("../../shaders/linear.coop.wgsl"),
+    ],
+    TWINS,
+);
+static COOP16: Kernel = Kernel::variant(
+    "linear",
+    "coop16",
+    &[Need::Subgroups, Need::Matrices16],
+    &[
+        PREFIX,
+        include_str!("../../shaders/lib.coop16.wgsl"),
+        include_str!("../../shaders/lib.coop.wgsl"),
+        include_str!("../../shaders/linear.coop.wgsl"),
+    ],
+    TWINS,
+);
+
+static CANDIDATES: [Candidate; 8] = [
     Candidate::new(&SUBGROUP, &[("LANES", 8)]),
     Candidate::new(&SUBGROUP, &[("LANES", 4)]),
     Candidate::new(&KERNEL, &[]),
+    Candidate::new(&COOP8, &[("LANES", 8)]),
+    Candidate::new(&SUBGROUP, &[("LANES", 32)]),
+    Candidate::new(&COOP8, &[("LANES", 32)]),
+    Candidate::new(&COOP16, &[("LANES", 64)]),
+    Candidate::new(&COOP16, &[("LANES", 32)]),
 ];
 
 pub static FORWARD: Ways =
@@ -132,10 +162,7 @@ pub fn backward_weight(r: &mut Recorder, x: Tensor, dy: Tensor, dweight: Tensor,
     assert_eq!(dy.elements(), extent.rows as u64 * extent.k4 as u64 * 4, "dy and weight disagree");
     let candidate = r.choose(&BACKWARD_WEIGHT, &extent.shape());
     // Quads of x and of dy in a tile, and lanes that share one.
-    let (quads_c, quads_k, lanes) = match candidate.is_register() {
-        true => (2, 2, 1),
-        false => (8, tile(candidate).1, tile(candidate).1),
-    };
+    let (quads_c, quads_k, lanes) = if candidate.is_register() { (2, 2, 1) } else { weight_tile(candidate) };
     let tiles = extent.c4.div_ceil(quads_c) * extent.k4.div_ceil(quads_k);
     let (splits, split_rows) = reduce::splits(r, extent.rows, tiles * lanes);
     let [.., channels, k] = dweight.shape;

@@ -44,8 +44,9 @@ impl Op {
 
     fn choices_of(&self, device: &Device, precision: Precision) -> Vec<Arc<Choices>> {
         let most = self.ways.iter().map(|ways| ways.candidates.len()).max().unwrap_or(0);
-        let runs =
-            |index: &usize| self.ways.iter().any(|w| w.candidates.get(*index).is_some_and(|c| c.runs_on(device)));
+        let runs = |index: &usize| {
+            self.ways.iter().any(|w| w.candidates.get(*index).is_some_and(|c| c.runs_on(device, precision)))
+        };
         let forced = (0..most).filter(runs).map(|index| Choices::forced(device, precision, index));
         let defaults = (most == 0).then(|| Choices::forced(device, precision, 0));
         defaults.into_iter().chain(forced).map(Arc::new).collect()

@@ -6,7 +6,7 @@ use crate::gpu::{Grid, Kernel, Recorder, Tensor};
 
 pub static KERNEL: Kernel = Kernel::new(
     "reduce",
-    include_str!("../../shaders/reduce.wgsl"),
+    &[include_str!("../../shaders/reduce.wgsl")],
     &[("columns", twin::columns), ("partials", twin::partials), ("total", twin::total)],
 );
 

@@ -6,7 +6,7 @@ use crate::gpu::{Grid, Kernel, Recorder, Tensor};
 
 pub static KERNEL: Kernel = Kernel::new(
     "resample",
-    include_str!("../../shaders/resample.wgsl"),
+    &[include_str!("../../shaders/resample.wgsl")],
     &[("upsample", twin::upsample), ("upsample_backward", twin::upsample_backward)],
 );
 

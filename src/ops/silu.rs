@@ -6,7 +6,7 @@ use crate::gpu::{Grid, Kernel, Recorder, Tensor};
 
 pub static KERNEL: Kernel = Kernel::new(
     "silu",
-    include_str!("../../shaders/silu.wgsl"),
+    &[include_str!("../../shaders/silu.wgsl")],
     &[("forward", twin::forward), ("backward", twin::backward)],
 );
 

@@ -169,7 +169,7 @@ impl Harness {
                 continue;
             }
             let kernel: &'static Kernel =
-                Box::leak(Box::new(Kernel::new(op.kernel.name, text.leak(), op.kernel.twins)));
+                Box::leak(Box::new(Kernel::new(op.kernel.name, Box::leak(Box::new([&*text.leak()])), op.kernel.twins)));
             fate = Fate::Survived;
             if entries.iter().any(|entry| self.catches(op, kernel, entry)) {
                 return Fate::Caught;
