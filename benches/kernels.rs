@@ -118,7 +118,8 @@ fn steps(context: &Context, group: &mut Group, wanted: impl Fn(&str) -> bool) {
                 continue;
             }
             let unet = UNet::new(preset(model).expect("a preset")).expect("it can be built");
-            let workload = Workload::new(context, &unet, &Options { batch, steps: 1, infer }).expect("it fits");
+            let workload =
+                Workload::new(context, &unet, &Options { batch, steps: 1, infer, recompute: false }).expect("it fits");
             let (mut flops, mut bytes) = (0, 0);
             for (recording, dispatch) in workload.dispatches() {
                 flops += dispatch.flops;

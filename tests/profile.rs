@@ -34,7 +34,7 @@ fn open() -> Context {
 }
 
 fn measure(context: &Context, config: &UNetConfig, infer: bool) -> Profile {
-    let options = Options { batch: 3, steps: 2, infer };
+    let options = Options { batch: 3, steps: 2, infer, recompute: false };
     profile::profile(context, config, &options).expect("a small model can be profiled")
 }
 

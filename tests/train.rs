@@ -3,11 +3,14 @@
 mod common;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use common::{context, dataset, engine, model, options};
-use diffuse::gpu::{Context, CpuState, EMA, Step, WEIGHTS};
+use diffuse::gpu::{Choices, Context, CpuState, EMA, Precision, Step, WEIGHTS};
 use diffuse::nn::UNet;
 use diffuse::nn::config::Size;
+use diffuse::ops;
+use diffuse::ops::adamw::LOSS_SCALE;
 use diffuse::ops::diffusion::Records;
 use diffuse::train::engine::{DATA, DataShape, METRICS, Recordings, record, step_values};
 use diffuse::train::{Engine, Metrics, Run, TrainOptions, Watch, run};
@@ -162,4 +165,68 @@ fn stop_and_resume_give_equal_bits() {
     };
     assert_eq!(losses(&whole).len(), 13);
     assert_eq!(losses(&whole), losses(&parts));
+}
+
+/// Mean loss of the last 20 of 60 steps.
+fn end_loss(context: &Context, options: &TrainOptions) -> f64 {
+    let data = dataset(9, 3);
+    let unet = UNet::new(options.model.clone()).expect("a valid model");
+    let mut engine = engine(context, &unet, &data, options);
+    let losses: Vec<f64> = train(context, &mut engine, 60).iter().map(|metrics| metrics.loss as f64).collect();
+    losses[40..].iter().sum::<f64>() / 20.0
+}
+
+#[test]
+fn half_precision_and_every_variant_train_alike() {
+    let mut context = context();
+    let single = options(60, 8, 1);
+    let expected = end_loss(&context, &single);
+    let half = TrainOptions { precision: Precision::F16, ..single };
+    let device = context.kind().clone();
+    let count = ops::ALL.iter().flat_map(|op| op.ways).map(|ways| ways.candidates.len()).max().unwrap_or(0);
+    let mut names = std::collections::BTreeSet::new();
+    for index in 0..count {
+        let choices = Choices::forced(&device, Precision::F16, index);
+        let name = ops::ALL.iter().flat_map(|op| op.ways).map(|ways| choices.choose(ways, &[]).label());
+        if !names.insert(name.collect::<Vec<_>>()) {
+            continue;
+        }
+        context.choices = Arc::new(choices);
+        let loss = end_loss(&context, &half);
+        println!("{:?}: {loss}, in single precision {expected}", names.last());
+        assert!((loss / expected - 1.0).abs() < 0.02, "candidate {index}: {loss}, in single precision {expected}");
+    }
+}
+
+#[test]
+fn an_overflow_in_half_precision_skips_the_step_and_halves_the_scale() {
+    let context = context();
+    let data = dataset(9, 3);
+    let options = TrainOptions { precision: Precision::F16, ..options(4, 4, 1) };
+    let unet = UNet::new(options.model.clone()).expect("a valid model");
+    let mut engine = engine(&context, &unet, &data, &options);
+    let before = engine.memory.read(&context, WEIGHTS).expect("the device works");
+    engine.memory.write(&context, LOSS_SCALE, 0, &[1e30f32, 0.0]);
+    let metrics = train(&context, &mut engine, 1);
+    assert!(metrics[0].loss.is_finite() && !metrics[0].gradient_norm.is_finite(), "{metrics:?}");
+    assert_eq!(engine.memory.read(&context, WEIGHTS).expect("the device works"), before);
+    assert_eq!(engine.memory.read(&context, LOSS_SCALE).expect("the device works")[..2], [5e29, 0.0]);
+}
+
+#[test]
+fn recomputing_gives_the_same_bits_in_less_memory() {
+    let context = context();
+    let data = dataset(9, 3);
+    let plain = options(4, 4, 1);
+    let unet = UNet::new(plain.model.clone()).expect("a valid model");
+    let run = |options: &TrainOptions| {
+        let mut engine = engine(&context, &unet, &data, options);
+        train(&context, &mut engine, 4);
+        let shape = DataShape::of(&data);
+        let recordings = record(&unet, options, &shape, &context.choices).expect("a valid schedule");
+        (engine.memory.read(&context, WEIGHTS).expect("the device works"), recordings.gradients.peak_bytes())
+    };
+    let (kept, recomputed) = (run(&plain), run(&TrainOptions { recompute: true, ..plain.clone() }));
+    assert_eq!(kept.0, recomputed.0);
+    assert!(recomputed.1 < kept.1, "{} bytes with, {} without", recomputed.1, kept.1);
 }

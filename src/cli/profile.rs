@@ -39,6 +39,9 @@ pub struct Args {
     /// How activations and copies of weights are stored; sums and master weights are f32 always
     #[arg(long, value_enum, default_value_t = Storage::F32)]
     precision: Storage,
+    /// A training step that computes outputs of norms and activations once more instead of keeping them
+    #[arg(long, conflicts_with = "infer")]
+    recompute: bool,
     /// Print one JSON object on stdout
     #[arg(long)]
     json: bool,
@@ -74,7 +77,7 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
         return measure_shapes(args, adapter);
     }
     let config = model_config(args.preset.as_deref(), args.model.as_deref())?;
-    let options = Options { batch: args.batch, steps: args.steps, infer: args.infer };
+    let options = Options { batch: args.batch, steps: args.steps, infer: args.infer, recompute: args.recompute };
     if args.predict {
         return print_predictions(args, &config, &options);
     }

@@ -106,6 +106,9 @@ struct Flags {
     /// How activations and copies of weights are stored [default: f32]; sums and master weights are f32 always
     #[arg(long, value_enum)]
     precision: Option<Storage>,
+    /// Less memory, a little more time: compute outputs of norms and activations once more in the backward pass
+    #[arg(long)]
+    recompute: bool,
     /// Seed of weights, batches and noise
     #[arg(long)]
     seed: Option<u64>,
@@ -168,6 +171,7 @@ impl Args {
         put(&mut options.seed, *seed);
         put(&mut options.sample_every, *sample_every);
         put(&mut options.checkpoint_every, *checkpoint_every);
+        options.recompute |= self.flags.recompute;
         options.validate()?;
         Ok(options)
     }
@@ -194,6 +198,7 @@ impl Args {
             ("--target", target.is_some()),
             ("--loss-weight", loss_weight.is_some()),
             ("--precision", self.flags.precision.is_some()),
+            ("--recompute", self.flags.recompute),
             ("--seed", seed.is_some()),
             ("--sample-every", sample_every.is_some()),
             ("--checkpoint-every", checkpoint_every.is_some()),

@@ -39,7 +39,7 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     }
     let config = super::profile::model_config(args.preset.as_deref(), args.model.as_deref())?;
     let mut context = adapter.open_at(args.precision)?;
-    let options = profile::Options { batch: args.batch, steps: 1, infer: false };
+    let options = profile::Options { batch: args.batch, steps: 1, infer: false, recompute: false };
     let cache = tune::cache_directory();
     let record = |choices: &_| profile::recordings(&config, &options, choices);
     let tuning = tune::prepare(&mut context, Mode::Full, cache.as_deref(), record)?;

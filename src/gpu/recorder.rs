@@ -175,6 +175,7 @@ pub struct Recorder {
     parameters: u64,
     weights: &'static str,
     choices: Arc<Choices>,
+    recompute: bool,
 }
 
 /// Widest dispatch in one dimension that every device takes.
@@ -197,6 +198,16 @@ impl Recorder {
     pub fn with_choices(self, choices: &Arc<Choices>) -> Recorder {
         let recording = Recording { precision: choices.precision, ..self.recording };
         Recorder { choices: choices.clone(), recording, ..self }
+    }
+
+    /// The same, whose backward passes compute what is cheap once more instead of keeping it.
+    pub fn with_recompute(self, recompute: bool) -> Recorder {
+        Recorder { recompute, ..self }
+    }
+
+    /// Whether backward passes shall compute the outputs of norms and activations once more.
+    pub fn recomputes(&self) -> bool {
+        self.recompute
     }
 
     /// How activations are stored.

@@ -125,6 +125,11 @@ impl GroupNorm {
         group_norm::forward(r, x, gamma, beta, modulation, self.norm)
     }
 
+    /// The output that `forward` gave, `kept`, or where memory is short computed once more.
+    pub fn output(&self, r: &mut Recorder, saved: &group_norm::Saved, kept: Input) -> Input {
+        if r.recomputes() { Input { x: group_norm::again(r, saved) } } else { kept }
+    }
+
     pub fn backward(&self, r: &mut Recorder, saved: group_norm::Saved, dy: Tensor) -> (Tensor, Option<Tensor>) {
         let (dgamma, dbeta) = (r.grad(self.gamma), r.grad(self.beta));
         group_norm::backward(r, saved, dy, dgamma, dbeta)
@@ -209,13 +214,15 @@ impl ResnetBlock {
     /// (dx, dembedding).
     pub fn backward(&self, r: &mut Recorder, saved: ResnetSaved, dy: Tensor) -> (Tensor, Tensor) {
         let dsum = scaled(r, dy, self.factor);
-        let dc = r.scope("conv2", |r| self.conv2.backward(r, saved.conv2, dsum));
+        let c = r.scope("norm2", |r| self.norm2.output(r, &saved.norm2, saved.conv2));
+        let dc = r.scope("conv2", |r| self.conv2.backward(r, c, dsum));
         let (db, dmodulation) = r.scope("norm2", |r| self.norm2.backward(r, saved.norm2, dc));
         let dembedding = r.scope("time_emb_proj", |r| {
             let dprojected = dmodulation.unwrap_or_else(|| crate::ops::reduce::sum_per_image(r, db));
             self.time_emb_proj.backward(r, saved.time_emb_proj, dprojected)
         });
-        let da = r.scope("conv1", |r| self.conv1.backward(r, saved.conv1, db));
+        let a = r.scope("norm1", |r| self.norm1.output(r, &saved.norm1, saved.conv1));
+        let da = r.scope("conv1", |r| self.conv1.backward(r, a, db));
         let (through, _) = r.scope("norm1", |r| self.norm1.backward(r, saved.norm1, da));
         let around = match (&self.shortcut, saved.shortcut) {
             (Some(layer), Some(saved)) => r.scope("conv_shortcut", |r| layer.backward(r, saved, dsum)),
@@ -300,9 +307,14 @@ impl Attention {
         let dsum = scaled(r, dy, self.factor);
         let d_o = r.scope("to_out", |r| self.to_out.backward(r, saved.to_out, dsum));
         let (dq, dk, dv) = attention::backward(r, saved.core, d_o);
-        let from_q = r.scope("to_q", |r| self.to_q.backward(r, saved.to_q, dq));
-        let from_k = r.scope("to_k", |r| self.to_k.backward(r, saved.to_k, dk));
-        let from_v = r.scope("to_v", |r| self.to_v.backward(r, saved.to_v, dv));
+        let (mut to_q, mut to_k, mut to_v) = (saved.to_q, saved.to_k, saved.to_v);
+        if let (true, Some(norm)) = (r.recomputes(), &saved.norm) {
+            let x = r.scope("group_norm", |r| group_norm::again(r, norm));
+            (to_q, to_k, to_v) = (Input { x }, Input { x }, Input { x });
+        }
+        let from_q = r.scope("to_q", |r| self.to_q.backward(r, to_q, dq));
+        let from_k = r.scope("to_k", |r| self.to_k.backward(r, to_k, dk));
+        let from_v = r.scope("to_v", |r| self.to_v.backward(r, to_v, dv));
         let through = r.scope("residual", |r| {
             let sum = add::add(r, from_q, from_k);
             add::add(r, sum, from_v)

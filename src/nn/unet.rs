@@ -213,7 +213,8 @@ impl UNet {
     /// Records the gradients of all parameters for the gradient `dy` of the output.
     pub fn backward(&self, r: &mut Recorder, saved: UNetSaved, dy: Tensor) {
         let mut embedding = EmbeddingGradient(None);
-        let dh = r.scope("conv_out", |r| self.conv_out.backward(r, saved.conv_out, dy));
+        let h = r.scope("conv_norm_out", |r| self.conv_norm_out.output(r, &saved.conv_norm_out, saved.conv_out));
+        let dh = r.scope("conv_out", |r| self.conv_out.backward(r, h, dy));
         let (mut dh, _) = r.scope("conv_norm_out", |r| self.conv_norm_out.backward(r, saved.conv_norm_out, dh));
         let mut dskips = Vec::new();
         for (level, (block, saved)) in self.up.iter().zip(saved.up).enumerate().rev() {

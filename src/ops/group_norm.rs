@@ -118,6 +118,15 @@ pub fn forward(
     (y, Saved { norm, x, table, gamma, beta, modulation })
 }
 
+/// y of `forward` once more, so that it need not be kept until the backward pass.
+pub fn again(r: &mut Recorder, saved: &Saved) -> Tensor {
+    let Saved { norm, x, table, .. } = *saved;
+    let extent = Extent { x, norm };
+    let y = r.temp(x.shape);
+    extent.record(r, "apply", &[x, table, y], extent.chunk_lanes(), if norm.silu { 7 } else { 3 });
+    y
+}
+
 /// The gradients with respect to x and the modulation (if there was one); those of gamma and beta are written to
 /// `dgamma` and `dbeta`.
 pub fn backward(r: &mut Recorder, saved: Saved, dy: Tensor, dgamma: Tensor, dbeta: Tensor) -> (Tensor, Option<Tensor>) {

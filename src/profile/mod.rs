@@ -40,6 +40,8 @@ pub struct Options {
     pub steps: usize,
     /// A denoising step instead of a training step.
     pub infer: bool,
+    /// As [`crate::train::TrainOptions::recompute`].
+    pub recompute: bool,
 }
 
 /// What was measured.

@@ -162,14 +162,14 @@ impl Recorded {
         check_channels(&unet.config)?;
         match options.infer {
             true => denoising(unet, options.batch, [height, width], choices),
-            false => training(unet, options.batch, [height, width], choices),
+            false => training(unet, options, [height, width], choices),
         }
     }
 }
 
-fn training(unet: &UNet, batch: u32, [height, width]: [u32; 2], choices: &Arc<Choices>) -> Result<Recorded> {
-    let precision = choices.precision;
-    let options = TrainOptions { model: unet.config.clone(), batch, precision, ..TrainOptions::default() };
+fn training(unet: &UNet, options: &Options, [height, width]: [u32; 2], choices: &Arc<Choices>) -> Result<Recorded> {
+    let (batch, recompute, precision) = (options.batch, options.recompute, choices.precision);
+    let options = TrainOptions { model: unet.config.clone(), batch, precision, recompute, ..TrainOptions::default() };
     options.validate()?;
     // The last embedding is the null class.
     let classes = unet.config.num_class_embeds.map_or(1, |embeds| embeds - 1);

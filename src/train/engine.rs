@@ -86,7 +86,8 @@ pub fn record(unet: &UNet, options: &TrainOptions, data: &DataShape, choices: &A
     sample::check_elements(&unet.config, options.batch as u64, data.shape[0], data.shape[1])?;
     let schedule = options.scheduler().schedule()?;
     let prediction = options.scheduler().prediction()?;
-    let r = &mut Recorder::for_model(unet.params.elements, WEIGHTS).with_choices(choices);
+    let r =
+        &mut Recorder::for_model(unet.params.elements, WEIGHTS).with_choices(choices).with_recompute(options.recompute);
     let table: Vec<f32> =
         schedule.training_table(prediction, options.loss_weight.loss_weight()).into_iter().flatten().collect();
     let schedule = r.constant("schedule", [table.len() as u32 / 8, 1, 1, 8], &table);

@@ -151,6 +151,9 @@ pub struct TrainOptions {
     /// How activations and copies of weights are stored.
     #[serde(default)]
     pub precision: Precision,
+    /// Compute outputs of norms and activations once more in the backward pass instead of keeping them.
+    #[serde(default)]
+    pub recompute: bool,
     /// Steps between sample grids; 0 draws none.
     pub sample_every: u64,
     /// Sampler steps of those grids.
@@ -187,6 +190,7 @@ impl Default for TrainOptions {
             timesteps: 1000,
             seed: 0,
             precision: Precision::F32,
+            recompute: false,
             sample_every: 1000,
             sample_steps: 50,
             checkpoint_every: 1000,
