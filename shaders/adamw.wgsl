@@ -66,12 +66,13 @@ fn square_sum(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) 
         return;
     }
     let first = partial / 64u * 4096u + lane;
-    var sum = 0.0;
+    let inverse = 1.0 / loss_scale[0];
+    var sum = vec4<f32>();
     for (var i = first; i < min(first + 4096u, squares.quads); i += 64u) {
-        let g = gradient[i] / loss_scale[0];
-        sum += dot(g, g);
+        let g = inverse * gradient[i];
+        sum += g * g;
     }
-    partials[partial] = sum;
+    partials[partial] = (sum.x + sum.y) + (sum.z + sum.w);
 }
 
 // What the gradient is multiplied with: micro-batches and clipping.

@@ -59,20 +59,19 @@ fn chunk_moments(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroup
     if (!share.valid) {
         return;
     }
+    // Deviations from the first row, which is as near to the mean as any: no cancellation where the mean is far from 0.
+    let origin = load4(x[share.first]);
     var sum = vec4<f32>();
-    for (var row = 0u; row < share.count; row++) {
-        sum += load4(x[share.first + row * params.c4]);
-    }
-    let mean = sum / f32(share.count);
-    // A second pass over the chunk, which is in the cache by now: no cancellation where the mean is far from 0.
     var squares = vec4<f32>();
-    for (var row = 0u; row < share.count; row++) {
-        let deviation = load4(x[share.first + row * params.c4]) - mean;
+    for (var row = 1u; row < share.count; row++) {
+        let deviation = load4(x[share.first + row * params.c4]) - origin;
+        sum += deviation;
         squares += deviation * deviation;
     }
+    let mean = sum / f32(share.count);
     let to = share.index / params.c4 * 2u * params.c4 + share.quad;
-    moments[to] = mean;
-    moments[to + params.c4] = squares;
+    moments[to] = origin + mean;
+    moments[to + params.c4] = max(squares - sum * mean, vec4<f32>());
 }
 
 @group(0) @binding(0) var<storage, read> chunk_table: array<f32>;   // moments, or sums

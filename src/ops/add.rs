@@ -17,6 +17,9 @@ pub static KERNEL: Kernel = Kernel::new(
     ],
 );
 
+/// Quadruples that one lane takes.
+const SHARE: u32 = 4;
+
 fn record(r: &mut Recorder, entry: &'static str, y: Tensor, factor: f32, io: &[Tensor]) {
     let quads = (y.elements() / 4) as u32;
     let params = [
@@ -25,7 +28,7 @@ fn record(r: &mut Recorder, entry: &'static str, y: Tensor, factor: f32, io: &[T
         ("channels4", y.channels4().into()),
         ("scale", factor.into()),
     ];
-    r.dispatch(&KERNEL, entry, &params, io, Grid::Invocations(quads as u64), 2 * y.count());
+    r.dispatch(&KERNEL, entry, &params, io, Grid::Invocations(quads.div_ceil(64 * SHARE) as u64 * 64), 2 * y.count());
 }
 
 /// y = factor (a + b), all of one shape.
