@@ -17,7 +17,7 @@ use crate::gpu::context::mebibytes;
 use crate::gpu::{Context, EMA, WEIGHTS};
 use crate::nn::UNet;
 use crate::nn::config::Size;
-use crate::sample::{self, Generator, Request};
+use crate::sample::{self, Generator, Request, Start};
 use crate::tensors::FileTensors;
 use crate::{chart, picture, tensors};
 
@@ -271,6 +271,8 @@ impl<'a> Run<'a> {
         let request = Request {
             program: program.map_err(|error| Error::Config(error.to_string()))?,
             initial_scale: sampler.initial_scale(&schedule),
+            start: Start::Noise,
+            known: None,
             labels: conditional.then(|| (0..count).map(|i| i % self.classes).collect()),
             count,
             guidance: if conditional { 2.0 } else { 1.0 },
