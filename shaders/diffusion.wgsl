@@ -19,12 +19,15 @@
 //
 //   start      x = scale z, all slots of previous = 0            z ~ N(0, I)
 //
+//   impute     x' = x + mask (to_alpha known + to_sigma z - x)   z ~ N(0, I), the same known image for each sample
+//
 //   broadcast_timestep   timestep[n] = step.timestep
 //
 // x, goal, out, d_out: [N, H, W, C]   previous: `slots` times that, f32   timestep, label, weight: [1, 1, 1, N]
 // schedule: T rows of 8: alpha, sigma, target_x0, target_eps, weight of the loss, 3 unused
 // records, more_records: one list of bytes, 4 to a word, the low byte first; the first binding ends after first_words.
 //   A record is one image: its label in two bytes, the low one first, then H W C bytes.
+// known, mask: [1, H, W, C], f32; mask is 1 where the known image stays, 0 elsewhere
 // partials: [1, 1, 1, 64 groups]
 //
 // Guided: x and out are [2 N, H, W, C], the first N with their class, the second N with the null class. x holds the same
@@ -38,6 +41,7 @@
 //   EPS        quadruple in the image, n, step.counter, 0        eps
 //   START      quadruple in the sample, sample, 0, 0             z of `start`
 //   DENOISE    quadruple in the sample, sample, step.counter, 0  z of `denoise`
+//   IMPUTE     quadruple in the sample, sample, step.counter, 0  z of `impute`
 //
 // A sample is numbered over all batches (step.sample + n), so that its noise doesn't depend on the batch it is in.
 
@@ -46,6 +50,7 @@ const IMAGE = 2u;
 const EPS = 3u;
 const START = 4u;
 const DENOISE = 5u;
+const IMPUTE = 6u;
 
 struct Training {
     batch: u32,             // N
@@ -97,6 +102,8 @@ struct Broadcast {
 @group(0) @binding(9) var<storage, read_write> d_out: array<real4>;
 @group(0) @binding(10) var<storage, read_write> partials: array<f32>;
 @group(0) @binding(11) var<storage, read_write> previous: array<vec4<f32>>;
+@group(0) @binding(12) var<storage, read> known: array<vec4<f32>>;
+@group(0) @binding(13) var<storage, read> mask: array<vec4<f32>>;
 
 // 1 for the channels of quadruple `quad` that exist, 0 for padding. Quadruples of a pixel follow each other.
 fn channel_mask(quad: u32, channels: u32) -> vec4<f32> {
@@ -298,6 +305,24 @@ fn start(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) group
     x[i] = first;
     if (samples.guided != 0u) {
         x[i + samples.quads] = first;
+    }
+}
+
+@compute @workgroup_size(64)
+fn impute(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let i = group_index(group, groups) * 64u + lane;
+    if (i >= samples.quads) {
+        return;
+    }
+    let quad = i % samples.quads_per_image;
+    let sample = step.sample + i / samples.quads_per_image;
+    let z = normal4(philox(vec4<u32>(quad, sample, step.counter, 0u), vec2<u32>(step.seed, IMPUTE)));
+    let wanted = step.to_alpha * known[quad] + step.to_sigma * channel_mask(quad, samples.channels) * z;
+    let old = load4(x[i]);
+    let next = store4(old + mask[quad] * (wanted - old));
+    x[i] = next;
+    if (samples.guided != 0u) {
+        x[i + samples.quads] = next;
     }
 }
 

@@ -37,6 +37,8 @@ struct Step {
     keep: u32,              // slot that gets the estimate of x0; a number without a slot: none
     keep_x: u32,            // slot that gets x, likewise
     guidance: f32,
+    to_alpha: f32,          // the noise level that this step reaches
+    to_sigma: f32,
 }
 @group(0) @binding(15) var<uniform> step: Step;
 

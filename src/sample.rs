@@ -1,6 +1,7 @@
 //! Draws images: the U-Net and one fused denoise dispatch a step, coefficients from the host.
 
 mod batch;
+mod edit;
 
 use std::sync::Arc;
 
@@ -11,12 +12,16 @@ use crate::nn::{UNet, UNetConfig};
 use crate::ops::diffusion;
 use crate::picture::Images;
 use batch::Batch;
+pub use edit::{Known, Start};
 
 const X: &str = "x";
 const PREVIOUS: &str = "previous";
 const LABELS: &str = "sample labels";
 /// Zeros, where the network is not asked.
 const NO_OUTPUT: &str = "no output";
+/// A picture of which a part is known, and where.
+const KNOWN: &str = "known";
+const MASK: &str = "mask";
 
 /// What to draw.
 #[derive(Clone, Debug)]
@@ -25,6 +30,10 @@ pub struct Request {
     pub program: Program,
     /// Standard deviation of the noise it starts from.
     pub initial_scale: f64,
+    /// What it starts from.
+    pub start: Start,
+    /// What stays as it is.
+    pub known: Option<Known>,
     /// The class of each sample, if the network is told one. As many as samples.
     pub labels: Option<Vec<u32>>,
     /// How many samples.
@@ -80,6 +89,10 @@ pub fn record(unet: &UNet, weights: &'static str, batch: u32, request: &Request,
     let timestep = diffusion::broadcast_timestep(r, rows);
     let (out, _) = unet.forward(r, x, timestep, labels);
     r.scope("denoise", |r| diffusion::denoise(r, x, out, previous, guided));
+    if request.known.is_some() {
+        let [known, mask] = [KNOWN, MASK].map(|name| r.persistent(name, [1, request.height, request.width, channels]));
+        r.scope("mask", |r| diffusion::impute(r, x, known, mask, guided));
+    }
     Recordings { start, denoise: std::mem::take(r).finish(), update, guided }
 }
 
@@ -100,7 +113,7 @@ impl<'a> Generator<'a> {
         check(unet, request)?;
         let rows = if is_guided(request) { 2 * batch as u64 } else { batch as u64 };
         check_elements(&unet.config, rows, request.height, request.width)?;
-        memory.forget(&[X, PREVIOUS, LABELS, NO_OUTPUT]);
+        memory.forget(&[X, PREVIOUS, LABELS, NO_OUTPUT, KNOWN, MASK]);
         let recordings = record(unet, weights, batch, request, &context.choices.at(Precision::F32));
         let start = Plan::new(context, &recordings.start, memory, PlanOptions::default())?;
         let denoise = Plan::new(context, &recordings.denoise, memory, PlanOptions::default())?;
@@ -108,7 +121,13 @@ impl<'a> Generator<'a> {
         let update = update.transpose()?;
         let shape = [batch, request.height, request.width, unet.config.in_channels];
         let null_class = unet.config.num_class_embeds.unwrap_or(1) - 1;
-        Ok(Generator { context, start, denoise, update, batch, shape, guided: recordings.guided, null_class })
+        let guided = recordings.guided;
+        let generator = Generator { context, start, denoise, update, batch, shape, guided, null_class };
+        if let Some(known) = &request.known {
+            memory.write(context, KNOWN, 0, &generator.padded(&known.image));
+            memory.write(context, MASK, 0, &generator.padded(&known.mask));
+        }
+        Ok(generator)
     }
 
     /// Draws all samples of the request, batch by batch. `watch(done, of, frame)` is called after every step, done
@@ -127,7 +146,7 @@ impl<'a> Generator<'a> {
         for index in 0..request.count.div_ceil(self.batch) {
             let first = index * self.batch;
             self.write_labels(memory, request, first);
-            self.start.run(self.context, &self.values(request, first, 0));
+            self.begin(memory, request, first)?;
             let mut batch = Batch::new(self, memory, request, index, &mut watch);
             request.program.run(&mut batch)?;
             let images = self.images(memory)?;
@@ -245,6 +264,7 @@ fn check(unet: &UNet, request: &Request) -> Result<()> {
         let (inputs, outputs) = (config.in_channels, config.out_channels);
         return Err(Error::Config(format!("a model of {inputs} channels in and {outputs} out can't be sampled here")));
     }
+    edit::check(request, config.in_channels)?;
     match (&request.labels, config.num_class_embeds) {
         (None, Some(_)) => Err(Error::Config("this checkpoint is class-conditional: it needs labels".into())),
         (Some(_), None) => Err(Error::Config("this checkpoint knows no classes".into())),

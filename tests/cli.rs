@@ -6,6 +6,8 @@ mod arguments;
 mod checkpoints;
 #[path = "cli/data.rs"]
 mod data;
+#[path = "cli/editing.rs"]
+mod editing;
 #[path = "cli/sampling.rs"]
 mod sampling;
 #[path = "cli/training.rs"]

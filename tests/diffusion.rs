@@ -1,5 +1,5 @@
-//! The host's diffusion maths, without a GPU: identities and errors here, diffusers' schedulers in diffusion/oracle.rs,
-//! distributions whose noise eps is known in closed form in diffusion/gaussians.rs.
+//! The host's diffusion maths, without a GPU: identities and errors here, diffusers' schedulers in diffusion/oracle.rs and
+//! diffusion/samplers.rs, distributions whose noise eps is known in closed form in diffusion/gaussians.rs.
 
 #[path = "diffusion/certified.rs"]
 mod certified;
@@ -9,6 +9,8 @@ mod family;
 mod gaussians;
 #[path = "diffusion/oracle.rs"]
 mod oracle;
+#[path = "diffusion/samplers.rs"]
+mod samplers;
 
 use diffuse::diffusion::{
     BetaSchedule, Error, Level, LossWeight, NO_CLIP, Prediction, SLOTS, Sampler, SamplerKind, Schedule, Spacing, Step,

@@ -35,7 +35,7 @@ impl Floor {
         let mixture = Mixture::new(dimensions);
         let quantiles = mixture.quantiles(COUNT);
         let nothing = Program::Steps(Vec::new());
-        let average = |first: u64| average(&nothing, Level::CLEAN, Prediction::Eps, &mixture, &quantiles, first);
+        let average = |first: u64| average(&nothing, Level::CLEAN, Prediction::Eps, &mixture, &quantiles, first).0;
         let all: Vec<f64> = (0..AVERAGES).map(|i| average(100 + i * DRAWS)).collect();
         let mean = all.iter().sum::<f64>() / AVERAGES as f64;
         let variance = all.iter().map(|d| (d - mean).powi(2)).sum::<f64>() / (AVERAGES - 1) as f64;
@@ -43,7 +43,7 @@ impl Floor {
     }
 }
 
-/// The root of the mean squared distance of several draws behind `program`.
+/// The root of the mean squared distance of several draws behind `program`, and the evaluations that each took.
 fn average(
     program: &Program,
     start: Level,
@@ -51,13 +51,16 @@ fn average(
     mixture: &Mixture,
     quantiles: &Quantiles,
     first: u64,
-) -> f64 {
+) -> (f64, usize) {
+    let mut evaluations = 0;
     let square = |seed: u64| {
         let mut cloud = Cloud::draw(mixture, prediction, start, COUNT, random(seed));
-        let Ok(_) = program.run(&mut cloud);
+        let Ok(report) = program.run(&mut cloud);
+        evaluations = evaluations.max(report.evaluations);
         quantiles.distance(&cloud.x).powi(2)
     };
-    ((first..first + DRAWS).map(square).sum::<f64>() / DRAWS as f64).sqrt()
+    let mean = (first..first + DRAWS).map(square).sum::<f64>() / DRAWS as f64;
+    (mean.sqrt(), evaluations)
 }
 
 /// The number of steps at which samples reach the floor, which must be in reach.
@@ -79,11 +82,19 @@ pub fn floors(subject: &Subject, floors: &[Floor]) -> Vec<Check> {
             let start = program.start();
             average(&program, start, Prediction::V, &floor.mixture, &floor.quantiles, 1)
         };
-        let reached = ladder.iter().copied().map(|steps| (steps, at(steps))).find(|(_, d)| *d <= floor.most);
-        let (measured, distance) = reached.map_or((f64::NAN, f64::NAN), |(steps, distance)| (steps as f64, distance));
+        let reached =
+            ladder.iter().map(|steps| (*steps, at(*steps))).find(|(_, (distance, _))| *distance <= floor.most);
         let dimensions = floor.mixture.dimensions();
-        let what = format!("steps to the floor in {dimensions}-d: W2 {distance:.4}, truth's own {:.4}", floor.mean);
-        subject.check(what, measured, (1.0, most))
+        let Some((steps, (distance, evaluations))) = reached else {
+            return subject.check(format!("steps to the floor in {dimensions}-d: not reached"), f64::NAN, (1.0, most));
+        };
+        let truth = format!("{dimensions}-d: W2 {distance:.4}, truth's own {:.4}", floor.mean);
+        match kind {
+            SamplerKind::Rk45 { .. } => {
+                subject.check(format!("evaluations to the floor in {truth}"), evaluations as f64, (1.0, 200.0))
+            }
+            _ => subject.check(format!("steps to the floor in {truth}"), steps as f64, (1.0, most)),
+        }
     };
     floors.iter().map(check).collect()
 }

@@ -14,7 +14,7 @@ use diffuse::error::Error;
 use diffuse::gpu::{Context, Memory, WEIGHTS};
 use diffuse::nn::config::Size;
 use diffuse::picture;
-use diffuse::sample::{Generator, Request};
+use diffuse::sample::{Generator, Request, Start};
 use diffuse::train::options::{NoiseSchedule, preset};
 use diffuse::train::{Run, TrainOptions, run};
 
@@ -105,6 +105,8 @@ fn draw(context: &Context, out: &std::path::Path, samples: &std::path::Path, gif
     let request = Request {
         program: sampler.program(&schedule).map_err(|error| Error::Config(error.to_string()))?,
         initial_scale: sampler.initial_scale(&schedule),
+        start: Start::Noise,
+        known: None,
         labels: Some((0..ROWS * COLUMNS).map(|i| i / COLUMNS).collect()),
         count: ROWS * COLUMNS,
         guidance: sample::GUIDANCE,

@@ -3,9 +3,11 @@
 pub mod certify;
 pub mod demo;
 pub mod devices;
+mod edit;
 pub mod profile;
 mod progress;
 pub mod sample;
+mod sampler;
 pub mod train;
 pub mod tune;
 pub mod verify;
@@ -106,7 +108,7 @@ pub enum Command {
     /// Train a U-Net
     Train(Box<train::Args>),
     /// Draw images with a trained U-Net
-    Sample(sample::Args),
+    Sample(Box<sample::Args>),
     /// Check every kernel, or a whole model, on this adapter
     Verify(verify::Args),
     /// Check every sampler on distributions whose score is known

@@ -3,12 +3,15 @@
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
+use clap::CommandFactory;
 use serde_json::json;
 
 use super::Adapter;
+use super::edit::{self, Edit};
 use super::progress::Progress;
+use super::sampler;
 use diffuse::checkpoint::{self, Checkpoint};
-use diffuse::diffusion::{Sampler, SamplerKind, Variance};
+use diffuse::diffusion::Sampler;
 use diffuse::error::Error;
 use diffuse::gpu::{Context, Memory, WEIGHTS};
 use diffuse::nn::config::Size;
@@ -17,33 +20,21 @@ use diffuse::sample::{self, Generator, Request};
 use diffuse::tensors::{self, FileTensor, FileTensors};
 use diffuse::train::run::{TRAINER, take_prefix};
 
-/// The samplers.
-#[derive(Clone, Copy, PartialEq, clap::ValueEnum)]
-pub enum Kind {
-    /// Ancestral sampling (Ho et al. 2020)
-    Ddpm,
-    /// Deterministic, or with --eta in between (Song et al. 2020)
-    Ddim,
-}
-
 /// Draw images with a trained U-Net
 #[derive(clap::Args)]
 pub struct Args {
     /// Checkpoint directory, run directory, or diffusers pipeline
-    checkpoint: PathBuf,
+    #[arg(required_unless_present = "sampler")]
+    checkpoint: Option<PathBuf>,
     /// Images to draw
     #[arg(long, default_value_t = 16)]
     count: u32,
-    #[arg(long, value_enum, default_value = "ddpm")]
-    sampler: Kind,
-    /// Sampler steps [default: 50]
-    #[arg(long)]
-    steps: Option<usize>,
-    /// Noise of ddim: 0 is deterministic, 1 is ddpm's
-    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
-    eta: f64,
+    #[command(flatten)]
+    sampler: sampler::Flags,
     #[arg(long, default_value_t = 0)]
     seed: u32,
+    #[command(flatten)]
+    edit: edit::Flags,
     /// Class of every image [default: each class in turn]
     #[arg(long)]
     class: Option<u32>,
@@ -78,8 +69,15 @@ const FRAMES: usize = 25;
 
 /// Runs the command.
 pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
+    if args.sampler.sampler == sampler::LIST {
+        return super::print(&sampler::list());
+    }
+    let Some(checkpoint) = &args.checkpoint else {
+        let missing = clap::error::ErrorKind::MissingRequiredArgument;
+        super::Cli::command().error(missing, "sample needs a CHECKPOINT; see diffuse sample --help").exit();
+    };
     check(args)?;
-    let mut model = checkpoint::load(&args.checkpoint)?;
+    let mut model = checkpoint::load(checkpoint)?;
     if args.raw {
         model.weights = raw_weights(&model)?;
     }
@@ -158,7 +156,7 @@ fn planned_bytes(context: &Context, model: &Checkpoint, batch: u32, request: &Re
 /// One row a class where each class has its turn, else nearly square.
 fn columns(args: &Args, model: &Checkpoint, count: usize) -> usize {
     match (args.class, classes(model)) {
-        (None, Some(classes)) => (classes as usize).min(count),
+        (None, Some(classes)) if !args.edit.is_of_one_class() => (classes as usize).min(count),
         _ => picture::default_columns(count),
     }
 }
@@ -182,21 +180,14 @@ fn request(args: &Args, model: &Checkpoint) -> Result<Request> {
         bail!("{}: config.json has no sample_size", model.directory.display());
     };
     let schedule = model.scheduler.schedule()?;
-    let kind = match args.sampler {
-        Kind::Ddpm => SamplerKind::Ddpm { variance: variance(model)? },
-        Kind::Ddim => SamplerKind::Ddim { eta: args.eta },
-    };
-    if args.sampler == Kind::Ddpm && args.eta != 0.0 {
-        bail!("--eta goes with --sampler ddim");
-    }
-    let steps = args.steps.unwrap_or(schedule.timesteps().min(50));
-    let clip = model.scheduler.clip_sample.then_some(model.scheduler.clip_sample_range);
-    let sampler = Sampler { kind, steps, prediction: model.scheduler.prediction()?, clip, ..Sampler::ddim(steps, 0.0) };
+    let sampler = Sampler { strength: args.edit.strength(), ..args.sampler.sampler(&model.scheduler)? };
+    let program = sampler.program(&schedule).map_err(|error| Error::Config(error.to_string()))?;
     let labels = match (args.class, classes(model)) {
         (Some(class), Some(classes)) if class >= classes => {
             bail!("class {class} is out of range: there are {classes}, from 0")
         }
         (Some(class), Some(_)) => Some(vec![class; args.count as usize]),
+        (None, Some(_)) if args.edit.is_of_one_class() => Some(vec![0; args.count as usize]),
         (None, Some(classes)) => Some((0..args.count).map(|i| i % classes).collect()),
         (Some(_), None) => bail!("--class: this checkpoint knows no classes"),
         (None, None) if args.guidance.is_some_and(|scale| scale != 1.0) => {
@@ -205,9 +196,13 @@ fn request(args: &Args, model: &Checkpoint) -> Result<Request> {
         (None, None) => None,
     };
     let (height, width) = size;
+    let shape = [height, width, model.unet.config.in_channels];
+    let Edit { start, known, initial_scale } = args.edit.read(shape, args.count, &sampler, &schedule)?;
     Ok(Request {
-        program: sampler.program(&schedule).map_err(|error| Error::Config(error.to_string()))?,
-        initial_scale: sampler.initial_scale(&schedule),
+        program,
+        initial_scale,
+        start,
+        known,
         labels,
         count: args.count,
         guidance: args.guidance.unwrap_or(if classes(model).is_some() { GUIDANCE } else { 1.0 }),
@@ -215,14 +210,6 @@ fn request(args: &Args, model: &Checkpoint) -> Result<Request> {
         height,
         width,
     })
-}
-
-fn variance(model: &Checkpoint) -> Result<Variance> {
-    match model.scheduler.variance_type.as_str() {
-        "fixed_small" => Ok(Variance::FixedSmall),
-        "fixed_large" => Ok(Variance::FixedLarge),
-        other => bail!("variance_type {other:?} is not built here; fixed_small and fixed_large are"),
-    }
 }
 
 /// Frames of the first batch.

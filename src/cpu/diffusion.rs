@@ -9,6 +9,7 @@ const IMAGE: u32 = 2;
 const EPS: u32 = 3;
 const START: u32 = 4;
 const DENOISE: u32 = 5;
+const IMPUTE: u32 = 6;
 
 /// Which image stands at `position` of epoch `epoch`: a permutation of 0..images. A Feistel network over the smallest
 /// power of four that isn't below `images` (nor below 4), applied until the result is an image.
@@ -189,6 +190,22 @@ pub fn start(call: &mut Call) {
     double(&mut x.data, z.len());
     call.write("x", x);
     call.write("previous", previous);
+}
+
+pub fn impute(call: &mut Call) {
+    let mut x = call.read("x").clone();
+    let (known, mask) = (call.read("known"), call.read("mask"));
+    let [_, height, width, channels] = x.shape;
+    let samples = x.shape[0] / if call.flag("guided") { 2 } else { 1 };
+    let z = sample_normals(call, [samples, height, width, channels], call.step("counter") as u32, IMPUTE);
+    let [alpha, sigma] = ["to_alpha", "to_sigma"].map(|name| call.step(name));
+    for (i, z) in z.iter().enumerate() {
+        let pixel = i % known.data.len();
+        let wanted = alpha * known.data[pixel] + sigma * z;
+        x.data[i] = (1.0 - mask.data[pixel]) * x.data[i] + mask.data[pixel] * wanted;
+    }
+    double(&mut x.data, z.len());
+    call.write("x", x);
 }
 
 pub fn broadcast_timestep(call: &mut Call) {

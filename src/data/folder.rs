@@ -162,6 +162,19 @@ fn shape_of(found: &Found, want: &Want) -> Option<Shape> {
     Some(Shape { height, width, channels: want.channels.unwrap_or(3) })
 }
 
+/// One image of the wanted shape, of its very size if `exact`.
+pub(super) fn load_image(path: &Path, shape: Shape, exact: bool) -> Result<Vec<u8>> {
+    let image = decode(path).map_err(|problem| Error::file(path, problem))?;
+    let Shape { height, width, .. } = shape;
+    if exact && (image.width(), image.height()) != (width, height) {
+        let (own_width, own_height) = (image.width(), image.height());
+        return Err(Error::file(path, format!("{own_width} x {own_height} pixels; it must be {width} x {height}")));
+    }
+    let mut bytes = vec![0; shape.bytes(1)?];
+    resize::fit(image, shape, &mut bytes);
+    Ok(bytes)
+}
+
 /// Decodes the image at `path`, upright. The error is what is wrong with it.
 fn decode(path: &Path) -> std::result::Result<DynamicImage, String> {
     let bytes = read(path)?;

@@ -91,6 +91,16 @@ pub fn load(source: &str, want: &Want) -> Result<Dataset> {
     }
 }
 
+/// Reads one picture as `[H, W, C]` bytes of this shape: scaled and centre-cropped, or if `exact` only as large as that.
+///
+/// # Errors
+/// One line that names the file, if it can't be read or isn't of the size.
+pub fn load_image(path: &Path, [height, width, channels]: [u32; 3], exact: bool) -> Result<Vec<u8>> {
+    let want = Want { height: Some(height), width: Some(width), channels: Some(channels) };
+    check(&want)?;
+    folder::load_image(path, Shape { height, width, channels }, exact)
+}
+
 /// Refuses wishes that no data can meet, before anything is read.
 fn check(want: &Want) -> Result<()> {
     if want.height == Some(0) || want.width == Some(0) {

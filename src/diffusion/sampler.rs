@@ -71,6 +71,22 @@ impl SamplerKind {
         }
     }
 
+    /// Where it was published.
+    pub fn paper(self) -> &'static str {
+        match self {
+            SamplerKind::Ddpm { .. } => "Ho et al. 2020",
+            SamplerKind::Ddim { .. } => "Song, Meng & Ermon 2020",
+            SamplerKind::Euler | SamplerKind::Heun { .. } => "Karras et al. 2022",
+            SamplerKind::DpmSolver | SamplerKind::DpmSolverSde => "Lu et al. 2022",
+            SamplerKind::UniPc => "Zhao et al. 2023",
+            SamplerKind::Rk45 { .. } => "Dormand & Prince 1980; Song et al. 2021",
+            SamplerKind::EulerAncestral { .. } | SamplerKind::ReverseSde | SamplerKind::PredictorCorrector { .. } => {
+                "Song et al. 2021"
+            }
+            SamplerKind::Langevin { .. } => "Song & Ermon 2019",
+        }
+    }
+
     /// The order of convergence in the number of steps that theory gives: of each sample for a deterministic sampler, of
     /// the samples' distribution for a stochastic one, of the bias in the step's size for Langevin dynamics.
     pub fn order(self) -> u32 {

@@ -12,6 +12,7 @@ pub static KERNEL: Kernel = Kernel::new(
         ("loss", twin::loss),
         ("denoise", twin::denoise),
         ("start", twin::start),
+        ("impute", twin::impute),
         ("broadcast_timestep", twin::broadcast_timestep),
     ],
 );
@@ -139,17 +140,26 @@ pub fn loss(r: &mut Recorder, out: Tensor, target: Tensor, weight: Tensor, total
     d_out
 }
 
-fn sampling(r: &mut Recorder, entry: &'static str, previous: Tensor, guided: bool, scale: f32, io: &[Tensor]) {
-    let x = io[0];
+/// How many slots `previous` has, each of as many images as there are samples.
+fn slots(x: Tensor, previous: Tensor, guided: bool) -> u32 {
     let samples = x.n() / if guided { 2 } else { 1 };
     let slots = previous.n() / samples;
     assert_eq!([slots * samples, x.shape[1], x.shape[2], x.shape[3]], previous.shape, "slots of as many images as x");
-    assert!(slots as usize <= SLOTS && x.n() == samples * if guided { 2 } else { 1 });
-    let quads = (previous.elements() / 4) as u32 / slots;
+    assert!(slots as usize <= SLOTS, "the step has coefficients for {SLOTS} slots");
+    slots
+}
+
+/// `io` begins with x.
+fn sampling(r: &mut Recorder, entry: &'static str, slots: u32, guided: bool, scale: f32, io: &[Tensor]) {
+    let x = io[0];
+    let samples = x.n() / if guided { 2 } else { 1 };
+    assert_eq!(x.n(), samples * if guided { 2 } else { 1 }, "guided samples come in pairs");
+    let quads_per_image = (x.elements() / 4) as u32 / x.n();
+    let quads = quads_per_image * samples;
     let params = [
         ("quads", quads.into()),
-        ("quads_per_image", (quads / samples).into()),
-        ("channels", previous.channels().into()),
+        ("quads_per_image", quads_per_image.into()),
+        ("channels", x.channels().into()),
         ("guided", guided.into()),
         ("slots", slots.into()),
         ("scale", scale.into()),
@@ -165,12 +175,20 @@ const SLOTS: usize = 9;
 /// images, the first half asked with a class, the second with the null class; both halves of `x` get the same.
 pub fn denoise(r: &mut Recorder, x: Tensor, out: Tensor, previous: Tensor, guided: bool) {
     assert_eq!(x.shape, out.shape);
-    sampling(r, "denoise", previous, guided, 1.0, &[x, out, previous]);
+    sampling(r, "denoise", slots(x, previous, guided), guided, 1.0, &[x, out, previous]);
 }
 
 /// x_T = scale · z into `x`, into both halves if `guided`; zeros into all slots of `previous`.
 pub fn start(r: &mut Recorder, x: Tensor, previous: Tensor, guided: bool, scale: f32) {
-    sampling(r, "start", previous, guided, scale, &[x, previous]);
+    sampling(r, "start", slots(x, previous, guided), guided, scale, &[x, previous]);
+}
+
+/// What is known of every sample, brought to the noise level that the step reaches, into `x` where `mask` is 1 (Song et
+/// al. 2021, appendix I.2). `known` and `mask` are one image, [1, H, W, C].
+pub fn impute(r: &mut Recorder, x: Tensor, known: Tensor, mask: Tensor, guided: bool) {
+    let [_, height, width, channels] = x.shape;
+    assert_eq!((known.shape, mask.shape), ([1, height, width, channels], [1, height, width, channels]));
+    sampling(r, "impute", 1, guided, 1.0, &[x, known, mask]);
 }
 
 /// The step's timestep for each of `n` images, [1, 1, 1, n].
@@ -193,7 +211,7 @@ fn draw_step(draw: &mut Draw) {
         let value = draw.bits() as u32;
         draw.step.set(name, (value >> 1) as f64);
     }
-    for name in ["x", "out", "x0", "x0_from_x", "x0_from_out", "noise", "guidance"] {
+    for name in ["x", "out", "x0", "x0_from_x", "x0_from_out", "noise", "guidance", "to_alpha", "to_sigma"] {
         let value = draw.normal();
         draw.step.set(name, value);
     }
@@ -262,13 +280,17 @@ fn sampling_case(draw: &mut Draw) {
     let times = |count: u32| [count * shape[0], shape[1], shape[2], shape[3]];
     let previous = draw.input("previous", times(slots));
     let doubled = times(if guided { 2 } else { 1 });
-    let [x, answer] = ["x", "answer"].map(|name| draw.input(name, doubled));
+    let [x, answer, imputed] = ["x", "answer", "imputed"].map(|name| draw.input(name, doubled));
+    let single = [1, shape[1], shape[2], shape[3]];
+    let known = draw.input("known", single);
+    let mask = draw.input_by("mask", single, |draw| draw.uniform());
     let [noise, guidance] = draw.choose(&[[0.0, 1.5], [1.0, 0.0], [0.7, -0.5], [1.3, 2.0]]);
     draw.step.set("noise", noise).set("guidance", guidance);
     let scale = draw.uniform() as f32 + 0.5;
     let images = draw.choose(&[1, 4, 5, 384]);
     let r = &mut draw.recorder;
     denoise(r, x, answer, previous, guided);
+    impute(r, imputed, known, mask, guided);
     let [fresh, none] = [doubled, times(slots)].map(|shape| r.temp(shape));
     start(r, fresh, none, guided, scale);
     broadcast_timestep(r, images);

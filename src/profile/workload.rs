@@ -10,7 +10,7 @@ use crate::gpu::{Choices, Context, Memory, Plan, PlanOptions, Recording, Step, W
 use crate::nn::{UNet, UNetConfig, config::Size};
 use crate::ops::diffusion::Records;
 use crate::random::Random;
-use crate::sample::{self, Request};
+use crate::sample::{self, Request, Start};
 use crate::train::TrainOptions;
 use crate::train::engine::{self, DATA, DataShape};
 
@@ -192,8 +192,18 @@ fn random_records(data: &DataShape) -> Vec<u32> {
 
 fn denoising(unet: &UNet, batch: u32, [height, width]: [u32; 2], choices: &Arc<Choices>) -> Result<Recorded> {
     let labels = unet.is_conditional().then(|| vec![0; batch as usize]);
-    let program = Program::Steps(Vec::new());
-    let request = Request { program, initial_scale: 1.0, labels, count: batch, guidance: 1.0, seed: 0, height, width };
+    let request = Request {
+        program: Program::Steps(Vec::new()),
+        initial_scale: 1.0,
+        start: Start::Noise,
+        known: None,
+        labels,
+        count: batch,
+        guidance: 1.0,
+        seed: 0,
+        height,
+        width,
+    };
     sample::check_elements(&unet.config, batch as u64, height, width)?;
     let recordings = sample::record(unet, WEIGHTS, batch, &request, choices);
     let planned_bytes = recordings.denoise.peak_bytes();

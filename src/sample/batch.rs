@@ -87,6 +87,8 @@ fn set(values: &mut Step, step: &Coefficients) {
         .set("x0_from_out", step.x0_from_out)
         .set("clip", step.clip)
         .set("noise", step.noise)
+        .set("to_alpha", step.to.alpha)
+        .set("to_sigma", step.to.sigma)
         .set("keep", slot_number(step.keep))
         .set("keep_x", slot_number(step.keep_x));
     for (slot, coefficient) in step.previous.iter().enumerate() {

@@ -19,7 +19,7 @@ use crate::gpu::{Choices, Context, EMA, Recording, WEIGHTS};
 use crate::nn::UNet;
 use crate::nn::config::Size;
 use crate::ops::adamw::LOSS_SCALE;
-use crate::sample::{self, Generator, Request};
+use crate::sample::{self, Generator, Request, Start};
 use crate::tensors::FileTensors;
 use crate::tune::{self, Chosen};
 use crate::{chart, picture, tensors};
@@ -306,6 +306,8 @@ impl<'a> Run<'a> {
         let request = Request {
             program: program.map_err(|error| Error::Config(error.to_string()))?,
             initial_scale: sampler.initial_scale(&schedule),
+            start: Start::Noise,
+            known: None,
             labels: conditional.then(|| (0..count).map(|i| i % self.classes).collect()),
             count,
             guidance: if conditional { 2.0 } else { 1.0 },

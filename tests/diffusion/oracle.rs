@@ -8,19 +8,19 @@ fn oracle() -> Value {
     serde_json::from_str(include_str!("../oracle/schedulers.json")).unwrap()
 }
 
-fn list(value: &Value) -> std::slice::Iter<'_, Value> {
+pub fn list(value: &Value) -> std::slice::Iter<'_, Value> {
     value.as_array().unwrap().iter()
 }
 
-fn numbers(value: &Value) -> Vec<f64> {
+pub fn numbers(value: &Value) -> Vec<f64> {
     list(value).map(|x| x.as_f64().unwrap()).collect()
 }
 
-fn count(value: &Value) -> usize {
+pub fn count(value: &Value) -> usize {
     value.as_u64().unwrap() as usize
 }
 
-fn named<T: Copy>(all: &[T], name: fn(T) -> &'static str, value: &Value) -> T {
+pub fn named<T: Copy>(all: &[T], name: fn(T) -> &'static str, value: &Value) -> T {
     *all.iter().find(|item| name(**item) == value).unwrap_or_else(|| panic!("no {value}"))
 }
 

@@ -1,0 +1,80 @@
+//! Flags of `sample` that start from a picture, keep a part of it, or go from one seed to another.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+
+use diffuse::data;
+use diffuse::diffusion::{Sampler, Schedule};
+use diffuse::sample::{Known, Start};
+
+/// Flags of editing.
+#[derive(clap::Args)]
+pub struct Flags {
+    /// Image to start from, instead of noise
+    #[arg(long, value_name = "IMAGE")]
+    from: Option<PathBuf>,
+    /// Share of the steps that are taken from there, above 0 to 1: how much may change [default: 0.6; with --mask 1]
+    #[arg(long, value_name = "S", requires = "from", allow_negative_numbers = true)]
+    strength: Option<f64>,
+    /// Black where the image of --from stays, white where it is painted anew
+    #[arg(long, value_name = "MASK.png", requires = "from")]
+    mask: Option<PathBuf>,
+    /// From the first image of one seed to that of another, in --count images
+    #[arg(long, num_args = 2, value_names = ["A", "B"], conflicts_with_all = ["from", "seed"])]
+    interpolate: Option<Vec<u32>>,
+}
+
+/// What editing asks of a request.
+pub struct Edit {
+    pub start: Start,
+    pub known: Option<Known>,
+    /// Standard deviation of the noise to start from.
+    pub initial_scale: f64,
+}
+
+impl Flags {
+    /// Whether all images are to be of one class if none is named.
+    pub fn is_of_one_class(&self) -> bool {
+        self.interpolate.is_some()
+    }
+
+    /// The share of the steps that are taken.
+    pub fn strength(&self) -> f64 {
+        let of_image = if self.from.is_some() && self.mask.is_none() { 0.6 } else { 1.0 };
+        self.strength.unwrap_or(of_image)
+    }
+
+    /// Reads the images, for a model of `shape` (H, W, C) and a sampler whose strength is set.
+    ///
+    /// # Errors
+    /// One line that names the file or the flag.
+    pub fn read(&self, shape: [u32; 3], count: u32, sampler: &Sampler, schedule: &Schedule) -> Result<Edit> {
+        let initial_scale = sampler.initial_scale(schedule);
+        if let Some(seeds) = &self.interpolate {
+            if count < 2 {
+                bail!("--interpolate needs --count 2 or more");
+            }
+            let start = Start::Between { seeds: [seeds[0].into(), seeds[1].into()] };
+            return Ok(Edit { start, known: None, initial_scale });
+        }
+        let Some(path) = &self.from else { return Ok(Edit { start: Start::Noise, known: None, initial_scale }) };
+        let image: Vec<f32> = read(path, shape, false)?.iter().map(|byte| *byte as f32 / 127.5 - 1.0).collect();
+        let known = match &self.mask {
+            Some(mask) => {
+                let mask = read(mask, shape, true)?.iter().map(|byte| if *byte < 128 { 1.0 } else { 0.0 }).collect();
+                Some(Known { image: image.clone(), mask })
+            }
+            None => None,
+        };
+        if sampler.strength == 1.0 {
+            return Ok(Edit { start: Start::Noise, known, initial_scale });
+        }
+        let level = sampler.program(schedule)?.start();
+        Ok(Edit { start: Start::Image { image, scale: level.alpha }, known, initial_scale: level.sigma })
+    }
+}
+
+fn read(path: &Path, shape: [u32; 3], exact: bool) -> Result<Vec<u8>> {
+    Ok(data::load_image(path, shape, exact)?)
+}
