@@ -1,8 +1,8 @@
 //! The most that an adapter reaches, which `diffuse profile` measures kernels by: `shaders/ceiling.wgsl`.
 
 use super::Draw;
-use crate::cpu::ceiling as twin;
-use crate::gpu::{Grid, Kernel, Recorder, Tensor};
+use crate::cpu::{Twin, ceiling as twin};
+use crate::gpu::{Candidate, Grid, Kernel, Need, Recorder, Tensor, Ways};
 
 pub static KERNEL: Kernel = Kernel::new(
     "ceiling",
@@ -25,6 +25,55 @@ pub struct Loop {
     pub sums: u32,
     /// Steps of each in a block.
     pub steps: u32,
+}
+
+const MATRIX_TWINS: &[(&str, Twin)] = &[("matrices", twin::matrices)];
+static COOP8: Kernel = Kernel::variant(
+    "ceiling",
+    "coop8",
+    &[Need::Subgroups, Need::Matrices8],
+    &[
+        include_str!("../../shaders/lib.coop8.wgsl"),
+        include_str!("../../shaders/lib.coop.wgsl"),
+        include_str!("../../shaders/ceiling.coop.wgsl"),
+    ],
+    MATRIX_TWINS,
+);
+static COOP16: Kernel = Kernel::variant(
+    "ceiling",
+    "coop16",
+    &[Need::Subgroups, Need::Matrices16],
+    &[
+        include_str!("../../shaders/lib.coop16.wgsl"),
+        include_str!("../../shaders/lib.coop.wgsl"),
+        include_str!("../../shaders/ceiling.coop.wgsl"),
+    ],
+    MATRIX_TWINS,
+);
+
+/// Loops on matrix units, for each size of matrix and width of a subgroup.
+pub static MATRICES: Ways = Ways {
+    kernel: "ceiling",
+    entry: "matrices",
+    candidates: &[
+        Candidate::new(&COOP8, &[("LANES", 8)]),
+        Candidate::new(&COOP8, &[("LANES", 32)]),
+        Candidate::new(&COOP16, &[("LANES", 32)]),
+        Candidate::new(&COOP16, &[("LANES", 64)]),
+    ],
+    record: |_, _| {},
+};
+
+/// Runs a loop of `rounds` products on the matrix units in `workgroups` workgroups, with a and b in the first two numbers
+/// of `factors`, a quad; what comes out goes to a tensor that is returned.
+pub fn matrices(r: &mut Recorder, candidate: &Candidate, factors: Tensor, workgroups: u32, rounds: u32) -> Tensor {
+    let side = if candidate.kernel.needs.contains(&Need::Matrices8) { 8u32 } else { 16 };
+    let y = r.temp([1, 1, 1, workgroups * 4 * side * side]);
+    let params = [("quads", ((y.elements() / 4) as u32).into()), ("rounds", rounds.into()), ("side", side.into())];
+    let flops = 4 * 4 * 2 * (side as u64).pow(3) * rounds as u64 * workgroups as u64;
+    let grid = Grid::Workgroups(workgroups as u64);
+    r.dispatch_candidate(candidate, "matrices", &params, &[factors, y], grid, flops);
+    y
 }
 
 /// Which one is fastest depends on the device.
@@ -71,7 +120,11 @@ pub fn case(draw: &mut Draw) {
         if near % 4 == 1 { 1.0 - 0.01 * draw.uniform() } else { 0.02 * draw.normal() }
     });
     let rounds = draw.range(1, 3);
+    let small = draw.input_by("small", [1, 1, 1, 4], |draw| draw.range(1, 4) as f64 / 4.0);
     let r = &mut draw.recorder;
+    if let Some(candidate) = r.possible(&MATRICES) {
+        matrices(r, candidate, small, 1 + count / 4000, rounds);
+    }
     for kind in COPIES {
         let y = r.temp(x.shape);
         copy(r, kind, x, y);
