@@ -21,6 +21,8 @@ const ALLOWED: &[(&str, &str, &str, &str)] = &[
     ("adamw.square_sum", "first + 4096u", "first + 4095u", "lanes step by 64: the last round begins at 4032"),
     ("lib.is_finite", "x) & 0x7f800000u", "x) & 0x7f800001u", "a NaN that a device makes has no lowest bit"),
     ("attention.LOWEST", "-1e30", "-1.001e30", "any value below all scores"),
+    ("ceiling.copy_8", "first + 2048u", "first + 2047u", "lanes step by 256: the last round begins at 1792"),
+    ("ceiling.copy_8", "first + 2048u", "first + 2049u", "copies once more what the next workgroup copies"),
     ("concat.concat", "return;", "", FAST_PATH),
     ("concat.split", "return;", "", FAST_PATH),
     ("concat.split", "4u * quad + 4u <=", "5u * quad + 4u <=", FAST_PATH),
