@@ -11,10 +11,6 @@ pub fn copy_1(call: &mut Call) {
     copy(call);
 }
 
-pub fn copy_4(call: &mut Call) {
-    copy(call);
-}
-
 pub fn copy_8(call: &mut Call) {
     copy(call);
 }

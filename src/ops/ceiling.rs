@@ -9,7 +9,6 @@ pub static KERNEL: Kernel = Kernel::new(
     &[include_str!("../../shaders/ceiling.wgsl")],
     &[
         ("copy_1", twin::copy_1),
-        ("copy_4", twin::copy_4),
         ("copy_8", twin::copy_8),
         ("multiply_2", twin::multiply_2),
         ("multiply_3", twin::multiply_3),
@@ -87,7 +86,7 @@ pub const LOOPS: [Loop; 3] = [
 pub const FACTORS: [u32; 4] = [1, 1, 256, 4];
 
 /// Entries that copy, with the quads that a workgroup of each takes. Which one is fastest depends on the device.
-pub const COPIES: [(&str, u64); 3] = [("copy_1", 64), ("copy_4", 1024), ("copy_8", 2048)];
+pub const COPIES: [(&str, u64); 2] = [("copy_1", 64), ("copy_8", 2048)];
 
 /// y = x, of one shape, by one of [`COPIES`].
 pub fn copy(r: &mut Recorder, (entry, group_quads): (&'static str, u64), x: Tensor, y: Tensor) {

@@ -59,7 +59,7 @@ const BUDGET: Duration = Duration::from_millis(300);
 const BATCH: Duration = Duration::from_millis(4);
 
 impl Ceilings {
-    /// Measures them, in about five seconds. The best of several batches counts: a ceiling is what was reached once.
+    /// Measures them, in about four seconds. The best of several batches counts: a ceiling is what was reached once.
     ///
     /// # Errors
     /// [`crate::error::Error::Device`] if the device fails.
