@@ -17,11 +17,16 @@ static SUBGROUP: Kernel = Kernel::variant(
     [PREFIX, include_str!("../../shaders/conv2d.subgroup.wgsl")],
     TWINS,
 );
+static TILED: Kernel =
+    Kernel::variant("conv2d", "tiled", &[], [PREFIX, include_str!("../../shaders/conv2d.tiled.wgsl")], TWINS);
 
-static CANDIDATES: [Candidate; 3] = [
+static CANDIDATES: [Candidate; 6] = [
     Candidate::new(&SUBGROUP, &[("LANES", 8)]),
     Candidate::new(&SUBGROUP, &[("LANES", 4)]),
     Candidate::new(&KERNEL, &[]),
+    Candidate::for_gpus(&TILED, &[("ROW_LANES", 16), ("CHANNEL_LANES", 16)]),
+    Candidate::for_gpus(&TILED, &[("ROW_LANES", 8), ("CHANNEL_LANES", 8)]),
+    Candidate::for_gpus(&TILED, &[("ROW_LANES", 16), ("CHANNEL_LANES", 8)]),
 ];
 
 pub static FORWARD: Ways =
@@ -91,7 +96,21 @@ impl Epilogue {
 pub(super) fn tile(candidate: &Candidate) -> (u32, u32) {
     match candidate.kernel.variant {
         "subgroup" => (32, candidate.constant("LANES")),
+        "tiled" => (8 * candidate.constant("ROW_LANES"), 2 * candidate.constant("CHANNEL_LANES")),
         _ => (16, 2),
+    }
+}
+
+/// A tile of a weight's gradient: quads of x and of dy, and the lanes that share it.
+pub(super) fn weight_tile(candidate: &Candidate) -> (u32, u32, u32) {
+    let constant = |name| candidate.constant(name);
+    match candidate.kernel.variant {
+        "subgroup" => (8, constant("LANES"), constant("LANES")),
+        "tiled" => {
+            let (rows, channels) = (constant("ROW_LANES"), constant("CHANNEL_LANES"));
+            (2 * rows, 2 * channels, rows * channels)
+        }
+        _ => (2, 4, 1),
     }
 }
 
@@ -208,11 +227,7 @@ pub fn backward_weight(r: &mut Recorder, x: Tensor, dy: Tensor, geometry: Geomet
     let extent = Extent::new(x.shape, dweight.shape, geometry);
     assert_eq!(dy.shape, extent.y);
     let candidate = r.choose(&BACKWARD_WEIGHT, &extent.shape());
-    // Quads of x and of dy in a tile, and lanes that share one.
-    let (quads_c, quads_k, lanes) = match candidate.kernel.variant {
-        "subgroup" => (8, candidate.constant("LANES"), candidate.constant("LANES")),
-        _ => (2, 4, 1),
-    };
+    let (quads_c, quads_k, lanes) = weight_tile(candidate);
     let [taps_h, taps_w, channels, k] = dweight.shape;
     let tiles = taps_h * taps_w * x.channels4().div_ceil(quads_c) * dy.channels4().div_ceil(quads_k);
     let (splits, split_rows) = reduce::splits(r, dy.rows(), tiles * lanes);
@@ -242,7 +257,12 @@ fn alone(r: &mut Recorder, shape: &[u32], entry: &str) {
 }
 
 pub fn case(draw: &mut Draw) {
-    match draw.range(0, 7) {
+    match draw.range(0, 8) {
+        // Several tiles of channels, the last one not full.
+        8 => {
+            let (c, k) = draw.choose(&[(67, 134), (134, 67)]);
+            return case_of(draw, [1, 7, 9, c], [3, 2], k, Geometry { stride: 2, pad: 1, pad_end: 1 });
+        }
         // Workgroups that are full to the last lane.
         0 | 1 => return case_of(draw, [2, 32, 32, 11], [3, 3], 6, Geometry::same(3)),
         // A split of backward_weight that begins within a row.
