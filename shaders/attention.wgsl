@@ -9,23 +9,23 @@
 //     O = P V                          dQ = s dS K, dK = s dS^T Q
 //
 // P is a softmax over keys, hence dS_ij = P_ij (dP_ij - sum_j P_ij dP_ij); the sum is dO_i . sum_j P_ij V_j = dO_i . O_i.
-// P is computed again from L wherever it is needed.
+// P is computed again from L wherever it is needed. Where tokens end within a block, loads repeat the last token, P is
+// masked to 0 and stores are guarded.
 //
-//   entry               a lane makes
-//   log_sum_exp         L of 4 queries
-//   forward             O of 4 queries x 4 quadruples of channels
-//   delta               D of 4 queries
-//   backward_query      dQ of 4 queries x 4 quadruples of channels
-//   backward_key_value  dK and dV of 4 keys x 4 quadruples of channels
-//
-// A lane walks over the other tokens 4 at a time with 4 x 4 tiles in registers: no workgroup memory, no barriers. Where T
-// is no multiple of 4, loads repeat the last token, P is masked to 0 and stores are guarded.
+//   entry               makes
+//   log_sum_exp         L; in the variants whose `forward` does not make it
+//   forward             O
+//   delta               D; the variant `register` alone
+//   backward_query      dQ
+//   backward_key_value  dK and dV
 //
 // q, k, v, o, d_o, o_out, d_q, d_k, d_v: [N, T, heads, d]; L is log_sums and log_sums_out, D is deltas and deltas_out:
 // [N, heads, 1, T], so that 4 queries are one quadruple.
+//
+// This file is the prefix of the variants, which hold the entry points: attention.register.wgsl and its neighbours.
 
 struct Params {
-    lanes: u32,
+    places: u32,        // blocks of tokens x chunks of channels x images x heads, each for a lane or a workgroup
     tokens: u32,        // T
     heads: u32,
     channels4: u32,     // quadruples of d
@@ -50,28 +50,24 @@ struct Params {
 // Below every score, and no infinity: infinities may not survive a driver's fast arithmetic.
 const LOWEST = vec4<f32>(-1e30);
 
-// What a lane works on.
+// What a lane, or a workgroup, works on.
 struct Place {
-    block: u32,         // 4 tokens
-    chunk: u32,         // 4 quadruples of channels
+    block: u32,         // of tokens
+    chunk: u32,         // of channels
     image_head: u32,
     first: u32,         // quadruple of token 0, channel 0 of this head
 }
 
 // Blocks vary fastest: neighbours share a head and with it all that the loops read.
-fn place_of(lane: u32, chunks: u32) -> Place {
-    let blocks = block_count();
-    let image_head = lane / (blocks * chunks);
+fn place_of(i: u32, blocks: u32, chunks: u32) -> Place {
+    let image_head = i / (blocks * chunks);
     let row = image_head / params.heads * params.tokens * params.heads + image_head % params.heads;
-    return Place(lane % blocks, lane / blocks % chunks, image_head, row * params.channels4);
+    return Place(i % blocks, i / blocks % chunks, image_head, row * params.channels4);
 }
 
+// Blocks of 4 tokens.
 fn block_count() -> u32 {
     return (params.tokens + 3u) / 4u;
-}
-
-fn chunk_count() -> u32 {
-    return (params.channels4 + 3u) / 4u;
 }
 
 fn tokens_of(block: u32) -> vec4<u32> {
@@ -82,7 +78,7 @@ fn exist(block: u32) -> vec4<bool> {
     return tokens_of(block) < vec4<u32>(params.tokens);
 }
 
-// The quadruple where each token of a block begins.
+// The quadruple where each token of a block of 4 begins.
 fn rows_of(place: Place, block: u32) -> vec4<u32> {
     let tokens = min(tokens_of(block), vec4<u32>(params.tokens - 1u));
     return place.first + tokens * (params.heads * params.channels4);
@@ -109,184 +105,12 @@ fn load_d_o(rows: vec4<u32>, c: u32) -> mat4x4<f32> {
     return mat4x4<f32>(load4(d_o[rows.x + c]), load4(d_o[rows.y + c]), load4(d_o[rows.z + c]), load4(d_o[rows.w + c]));
 }
 
-// The quadruple c of a lane's chunk; those behind the last channel repeat it, and are not stored.
-fn channel_of(place: Place, c: u32) -> u32 {
-    return min(4u * place.chunk + c, params.channels4 - 1u);
+// sum + a b, as four multiply-adds for each column. Products are summed in this order everywhere, so that dP_ij - D_i is 0 to
+// the last bit where it should be: with one token.
+fn multiply_add(sum: vec4<f32>, a: mat4x4<f32>, b: vec4<f32>) -> vec4<f32> {
+    return sum + a[0] * b.x + a[1] * b.y + a[2] * b.z + a[3] * b.w;
 }
 
-// S of 4 queries and 4 keys: a column for each key, a row for each query.
-fn scores(queries: vec4<u32>, keys: vec4<u32>) -> mat4x4<f32> {
-    var s = mat4x4<f32>();
-    for (var c = 0u; c < params.channels4; c++) {
-        s += transpose(load_q(queries, c)) * load_k(keys, c);
-    }
-    return params.scale * s;
-}
-
-// P in the same shape, L of the 4 queries given.
-fn probabilities(queries: vec4<u32>, keys: vec4<u32>, l: vec4<f32>) -> mat4x4<f32> {
-    let s = scores(queries, keys);
-    return mat4x4<f32>(exp(s[0] - l), exp(s[1] - l), exp(s[2] - l), exp(s[3] - l));
-}
-
-// dP in the same shape.
-fn d_probabilities(queries: vec4<u32>, keys: vec4<u32>) -> mat4x4<f32> {
-    var d_p = mat4x4<f32>();
-    for (var c = 0u; c < params.channels4; c++) {
-        d_p += transpose(load_d_o(queries, c)) * load_v(keys, c);
-    }
-    return d_p;
-}
-
-// s dS in the same shape, D of the 4 queries given.
-fn d_scores(p: mat4x4<f32>, d_p: mat4x4<f32>, d: vec4<f32>) -> mat4x4<f32> {
-    return params.scale * mat4x4<f32>(p[0] * (d_p[0] - d), p[1] * (d_p[1] - d), p[2] * (d_p[2] - d), p[3] * (d_p[3] - d));
-}
-
-// `other` in the columns of keys that do not exist; the first of a block always does.
-fn mask_keys(p: mat4x4<f32>, keys: vec4<bool>, other: vec4<f32>) -> mat4x4<f32> {
-    return mat4x4<f32>(p[0], select(other, p[1], keys.y), select(other, p[2], keys.z), select(other, p[3], keys.w));
-}
-
-// 0 in the rows of queries that do not exist.
-fn mask_queries(p: mat4x4<f32>, queries: vec4<bool>) -> mat4x4<f32> {
-    let zero = vec4<f32>();
-    return mat4x4<f32>(select(zero, p[0], queries), select(zero, p[1], queries), select(zero, p[2], queries), select(zero, p[3], queries));
-}
-
-// L_i = m_i + log sum_j exp(S_ij - m_i), m_i the highest score so far: nothing overflows.
-@compute @workgroup_size(64)
-fn log_sum_exp(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let i = group_index(group, groups) * 64u + lane;
-    if (i >= params.lanes) {
-        return;
-    }
-    let place = place_of(i, 1u);
-    let queries = rows_of(place, place.block);
-    var highest = LOWEST;
-    var sum = vec4<f32>();
-    for (var block = 0u; block < block_count(); block++) {
-        let s = mask_keys(scores(queries, rows_of(place, block)), exist(block), LOWEST);
-        let higher = max(highest, max(max(s[0], s[1]), max(s[2], s[3])));
-        let terms = exp(s[0] - higher) + exp(s[1] - higher) + exp(s[2] - higher) + exp(s[3] - higher);
-        sum = sum * exp(highest - higher) + terms;
-        highest = higher;
-    }
-    log_sums_out[place.image_head * block_count() + place.block] = select(vec4<f32>(), highest + log(sum), exist(place.block));
-}
-
-// O, divided by the sum of P, which is 1 but for the rounding of L.
-@compute @workgroup_size(64)
-fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let i = group_index(group, groups) * 64u + lane;
-    if (i >= params.lanes) {
-        return;
-    }
-    let place = place_of(i, chunk_count());
-    let queries = rows_of(place, place.block);
-    let l = log_sums[place.image_head * block_count() + place.block];
-    var sum = vec4<f32>();
-    var product = array<mat4x4<f32>, 4>();
-    for (var block = 0u; block < block_count(); block++) {
-        let keys = rows_of(place, block);
-        let p = mask_keys(probabilities(queries, keys, l), exist(block), vec4<f32>());
-        sum += p[0] + p[1] + p[2] + p[3];
-        let p_transposed = transpose(p);
-        for (var c = 0u; c < 4u; c++) {
-            product[c] += load_v(keys, channel_of(place, c)) * p_transposed;
-        }
-    }
-    let stored = exist(place.block);
-    for (var c = 0u; c < 4u; c++) {
-        let channel = 4u * place.chunk + c;
-        for (var j = 0u; j < 4u; j++) {
-            if (channel < params.channels4 && stored[j]) {
-                o_out[queries[j] + channel] = store4(product[c][j] / sum[j]);
-            }
-        }
-    }
-}
-
-// D_i = dO_i . O_i.
-@compute @workgroup_size(64)
-fn delta(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let i = group_index(group, groups) * 64u + lane;
-    if (i >= params.lanes) {
-        return;
-    }
-    let place = place_of(i, 1u);
-    let queries = rows_of(place, place.block);
-    var sum = vec4<f32>();
-    for (var c = 0u; c < params.channels4; c++) {
-        let a = load_d_o(queries, c);
-        let b = load_o(queries, c);
-        sum += vec4<f32>(dot(a[0], b[0]), dot(a[1], b[1]), dot(a[2], b[2]), dot(a[3], b[3]));
-    }
-    deltas_out[place.image_head * block_count() + place.block] = select(vec4<f32>(), sum, exist(place.block));
-}
-
-// dQ = s dS K.
-@compute @workgroup_size(64)
-fn backward_query(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let i = group_index(group, groups) * 64u + lane;
-    if (i >= params.lanes) {
-        return;
-    }
-    let place = place_of(i, chunk_count());
-    let queries = rows_of(place, place.block);
-    let l = log_sums[place.image_head * block_count() + place.block];
-    let d = deltas[place.image_head * block_count() + place.block];
-    var product = array<mat4x4<f32>, 4>();
-    for (var block = 0u; block < block_count(); block++) {
-        let keys = rows_of(place, block);
-        let p = mask_keys(probabilities(queries, keys, l), exist(block), vec4<f32>());
-        let d_s_transposed = transpose(d_scores(p, d_probabilities(queries, keys), d));
-        for (var c = 0u; c < 4u; c++) {
-            product[c] += load_k(keys, channel_of(place, c)) * d_s_transposed;
-        }
-    }
-    let stored = exist(place.block);
-    for (var c = 0u; c < 4u; c++) {
-        let channel = 4u * place.chunk + c;
-        for (var j = 0u; j < 4u; j++) {
-            if (channel < params.channels4 && stored[j]) {
-                d_q[queries[j] + channel] = store4(product[c][j]);
-            }
-        }
-    }
-}
-
-// dK = s dS^T Q and dV = P^T dO.
-@compute @workgroup_size(64)
-fn backward_key_value(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let i = group_index(group, groups) * 64u + lane;
-    if (i >= params.lanes) {
-        return;
-    }
-    let place = place_of(i, chunk_count());
-    let keys = rows_of(place, place.block);
-    var product_k = array<mat4x4<f32>, 4>();
-    var product_v = array<mat4x4<f32>, 4>();
-    for (var block = 0u; block < block_count(); block++) {
-        let queries = rows_of(place, block);
-        let l = log_sums[place.image_head * block_count() + block];
-        let d = deltas[place.image_head * block_count() + block];
-        let p = mask_queries(probabilities(queries, keys, l), exist(block));
-        let d_s = d_scores(p, d_probabilities(queries, keys), d);
-        for (var c = 0u; c < 4u; c++) {
-            let channel = channel_of(place, c);
-            product_k[c] += load_q(queries, channel) * d_s;
-            product_v[c] += load_d_o(queries, channel) * p;
-        }
-    }
-    // A key that repeats the last one stores the same values again.
-    for (var c = 0u; c < 4u; c++) {
-        let channel = 4u * place.chunk + c;
-        for (var j = 0u; j < 4u; j++) {
-            if (channel < params.channels4) {
-                d_k[keys[j] + channel] = store4(product_k[c][j]);
-                d_v[keys[j] + channel] = store4(product_v[c][j]);
-            }
-        }
-    }
+fn multiply_add4(sum: mat4x4<f32>, a: mat4x4<f32>, b: mat4x4<f32>) -> mat4x4<f32> {
+    return mat4x4<f32>(multiply_add(sum[0], a, b[0]), multiply_add(sum[1], a, b[1]), multiply_add(sum[2], a, b[2]), multiply_add(sum[3], a, b[3]));
 }

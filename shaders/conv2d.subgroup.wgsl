@@ -114,24 +114,8 @@ fn backward_data(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroup
 const TURN = 4u;
 const QUADS = 8u;      // of x in a tile
 
-// Row m of dy as image, row, column.
-fn position(m: u32) -> vec3<u32> {
-    return vec3<u32>(m / (params.p * params.q), m / params.q % params.p, m % params.q);
-}
-
 fn load_gradient(m: u32, end: u32, k: u32) -> vec4<f32> {
     return load4(gradient[min(m, end - 1u) * params.k4 + k]);
-}
-
-fn advance(at: vec3<u32>, by: vec3<u32>) -> vec3<u32> {
-    var next = at + by;
-    let wide = next.z >= params.q;
-    next.z -= select(0u, params.q, wide);
-    next.y += select(0u, 1u, wide);
-    let high = next.y >= params.p;
-    next.y -= select(0u, params.p, high);
-    next.x += select(0u, 1u, high);
-    return next;
 }
 
 // A tile is ROWS channels of x, 8 quads, by LANES quads of dy: quad i of x in row j of the turn is loaded by lane

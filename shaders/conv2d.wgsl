@@ -119,3 +119,20 @@ fn output_of(at: vec3<u32>, r: u32, s: u32) -> Tap {
     let offset = u32((i32(at.x) * i32(params.p) + p) * i32(params.q) + q) * params.k4;
     return Tap(select(0u, offset, valid), select(0.0, 1.0, valid));
 }
+
+// Row m of dy as image, row, column.
+fn position(m: u32) -> vec3<u32> {
+    return vec3<u32>(m / (params.p * params.q), m / params.q % params.p, m % params.q);
+}
+
+// The position `by` rows further, `by` the position of a number of rows.
+fn advance(at: vec3<u32>, by: vec3<u32>) -> vec3<u32> {
+    var next = at + by;
+    let wide = next.z >= params.q;
+    next.z -= select(0u, params.q, wide);
+    next.y += select(0u, 1u, wide);
+    let high = next.y >= params.p;
+    next.y -= select(0u, params.p, high);
+    next.x += select(0u, 1u, high);
+    return next;
+}

@@ -108,7 +108,7 @@ pub fn restore(context: &mut Context, chosen: Vec<Chosen>) {
 /// Shapes that can run in several ways here and have no winner yet; those with the most work first.
 fn missing(recordings: &[Recording], choices: &Choices) -> Vec<(Key, &'static Ways)> {
     let several =
-        |ways: &Ways| ways.candidates.iter().filter(|c| c.runs_on(&choices.device, choices.precision)).count() > 1;
+        |ways: &Ways| ways.candidates.iter().filter(|c| c.suits(&choices.device, choices.precision)).count() > 1;
     let asked = recordings.iter().flat_map(|recording| &recording.asked);
     let open = asked.filter(|(key, ways)| several(ways) && choices.get(key).is_none());
     let unique: BTreeMap<Key, &'static Ways> = open.map(|(key, ways)| (key.clone(), *ways)).collect();

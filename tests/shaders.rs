@@ -46,15 +46,26 @@ fn parse(kernel: &Kernel, precision: Precision) -> (Module, ModuleInfo) {
     (module, info)
 }
 
-/// Calls `check` with the name and the compacted module of every entry point, as wgpu's back ends see them.
+/// The values of `override` constants that some candidate gives a kernel, and those that the file gives itself.
+fn constants(kernel: &Kernel) -> BTreeSet<&'static [(&'static str, u32)]> {
+    let candidates = ops::ALL.iter().flat_map(|op| op.ways).flat_map(|ways| ways.candidates);
+    let own = candidates.filter(|candidate| candidate.kernel.label() == kernel.label());
+    own.map(|candidate| candidate.constants).chain([&[][..]]).collect()
+}
+
+/// Calls `check` with the name and the compacted module of every entry point, with the constants of every candidate, as
+/// wgpu's back ends see them.
 fn each_entry_point(check: impl Fn(&str, &str, &Module, &ModuleInfo)) {
     for (kernel, precision) in kernels().flat_map(|kernel| [(kernel, Precision::F32), (kernel, Precision::F16)]) {
         let (module, info) = parse(kernel, precision);
-        for entry in kernel.entry_points() {
-            let label = format!("{}.{} {precision:?}", kernel.label(), entry.name);
+        for (constants, entry) in
+            constants(kernel).iter().flat_map(|c| kernel.entry_points().iter().map(move |e| (c, e)))
+        {
+            let label = format!("{}.{} {precision:?} {constants:?}", kernel.label(), entry.name);
             let stage = Some((ShaderStage::Compute, entry.name.as_str()));
-            let (module, info) = process_overrides(&module, &info, stage, &Default::default())
-                .unwrap_or_else(|error| panic!("{label}: {error}"));
+            let values = constants.iter().map(|(name, value)| (name.to_string(), *value as f64)).collect();
+            let (module, info) =
+                process_overrides(&module, &info, stage, &values).unwrap_or_else(|error| panic!("{label}: {error}"));
             check(&label, &entry.name, &module, &info);
         }
     }
@@ -113,15 +124,16 @@ fn entry_points_keep_to_the_limits_that_every_device_has() {
     for kernel in kernels() {
         for entry in kernel.entry_points() {
             let label = format!("{}.{}", kernel.label(), entry.name);
-            let invocations: u32 = entry.workgroup_size.iter().product();
-            assert!((1..=MAX_INVOCATIONS).contains(&invocations), "{label}: {invocations} invocations a workgroup");
             let buffers = entry.storage.len();
             assert!((1..=MAX_STORAGE_BUFFERS).contains(&buffers), "{label}: {buffers} storage buffers");
             let bytes = entry.params.as_ref().map_or(0, |uniform| uniform.bytes);
             assert!(bytes <= MAX_PARAMS_BYTES, "{label}: {bytes} bytes of parameters");
         }
     }
-    each_entry_point(|label, _, module, _| {
+    each_entry_point(|label, name, module, _| {
+        let entry = module.entry_points.iter().find(|entry| entry.name == name).expect("the one asked for");
+        let invocations: u32 = entry.workgroup_size.iter().product();
+        assert!((1..=MAX_INVOCATIONS).contains(&invocations), "{label}: {invocations} invocations a workgroup");
         // What the entry point doesn't use is gone from the compacted module.
         let shared = module.global_variables.iter().filter(|(_, variable)| variable.space == AddressSpace::WorkGroup);
         let bytes: u32 = shared.map(|(_, variable)| module.types[variable.ty].inner.size(module.to_ctx())).sum();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use diffuse::cpu::Call;
 use diffuse::error::Result;
-use diffuse::gpu::{Candidate, Choices, Context, Grid, Kernel, Recorder, Recording, Ways};
+use diffuse::gpu::{Candidate, Choices, Context, Device, Grid, Kernel, Recorder, Recording, Ways};
 use diffuse::tune::{self, Mode};
 
 const RIGHT: &str = "// y = 2 x
@@ -26,8 +26,9 @@ fn twin(call: &mut Call) {
 
 static PLAIN: Kernel = Kernel::variant("double", "register", &[], &[RIGHT], &[("double", twin)]);
 static OTHER: Kernel = Kernel::variant("double", "other", &[], &[RIGHT], &[("double", twin)]);
+static WIDE: Kernel = Kernel::variant("double", "wide", &[], &[RIGHT], &[("double", twin)]);
 
-/// The first computes something else.
+/// The first computes something else, the last is for GPUs.
 static WAYS: Ways = Ways {
     kernel: "double",
     entry: "double",
@@ -35,6 +36,7 @@ static WAYS: Ways = Ways {
         Candidate::new(&OTHER, &[("FACTOR", 3)]),
         Candidate::new(&OTHER, &[("FACTOR", 2)]),
         Candidate::new(&PLAIN, &[]),
+        Candidate::for_gpus(&WIDE, &[]),
     ],
     record,
 };
@@ -73,8 +75,22 @@ fn a_way_that_computes_wrongly_never_wins() {
     assert_eq!(tuning.wrong.iter().collect::<Vec<_>>(), ["double double, other FACTOR=3"]);
     for (key, _) in &tuning.measured {
         let way = context.choices.get(key).expect("a winner");
-        assert!(["other FACTOR=2", "register"].contains(&way), "{way}");
+        assert!(["other FACTOR=2", "register", "wide"].contains(&way), "{way}");
     }
+}
+
+#[test]
+fn what_is_for_gpus_is_measured_and_chosen_on_gpus_only() {
+    let mut context = Context::new(None).expect("GPU tests need an adapter");
+    let place = tempfile::tempdir().unwrap();
+    for (_, timings) in prepare(&mut context, Mode::Full, place.path()).measured {
+        let measured = timings.iter().any(|timing| timing.candidate.label() == "wide");
+        assert_eq!(measured, !context.is_cpu());
+    }
+    let usual = |gpu| Choices::new(Device { gpu, ..Device::default() }).choose(&WAYS, &[8]).label();
+    assert_eq!((usual(true).as_str(), usual(false).as_str()), ("wide", "other FACTOR=3"));
+    let forced = Choices::forced(&Device::default(), 3);
+    assert_eq!(forced.choose(&WAYS, &[8]).label(), "wide");
 }
 
 #[test]

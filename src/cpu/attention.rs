@@ -34,15 +34,15 @@ fn score(call: &Call, head: (usize, usize), i: usize, j: usize) -> f64 {
     dot(q, call.read("k"), head, i, j) / (q.shape[3] as f64).sqrt()
 }
 
-/// P_ij = exp(S_ij - L_i).
-fn probability(call: &Call, (n, head): (usize, usize), i: usize, j: usize) -> f64 {
-    (score(call, (n, head), i, j) - call.read("log_sums").at(n, head, 0, i)).exp()
+/// P_ij = exp(S_ij - L_i), L in the tensor `log_sums`.
+fn probability(call: &Call, log_sums: &str, (n, head): (usize, usize), i: usize, j: usize) -> f64 {
+    (score(call, (n, head), i, j) - call.read(log_sums).at(n, head, 0, i)).exp()
 }
 
 /// dS_ij = P_ij (dO_i . V_j - D_i).
 fn d_score(call: &Call, (n, head): (usize, usize), i: usize, j: usize) -> f64 {
     let d_p = dot(call.read("d_o"), call.read("v"), (n, head), i, j);
-    probability(call, (n, head), i, j) * (d_p - call.read("deltas").at(n, head, 0, i))
+    probability(call, "log_sums", (n, head), i, j) * (d_p - call.read("deltas").at(n, head, 0, i))
 }
 
 /// target_i += factor source_j of one head.
@@ -66,17 +66,28 @@ pub fn log_sum_exp(call: &mut Call) {
     call.write("log_sums_out", l);
 }
 
-pub fn forward(call: &mut Call) {
+/// O from L in the tensor `log_sums`.
+fn output(call: &mut Call, log_sums: &str) {
     let sizes = Sizes::of(call, "q");
     let mut o = call.zeros("o_out");
     for head in sizes.heads() {
         for i in 0..sizes.tokens {
             for j in 0..sizes.tokens {
-                add(&mut o, i, probability(call, head, i, j), call.read("v"), j, head);
+                add(&mut o, i, probability(call, log_sums, head, i, j), call.read("v"), j, head);
             }
         }
     }
     call.write("o_out", o);
+}
+
+pub fn forward(call: &mut Call) {
+    output(call, "log_sums");
+}
+
+/// L and O at once.
+pub fn forward_with_log_sums(call: &mut Call) {
+    log_sum_exp(call);
+    output(call, "log_sums_out");
 }
 
 pub fn delta(call: &mut Call) {
@@ -112,7 +123,7 @@ pub fn backward_key_value(call: &mut Call) {
         for i in 0..sizes.tokens {
             for j in 0..sizes.tokens {
                 add(&mut d_k, j, scale * d_score(call, head, i, j), call.read("q"), i, head);
-                add(&mut d_v, j, probability(call, head, i, j), call.read("d_o"), i, head);
+                add(&mut d_v, j, probability(call, "log_sums", head, i, j), call.read("d_o"), i, head);
             }
         }
     }

@@ -30,6 +30,9 @@ impl Device {
 pub struct Candidate {
     pub kernel: &'static Kernel,
     pub constants: &'static [(&'static str, u32)],
+    /// Runs everywhere, and is checked everywhere, but drivers that compute on the CPU neither time it nor choose it: it
+    /// would cost their tuner more than it could win.
+    pub gpu_only: bool,
 }
 
 /// The constant that says how many lanes of a subgroup a variant relies on.
@@ -37,7 +40,12 @@ const LANES: &str = "LANES";
 
 impl Candidate {
     pub const fn new(kernel: &'static Kernel, constants: &'static [(&'static str, u32)]) -> Candidate {
-        Candidate { kernel, constants }
+        Candidate { kernel, constants, gpu_only: false }
+    }
+
+    /// One that only GPUs time and choose.
+    pub const fn for_gpus(kernel: &'static Kernel, constants: &'static [(&'static str, u32)]) -> Candidate {
+        Candidate { kernel, constants, gpu_only: true }
     }
 
     /// The value of a constant; panics if this candidate does not set it.
@@ -65,6 +73,11 @@ impl Candidate {
         let lanes = self.constants.iter().find(|(name, _)| *name == LANES).map(|(_, lanes)| *lanes);
         let fits = |lanes| lanes == device.subgroup || device.gpu && lanes < device.subgroup;
         lanes.is_none_or(fits) && self.kernel.needs.iter().all(|need| device.needs.contains(need))
+    }
+
+    /// Whether `device` should consider it, without being told to.
+    pub fn suits(&self, device: &Device, precision: Precision) -> bool {
+        self.runs_on(device, precision) && (device.gpu || !self.gpu_only)
     }
 }
 
@@ -152,9 +165,10 @@ impl Choices {
         let key = self.key(ways, shape);
         let label = self.get(&key);
         let chosen = ways.candidates.iter().filter(runs).find(|candidate| Some(candidate.label().as_str()) == label);
+        let suits = |candidate: &&Candidate| candidate.suits(&self.device, self.precision);
         let usual = || match self.device.gpu {
-            true => ways.candidates.iter().rev().find(runs),
-            false => ways.candidates.iter().find(runs),
+            true => ways.candidates.iter().rev().find(suits),
+            false => ways.candidates.iter().find(suits),
         };
         chosen.or_else(usual).expect("every device runs the variant register")
     }

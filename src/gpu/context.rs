@@ -122,7 +122,12 @@ impl Context {
             max_storage_buffer_binding_size: adapter.limits.max_storage_buffer_binding_size,
             ..wgpu::Limits::downlevel_defaults()
         };
-        let limits = wgpu::Limits { max_storage_buffers_per_shader_stage: 8, ..limits };
+        // What WebGPU's baseline has and OpenGL, from which the other defaults come, has not.
+        let limits = wgpu::Limits {
+            max_storage_buffers_per_shader_stage: 8,
+            max_compute_workgroup_storage_size: 16 << 10,
+            ..limits
+        };
         let request = adapter.adapter.request_device(&wgpu::DeviceDescriptor {
             label: Some("diffuse"),
             required_features: adapter.adapter.features() & optional,

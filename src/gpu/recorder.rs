@@ -338,7 +338,7 @@ impl Recorder {
     /// As [`Recorder::dispatch`], in the way that [`Recorder::choose`] gave.
     pub fn dispatch_candidate(
         &mut self,
-        &Candidate { kernel, constants }: &Candidate,
+        &Candidate { kernel, constants, .. }: &Candidate,
         entry: &'static str,
         params: &[(&'static str, Value)],
         io: &[Tensor],

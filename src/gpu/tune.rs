@@ -27,7 +27,7 @@ pub const MOST_DEVIATION: f64 = 1e-3;
 const RUNS: usize = 4;
 const LONG: f64 = 0.02;
 
-/// Times each candidate that this device runs, on buffers of its own.
+/// Times each candidate that suits this device, on buffers of its own.
 ///
 /// # Errors
 /// [`crate::error::Error::Device`] if the shape does not fit or the device fails.
@@ -35,7 +35,7 @@ pub fn time(context: &Context, ways: &Ways, shape: &[u32]) -> Result<Vec<Timing>
     let (device, precision) = (context.kind(), context.choices.precision);
     let mut memory = Memory::default();
     let mut all = Vec::new();
-    for (index, candidate) in ways.candidates.iter().enumerate().filter(|(_, c)| c.runs_on(device, precision)) {
+    for (index, candidate) in ways.candidates.iter().enumerate().filter(|(_, c)| c.suits(device, precision)) {
         let mut r = Recorder::new().with_choices(&Choices::forced(device, precision, index).into());
         (ways.record)(&mut r, shape);
         let recording = r.finish();

@@ -2,12 +2,23 @@
 
 use super::Draw;
 use super::add::scale;
-use crate::cpu::attention as twin;
-use crate::gpu::{Grid, Kernel, Recorder, Tensor};
+use super::conv2d::grid;
+use crate::cpu::{Twin, attention as twin};
+use crate::gpu::{Candidate, Kernel, Need, Recorder, Tensor, Ways};
 
-pub static KERNEL: Kernel = Kernel::new(
+const PREFIX: &str = include_str!("../../shaders/attention.wgsl");
+/// Of the variants whose `forward` makes L as well.
+const TWINS: &[(&str, Twin)] = &[
+    ("forward", twin::forward_with_log_sums),
+    ("backward_query", twin::backward_query),
+    ("backward_key_value", twin::backward_key_value),
+];
+
+pub static KERNEL: Kernel = Kernel::variant(
     "attention",
-    &[include_str!("../../shaders/attention.wgsl")],
+    "register",
+    &[],
+    &[PREFIX, include_str!("../../shaders/attention.register.wgsl")],
     &[
         ("log_sum_exp", twin::log_sum_exp),
         ("forward", twin::forward),
@@ -16,6 +27,53 @@ pub static KERNEL: Kernel = Kernel::new(
         ("backward_key_value", twin::backward_key_value),
     ],
 );
+static SUBGROUP: Kernel = Kernel::variant(
+    "attention",
+    "subgroup",
+    &[Need::Subgroups],
+    &[PREFIX, include_str!("../../shaders/attention.subgroup.wgsl")],
+    TWINS,
+);
+static TILED: Kernel =
+    Kernel::variant("attention", "tiled", &[], &[PREFIX, include_str!("../../shaders/attention.tiled.wgsl")], TWINS);
+
+static CANDIDATES: [Candidate; 7] = [
+    Candidate::new(&SUBGROUP, &[("LANES", 8)]),
+    Candidate::new(&SUBGROUP, &[("LANES", 4)]),
+    Candidate::new(&SUBGROUP, &[("LANES", 16)]),
+    Candidate::new(&KERNEL, &[]),
+    Candidate::for_gpus(&TILED, &[("CHANNEL_LANES", 8)]),
+    Candidate::for_gpus(&TILED, &[("CHANNEL_LANES", 16)]),
+    Candidate::for_gpus(&TILED, &[("CHANNEL_LANES", 32)]),
+];
+
+pub static FORWARD: Ways = Ways {
+    kernel: "attention",
+    entry: "forward",
+    candidates: &CANDIDATES,
+    record: |r, shape| {
+        let [q, k, v] = ["q", "k", "v"].map(|name| r.persistent(name, of_shape(shape)));
+        forward(r, q, k, v);
+    },
+};
+pub static BACKWARD_QUERY: Ways = Ways {
+    kernel: "attention",
+    entry: "backward_query",
+    candidates: &CANDIDATES,
+    record: |r, shape| {
+        let inputs = inputs(r, shape);
+        backward_query(r, &inputs);
+    },
+};
+pub static BACKWARD_KEY_VALUE: Ways = Ways {
+    kernel: "attention",
+    entry: "backward_key_value",
+    candidates: &CANDIDATES,
+    record: |r, shape| {
+        let inputs = inputs(r, shape);
+        backward_key_value(r, &inputs);
+    },
+};
 
 /// What the backward pass needs of a forward pass.
 pub struct Saved {
@@ -27,10 +85,14 @@ pub struct Saved {
     pub log_sum_exp: Tensor,
 }
 
-/// 4 tokens a lane.
-const TOKENS: u32 = 4;
-/// Quadruples of channels a lane, in the entries that write channels.
-const CHUNK: u32 = 4;
+/// Tokens of a block, and quadruples of channels of a chunk, that a lane or a workgroup makes.
+fn tile(candidate: &Candidate) -> (u32, u32) {
+    match candidate.kernel.variant {
+        "subgroup" => (4, 8 * candidate.constant("LANES")),
+        "tiled" => (32, 2 * candidate.constant("CHANNEL_LANES")),
+        _ => (4, 4),
+    }
+}
 
 /// The arithmetic of one T x T x d product for every image and head, padding left out. Counted are the products that
 /// the equations hold, not those that lanes of one block repeat: 1 in log_sum_exp (S), 2 in forward (S, O), 3 in
@@ -39,17 +101,30 @@ fn product_flops(q: Tensor) -> u64 {
     2 * q.count() * q.height() as u64
 }
 
-fn record(r: &mut Recorder, entry: &'static str, q: Tensor, chunks: u32, io: &[Tensor], flops: u64) {
+fn record(
+    r: &mut Recorder,
+    candidate: &Candidate,
+    entry: &'static str,
+    q: Tensor,
+    chunks: u32,
+    io: &[Tensor],
+    flops: u64,
+) {
     let [images, tokens, heads, channels] = q.shape;
-    let lanes = images * heads * tokens.div_ceil(TOKENS) * chunks;
+    let places = images * heads * tokens.div_ceil(tile(candidate).0) * chunks;
     let params = [
-        ("lanes", lanes.into()),
+        ("places", places.into()),
         ("tokens", tokens.into()),
         ("heads", heads.into()),
         ("channels4", q.channels4().into()),
         ("scale", (1.0 / (channels as f64).sqrt() as f32).into()),
     ];
-    r.dispatch(&KERNEL, entry, &params, io, Grid::Invocations(lanes as u64), flops);
+    r.dispatch_candidate(candidate, entry, &params, io, grid(candidate, places as u64), flops);
+}
+
+/// Chunks of channels, each for a lane or a workgroup.
+fn chunks(candidate: &Candidate, q: Tensor) -> u32 {
+    q.channels4().div_ceil(tile(candidate).1)
 }
 
 /// One number for each image, head and token.
@@ -62,10 +137,31 @@ pub fn forward(r: &mut Recorder, q: Tensor, k: Tensor, v: Tensor) -> (Tensor, Sa
     assert!(q.shape == k.shape && q.shape == v.shape, "self-attention takes q, k and v of one shape");
     let (o, log_sum_exp) = (r.temp(q.shape), statistic(r, q));
     let flops = product_flops(q);
-    record(r, "log_sum_exp", q, 1, &[q, k, log_sum_exp], flops);
-    let chunks = q.channels4().div_ceil(CHUNK);
-    record(r, "forward", q, chunks, &[q, k, v, log_sum_exp, o], 2 * flops);
+    let candidate = r.choose(&FORWARD, &q.shape);
+    let chunks = chunks(candidate, q);
+    if candidate.is_register() {
+        record(r, candidate, "log_sum_exp", q, 1, &[q, k, log_sum_exp], flops);
+        record(r, candidate, "forward", q, chunks, &[q, k, v, log_sum_exp, o], 2 * flops);
+    } else {
+        record(r, candidate, "forward", q, chunks, &[q, k, v, o, log_sum_exp], 2 * flops);
+    }
     (o, Saved { q, k, v, o, log_sum_exp })
+}
+
+/// What the gradients of q, k and v are made from.
+struct Inputs {
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    d_o: Tensor,
+    log_sum_exp: Tensor,
+    delta: Tensor,
+}
+
+impl Inputs {
+    fn bindings(&self) -> [Tensor; 6] {
+        [self.q, self.k, self.v, self.d_o, self.log_sum_exp, self.delta]
+    }
 }
 
 /// The gradients of <o, d_o> with respect to q, k and v.
@@ -73,13 +169,42 @@ pub fn backward(r: &mut Recorder, saved: Saved, d_o: Tensor) -> (Tensor, Tensor,
     let Saved { q, k, v, o, log_sum_exp } = saved;
     assert_eq!(d_o.shape, o.shape);
     let delta = statistic(r, q);
-    record(r, "delta", q, 1, &[o, d_o, delta], 2 * q.count());
-    let (d_q, d_k, d_v) = (r.temp(q.shape), r.temp(q.shape), r.temp(q.shape));
-    let flops = product_flops(q);
-    let chunks = q.channels4().div_ceil(CHUNK);
-    record(r, "backward_query", q, chunks, &[q, k, v, d_o, log_sum_exp, delta, d_q], 3 * flops);
-    record(r, "backward_key_value", q, chunks, &[q, k, v, d_o, log_sum_exp, delta, d_k, d_v], 4 * flops);
+    record(r, &Candidate::new(&KERNEL, &[]), "delta", q, 1, &[o, d_o, delta], 2 * q.count());
+    let inputs = Inputs { q, k, v, d_o, log_sum_exp, delta };
+    let d_q = backward_query(r, &inputs);
+    let (d_k, d_v) = backward_key_value(r, &inputs);
     (d_q, d_k, d_v)
+}
+
+fn backward_query(r: &mut Recorder, inputs: &Inputs) -> Tensor {
+    let q = inputs.q;
+    let d_q = r.temp(q.shape);
+    let candidate = r.choose(&BACKWARD_QUERY, &q.shape);
+    let io = [&inputs.bindings()[..], &[d_q]].concat();
+    record(r, candidate, "backward_query", q, chunks(candidate, q), &io, 3 * product_flops(q));
+    d_q
+}
+
+fn backward_key_value(r: &mut Recorder, inputs: &Inputs) -> (Tensor, Tensor) {
+    let q = inputs.q;
+    let (d_k, d_v) = (r.temp(q.shape), r.temp(q.shape));
+    let candidate = r.choose(&BACKWARD_KEY_VALUE, &q.shape);
+    let io = [&inputs.bindings()[..], &[d_k, d_v]].concat();
+    record(r, candidate, "backward_key_value", q, chunks(candidate, q), &io, 4 * product_flops(q));
+    (d_k, d_v)
+}
+
+/// A shape as it was asked for.
+fn of_shape(shape: &[u32]) -> [u32; 4] {
+    shape.try_into().expect("a shape has 4 numbers")
+}
+
+/// Inputs of an entry point alone.
+fn inputs(r: &mut Recorder, shape: &[u32]) -> Inputs {
+    let [images, tokens, heads, _] = of_shape(shape);
+    let [q, k, v, d_o] = ["q", "k", "v", "d_o"].map(|name| r.persistent(name, of_shape(shape)));
+    let [log_sum_exp, delta] = ["log_sums", "deltas"].map(|name| r.persistent(name, [images, heads, 1, tokens]));
+    Inputs { q, k, v, d_o, log_sum_exp, delta }
 }
 
 pub fn case(draw: &mut Draw) {
@@ -89,9 +214,12 @@ pub fn case(draw: &mut Draw) {
     let tokens = draw.choose(&[1, 3, 5, 8, 17, 33]);
     let channels = draw.choose(&[1, 3, 4, 6, 16, 17, 20, 40]);
     let mut shape = [draw.range(1, 3), tokens, draw.range(1, 3), channels];
-    if draw.range(0, 7) == 0 {
+    match draw.range(0, 7) {
         // Workgroups that are full to the last lane.
-        shape = [2, 64, 4, 17];
+        0 => shape = [2, 64, 4, 17],
+        // Heads wider than what one lane, or one workgroup of the narrowest tile, makes.
+        1 => shape = [1, draw.choose(&[7, 40]), 1, draw.choose(&[132, 260])],
+        _ => {}
     }
     // Scores have a deviation of sharpness^2.
     let sharpness = draw.choose(&[0.5, 1.0, 1.0, 2.0]);

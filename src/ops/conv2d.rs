@@ -17,6 +17,8 @@ static SUBGROUP: Kernel = Kernel::variant(
     &[PREFIX, include_str!("../../shaders/conv2d.subgroup.wgsl")],
     TWINS,
 );
+static TILED: Kernel =
+    Kernel::variant("conv2d", "tiled", &[], &[PREFIX, include_str!("../../shaders/conv2d.tiled.wgsl")], TWINS);
 
 static COOP8: Kernel = Kernel::variant(
     "conv2d",
@@ -43,16 +45,19 @@ static COOP16: Kernel = Kernel::variant(
     TWINS,
 );
 
-static CANDIDATES: [Candidate; 9] = [
+static CANDIDATES: [Candidate; 12] = [
     Candidate::new(&SUBGROUP, &[("LANES", 8)]),
     Candidate::new(&SUBGROUP, &[("LANES", 4)]),
     Candidate::new(&SUBGROUP, &[("LANES", 16)]),
     Candidate::new(&KERNEL, &[]),
-    Candidate::new(&COOP8, &[("LANES", 8)]),
     Candidate::new(&SUBGROUP, &[("LANES", 32)]),
-    Candidate::new(&COOP8, &[("LANES", 32)]),
-    Candidate::new(&COOP16, &[("LANES", 64)]),
-    Candidate::new(&COOP16, &[("LANES", 32)]),
+    Candidate::for_gpus(&TILED, &[("ROW_LANES", 16), ("CHANNEL_LANES", 16)]),
+    Candidate::for_gpus(&TILED, &[("ROW_LANES", 8), ("CHANNEL_LANES", 8)]),
+    Candidate::for_gpus(&TILED, &[("ROW_LANES", 16), ("CHANNEL_LANES", 8)]),
+    Candidate::for_gpus(&COOP8, &[("LANES", 8)]),
+    Candidate::for_gpus(&COOP8, &[("LANES", 32)]),
+    Candidate::for_gpus(&COOP16, &[("LANES", 64)]),
+    Candidate::for_gpus(&COOP16, &[("LANES", 32)]),
 ];
 
 pub static FORWARD: Ways =
@@ -124,17 +129,22 @@ pub(super) fn tile(candidate: &Candidate) -> (u32, u32) {
         "subgroup" => (32, candidate.constant("LANES")),
         "coop8" => (32, 8),
         "coop16" => (64, 16),
+        "tiled" => (8 * candidate.constant("ROW_LANES"), 2 * candidate.constant("CHANNEL_LANES")),
         _ => (16, 2),
     }
 }
 
-/// Quads of x and of dy in a tile of a gradient of weights, and lanes that share one.
+/// A tile of a weight's gradient: quads of x and of dy, and the lanes that share it.
 pub(super) fn weight_tile(candidate: &Candidate) -> (u32, u32, u32) {
-    let lanes = || candidate.constant("LANES");
+    let constant = |name| candidate.constant(name);
     match candidate.kernel.variant {
-        "subgroup" => (8, lanes(), lanes()),
-        "coop8" => (8, 8, 4 * lanes()),
-        "coop16" => (16, 16, 4 * lanes()),
+        "subgroup" => (8, constant("LANES"), constant("LANES")),
+        "coop8" => (8, 8, 4 * constant("LANES")),
+        "coop16" => (16, 16, 4 * constant("LANES")),
+        "tiled" => {
+            let (rows, channels) = (constant("ROW_LANES"), constant("CHANNEL_LANES"));
+            (2 * rows, 2 * channels, rows * channels)
+        }
         _ => (2, 4, 1),
     }
 }
@@ -282,7 +292,12 @@ fn alone(r: &mut Recorder, shape: &[u32], entry: &str) {
 }
 
 pub fn case(draw: &mut Draw) {
-    match draw.range(0, 7) {
+    match draw.range(0, 8) {
+        // Several tiles of channels, the last one not full.
+        8 => {
+            let (c, k) = draw.choose(&[(67, 134), (134, 67)]);
+            return case_of(draw, [1, 7, 9, c], [3, 2], k, Geometry { stride: 2, pad: 1, pad_end: 1 });
+        }
         // Workgroups that are full to the last lane.
         0 | 1 => return case_of(draw, [2, 32, 32, 11], [3, 3], 6, Geometry::same(3)),
         // A split of backward_weight that begins within a row.

@@ -18,6 +18,8 @@ static SUBGROUP: Kernel = Kernel::variant(
     &[PREFIX, include_str!("../../shaders/linear.subgroup.wgsl")],
     TWINS,
 );
+static TILED: Kernel =
+    Kernel::variant("linear", "tiled", &[], &[PREFIX, include_str!("../../shaders/linear.tiled.wgsl")], TWINS);
 
 static COOP8: Kernel = Kernel::variant(
     "linear",
@@ -44,16 +46,19 @@ static COOP16: Kernel = Kernel::variant(
     TWINS,
 );
 
-static CANDIDATES: [Candidate; 9] = [
+static CANDIDATES: [Candidate; 12] = [
     Candidate::new(&SUBGROUP, &[("LANES", 8)]),
     Candidate::new(&SUBGROUP, &[("LANES", 4)]),
     Candidate::new(&SUBGROUP, &[("LANES", 16)]),
     Candidate::new(&KERNEL, &[]),
-    Candidate::new(&COOP8, &[("LANES", 8)]),
     Candidate::new(&SUBGROUP, &[("LANES", 32)]),
-    Candidate::new(&COOP8, &[("LANES", 32)]),
-    Candidate::new(&COOP16, &[("LANES", 64)]),
-    Candidate::new(&COOP16, &[("LANES", 32)]),
+    Candidate::for_gpus(&TILED, &[("ROW_LANES", 16), ("CHANNEL_LANES", 16)]),
+    Candidate::for_gpus(&TILED, &[("ROW_LANES", 16), ("CHANNEL_LANES", 8)]),
+    Candidate::for_gpus(&TILED, &[("ROW_LANES", 8), ("CHANNEL_LANES", 8)]),
+    Candidate::for_gpus(&COOP8, &[("LANES", 8)]),
+    Candidate::for_gpus(&COOP8, &[("LANES", 32)]),
+    Candidate::for_gpus(&COOP16, &[("LANES", 64)]),
+    Candidate::for_gpus(&COOP16, &[("LANES", 32)]),
 ];
 
 pub static FORWARD: Ways =
@@ -162,7 +167,6 @@ pub fn backward_weight(r: &mut Recorder, x: Tensor, dy: Tensor, dweight: Tensor,
     let extent = Extent::new(x.elements(), dweight);
     assert_eq!(dy.elements(), extent.rows as u64 * extent.k4 as u64 * 4, "dy and weight disagree");
     let candidate = r.choose(&BACKWARD_WEIGHT, &extent.shape());
-    // Quads of x and of dy in a tile, and lanes that share one.
     let (quads_c, quads_k, lanes) = if candidate.is_register() { (2, 2, 1) } else { weight_tile(candidate) };
     let tiles = extent.c4.div_ceil(quads_c) * extent.k4.div_ceil(quads_k);
     let (splits, split_rows) = reduce::splits(r, extent.rows, tiles * lanes);
@@ -196,8 +200,13 @@ pub fn case(draw: &mut Draw) {
     // Now and then workgroups that are full to the last lane.
     let full = draw.range(0, 3) == 0;
     let small = [draw.range(1, 3), draw.range(1, 9), draw.range(1, 9), draw.range(1, 19)];
-    let shape = if full { [2, 16, 32, 15] } else { small };
-    let (heads, d) = if full { (2, 16) } else { (draw.range(1, 3), draw.range(1, 6)) };
+    // Or several tiles of channels, the last one not full.
+    let wide = draw.range(0, 5) == 0;
+    let (shape, heads, d) = match (full, wide) {
+        (_, true) => ([1, 9, 15, 134], 2, 67),
+        (true, false) => ([2, 16, 32, 15], 2, 16),
+        (false, false) => (small, draw.range(1, 3), draw.range(1, 6)),
+    };
     let k = heads * d.div_ceil(4) * 4;
     let x = draw.input("x", shape);
     let weight = draw.weight("weight", [1, 1, shape[3], k]);

@@ -69,7 +69,11 @@ impl Op {
 /// Every kernel.
 pub const ALL: &[Op] = &[
     Op { kernel: &add::KERNEL, ways: &[], case: add::case },
-    Op { kernel: &attention::KERNEL, ways: &[], case: attention::case },
+    Op {
+        kernel: &attention::KERNEL,
+        ways: &[&attention::FORWARD, &attention::BACKWARD_QUERY, &attention::BACKWARD_KEY_VALUE],
+        case: attention::case,
+    },
     Op { kernel: &embed::KERNEL, ways: &[], case: embed::case },
     Op {
         kernel: &conv2d::KERNEL,
