@@ -1,6 +1,8 @@
 //! Checkpoint directories as diffusers has them: `config.json`, `diffusion_pytorch_model.safetensors`,
 //! `scheduler_config.json`.
 
+pub mod classifier;
+
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};

@@ -7,6 +7,7 @@ pub mod cpu;
 pub mod data;
 pub mod diffusion;
 pub mod error;
+pub mod evaluate;
 pub mod files;
 pub mod gpu;
 pub mod nn;

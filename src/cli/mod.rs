@@ -6,6 +6,7 @@ pub mod profile;
 mod progress;
 pub mod sample;
 pub mod train;
+pub mod train_classifier;
 pub mod verify;
 
 use std::io::{ErrorKind, Write};
@@ -31,6 +32,8 @@ pub enum Command {
     Demo(demo::Args),
     /// Train a U-Net
     Train(Box<train::Args>),
+    /// Train a classifier of noisy images, which guides sampling and judges samples
+    TrainClassifier(Box<train_classifier::Args>),
     /// Draw images with a trained U-Net
     Sample(sample::Args),
     /// Check every kernel, or a whole model, on this adapter
@@ -51,6 +54,7 @@ impl Cli {
         match &self.command {
             Command::Demo(args) => demo::run(args, device),
             Command::Train(args) => train::run(args, device),
+            Command::TrainClassifier(args) => train_classifier::run(args, device),
             Command::Sample(args) => sample::run(args, device),
             Command::Verify(args) => verify::run(args, device),
             Command::Profile(args) => profile::run(args, device),

@@ -9,10 +9,12 @@ pub mod attention;
 pub mod case;
 pub mod concat;
 pub mod conv2d;
+pub mod cross_entropy;
 pub mod diffusion;
 pub mod embed;
 pub mod group_norm;
 pub mod linear;
+pub mod pool;
 pub mod reduce;
 pub mod resample;
 pub mod silu;
@@ -36,9 +38,11 @@ pub const ALL: &[Op] = &[
     Op { kernel: &concat::KERNEL, case: concat::case },
     Op { kernel: &group_norm::KERNEL, case: group_norm::case },
     Op { kernel: &linear::KERNEL, case: linear::case },
+    Op { kernel: &pool::KERNEL, case: pool::case },
     Op { kernel: &resample::KERNEL, case: resample::case },
     Op { kernel: &silu::KERNEL, case: silu::case },
     Op { kernel: &reduce::KERNEL, case: reduce::case },
     Op { kernel: &diffusion::KERNEL, case: diffusion::case },
+    Op { kernel: &cross_entropy::KERNEL, case: cross_entropy::case },
     Op { kernel: &adamw::KERNEL, case: adamw::case },
 ];

@@ -26,10 +26,22 @@ pub enum NoiseSchedule {
     Cosine,
 }
 
+/// What a run learns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Task {
+    /// To take noise away: a U-Net.
+    #[default]
+    Denoise,
+    /// To name the class of a noisy image: the U-Net's encoder half.
+    Classify,
+}
+
 /// All flags of a training run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TrainOptions {
+    pub task: Task,
     /// `digits`, or a directory of IDX files or of images.
     pub data: String,
     pub model: UNetConfig,
@@ -71,6 +83,7 @@ impl Default for TrainOptions {
     fn default() -> TrainOptions {
         let AdamW { beta1, beta2, eps, weight_decay, max_norm } = AdamW::default();
         TrainOptions {
+            task: Task::Denoise,
             data: "digits".into(),
             model: preset("digits").expect("there is such a preset"),
             steps: 2000,
@@ -184,6 +197,9 @@ impl TrainOptions {
             || self.sample_steps > self.timesteps
         {
             return refuse("timesteps must be 1 to 65536, sample_steps at most as many");
+        }
+        if self.task == Task::Classify && (self.class_dropout != 0.0 || self.sample_every != 0) {
+            return refuse("a classifier takes class_dropout 0 and sample_every 0: it is never told the class");
         }
         self.model.validate()
     }
