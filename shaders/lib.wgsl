@@ -36,6 +36,7 @@ struct Step {
     previous: f32,
     noise: f32,
     guidance: f32,
+    classifier: f32,        // of the classifier's gradient in the network's output
 }
 @group(0) @binding(15) var<uniform> step: Step;
 

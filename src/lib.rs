@@ -10,6 +10,7 @@ pub mod error;
 pub mod evaluate;
 pub mod files;
 pub mod gpu;
+pub mod guidance;
 pub mod nn;
 pub mod ops;
 pub mod picture;

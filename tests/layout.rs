@@ -22,6 +22,7 @@ const LAYERS: &[(&str, &str)] = &[
     ("verify", "checkpoint error gpu nn ops tensors"),
     ("sample", "checkpoint diffusion error files gpu nn ops picture random tensors"),
     ("train", "chart checkpoint data diffusion error files gpu nn ops picture random sample tensors"),
+    ("guidance", "error gpu nn ops"),
     ("evaluate", "data diffusion error gpu nn ops picture random"),
     ("profile", "checkpoint error files gpu nn ops random sample train"),
 ];
