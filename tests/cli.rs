@@ -6,6 +6,8 @@ mod arguments;
 mod checkpoints;
 #[path = "cli/data.rs"]
 mod data;
+#[path = "cli/evaluating.rs"]
+mod evaluating;
 #[path = "cli/sampling.rs"]
 mod sampling;
 #[path = "cli/training.rs"]

@@ -23,7 +23,7 @@ const LAYERS: &[(&str, &str)] = &[
     ("sample", "checkpoint diffusion error files gpu nn ops picture random tensors"),
     ("train", "chart checkpoint data diffusion error files gpu nn ops picture random sample tensors"),
     ("guidance", "error gpu nn ops"),
-    ("evaluate", "data diffusion error gpu nn ops picture random"),
+    ("evaluate", "data diffusion error gpu nn ops picture random sample"),
     ("profile", "checkpoint error files gpu nn ops random sample train"),
 ];
 /// What a user types may reach everything.

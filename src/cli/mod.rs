@@ -2,6 +2,7 @@
 
 pub mod demo;
 pub mod devices;
+pub mod evaluate;
 pub mod profile;
 mod progress;
 pub mod sample;
@@ -36,6 +37,8 @@ pub enum Command {
     TrainClassifier(Box<train_classifier::Args>),
     /// Draw images with a trained U-Net
     Sample(sample::Args),
+    /// Say what a trained U-Net is worth: likelihood, quality of samples, errors by noise level
+    Evaluate(evaluate::Args),
     /// Check every kernel, or a whole model, on this adapter
     Verify(verify::Args),
     /// Time one training or denoising step, kernel by kernel and layer by layer
@@ -56,6 +59,7 @@ impl Cli {
             Command::Train(args) => train::run(args, device),
             Command::TrainClassifier(args) => train_classifier::run(args, device),
             Command::Sample(args) => sample::run(args, device),
+            Command::Evaluate(args) => evaluate::run(args, device),
             Command::Verify(args) => verify::run(args, device),
             Command::Profile(args) => profile::run(args, device),
             Command::Devices(args) => devices::run(args),

@@ -16,6 +16,7 @@
 //! - Salimans & Ho 2022, "Progressive Distillation for Fast Sampling of Diffusion Models"
 //! - Lin et al. 2023, "Common Diffusion Noise Schedules and Sample Steps are Flawed"
 
+pub mod likelihood;
 pub mod parameterization;
 pub mod sampler;
 pub mod schedule;

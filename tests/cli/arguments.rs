@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use super::*;
 use diffuse::tensors;
 
-const COMMANDS: [&str; 6] = ["demo", "train", "sample", "verify", "profile", "devices"];
+const COMMANDS: [&str; 8] = ["demo", "train", "train-classifier", "evaluate", "sample", "verify", "profile", "devices"];
 
 #[test]
 fn help_is_there() {
