@@ -1,11 +1,16 @@
 //! Draws images: the U-Net and one fused denoise dispatch a step, coefficients from the host.
 
+mod steered;
+
 use crate::diffusion::Step as Coefficients;
 use crate::error::{Error, Result};
 use crate::gpu::{Context, Memory, Plan, PlanOptions, Recorder, Recording, Step};
+use crate::guidance;
 use crate::nn::{UNet, UNetConfig};
 use crate::ops::diffusion;
 use crate::picture::Images;
+pub use steered::ClassifierGuidance;
+use steered::Steered;
 
 const X: &str = "x";
 const PREVIOUS: &str = "previous";
@@ -38,6 +43,7 @@ pub struct Generator<'a> {
     shape: [u32; 4],
     guided: bool,
     null_class: u32,
+    steered: Option<Steered>,
 }
 
 /// The two recordings of a sampler: where it starts, and one step.
@@ -49,6 +55,11 @@ pub struct Recordings {
 
 /// Records a sampler's start and step for `batch` images, weights read from the flat buffer `weights`.
 pub fn record(unet: &UNet, weights: &'static str, batch: u32, request: &Request) -> Recordings {
+    record_with(unet, weights, batch, request, false)
+}
+
+/// As [`record`]; `steered` adds the classifier's gradient to the network's output.
+fn record_with(unet: &UNet, weights: &'static str, batch: u32, request: &Request, steered: bool) -> Recordings {
     let guided = is_guided(request);
     let channels = unet.config.in_channels;
     let shape = [batch, request.height, request.width, channels];
@@ -63,6 +74,7 @@ pub fn record(unet: &UNet, weights: &'static str, batch: u32, request: &Request)
     let labels = unet.is_conditional().then(|| r.persistent(LABELS, [1, 1, 1, rows]));
     let timestep = diffusion::broadcast_timestep(r, rows);
     let (out, _) = unet.forward(r, x, timestep, labels);
+    let out = if steered { guidance::steer(r, out, shape) } else { out };
     r.scope("denoise", |r| diffusion::denoise(r, x, out, previous, guided));
     Recordings { start, denoise: std::mem::take(r).finish(), guided }
 }
@@ -90,7 +102,8 @@ impl<'a> Generator<'a> {
         let denoise = Plan::new(context, &recordings.denoise, memory, PlanOptions::default())?;
         let shape = [batch, request.height, request.width, unet.config.in_channels];
         let null_class = unet.config.num_class_embeds.unwrap_or(1) - 1;
-        Ok(Generator { context, start, denoise, batch, shape, guided: recordings.guided, null_class })
+        let guided = recordings.guided;
+        Ok(Generator { context, start, denoise, batch, shape, guided, null_class, steered: None })
     }
 
     /// Draws all samples of the request, batch by batch. `watch(done, of, frame)` is called after every step, done
@@ -111,11 +124,13 @@ impl<'a> Generator<'a> {
         for index in 0..batches {
             let first = index * self.batch;
             self.write_labels(memory, request, first);
+            self.write_steered_labels(memory, first);
             self.start.run(self.context, &self.values(request, first, 0));
             let mut last = None;
             for (number, coefficients) in request.steps.iter().enumerate() {
                 let mut values = self.values(request, first, number);
                 set(&mut values, coefficients);
+                self.steer(&mut values, coefficients);
                 let submitted = self.denoise.run(self.context, &values);
                 // One step ahead of the device: progress is true, and nothing piles up.
                 if let Some(last) = last.replace(submitted) {

@@ -20,7 +20,7 @@ const LAYERS: &[(&str, &str)] = &[
     ("nn", "error gpu ops random"),
     ("checkpoint", "diffusion error files gpu nn tensors"),
     ("verify", "checkpoint error gpu nn ops tensors"),
-    ("sample", "checkpoint diffusion error files gpu nn ops picture random tensors"),
+    ("sample", "checkpoint diffusion error files gpu guidance nn ops picture random tensors"),
     ("train", "chart checkpoint data diffusion error files gpu nn ops picture random sample tensors"),
     ("guidance", "error gpu nn ops"),
     ("evaluate", "data diffusion error gpu nn ops picture random sample"),

@@ -6,6 +6,7 @@ pub mod evaluate;
 pub mod profile;
 mod progress;
 pub mod sample;
+mod steering;
 pub mod train;
 pub mod train_classifier;
 pub mod verify;

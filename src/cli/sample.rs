@@ -6,6 +6,7 @@ use anyhow::{Result, bail};
 use serde_json::json;
 
 use super::progress::Progress;
+use super::steering;
 use diffuse::checkpoint::{self, Checkpoint};
 use diffuse::diffusion::{Sampler, SamplerKind, Variance};
 use diffuse::error::Error;
@@ -49,6 +50,8 @@ pub struct Args {
     /// Scale of classifier-free guidance; 1 is none [default: 2 where the checkpoint knows classes]
     #[arg(long, value_name = "W", allow_negative_numbers = true)]
     guidance: Option<f64>,
+    #[command(flatten)]
+    steering: steering::Args,
     /// Images drawn at a time
     #[arg(long, default_value_t = 64)]
     batch: u32,
@@ -83,10 +86,18 @@ pub fn run(args: &Args, device: Option<&str>) -> Result<()> {
         model.weights = raw_weights(&model)?;
     }
     let request = request(args, &model)?;
+    let classifier = args.steering.load(&model)?;
     let context = Context::new(device)?;
     let mut memory = Memory::default();
     let batch = args.batch.min(args.count);
     let generator = open_generator(&context, &model, &mut memory, batch, &request)?;
+    let generator = match &classifier {
+        Some(classifier) => {
+            let labels = request.labels.clone().unwrap_or_else(|| in_turn(args, classifier.classes()));
+            classifier.steer(generator, &model, &mut memory, &request, labels)?
+        }
+        None => generator,
+    };
     memory.write(&context, WEIGHTS, 0, &model.weights);
     let mut film = Film::new(args.gif.is_some(), request.steps.len(), columns(args, &model, batch as usize));
     let images = draw(&generator, &memory, &request, &mut film)?;
@@ -192,13 +203,12 @@ fn request(args: &Args, model: &Checkpoint) -> Result<Request> {
         (Some(class), Some(classes)) if class >= classes => {
             bail!("class {class} is out of range: there are {classes}, from 0")
         }
-        (Some(class), Some(_)) => Some(vec![class; args.count as usize]),
-        (None, Some(classes)) => Some((0..args.count).map(|i| i % classes).collect()),
-        (Some(_), None) => bail!("--class: this checkpoint knows no classes"),
-        (None, None) if args.guidance.is_some_and(|scale| scale != 1.0) => {
+        (_, Some(classes)) => Some(in_turn(args, classes)),
+        (Some(_), None) if !args.steering.is_given() => bail!("--class: this checkpoint knows no classes"),
+        (_, None) if args.guidance.is_some_and(|scale| scale != 1.0) => {
             bail!("--guidance: this checkpoint knows no classes")
         }
-        (None, None) => None,
+        (_, None) => None,
     };
     let (height, width) = size;
     Ok(Request {
@@ -211,6 +221,11 @@ fn request(args: &Args, model: &Checkpoint) -> Result<Request> {
         height,
         width,
     })
+}
+
+/// The class that was asked for, or each in turn.
+fn in_turn(args: &Args, classes: u32) -> Vec<u32> {
+    (0..args.count).map(|i| args.class.unwrap_or(i % classes)).collect()
 }
 
 fn variance(model: &Checkpoint) -> Result<Variance> {
