@@ -60,16 +60,16 @@ pub fn first_backward(r: &mut Recorder, dy: Tensor, tokens: u32) -> Tensor {
 }
 
 pub fn case(draw: &mut Draw) {
-    // Now and then workgroups that are full to the last lane.
+    // Now and then several workgroups, all full to the last lane.
     let full = draw.range(0, 3) == 0;
     let small = [draw.range(1, 3), draw.range(1, 5), draw.range(1, 5), draw.range(1, 13)];
-    let shape = if full { [4, 4, 4, 16] } else { small };
+    let shape = if full { [16, 3, 5, 16] } else { small };
     let [n, h, w, c] = shape;
     let x = draw.input("x", shape);
     let positions = draw.input("positions", [1, 1, h * w + 1, c]);
     let dy = draw.input("dy", [n, h * w + 1, 1, c]);
     let of_heads = [n, draw.range(1, 6), draw.range(1, 3), draw.range(1, 9)];
-    let of_heads = if full { [4, 4, 2, 32] } else { of_heads };
+    let of_heads = if full { [8, 4, 2, 32] } else { of_heads };
     let all = draw.input("all", of_heads);
     let d_one = draw.input("d one", [n, 1, of_heads[2], of_heads[3]]);
     let r = &mut draw.recorder;

@@ -1,6 +1,7 @@
 //! `diffuse train-classifier` and `diffuse evaluate`.
 
 use super::*;
+use diffuse::tensors;
 
 /// A place with the trained run, and a classifier that learnt a little.
 fn place_with_classifier() -> TempDir {
@@ -33,6 +34,39 @@ fn a_classifier_is_trained_resumed_and_judges() {
     let line = "evaluate run --data digits --quality --classifier judge --samples s.safetensors --out e";
     let said = accepted(place, line).out;
     assert!(said.contains("none of these figures is Inception's") && said.contains("10 samples"), "{said}");
+}
+
+#[test]
+fn a_classifier_steers_samples() {
+    let place = place_with_classifier();
+    let place = place.path();
+    untrained(place, "plain.json", "plain");
+    let drawn = |flags: &str| -> Vec<f32> {
+        accepted(place, &format!("sample {flags} --count 5 --steps 4 --out s.png --tensor s.safetensors"));
+        tensors::read(&place.join("s.safetensors")).unwrap().remove("samples").expect("tensor `samples`").values
+    };
+    for model in ["run", "run --guidance 1", "plain", "run --sampler ddim"] {
+        let free = drawn(model);
+        assert_eq!(drawn(&format!("{model} --classifier judge --classifier-scale 0")), free, "{model}");
+        let steered = drawn(&format!("{model} --classifier judge --classifier-scale 9"));
+        assert_ne!(steered, free, "{model}");
+        assert_eq!(drawn(&format!("{model} --classifier judge --classifier-scale 9 --batch 2")), steered, "{model}");
+    }
+    let [two, seven] =
+        ["2", "7"].map(|class| drawn(&format!("plain --classifier judge --classifier-scale 9 --class {class}")));
+    assert_ne!(two, seven);
+    let said = run(typed(place, "sample run --classifier-scale 2"));
+    assert_eq!(said.code, Some(2), "{}", said.err);
+    refused(place, "sample run --classifier run", &["run: no classifier", "train-classifier"]);
+    refused(place, "sample run --classifier judge --classifier-scale NaN", &["--classifier-scale"]);
+    refused(place, "sample plain --classifier judge --class 10", &["class 10 is out of range"]);
+    fs::write(place.join("larger.json"), TINY.replace(r#""sample_size": 8"#, r#""sample_size": 16"#)).unwrap();
+    untrained(place, "larger.json", "larger");
+    refused(place, "sample larger --classifier judge", &["8x8x1", "16x16x1"]);
+    let path = place.join("judge/checkpoint/scheduler_config.json");
+    let other = fs::read_to_string(&path).unwrap().replace("linear", "squaredcos_cap_v2");
+    fs::write(&path, other).unwrap();
+    refused(place, "sample run --classifier judge", &["squaredcos_cap_v2", "linear", "train it on the same"]);
 }
 
 #[test]

@@ -59,6 +59,8 @@ fn levels(levels: &[LevelError]) -> Vec<String> {
     std::iter::once(head).chain(levels.iter().map(line)).collect()
 }
 
+type Figure = fn(&Quality) -> Measured;
+
 fn quality(report: &Report) -> Vec<String> {
     let Report { samples, floor, nearest, yardstick, .. } = report;
     let mut lines = vec![
@@ -70,7 +72,7 @@ fn quality(report: &Report) -> Vec<String> {
             format!("{} test images", floor.images)
         ),
     ];
-    let rows: [(&str, fn(&Quality) -> Measured); 4] = [
+    let rows: [(&str, Figure); 4] = [
         ("Fréchet distance", |quality| quality.frechet_distance),
         ("kernel distance (unbiased)", |quality| quality.kernel_distance),
         ("precision", |quality| quality.precision),
