@@ -23,10 +23,10 @@ pub fn loss(r: &mut Recorder, logits: Tensor, labels: Tensor, factor: f32, total
 }
 
 pub fn case(draw: &mut Draw) {
-    let images = draw.choose(&[1, 2, 3, 5, 64, 65, 130]);
+    let images = draw.choose(&[1, 3, 4, 5, 64, 65, 128, 130]);
     let classes = draw.choose(&[1, 2, 3, 4, 5, 10, 17]);
-    // A softmax that is nearly even, a sure one, and logits whose exponentials no f32 holds.
-    let (spread, offset) = draw.choose(&[(1.0, 0.0), (4.0, 0.0), (2.0, -300.0), (2.0, 300.0)]);
+    // A softmax that is nearly even, a sure one, logits whose exponentials no f32 holds, nor those of their differences.
+    let (spread, offset) = draw.choose(&[(1.0, 0.0), (4.0, 0.0), (2.0, -300.0), (2.0, 300.0), (200.0, 0.0)]);
     let shape = [images, 1, 1, classes];
     let logits = draw.input_by("logits", shape, |draw| offset + spread * draw.normal());
     let labels = draw.integers("labels", images, |draw| draw.range(0, classes - 1));
