@@ -120,7 +120,7 @@ fn a_slot_is_as_large_as_its_largest_tenant() {
             let mut largest = vec![0; slots.bytes.len()];
             for (id, slot) in slots.slot_of.iter().enumerate() {
                 let Some(slot) = slot else { continue };
-                largest[*slot] = largest[*slot].max(recording.tensor(id as u32).bytes());
+                largest[*slot] = largest[*slot].max(recording.tensor_bytes(id as u32));
             }
             assert_eq!(largest, slots.bytes);
         }
@@ -218,13 +218,13 @@ fn profiling_changes_no_bit() {
 /// y = factor x + y.
 static KERNEL: Kernel = Kernel::new(
     "blend",
-    "struct Params { quads: u32, factor: f32 }
+    &["struct Params { quads: u32, factor: f32 }
      @group(0) @binding(14) var<uniform> params: Params;
      @group(0) @binding(0) var<storage, read> x: array<vec4<f32>>;
      @group(0) @binding(1) var<storage, read_write> y: array<vec4<f32>>;
      @compute @workgroup_size(64) fn blend(@builtin(local_invocation_index) i: u32) {
          if (i < params.quads) { y[i] = params.factor * x[i] + y[i]; }
-     }",
+     }"],
     &[],
 );
 
