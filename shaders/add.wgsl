@@ -19,7 +19,7 @@ struct Params {
 }
 @group(0) @binding(14) var<uniform> params: Params;
 
-// Quadruples of a lane, 64 apart, so that lanes read side by side: a lane's start costs more than a sum.
+// Quadruples of a lane, 256 apart, so that lanes read side by side: a lane's start costs more than a sum.
 const SHARE = 4u;
 
 @group(0) @binding(0) var<storage, read> a: array<real4>;
@@ -29,58 +29,58 @@ const SHARE = 4u;
 @group(0) @binding(3) var<storage, read_write> total: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read_write> narrowed: array<real4>;
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(256)
 fn add(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let first = group_index(group, groups) * 64u * SHARE + lane;
-    for (var i = first; i < min(first + 64u * SHARE, params.quads); i += 64u) {
+    let first = group_index(group, groups) * 256u * SHARE + lane;
+    for (var i = first; i < min(first + 256u * SHARE, params.quads); i += 256u) {
         y[i] = store4(params.scale * (load4(a[i]) + load4(b[i])));
     }
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(256)
 fn scale(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let first = group_index(group, groups) * 64u * SHARE + lane;
-    for (var i = first; i < min(first + 64u * SHARE, params.quads); i += 64u) {
+    let first = group_index(group, groups) * 256u * SHARE + lane;
+    for (var i = first; i < min(first + 256u * SHARE, params.quads); i += 256u) {
         y[i] = store4(params.scale * load4(a[i]));
     }
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(256)
 fn add_per_image(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let first = group_index(group, groups) * 64u * SHARE + lane;
-    for (var i = first; i < min(first + 64u * SHARE, params.quads); i += 64u) {
+    let first = group_index(group, groups) * 256u * SHARE + lane;
+    for (var i = first; i < min(first + 256u * SHARE, params.quads); i += 256u) {
         y[i] = store4(load4(a[i]) + load4(b[i / params.quads_per_image * params.channels4 + i % params.channels4]));
     }
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(256)
 fn add_guidance(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let first = group_index(group, groups) * 64u * SHARE + lane;
-    for (var i = first; i < min(first + 64u * SHARE, params.quads); i += 64u) {
+    let first = group_index(group, groups) * 256u * SHARE + lane;
+    for (var i = first; i < min(first + 256u * SHARE, params.quads); i += 256u) {
         y[i] = store4(load4(a[i]) + step.classifier * load4(b[i % params.quads_per_image]));
     }
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(256)
 fn accumulate(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let first = group_index(group, groups) * 64u * SHARE + lane;
-    for (var i = first; i < min(first + 64u * SHARE, params.quads); i += 64u) {
+    let first = group_index(group, groups) * 256u * SHARE + lane;
+    for (var i = first; i < min(first + 256u * SHARE, params.quads); i += 256u) {
         total[i] += part[i];
     }
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(256)
 fn narrow(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let first = group_index(group, groups) * 64u * SHARE + lane;
-    for (var i = first; i < min(first + 64u * SHARE, params.quads); i += 64u) {
+    let first = group_index(group, groups) * 256u * SHARE + lane;
+    for (var i = first; i < min(first + 256u * SHARE, params.quads); i += 256u) {
         narrowed[i] = store4(part[i]);
     }
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(256)
 fn widen(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let first = group_index(group, groups) * 64u * SHARE + lane;
-    for (var i = first; i < min(first + 64u * SHARE, params.quads); i += 64u) {
+    let first = group_index(group, groups) * 256u * SHARE + lane;
+    for (var i = first; i < min(first + 256u * SHARE, params.quads); i += 256u) {
         total[i] = load4(a[i]);
     }
 }

@@ -40,25 +40,6 @@ fn copy_8(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) grou
     }
 }
 
-@compute @workgroup_size(256)
-fn copy_4(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let i = group_index(group, groups) * 1024u + lane;
-    if (i + 768u < params.quads) {
-        let v0 = x[i];
-        let v1 = x[i + 256u];
-        let v2 = x[i + 512u];
-        let v3 = x[i + 768u];
-        y[i] = v0;
-        y[i + 256u] = v1;
-        y[i + 512u] = v2;
-        y[i + 768u] = v3;
-        return;
-    }
-    for (var at = i; at < params.quads; at += 256u) {
-        y[at] = x[at];
-    }
-}
-
 struct Two {
     s0: vec4<f32>,
     s1: vec4<f32>,

@@ -8,11 +8,11 @@
 // and M = height width (channels in a group):
 //
 //   G1 = sum over the group of a S1 / M,   G2 = sum over the group of a S2 / M
-//   dx     = rstd (du a - G1 - xhat G2)
+//   dx     = rstd (du a - G1 - xhat G2) + addend          the gradient that comes around the norm, if there is one
 //   dgamma = sum over n of (1 + scale) S2  dbeta  = sum over n of (1 + scale) S1
 //   dscale = gamma S2 + beta S1            dshift = S1
 //
-//   x, y, dy, dx: [N, rows, C]   gamma, beta, dgamma, dbeta: [C]   modulation, dmodulation: [N, 2, C] (scale, shift)
+//   x, y, dy, dx, addend: [N, rows, C]   gamma, beta, dgamma, dbeta: [C]   modulation, dmodulation: [N, 2, C] (scale, shift)
 //   moments: [N, chunks, 2, C] (mean and sum of squared deviations of a chunk of rows)
 //   table: [N, 4, C] (mean, rstd, a, b)   sums: [N, chunks, 2, C] (S1, S2 of a chunk)   totals: [N, 4, C] (S1, S2, G1, G2)
 //
@@ -27,6 +27,7 @@ struct Params {
     chunk: u32,             // rows in a chunk, the last one may have fewer
     chunks: u32,
     silu: u32,
+    added: u32,             // 1: the addend is read
     eps: f32,
 }
 @group(0) @binding(14) var<uniform> params: Params;
@@ -247,6 +248,7 @@ fn backward_totals(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgro
 
 @group(0) @binding(3) var<storage, read> total_table: array<vec4<f32>>;    // totals
 @group(0) @binding(4) var<storage, read_write> dx: array<real4>;
+@group(0) @binding(5) var<storage, read> addend: array<real4>;
 
 @compute @workgroup_size(64)
 fn backward_data(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
@@ -265,7 +267,11 @@ fn backward_data(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroup
         let i = share.first + row * params.c4;
         let xhat = (load4(x[i]) - mean) * rstd;
         let du = before_activation(load4(dy[i]), xhat * a + b);
-        dx[i] = store4(rstd * (du * a - g1 - xhat * g2));
+        var value = rstd * (du * a - g1 - xhat * g2);
+        if (params.added == 1u) {
+            value += load4(addend[i]);
+        }
+        dx[i] = store4(value);
     }
 }
 

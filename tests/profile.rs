@@ -193,7 +193,7 @@ fn predictions_need_no_gpu_and_say_what_they_are() {
 }
 
 #[test]
-fn standing_shapes_are_of_the_issue_and_finite() {
+fn standing_shapes_are_whole_and_finite() {
     let all = shapes::standing(&Default::default());
     for part in ["conv2d 3x3 N64 32x32 64->64 forward", "conv2d 3x3 N64 8x8 256->256 backward-data"] {
         assert_eq!(all.iter().filter(|shape| shape.name == part).count(), 1, "{part}");

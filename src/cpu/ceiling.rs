@@ -11,10 +11,6 @@ pub fn copy_1(call: &mut Call) {
     copy(call);
 }
 
-pub fn copy_4(call: &mut Call) {
-    copy(call);
-}
-
 pub fn copy_8(call: &mut Call) {
     copy(call);
 }
@@ -46,4 +42,12 @@ pub fn multiply_3(call: &mut Call) {
 
 pub fn multiply_8(call: &mut Call) {
     multiply(call, 8, 4, 256);
+}
+
+pub fn matrices(call: &mut Call) {
+    let [a, b, ..] = call.read("factors").data[..] else { unreachable!("a quad") };
+    let mut y = call.zeros("y");
+    let side = call.f("side");
+    y.data.fill(4.0 * call.f("rounds") * side * a * b);
+    call.write("y", y);
 }

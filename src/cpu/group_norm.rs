@@ -142,7 +142,8 @@ pub fn backward_data(call: &mut Call) {
                 let (xhat, du) = normalised(call, image, row, c);
                 let (rstd, a) = (table.at(image, 0, 1, c), table.at(image, 0, 2, c));
                 let (g1, g2) = (totals.at(image, 0, 2, c), totals.at(image, 0, 3, c));
-                dx.row_mut(image * call.u("rows") + row)[c] = rstd * (du * a - g1 - xhat * g2);
+                let around = if call.flag("added") { element(call, call.read("addend"), image, row, c) } else { 0.0 };
+                dx.row_mut(image * call.u("rows") + row)[c] = rstd * (du * a - g1 - xhat * g2) + around;
             }
         }
     }

@@ -158,4 +158,11 @@ impl Choices {
         };
         chosen.or_else(usual).expect("every device runs the variant register")
     }
+
+    /// A way to run an entry point that not every device can: the one that is forced, or the first.
+    pub fn possible(&self, ways: &Ways) -> Option<&'static Candidate> {
+        let runs = |candidate: &&Candidate| candidate.runs_on(&self.device, self.precision);
+        let forced = self.forced.and_then(|index| ways.candidates.get(index)).filter(runs);
+        forced.or_else(|| ways.candidates.iter().find(runs))
+    }
 }

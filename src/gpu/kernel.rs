@@ -167,9 +167,10 @@ impl Kernel {
         format!("{enable}{library}\n{}", self.text())
     }
 
-    /// Whether it reads or writes what is stored as the precision says.
-    pub fn stores_reals(&self) -> bool {
-        self.entry_points().iter().any(|entry| entry.storage.iter().any(|binding| binding.real))
+    /// Whether half precision makes a difference: it reads or writes what is stored as the precision says, or multiplies halves.
+    pub fn knows_halves(&self) -> bool {
+        self.needs.iter().any(|need| need.is_matrices())
+            || self.entry_points().iter().any(|entry| entry.storage.iter().any(|binding| binding.real))
     }
 
     /// The entry points in the file's order.

@@ -224,6 +224,11 @@ impl Recorder {
         self.choices.choose(ways, shape)
     }
 
+    /// A way to run an entry point that not every device can, if this one can.
+    pub fn possible(&self, ways: &'static Ways) -> Option<&'static Candidate> {
+        self.choices.possible(ways)
+    }
+
     /// Lanes that fill the device.
     pub fn device_lanes(&self) -> u32 {
         self.choices.device.lanes()

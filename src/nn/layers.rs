@@ -133,7 +133,13 @@ impl GroupNorm {
 
     pub fn backward(&self, r: &mut Recorder, saved: group_norm::Saved, dy: Tensor) -> (Tensor, Option<Tensor>) {
         let (dgamma, dbeta) = (r.grad(self.gamma), r.grad(self.beta));
-        group_norm::backward(r, saved, dy, dgamma, dbeta)
+        group_norm::backward(r, saved, dy, None, dgamma, dbeta)
+    }
+
+    /// The gradient of the input where `around` is what comes past the norm.
+    fn backward_with(&self, r: &mut Recorder, saved: group_norm::Saved, dy: Tensor, around: Tensor) -> Tensor {
+        let (dgamma, dbeta) = (r.grad(self.gamma), r.grad(self.beta));
+        group_norm::backward(r, saved, dy, Some(around), dgamma, dbeta).0
     }
 }
 
@@ -235,12 +241,11 @@ impl ResnetBlock {
         });
         let a = r.scope("norm1", |r| self.norm1.output(r, &saved.norm1, saved.conv1));
         let da = r.scope("conv1", |r| self.conv1.backward(r, a, db));
-        let (through, _) = r.scope("norm1", |r| self.norm1.backward(r, saved.norm1, da));
         let around = match (&self.shortcut, saved.shortcut) {
             (Some(layer), Some(saved)) => r.scope("conv_shortcut", |r| layer.backward(r, saved, dsum)),
             _ => dsum,
         };
-        let dx = r.scope("residual", |r| add::add(r, through, around));
+        let dx = r.scope("norm1", |r| self.norm1.backward_with(r, saved.norm1, da, around));
         (dx, dembedding)
     }
 }
@@ -331,11 +336,10 @@ impl Attention {
             let sum = add::add(r, from_q, from_k);
             add::add(r, sum, from_v)
         });
-        let through = match (&self.norm, saved.norm) {
-            (Some(layer), Some(saved)) => r.scope("group_norm", |r| layer.backward(r, saved, through).0),
-            _ => through,
-        };
-        r.scope("residual", |r| add::add(r, through, dsum))
+        match (&self.norm, saved.norm) {
+            (Some(layer), Some(saved)) => r.scope("group_norm", |r| layer.backward_with(r, saved, through, dsum)),
+            _ => r.scope("residual", |r| add::add(r, through, dsum)),
+        }
     }
 }
 

@@ -33,7 +33,7 @@ fn record_repeated(r: &mut Recorder, entry: &'static str, y: Tensor, period: u32
         ("channels4", y.channels4().into()),
         ("scale", factor.into()),
     ];
-    r.dispatch(&KERNEL, entry, &params, io, Grid::Invocations(quads.div_ceil(64 * SHARE) as u64 * 64), 2 * y.count());
+    r.dispatch(&KERNEL, entry, &params, io, Grid::Workgroups(quads.div_ceil(256 * SHARE) as u64), 2 * y.count());
 }
 
 /// y = factor (a + b), all of one shape.
@@ -118,7 +118,7 @@ pub fn case(draw: &mut Draw) {
     // Now and then workgroups that are full to the last lane.
     let full = draw.range(0, 3) == 0;
     let small = [draw.range(1, 3), draw.range(1, 7), draw.range(1, 7), draw.range(1, 13)];
-    let shape = if full { [3, 8, 8, 8] } else { small };
+    let shape = if full { [4, 16, 16, 8] } else { small };
     let (a, b, dy) = (draw.input("a", shape), draw.input("b", shape), draw.input("dy", shape));
     let per_image = draw.input("per image", [shape[0], 1, 1, shape[3]]);
     let total = draw.input("total", shape);

@@ -1,15 +1,14 @@
 //! The most that an adapter reaches, which `diffuse profile` measures kernels by: `shaders/ceiling.wgsl`.
 
 use super::Draw;
-use crate::cpu::ceiling as twin;
-use crate::gpu::{Grid, Kernel, Recorder, Tensor};
+use crate::cpu::{Twin, ceiling as twin};
+use crate::gpu::{Candidate, Grid, Kernel, Need, Recorder, Tensor, Ways};
 
 pub static KERNEL: Kernel = Kernel::new(
     "ceiling",
     &[include_str!("../../shaders/ceiling.wgsl")],
     &[
         ("copy_1", twin::copy_1),
-        ("copy_4", twin::copy_4),
         ("copy_8", twin::copy_8),
         ("multiply_2", twin::multiply_2),
         ("multiply_3", twin::multiply_3),
@@ -27,6 +26,55 @@ pub struct Loop {
     pub steps: u32,
 }
 
+const MATRIX_TWINS: &[(&str, Twin)] = &[("matrices", twin::matrices)];
+static COOP8: Kernel = Kernel::variant(
+    "ceiling",
+    "coop8",
+    &[Need::Subgroups, Need::Matrices8],
+    &[
+        include_str!("../../shaders/lib.coop8.wgsl"),
+        include_str!("../../shaders/lib.coop.wgsl"),
+        include_str!("../../shaders/ceiling.coop.wgsl"),
+    ],
+    MATRIX_TWINS,
+);
+static COOP16: Kernel = Kernel::variant(
+    "ceiling",
+    "coop16",
+    &[Need::Subgroups, Need::Matrices16],
+    &[
+        include_str!("../../shaders/lib.coop16.wgsl"),
+        include_str!("../../shaders/lib.coop.wgsl"),
+        include_str!("../../shaders/ceiling.coop.wgsl"),
+    ],
+    MATRIX_TWINS,
+);
+
+/// Loops on matrix units, for each size of matrix and width of a subgroup.
+pub static MATRICES: Ways = Ways {
+    kernel: "ceiling",
+    entry: "matrices",
+    candidates: &[
+        Candidate::new(&COOP8, &[("LANES", 8)]),
+        Candidate::new(&COOP8, &[("LANES", 32)]),
+        Candidate::new(&COOP16, &[("LANES", 32)]),
+        Candidate::new(&COOP16, &[("LANES", 64)]),
+    ],
+    record: |_, _| {},
+};
+
+/// Runs a loop of `rounds` products on the matrix units in `workgroups` workgroups, with a and b in the first two numbers
+/// of `factors`, a quad; what comes out goes to a tensor that is returned.
+pub fn matrices(r: &mut Recorder, candidate: &Candidate, factors: Tensor, workgroups: u32, rounds: u32) -> Tensor {
+    let side = if candidate.kernel.needs.contains(&Need::Matrices8) { 8u32 } else { 16 };
+    let y = r.temp([1, 1, 1, workgroups * 4 * side * side]);
+    let params = [("quads", ((y.elements() / 4) as u32).into()), ("rounds", rounds.into()), ("side", side.into())];
+    let flops = 4 * 4 * 2 * (side as u64).pow(3) * rounds as u64 * workgroups as u64;
+    let grid = Grid::Workgroups(workgroups as u64);
+    r.dispatch_candidate(candidate, "matrices", &params, &[factors, y], grid, flops);
+    y
+}
+
 /// Which one is fastest depends on the device.
 pub const LOOPS: [Loop; 3] = [
     Loop { entry: "multiply_2", sums: 2, steps: 64 },
@@ -38,7 +86,7 @@ pub const LOOPS: [Loop; 3] = [
 pub const FACTORS: [u32; 4] = [1, 1, 256, 4];
 
 /// Entries that copy, with the quads that a workgroup of each takes. Which one is fastest depends on the device.
-pub const COPIES: [(&str, u64); 3] = [("copy_1", 64), ("copy_4", 1024), ("copy_8", 2048)];
+pub const COPIES: [(&str, u64); 2] = [("copy_1", 64), ("copy_8", 2048)];
 
 /// y = x, of one shape, by one of [`COPIES`].
 pub fn copy(r: &mut Recorder, (entry, group_quads): (&'static str, u64), x: Tensor, y: Tensor) {
@@ -71,7 +119,11 @@ pub fn case(draw: &mut Draw) {
         if near % 4 == 1 { 1.0 - 0.01 * draw.uniform() } else { 0.02 * draw.normal() }
     });
     let rounds = draw.range(1, 3);
+    let small = draw.input_by("small", [1, 1, 1, 4], |draw| draw.range(1, 4) as f64 / 4.0);
     let r = &mut draw.recorder;
+    if let Some(candidate) = r.possible(&MATRICES) {
+        matrices(r, candidate, small, 1 + count / 4000, rounds);
+    }
     for kind in COPIES {
         let y = r.temp(x.shape);
         copy(r, kind, x, y);

@@ -56,7 +56,7 @@ impl Extent {
         self.rows().div_ceil(CHUNK)
     }
 
-    fn params(&self) -> [(&'static str, Value); 9] {
+    fn params(&self, added: bool) -> [(&'static str, Value); 10] {
         [
             ("images", self.x.n().into()),
             ("rows", self.rows().into()),
@@ -66,14 +66,27 @@ impl Extent {
             ("chunk", CHUNK.into()),
             ("chunks", self.chunks().into()),
             ("silu", self.norm.silu.into()),
+            ("added", added.into()),
             ("eps", self.norm.eps.into()),
         ]
     }
 
     /// One dispatch; `per_value` operations on each value of x.
     fn record(&self, r: &mut Recorder, entry: &'static str, io: &[Tensor], lanes: u32, per_value: u64) {
+        self.record_added(r, entry, io, lanes, per_value, false);
+    }
+
+    fn record_added(
+        &self,
+        r: &mut Recorder,
+        entry: &'static str,
+        io: &[Tensor],
+        lanes: u32,
+        per_value: u64,
+        added: bool,
+    ) {
         let flops = per_value * self.x.count();
-        r.dispatch(&KERNEL, entry, &self.params(), io, Grid::Invocations(lanes as u64), flops);
+        r.dispatch(&KERNEL, entry, &self.params(added), io, Grid::Invocations(lanes as u64), flops);
     }
 
     fn chunk_lanes(&self) -> u32 {
@@ -127,9 +140,16 @@ pub fn again(r: &mut Recorder, saved: &Saved) -> Tensor {
     y
 }
 
-/// The gradients with respect to x and the modulation (if there was one); those of gamma and beta are written to
+/// The gradients with respect to x, plus `addend` (what comes around the norm), and the modulation, if there was one; those of gamma and beta are written to
 /// `dgamma` and `dbeta`.
-pub fn backward(r: &mut Recorder, saved: Saved, dy: Tensor, dgamma: Tensor, dbeta: Tensor) -> (Tensor, Option<Tensor>) {
+pub fn backward(
+    r: &mut Recorder,
+    saved: Saved,
+    dy: Tensor,
+    addend: Option<Tensor>,
+    dgamma: Tensor,
+    dbeta: Tensor,
+) -> (Tensor, Option<Tensor>) {
     let Saved { norm, x, table, gamma, beta, modulation } = saved;
     assert_eq!(dy.shape, x.shape);
     let extent = Extent { x, norm };
@@ -139,7 +159,9 @@ pub fn backward(r: &mut Recorder, saved: Saved, dy: Tensor, dgamma: Tensor, dbet
     let totals = extent.table(r);
     extent.record(r, "backward_totals", &[sums, table, totals], x.n() * norm.groups, 0);
     let dx = r.temp(x.shape);
-    extent.record(r, "backward_data", &[x, table, dy, totals, dx], extent.chunk_lanes(), work + 3);
+    // Where there is no addend, something must be bound in its place.
+    let io = [x, table, dy, totals, dx, addend.unwrap_or(x)];
+    extent.record_added(r, "backward_data", &io, extent.chunk_lanes(), work + 3, addend.is_some());
     let Some(modulation) = modulation else {
         extent.record(r, "backward_weight", &[totals, dgamma, dbeta], x.channels4(), 0);
         return (dx, None);
@@ -168,8 +190,14 @@ pub fn case(draw: &mut Draw) {
     let r = &mut draw.recorder;
     let (y, saved) = forward(r, x, gamma, beta, modulation, norm);
     let (dgamma, dbeta) = (r.temp(gamma.shape), r.temp(beta.shape));
-    let (dx, dmodulation) = backward(r, saved, dy, dgamma, dbeta);
+    let (dx, dmodulation) = backward(r, saved, dy, None, dgamma, dbeta);
     draw.gradient(x, y, dy, dx);
+    // With what comes around the norm: a second time, since it is no part of the derivative.
+    let around = draw.input("around", shape);
+    let r = &mut draw.recorder;
+    let (_, saved) = forward(r, x, gamma, beta, modulation, norm);
+    let (dgamma2, dbeta2) = (r.temp(gamma.shape), r.temp(beta.shape));
+    backward(r, saved, dy, Some(around), dgamma2, dbeta2);
     draw.gradient(gamma, y, dy, dgamma);
     draw.gradient(beta, y, dy, dbeta);
     if let (Some(modulation), Some(dmodulation)) = (modulation, dmodulation) {

@@ -44,9 +44,10 @@ static COOP16: Kernel = Kernel::variant(
     TWINS,
 );
 
-static CANDIDATES: [Candidate; 8] = [
+static CANDIDATES: [Candidate; 9] = [
     Candidate::new(&SUBGROUP, &[("LANES", 8)]),
     Candidate::new(&SUBGROUP, &[("LANES", 4)]),
+    Candidate::new(&SUBGROUP, &[("LANES", 16)]),
     Candidate::new(&KERNEL, &[]),
     Candidate::new(&COOP8, &[("LANES", 8)]),
     Candidate::new(&SUBGROUP, &[("LANES", 32)]),

@@ -37,7 +37,7 @@ pub struct Op {
 impl Op {
     /// What `device` can run: both precisions, where there is a choice of variants each of them.
     pub fn choices(&self, device: &Device) -> Vec<Arc<Choices>> {
-        let precisions: &[Precision] = match self.variants().iter().any(|kernel| kernel.stores_reals()) {
+        let precisions: &[Precision] = match self.variants().iter().any(|kernel| kernel.knows_halves()) {
             true => &[Precision::F32, Precision::F16],
             false => &[Precision::F32],
         };
@@ -49,9 +49,11 @@ impl Op {
         let runs = |index: &usize| {
             self.ways.iter().any(|w| w.candidates.get(*index).is_some_and(|c| c.runs_on(device, precision)))
         };
-        let forced = (0..most).filter(runs).map(|index| Choices::forced(device, precision, index));
-        let defaults = (most == 0).then(|| Choices::forced(device, precision, 0));
-        defaults.into_iter().chain(forced).map(Arc::new).collect()
+        let mut indices: Vec<usize> = (0..most).filter(runs).collect();
+        if indices.is_empty() {
+            indices.push(0);
+        }
+        indices.into_iter().map(|index| Arc::new(Choices::forced(device, precision, index))).collect()
     }
 
     /// The kernel in all its variants.
@@ -90,5 +92,5 @@ pub const ALL: &[Op] = &[
     Op { kernel: &diffusion::KERNEL, ways: &[], case: diffusion::case },
     Op { kernel: &cross_entropy::KERNEL, ways: &[], case: cross_entropy::case },
     Op { kernel: &adamw::KERNEL, ways: &[], case: adamw::case },
-    Op { kernel: &ceiling::KERNEL, ways: &[], case: ceiling::case },
+    Op { kernel: &ceiling::KERNEL, ways: &[&ceiling::MATRICES], case: ceiling::case },
 ];

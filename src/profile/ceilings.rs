@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::measure;
 use crate::error::Result;
-use crate::gpu::{Context, Memory, Plan, PlanOptions, Recorder, Step, Tensor};
+use crate::gpu::{Context, Memory, Plan, PlanOptions, Precision, Recorder, Step, Tensor};
 use crate::ops::ceiling::{self, FACTORS, LOOPS, Loop};
 
 /// The most that one kind of arithmetic unit reaches.
@@ -59,7 +59,7 @@ const BUDGET: Duration = Duration::from_millis(300);
 const BATCH: Duration = Duration::from_millis(4);
 
 impl Ceilings {
-    /// Measures them, in about five seconds. The best of several batches counts: a ceiling is what was reached once.
+    /// Measures them, in about four seconds. The best of several batches counts: a ceiling is what was reached once.
     ///
     /// # Errors
     /// [`crate::error::Error::Device`] if the device fails.
@@ -83,7 +83,9 @@ impl Ceilings {
                 Err(problem) => return Err(problem),
             }
         }
-        Ok(Ceilings { arithmetic: vec![best], copies })
+        let mut arithmetic = vec![best];
+        arithmetic.extend(measure_matrices(context)?);
+        Ok(Ceilings { arithmetic, copies })
     }
 
     /// GFLOP/s of f32 multiplications and additions.
@@ -126,6 +128,28 @@ fn measure_loop(context: &Context, kind: Loop) -> Result<f64> {
     plan.write(context, factors, &[0.5f32, 0.5, 0.0, 0.0].repeat(factors.elements() as usize / 4));
     let seconds = measure::sample(context, &plan, &Step::default(), BATCH, BUDGET)?[0];
     Ok(recording.flops() as f64 / seconds * 1e-9)
+}
+
+/// GFLOP/s of the matrix units, if there are any: f16 products, f32 sums.
+fn measure_matrices(context: &Context) -> Result<Option<Arithmetic>> {
+    let mut best: Option<Arithmetic> = None;
+    let choices = context.choices.at(Precision::F16);
+    for candidate in ceiling::MATRICES.candidates.iter().filter(|c| c.runs_on(&choices.device, Precision::F16)) {
+        let (workgroups, rounds) = if context.is_cpu() { (64, 2000) } else { (4096, 20_000) };
+        let r = &mut Recorder::new().with_choices(&choices);
+        let factors = r.persistent("factors", [1, 1, 1, 4]);
+        ceiling::matrices(r, candidate, factors, workgroups, rounds);
+        let recording = std::mem::take(r).finish();
+        let plan = Plan::new(context, &recording, &mut Memory::default(), PlanOptions::default())?;
+        plan.write(context, factors, &[0.5f32, 0.001, 0.0, 0.0]);
+        let seconds = measure::sample(context, &plan, &Step::default(), BATCH, BUDGET)?[0];
+        let gflops = recording.flops() as f64 / seconds * 1e-9;
+        if best.as_ref().is_none_or(|best| gflops > best.gflops) {
+            let entry = format!("matrices, {}", candidate.label());
+            best = Some(Arithmetic { unit: "matrices f16 to f32".into(), entry, gflops });
+        }
+    }
+    Ok(best)
 }
 
 /// The fastest copy over `bytes` of memory.

@@ -98,7 +98,7 @@ pub fn counts(recorded: &Recorded) -> Vec<Count> {
     let mut counts = std::collections::BTreeMap::<String, Count>::new();
     for (_, recording) in &recorded.parts {
         for dispatch in &recording.dispatches {
-            let name = format!("{}.{}", dispatch.kernel.label(), dispatch.entry);
+            let name = format!("{}.{}", dispatch.kernel.name, dispatch.entry);
             let new = || Count { name: name.clone(), calls: 0, flops: 0, bytes: 0 };
             let count = counts.entry(name.clone()).or_insert_with(new);
             count.calls += 1;

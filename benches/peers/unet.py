@@ -1,0 +1,98 @@
+"""The presets of diffuse in PyTorch (diffusers' UNet2DModel): the time of a training step.
+
+usage: unet.py MODEL BATCH STEPS MODE      MODEL: mnist | base | cifar10
+                                           MODE: cpu | cuda-eager | cuda-tf32 | cuda-compile-amp
+Prints one JSON object. A step is that of `diffuse train`: noise, forward, loss, backward, clip, AdamW, averaged weights.
+"""
+import json
+import statistics
+import sys
+import time
+import warnings
+
+import torch
+import torch.nn.functional as F
+from diffusers import UNet2DModel
+
+COLOUR = dict(sample_size=32, in_channels=3, out_channels=3, layers_per_block=2,
+              down_block_types=("DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D"),
+              up_block_types=("UpBlock2D", "UpBlock2D", "AttnUpBlock2D", "UpBlock2D"))
+# As src/train/options.rs has them; the number of parameters is printed, so that peers.sh can compare.
+MODELS = {
+    "mnist": dict(sample_size=28, in_channels=1, out_channels=1, layers_per_block=1, norm_num_groups=8,
+                  block_out_channels=(32, 64, 64),
+                  down_block_types=("DownBlock2D", "DownBlock2D", "AttnDownBlock2D"),
+                  up_block_types=("AttnUpBlock2D", "UpBlock2D", "UpBlock2D")),
+    "base": dict(COLOUR, block_out_channels=(64, 128, 128, 128)),
+    "cifar10": dict(COLOUR, block_out_channels=(128, 256, 256, 256), flip_sin_to_cos=False, freq_shift=1,
+                    norm_eps=1e-6, attention_head_dim=None, downsample_padding=0),
+}
+NAMES = {
+    "cpu": "CPU eager f32",
+    "cuda-eager": "CUDA eager f32",
+    "cuda-tf32": "CUDA eager TF32",
+    "cuda-compile-amp": "CUDA compile, AMP bf16, channels_last",
+}
+WARM_UP = 3
+
+
+def main():
+    model, batch, steps, mode = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+    cuda, fast = mode.startswith("cuda"), mode == "cuda-compile-amp"
+    device = "cuda" if cuda else "cpu"
+    if cuda:
+        tf32 = mode != "cuda-eager"
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+        torch.backends.cudnn.benchmark = True
+    torch.manual_seed(0)
+    config = MODELS[model]
+    unet = UNet2DModel(**config).to(device)
+    if fast:
+        unet = unet.to(memory_format=torch.channels_last)
+    weights = list(unet.parameters())
+    average = [weight.detach().clone() for weight in weights]
+    forward = torch.compile(unet) if fast else unet
+    optimizer = torch.optim.AdamW(weights, lr=1e-4, fused=cuda)
+    side = config["sample_size"]
+    images = torch.randn(batch, config["in_channels"], side, side, device=device)
+    kept = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, device=device), 0)
+
+    def step():
+        timestep = torch.randint(0, 1000, (batch,), device=device)
+        noise = torch.randn_like(images)
+        alpha = kept[timestep].view(-1, 1, 1, 1)
+        noisy = alpha.sqrt() * images + (1 - alpha).sqrt() * noise
+        if fast:
+            noisy = noisy.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(device, dtype=torch.bfloat16, enabled=fast):
+            out = forward(noisy, timestep).sample
+        loss = F.mse_loss(out.float(), noise)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(weights, 1.0)
+        optimizer.step()
+        with torch.no_grad():
+            torch._foreach_lerp_(average, weights, 1e-3)
+
+    def timed():
+        start = time.perf_counter()
+        step()
+        if cuda:
+            torch.cuda.synchronize()
+        return (time.perf_counter() - start) * 1e3
+
+    first = [timed() for _ in range(WARM_UP)][0]
+    times = [timed() for _ in range(steps)]
+    hardware = torch.cuda.get_device_name() if cuda else f"{torch.get_num_threads()} threads"
+    print(json.dumps({
+        "peer": f"PyTorch {torch.__version__.split('+')[0]}, {NAMES[mode]}",
+        "hardware": hardware,
+        "parameters": sum(weight.numel() for weight in weights),
+        "step_ms": statistics.median(times),
+        "first_ms": first,
+    }))
+
+
+if __name__ == "__main__":
+    warnings.filterwarnings("ignore")
+    main()
