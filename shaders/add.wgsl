@@ -3,15 +3,17 @@
 //   add           y = scale (a + b)          da = db = scale dy (scale_rows with b left out)
 //   scale         y = scale a
 //   add_per_image y[n,h,w,c] = a[n,h,w,c] + b[n,c]      da = dy, db[n,c] = sum over h,w of dy (reduce.wgsl)
+//   add_guidance  y = a + step.classifier b       b again and again where a has more images
 //   accumulate    total += part                   f32, whatever activations are stored as
 //   narrow        narrowed = part                      from f32 to what activations are stored as
 //   widen         total = a                       and back
 //
-// a, y, part, total, narrowed: [N, H, W, C]; b: the same, or [N, 1, 1, C] in add_per_image.
+// a, y, part, total, narrowed: [N, H, W, C]; b: the same, or [N, 1, 1, C] in add_per_image, or fewer images in
+// add_guidance.
 
 struct Params {
     quads: u32,         // vec4 elements of y
-    quads_per_image: u32,
+    quads_per_image: u32,   // in add_guidance those of b
     channels4: u32,
     scale: f32,
 }
@@ -48,6 +50,14 @@ fn add_per_image(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroup
     let first = group_index(group, groups) * 256u * SHARE + lane;
     for (var i = first; i < min(first + 256u * SHARE, params.quads); i += 256u) {
         y[i] = store4(load4(a[i]) + load4(b[i / params.quads_per_image * params.channels4 + i % params.channels4]));
+    }
+}
+
+@compute @workgroup_size(256)
+fn add_guidance(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let first = group_index(group, groups) * 256u * SHARE + lane;
+    for (var i = first; i < min(first + 256u * SHARE, params.quads); i += 256u) {
+        y[i] = store4(load4(a[i]) + step.classifier * load4(b[i % params.quads_per_image]));
     }
 }
 

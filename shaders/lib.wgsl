@@ -39,6 +39,7 @@ struct Step {
     guidance: f32,
     to_alpha: f32,          // the noise level that this step reaches
     to_sigma: f32,
+    classifier: f32,        // of the classifier's gradient in the network's output
 }
 @group(0) @binding(15) var<uniform> step: Step;
 

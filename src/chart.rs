@@ -17,8 +17,11 @@ use crate::error::{Error, Result};
 use crate::picture::write_png;
 
 mod axes;
+mod curves;
 pub mod roofline;
 mod ticks;
+
+pub use curves::{Curve, write_curves};
 
 /// Pixels of the finished picture.
 const WIDTH: u32 = 800;
@@ -52,15 +55,17 @@ type Chart<'a> = ChartContext<'a, BitMapBackend<'a>, Cartesian2d<StepAxis, LossA
 ///
 /// [`Error::File`], naming `path`, if the place can't be written.
 pub fn write_loss_chart(path: &Path, title: &str, points: &[(u64, f32)]) -> Result<()> {
-    let picture = draw(title, &Run::new(points)).map_err(|error| Error::file(path, error))?;
+    let run = Run::new(points);
+    let picture = draw(|area| draw_chart(area, &one_line(title), &run)).map_err(|error| Error::file(path, error))?;
     write_png(path, &picture)
 }
 
-fn draw(title: &str, run: &Run) -> Drawn<RgbImage> {
-    canvas((WIDTH, HEIGHT), |area| draw_chart(area, &one_line(title), run))
+/// A picture of the usual size of what `chart` draws.
+fn draw(chart: impl FnOnce(&Area) -> Drawn<()>) -> Drawn<RgbImage> {
+    canvas((WIDTH, HEIGHT), chart)
 }
 
-/// A white picture of `width` x `height` pixels on which `draw` draws.
+/// A white picture of `width` x `height` pixels on which `draw` draws, on an area that is larger.
 fn canvas((width, height): (u32, u32), draw: impl FnOnce(&Area) -> Drawn<()>) -> Drawn<RgbImage> {
     static REGISTERED: Once = Once::new();
     REGISTERED.call_once(|| {
@@ -82,14 +87,8 @@ fn canvas((width, height): (u32, u32), draw: impl FnOnce(&Area) -> Drawn<()>) ->
 fn draw_chart<'a>(area: &Area<'a>, title: &str, run: &Run) -> Drawn<()> {
     let losses = LossAxis::new(run.loss_range());
     let loss_title = if losses.logarithmic { "loss (log scale)" } else { "loss" };
-    let mut chart = ChartBuilder::on(area)
-        .caption(title, text(23))
-        .margin(pixels(12))
-        .margin_right(pixels(38))
-        .x_label_area_size(pixels(46))
-        .y_label_area_size(pixels(66))
-        .build_cartesian_2d(StepAxis::new(run.step_range()), losses)?;
-    draw_axes(&mut chart, loss_title)?;
+    let mut chart = on_axes(area, title, StepAxis::new(run.step_range()), losses)?;
+    draw_axes(&mut chart, ["step", loss_title])?;
     match run.points.as_slice() {
         [] => {
             let style = text(17).pos(Pos::new(HPos::Center, VPos::Center));
@@ -114,12 +113,23 @@ fn draw_chart<'a>(area: &Area<'a>, title: &str, run: &Run) -> Drawn<()> {
     }
 }
 
+fn on_axes<'a>(area: &Area<'a>, title: &str, steps: StepAxis, losses: LossAxis) -> Drawn<Chart<'a>> {
+    let chart = ChartBuilder::on(area)
+        .caption(title, text(23))
+        .margin(pixels(12))
+        .margin_right(pixels(38))
+        .x_label_area_size(pixels(46))
+        .y_label_area_size(pixels(66))
+        .build_cartesian_2d(steps, losses)?;
+    Ok(chart)
+}
+
 /// A curve, piece by piece: where the backend joins a line at a sharp angle, it draws a spike across the picture.
 fn pieces(points: &[(u64, f64)], style: ShapeStyle) -> impl Iterator<Item = PathElement<(u64, f64)>> {
     points.windows(2).map(move |ends| PathElement::new(ends, style))
 }
 
-fn draw_axes(chart: &mut Chart, loss_title: &str) -> Drawn<()> {
+fn draw_axes(chart: &mut Chart, [across, up]: [&str; 2]) -> Drawn<()> {
     chart
         .configure_mesh()
         .bold_line_style(RULE.stroke_width(OVERSAMPLING))
@@ -127,8 +137,8 @@ fn draw_axes(chart: &mut Chart, loss_title: &str) -> Drawn<()> {
         .axis_style(INK.mix(0.5).stroke_width(OVERSAMPLING))
         .label_style(text(15))
         .axis_desc_style(text(16))
-        .x_desc("step")
-        .y_desc(loss_title)
+        .x_desc(across)
+        .y_desc(up)
         .draw()?;
     Ok(())
 }

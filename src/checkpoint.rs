@@ -1,6 +1,7 @@
 //! Checkpoint directories as diffusers has them: `config.json`, `diffusion_pytorch_model.safetensors`,
 //! `scheduler_config.json`.
 
+pub mod classifier;
 mod scheduler;
 
 use std::path::{Path, PathBuf};

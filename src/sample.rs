@@ -2,17 +2,21 @@
 
 mod batch;
 mod edit;
+mod steered;
 
 use std::sync::Arc;
 
 use crate::diffusion::Program;
 use crate::error::{Error, Result};
 use crate::gpu::{Choices, Context, Memory, Plan, PlanOptions, Precision, Recorder, Recording, Step};
+use crate::guidance;
 use crate::nn::{UNet, UNetConfig};
 use crate::ops::diffusion;
 use crate::picture::Images;
 use batch::Batch;
 pub use edit::{Known, Start};
+use steered::Steered;
+pub use steered::{ClassifierGuidance, record_steering};
 
 const X: &str = "x";
 const PREVIOUS: &str = "previous";
@@ -55,6 +59,7 @@ pub struct Generator<'a> {
     shape: [u32; 4],
     guided: bool,
     null_class: u32,
+    steered: Option<Steered>,
 }
 
 /// The recordings of a sampler: where it starts, one step, and a step that does without the network if it takes such.
@@ -67,6 +72,18 @@ pub struct Recordings {
 
 /// Records a sampler's start and step for `batch` images, weights read from the flat buffer `weights`.
 pub fn record(unet: &UNet, weights: &'static str, batch: u32, request: &Request, choices: &Arc<Choices>) -> Recordings {
+    record_with(unet, weights, batch, request, choices, false)
+}
+
+/// As [`record`]; `steered` adds the classifier's gradient to the network's output.
+fn record_with(
+    unet: &UNet,
+    weights: &'static str,
+    batch: u32,
+    request: &Request,
+    choices: &Arc<Choices>,
+    steered: bool,
+) -> Recordings {
     let guided = is_guided(request);
     let channels = unet.config.in_channels;
     let rows = if guided { 2 * batch } else { batch };
@@ -88,6 +105,8 @@ pub fn record(unet: &UNet, weights: &'static str, batch: u32, request: &Request,
     let labels = unet.is_conditional().then(|| r.persistent(LABELS, [1, 1, 1, rows]));
     let timestep = diffusion::broadcast_timestep(r, rows);
     let (out, _) = unet.forward(r, x, timestep, labels);
+    let single = [batch, request.height, request.width, channels];
+    let out = if steered { guidance::steer(r, out, single) } else { out };
     r.scope("denoise", |r| diffusion::denoise(r, x, out, previous, guided));
     if request.known.is_some() {
         let [known, mask] = [KNOWN, MASK].map(|name| r.persistent(name, [1, request.height, request.width, channels]));
@@ -122,7 +141,8 @@ impl<'a> Generator<'a> {
         let shape = [batch, request.height, request.width, unet.config.in_channels];
         let null_class = unet.config.num_class_embeds.unwrap_or(1) - 1;
         let guided = recordings.guided;
-        let generator = Generator { context, start, denoise, update, batch, shape, guided, null_class };
+        let steered = None;
+        let generator = Generator { context, start, denoise, update, batch, shape, guided, null_class, steered };
         if let Some(known) = &request.known {
             memory.write(context, KNOWN, 0, &generator.padded(&known.image));
             memory.write(context, MASK, 0, &generator.padded(&known.mask));
@@ -146,6 +166,7 @@ impl<'a> Generator<'a> {
         for index in 0..request.count.div_ceil(self.batch) {
             let first = index * self.batch;
             self.write_labels(memory, request, first);
+            self.write_steered_labels(memory, first);
             self.begin(memory, request, first)?;
             let mut batch = Batch::new(self, memory, request, index, &mut watch);
             request.program.run(&mut batch)?;

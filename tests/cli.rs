@@ -8,6 +8,8 @@ mod checkpoints;
 mod data;
 #[path = "cli/editing.rs"]
 mod editing;
+#[path = "cli/evaluating.rs"]
+mod evaluating;
 #[path = "cli/sampling.rs"]
 mod sampling;
 #[path = "cli/training.rs"]

@@ -22,8 +22,10 @@ const LAYERS: &[(&str, &str)] = &[
     ("checkpoint", "diffusion error files gpu nn tensors"),
     ("verify", "checkpoint error gpu nn ops tensors"),
     ("tune", "error files gpu ops"),
-    ("sample", "checkpoint diffusion error files gpu nn ops picture random tensors"),
+    ("sample", "checkpoint diffusion error files gpu guidance nn ops picture random tensors"),
     ("train", "chart checkpoint data diffusion error files gpu nn ops picture random sample tensors tune"),
+    ("guidance", "diffusion error gpu nn ops"),
+    ("evaluate", "data diffusion error gpu nn ops picture random sample"),
     ("profile", "chart checkpoint diffusion error files gpu nn ops random sample train"),
 ];
 /// What a user types may reach everything.

@@ -4,11 +4,14 @@ pub mod certify;
 pub mod demo;
 pub mod devices;
 mod edit;
+pub mod evaluate;
 pub mod profile;
 mod progress;
 pub mod sample;
 mod sampler;
+mod steering;
 pub mod train;
+pub mod train_classifier;
 pub mod tune;
 pub mod verify;
 
@@ -107,8 +110,12 @@ pub enum Command {
     Demo(demo::Args),
     /// Train a U-Net
     Train(Box<train::Args>),
+    /// Train a classifier of noisy images, which guides sampling and judges samples
+    TrainClassifier(Box<train_classifier::Args>),
     /// Draw images with a trained U-Net
     Sample(Box<sample::Args>),
+    /// Say what a trained U-Net is worth: likelihood, quality of samples, errors by noise level
+    Evaluate(Box<evaluate::Args>),
     /// Check every kernel, or a whole model, on this adapter
     Verify(verify::Args),
     /// Check every sampler on distributions whose score is known
@@ -131,7 +138,9 @@ impl Cli {
         match &self.command {
             Command::Demo(args) => demo::run(args, adapter),
             Command::Train(args) => train::run(args, adapter),
+            Command::TrainClassifier(args) => train_classifier::run(args, adapter),
             Command::Sample(args) => sample::run(args, adapter),
+            Command::Evaluate(args) => evaluate::run(args, adapter),
             Command::Verify(args) => verify::run(args, adapter),
             Command::Certify(args) => certify::run(args),
             Command::Profile(args) => profile::run(args, adapter),

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::Adapter;
 use super::edit::{self, Edit};
 use super::progress::Progress;
-use super::sampler;
+use super::{sampler, steering};
 use diffuse::checkpoint::{self, Checkpoint};
 use diffuse::diffusion::Sampler;
 use diffuse::error::Error;
@@ -41,6 +41,8 @@ pub struct Args {
     /// Scale of classifier-free guidance; 1 is none [default: 2 where the checkpoint knows classes]
     #[arg(long, value_name = "W", allow_negative_numbers = true)]
     guidance: Option<f64>,
+    #[command(flatten)]
+    steering: steering::Args,
     /// Images drawn at a time
     #[arg(long, default_value_t = 64)]
     batch: u32,
@@ -82,14 +84,24 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
         model.weights = raw_weights(&model)?;
     }
     let request = request(args, &model)?;
+    let classifier = args.steering.load(&model)?;
     let mut context = adapter.open()?;
     let rows = args.batch.min(args.count);
     adapter.tune(&mut context, |choices| {
-        Ok(vec![sample::record(&model.unet, WEIGHTS, rows, &request, choices).denoise])
+        let denoise = sample::record(&model.unet, WEIGHTS, rows, &request, choices).denoise;
+        let gradient = classifier.as_ref().map(|classifier| classifier.record(&model, rows, &request, choices));
+        Ok(std::iter::once(denoise).chain(gradient.transpose()?).collect())
     })?;
     let mut memory = Memory::default();
     let batch = args.batch.min(args.count);
     let generator = open_generator(&context, &model, &mut memory, batch, &request)?;
+    let generator = match &classifier {
+        Some(classifier) => {
+            let labels = request.labels.clone().unwrap_or_else(|| in_turn(args, classifier.classes()));
+            classifier.steer(generator, &model, &mut memory, &request, labels)?
+        }
+        None => generator,
+    };
     memory.write(&context, WEIGHTS, 0, &model.weights);
     let mut film = Film::new(args.gif.is_some(), request.length(), columns(args, &model, batch as usize));
     let images = draw(&generator, &memory, &request, &mut film)?;
@@ -186,14 +198,12 @@ fn request(args: &Args, model: &Checkpoint) -> Result<Request> {
         (Some(class), Some(classes)) if class >= classes => {
             bail!("class {class} is out of range: there are {classes}, from 0")
         }
-        (Some(class), Some(_)) => Some(vec![class; args.count as usize]),
-        (None, Some(_)) if args.edit.is_of_one_class() => Some(vec![0; args.count as usize]),
-        (None, Some(classes)) => Some((0..args.count).map(|i| i % classes).collect()),
-        (Some(_), None) => bail!("--class: this checkpoint knows no classes"),
-        (None, None) if args.guidance.is_some_and(|scale| scale != 1.0) => {
+        (_, Some(classes)) => Some(in_turn(args, classes)),
+        (Some(_), None) if !args.steering.is_given() => bail!("--class: this checkpoint knows no classes"),
+        (_, None) if args.guidance.is_some_and(|scale| scale != 1.0) => {
             bail!("--guidance: this checkpoint knows no classes")
         }
-        (None, None) => None,
+        (_, None) => None,
     };
     let (height, width) = size;
     let shape = [height, width, model.unet.config.in_channels];
@@ -210,6 +220,12 @@ fn request(args: &Args, model: &Checkpoint) -> Result<Request> {
         height,
         width,
     })
+}
+
+/// The class that was asked for, or each in turn; of an interpolation, one for all.
+fn in_turn(args: &Args, classes: u32) -> Vec<u32> {
+    let own = |i: u32| if args.edit.is_of_one_class() { 0 } else { i % classes };
+    (0..args.count).map(|i| args.class.unwrap_or(own(i))).collect()
 }
 
 /// Frames of the first batch.

@@ -120,7 +120,8 @@ impl Flags {
     }
 }
 
-fn variance(config: &SchedulerConfig) -> Result<Variance> {
+/// The variance of the reverse steps that the configuration names.
+pub fn variance(config: &SchedulerConfig) -> Result<Variance> {
     let known = |variance: &Variance| variance.name() == config.variance_type;
     match Variance::ALL.into_iter().find(known) {
         Some(variance) => Ok(variance),

@@ -31,6 +31,14 @@ pub fn add_per_image(call: &mut Call) {
     call.write("y", y);
 }
 
+pub fn add_guidance(call: &mut Call) {
+    let (b, mut y) = (call.read("b"), call.read("a").clone());
+    for (y, b) in y.data.iter_mut().zip(b.data.iter().cycle()) {
+        *y += call.step("classifier") * b;
+    }
+    call.write("y", y);
+}
+
 pub fn accumulate(call: &mut Call) {
     let mut total = call.read("total").clone();
     for (total, part) in total.data.iter_mut().zip(&call.read("part").data) {

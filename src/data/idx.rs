@@ -53,17 +53,7 @@ pub(super) fn embedded(want: &Want) -> Result<Dataset> {
 /// # Errors
 /// Several pairs with neither of the two usual names: which one is meant is not ours to guess.
 pub(super) fn find(directory: &Path) -> Result<Option<Pair>> {
-    let paths = entries(directory)?;
-    let mut pairs: Vec<Pair> = Vec::new();
-    for path in &paths {
-        // A file and its gzipped copy are one set; the plain one sorts first.
-        if let Some(pair) = pair_of(path, &paths)
-            && path.is_file()
-            && !pairs.iter().any(|other| other.prefix == pair.prefix)
-        {
-            pairs.push(pair);
-        }
-    }
+    let mut pairs = pairs(directory)?;
     let usual = ["train", "t10k"].iter().find_map(|name| pairs.iter().position(|pair| pair.prefix == *name));
     match (usual, pairs.len()) {
         (Some(index), _) => Ok(Some(pairs.swap_remove(index))),
@@ -77,6 +67,30 @@ pub(super) fn find(directory: &Path) -> Result<Option<Pair>> {
             Err(Error::file(directory, problem))
         }
     }
+}
+
+/// The pair of test images: `t10k` beside `train`.
+pub(super) fn find_test(directory: &Path) -> Result<Option<Pair>> {
+    let mut pairs = pairs(directory)?;
+    let place = |pairs: &[Pair], name: &str| pairs.iter().position(|pair| pair.prefix == name);
+    let test = place(&pairs, "train").and(place(&pairs, "t10k"));
+    Ok(test.map(|index| pairs.swap_remove(index)))
+}
+
+/// All pairs in `directory`.
+fn pairs(directory: &Path) -> Result<Vec<Pair>> {
+    let paths = entries(directory)?;
+    let mut pairs: Vec<Pair> = Vec::new();
+    for path in &paths {
+        // A file and its gzipped copy are one set; the plain one sorts first.
+        if let Some(pair) = pair_of(path, &paths)
+            && path.is_file()
+            && !pairs.iter().any(|other| other.prefix == pair.prefix)
+        {
+            pairs.push(pair);
+        }
+    }
+    Ok(pairs)
 }
 
 /// The pair whose images are in the file at `path`, if that is what its name says.

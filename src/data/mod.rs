@@ -6,11 +6,13 @@
 mod folder;
 mod idx;
 mod resize;
+mod split;
 
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use crate::error::{Error, Result};
+pub use split::{HELD_OUT, Split, load_split};
 
 /// What `load` accepts, for the errors of those who gave it something else.
 const ACCEPTED: &str = "give `digits`, a directory with IDX files (train-images-idx3-ubyte[.gz] and its labels) \

@@ -37,6 +37,7 @@
 
 mod ancestral;
 mod error;
+pub mod likelihood;
 mod multistep;
 pub mod parameterization;
 pub mod path;

@@ -10,6 +10,7 @@ pub mod kernel;
 pub mod memory;
 pub mod plan;
 pub mod profile;
+pub mod prune;
 pub mod recorder;
 pub mod ring;
 pub mod slots;

@@ -1,5 +1,6 @@
 //! Layers and blocks of the U-Net: forward, and backward by hand.
 
+use super::config::UNetConfig;
 use super::params::{Init, Layout, Params};
 use crate::gpu::{Recorder, Tensor, Weight};
 use crate::ops::conv2d::{self, Epilogue, Geometry};
@@ -151,6 +152,17 @@ pub struct Common {
     pub eps: f32,
     /// The embedding scales and shifts the second norm, instead of being added before it.
     pub scale_shift: bool,
+}
+
+impl Common {
+    pub fn of(config: &UNetConfig) -> Common {
+        Common {
+            embedding: config.embedding(),
+            groups: config.norm_num_groups,
+            eps: config.norm_eps,
+            scale_shift: config.scale_shift(),
+        }
+    }
 }
 
 /// diffusers' `ResnetBlock2D`: norm, SiLU, conv, time embedding, norm, SiLU, conv, residual.

@@ -11,6 +11,7 @@ pub static KERNEL: Kernel = Kernel::new(
         ("add", twin::add),
         ("scale", twin::scale),
         ("add_per_image", twin::add_per_image),
+        ("add_guidance", twin::add_guidance),
         ("accumulate", twin::accumulate),
         ("narrow", twin::narrow),
         ("widen", twin::widen),
@@ -21,10 +22,14 @@ pub static KERNEL: Kernel = Kernel::new(
 const SHARE: u32 = 4;
 
 fn record(r: &mut Recorder, entry: &'static str, y: Tensor, factor: f32, io: &[Tensor]) {
+    record_repeated(r, entry, y, (y.elements() / 4) as u32 / y.n(), factor, io);
+}
+
+fn record_repeated(r: &mut Recorder, entry: &'static str, y: Tensor, period: u32, factor: f32, io: &[Tensor]) {
     let quads = (y.elements() / 4) as u32;
     let params = [
         ("quads", quads.into()),
-        ("quads_per_image", (quads / y.n()).into()),
+        ("quads_per_image", period.into()),
         ("channels4", y.channels4().into()),
         ("scale", factor.into()),
     ];
@@ -47,7 +52,21 @@ pub fn add(r: &mut Recorder, a: Tensor, b: Tensor) -> Tensor {
 /// y = factor a.
 pub fn scale(r: &mut Recorder, a: Tensor, factor: f32) -> Tensor {
     let y = r.temp(a.shape);
+    scale_into(r, a, factor, y);
+    y
+}
+
+/// y = factor a, into a tensor that is there.
+pub fn scale_into(r: &mut Recorder, a: Tensor, factor: f32, y: Tensor) {
+    assert_eq!(a.shape, y.shape);
     record(r, "scale", y, factor, &[a, y]);
+}
+
+/// y = a + the step's `classifier` times b, which is repeated if a has more images.
+pub fn add_guidance(r: &mut Recorder, a: Tensor, b: Tensor) -> Tensor {
+    assert!(a.shape[1..] == b.shape[1..] && a.n().is_multiple_of(b.n()), "a holds b's images, or those several times");
+    let y = r.temp(a.shape);
+    record_repeated(r, "add_guidance", y, (b.elements() / 4) as u32, 1.0, &[a, b, y]);
     y
 }
 
@@ -104,10 +123,15 @@ pub fn case(draw: &mut Draw) {
     let per_image = draw.input("per image", [shape[0], 1, 1, shape[3]]);
     let total = draw.input("total", shape);
     let factor = draw.uniform() as f32 + 0.5;
+    let doubled = draw.input("doubled", [2 * shape[0], shape[1], shape[2], shape[3]]);
+    let coefficient = draw.normal();
+    draw.step.set("classifier", coefficient);
     let r = &mut draw.recorder;
     let y = add_scaled(r, a, b, factor);
     let gradient = scale(r, dy, factor);
     add_per_image(r, a, per_image);
+    let source = if full { a } else { doubled };
+    add_guidance(r, source, b);
     let part = r.temp(shape);
     record(r, "widen", part, 1.0, &[a, part]);
     accumulate(r, total, part);

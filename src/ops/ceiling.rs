@@ -32,9 +32,9 @@ static COOP8: Kernel = Kernel::variant(
     "coop8",
     &[Need::Subgroups, Need::Matrices8],
     &[
+        include_str!("../../shaders/ceiling.coop.wgsl"),
         include_str!("../../shaders/lib.coop8.wgsl"),
         include_str!("../../shaders/lib.coop.wgsl"),
-        include_str!("../../shaders/ceiling.coop.wgsl"),
     ],
     MATRIX_TWINS,
 );
@@ -43,9 +43,9 @@ static COOP16: Kernel = Kernel::variant(
     "coop16",
     &[Need::Subgroups, Need::Matrices16],
     &[
+        include_str!("../../shaders/ceiling.coop.wgsl"),
         include_str!("../../shaders/lib.coop16.wgsl"),
         include_str!("../../shaders/lib.coop.wgsl"),
-        include_str!("../../shaders/ceiling.coop.wgsl"),
     ],
     MATRIX_TWINS,
 );

@@ -10,10 +10,12 @@ pub mod case;
 pub mod ceiling;
 pub mod concat;
 pub mod conv2d;
+pub mod cross_entropy;
 pub mod diffusion;
 pub mod embed;
 pub mod group_norm;
 pub mod linear;
+pub mod pool;
 pub mod reduce;
 pub mod resample;
 pub mod silu;
@@ -87,10 +89,12 @@ pub const ALL: &[Op] = &[
         ways: &[&linear::FORWARD, &linear::BACKWARD_DATA, &linear::BACKWARD_WEIGHT],
         case: linear::case,
     },
+    Op { kernel: &pool::KERNEL, ways: &[], case: pool::case },
     Op { kernel: &resample::KERNEL, ways: &[], case: resample::case },
     Op { kernel: &silu::KERNEL, ways: &[], case: silu::case },
     Op { kernel: &reduce::KERNEL, ways: &[], case: reduce::case },
     Op { kernel: &diffusion::KERNEL, ways: &[], case: diffusion::case },
+    Op { kernel: &cross_entropy::KERNEL, ways: &[], case: cross_entropy::case },
     Op { kernel: &adamw::KERNEL, ways: &[], case: adamw::case },
     Op { kernel: &ceiling::KERNEL, ways: &[&ceiling::MATRICES], case: ceiling::case },
 ];

@@ -30,15 +30,20 @@ impl<'a, W: FnMut(Progress) -> Result<()>> Batch<'a, W> {
         Batch { generator, memory, request, index, number: 0, last: None, watch }
     }
 
-    fn run(&mut self, plan: &Plan, step: &Coefficients) -> Result<()> {
+    fn values(&self, step: &Coefficients) -> Step {
         let Batch { generator, request, .. } = *self;
         let mut values = generator.values(request, self.index * generator.batch, self.number);
         set(&mut values, step);
+        values
+    }
+
+    fn run(&mut self, plan: &Plan, values: &Step) -> Result<()> {
+        let context = self.generator.context;
         self.number += 1;
-        let submitted = plan.run(generator.context, &values);
+        let submitted = plan.run(context, values);
         // One step ahead of the device: progress is true, and nothing piles up.
         match self.last.replace(submitted) {
-            Some(last) => generator.context.wait_for(Some(last)),
+            Some(last) => context.wait_for(Some(last)),
             None => Ok(()),
         }
     }
@@ -56,7 +61,9 @@ impl<W: FnMut(Progress) -> Result<()>> Denoiser for Batch<'_, W> {
     type Error = Error;
 
     fn evaluate(&mut self, step: &Coefficients) -> Result<()> {
-        self.run(&self.generator.denoise, step)?;
+        let mut values = self.values(step);
+        self.generator.steer(&mut values, step);
+        self.run(&self.generator.denoise, &values)?;
         let done = match &self.request.program {
             Program::Steps(_) => self.number,
             Program::Adaptive(runge_kutta) => (runge_kutta.share(step.to) * (SHARES - 1) as f64) as usize,
@@ -66,7 +73,8 @@ impl<W: FnMut(Progress) -> Result<()>> Denoiser for Batch<'_, W> {
 
     fn update(&mut self, step: &Coefficients) -> Result<()> {
         let update = self.generator.update.as_ref().expect("recorded for every program that updates");
-        self.run(update, step)?;
+        let values = self.values(step);
+        self.run(update, &values)?;
         if step.to.sigma == 0.0 { self.tell(SHARES) } else { Ok(()) }
     }
 

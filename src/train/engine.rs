@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::model::Objective;
 use super::options::TrainOptions;
 use crate::data::Dataset;
 use crate::error::{Error, Result};
@@ -10,7 +11,6 @@ use crate::gpu::{
     Choices, Context, EMA, GRADIENTS, Memory, Plan, PlanOptions, Precision, Recorder, Recording, Ring, Step, Tensor,
     WEIGHTS,
 };
-use crate::nn::UNet;
 use crate::ops::diffusion::{self, Noise, Records};
 use crate::ops::{adamw, add, reduce};
 use crate::sample;
@@ -82,12 +82,17 @@ impl Recordings {
 ///
 /// # Errors
 /// [`Error::Config`] if the schedule can't be built, [`Error::Device`] if no kernel could index the batch.
-pub fn record(unet: &UNet, options: &TrainOptions, data: &DataShape, choices: &Arc<Choices>) -> Result<Recordings> {
-    sample::check_elements(&unet.config, options.batch as u64, data.shape[0], data.shape[1])?;
+pub fn record(
+    model: &dyn Objective,
+    options: &TrainOptions,
+    data: &DataShape,
+    choices: &Arc<Choices>,
+) -> Result<Recordings> {
+    sample::check_elements(model.config(), options.batch as u64, data.shape[0], data.shape[1])?;
     let schedule = options.scheduler().schedule()?;
     let prediction = options.scheduler().prediction()?;
-    let r =
-        &mut Recorder::for_model(unet.params.elements, WEIGHTS).with_choices(choices).with_recompute(options.recompute);
+    let elements = model.params().elements;
+    let r = &mut Recorder::for_model(elements, WEIGHTS).with_choices(choices).with_recompute(options.recompute);
     let table: Vec<f32> =
         schedule.training_table(prediction, options.loss_weight.loss_weight()).into_iter().flatten().collect();
     let schedule = r.constant("schedule", [table.len() as u32 / 8, 1, 1, 8], &table);
@@ -100,15 +105,11 @@ pub fn record(unet: &UNet, options: &TrainOptions, data: &DataShape, choices: &A
         class_dropout: options.class_dropout as f32,
     };
     let batch = r.scope("batch", |r| diffusion::noise(r, &records, &noise));
-    let labels = unet.is_conditional().then_some(batch.label);
-    let (out, saved) = unet.forward(r, batch.x, batch.timestep, labels);
     let loss = r.range(METRICS, METRICS_ELEMENTS, 0, [1, 1, 1, 1]);
-    let scale = adamw::loss_scale(r, choices.precision);
-    let d_out = r.scope("loss", |r| diffusion::loss(r, out, batch.target, batch.weight, loss, scale));
-    unet.backward(r, saved, d_out);
+    model.record(r, &batch, loss);
     let gradients = std::mem::take(r).finish();
-    let accumulate = (options.accumulate > 1).then(|| record_accumulate(unet.params.elements));
-    let update = record_update(unet.params.elements, options, choices.precision);
+    let accumulate = (options.accumulate > 1).then(|| record_accumulate(elements));
+    let update = record_update(elements, options, choices.precision);
     Ok(Recordings { gradients, accumulate, update })
 }
 
@@ -211,9 +212,9 @@ impl Engine {
     ///
     /// # Errors
     /// [`Error::Device`] if it does not fit.
-    pub fn new(context: &Context, unet: &UNet, data: &Dataset, options: &TrainOptions) -> Result<Engine> {
+    pub fn new(context: &Context, model: &dyn Objective, data: &Dataset, options: &TrainOptions) -> Result<Engine> {
         let choices = context.choices.at(options.precision);
-        let recordings = record(unet, options, &DataShape::of(data), &choices)?;
+        let recordings = record(model, options, &DataShape::of(data), &choices)?;
         let mut memory = Memory::default();
         let plan =
             |memory: &mut Memory, recording: &Recording| Plan::new(context, recording, memory, PlanOptions::default());

@@ -3,9 +3,11 @@
 pub mod engine;
 mod lock;
 mod log;
+pub mod model;
 pub mod options;
 pub mod run;
 
 pub use engine::{Engine, Metrics};
-pub use options::TrainOptions;
+pub use model::{Model, Objective};
+pub use options::{Task, TrainOptions};
 pub use run::{Run, Watch};

@@ -106,10 +106,22 @@ impl Weighting {
     }
 }
 
+/// What a run learns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Task {
+    /// To take noise away: a U-Net.
+    #[default]
+    Denoise,
+    /// To name the class of a noisy image: the U-Net's encoder half.
+    Classify,
+}
+
 /// All flags of a training run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TrainOptions {
+    pub task: Task,
     /// `digits`, or a directory of IDX files or of images.
     pub data: String,
     pub model: UNetConfig,
@@ -166,6 +178,7 @@ impl Default for TrainOptions {
     fn default() -> TrainOptions {
         let AdamW { beta1, beta2, eps, weight_decay, max_norm } = AdamW::default();
         TrainOptions {
+            task: Task::Denoise,
             data: "digits".into(),
             model: preset("digits").expect("there is such a preset"),
             steps: 2000,
@@ -291,6 +304,13 @@ impl TrainOptions {
             return refuse("sigma_min and sigma_max go with the schedules ve and edm");
         }
         self.scheduler().schedule()?;
+        if self.task == Task::Classify && (self.class_dropout != 0.0 || self.sample_every != 0) {
+            return refuse("a classifier takes class_dropout 0 and sample_every 0: it is never told the class");
+        }
+        // Its loss is not scaled.
+        if self.task == Task::Classify && self.precision != Precision::F32 {
+            return refuse("a classifier takes precision f32");
+        }
         self.model.validate()
     }
 

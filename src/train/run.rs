@@ -10,13 +10,13 @@ use serde::{Deserialize, Serialize};
 use super::engine::{DataShape, Engine, FIRST_MOMENT, Metrics, SECOND_MOMENT, record};
 use super::lock::Lock;
 use super::log::MetricsLog;
-use super::options::TrainOptions;
+use super::model::{Model, Objective};
+use super::options::{Task, TrainOptions};
 use crate::checkpoint::{self, SchedulerConfig};
 use crate::data::{self, Dataset, Want};
 use crate::error::{Error, Result};
 use crate::gpu::context::mebibytes;
 use crate::gpu::{Choices, Context, EMA, Recording, WEIGHTS};
-use crate::nn::UNet;
 use crate::nn::config::Size;
 use crate::ops::adamw::LOSS_SCALE;
 use crate::sample::{self, Generator, Request, Start};
@@ -69,7 +69,7 @@ pub struct Run<'a> {
     context: &'a Context,
     directory: PathBuf,
     options: TrainOptions,
-    unet: UNet,
+    model: Model,
     engine: Engine,
     log: MetricsLog,
     images: u64,
@@ -96,7 +96,10 @@ pub fn load_data(options: &mut TrainOptions) -> Result<Dataset> {
             "images are grey or RGB; this model has {inputs} channels in, {outputs} out"
         )));
     }
-    let data = data::load(&options.data, &want)?;
+    let data = match options.task {
+        Task::Denoise => data::load(&options.data, &want)?,
+        Task::Classify => data::load_split(&options.data, &want)?.train,
+    };
     data.warnings.iter().for_each(|warning| log::warn!("{warning}"));
     if options.model.sample_size.is_none() {
         options.model.sample_size = Some(Size::Sides([data.height, data.width]));
@@ -122,8 +125,8 @@ pub fn load_data(options: &mut TrainOptions) -> Result<Dataset> {
 /// # Errors
 /// [`Error::Config`] for a model that can't be built, otherwise as [`record`].
 pub fn recordings(options: &TrainOptions, data: &Dataset, choices: &Arc<Choices>) -> Result<Vec<Recording>> {
-    let unet = UNet::new(options.model.clone())?;
-    Ok(vec![record(&unet, options, &DataShape::of(data), choices)?.gradients])
+    let model = Model::new(options, data)?;
+    Ok(vec![record(model.objective(), options, &DataShape::of(data), choices)?.gradients])
 }
 
 /// Puts the precision and the variants that the run in `directory` was made with into `context`: others would give other
@@ -154,16 +157,16 @@ impl<'a> Run<'a> {
         if !replace {
             refuse_used(directory)?;
         }
-        let unet = UNet::new(options.model.clone())?;
-        let engine = open_engine(context, &unet, data, &options)?;
-        let weights = unet.params.initialise(options.seed);
+        let model = Model::new(&options, data)?;
+        let engine = open_engine(context, model.objective(), data, &options)?;
+        let weights = model.params().initialise(options.seed);
         engine.memory.write(context, WEIGHTS, 0, &weights);
         engine.memory.write(context, EMA, 0, &weights);
         fs::create_dir_all(directory).map_err(|error| Error::file(directory, error))?;
         let lock = Lock::take(directory)?;
         checkpoint::write_json(&directory.join(checkpoint::CONFIG), &options)?;
         let log = MetricsLog::create(directory)?;
-        Ok(Run::new(context, directory, options, unet, engine, log, data, 0, lock))
+        Ok(Run::new(context, directory, options, model, engine, log, data, 0, lock))
     }
 
     /// Goes on with the run in `directory`, to `steps` instead of what it was started with if given.
@@ -189,20 +192,19 @@ impl<'a> Run<'a> {
                 options.data
             )));
         }
-        let model = checkpoint::load(&checkpoint)?;
-        let unet = model.unet;
-        let engine = open_engine(context, &unet, &data, &options)?;
+        let (model, average) = Model::load(&checkpoint, &options, &data)?;
+        let engine = open_engine(context, model.objective(), &data, &options)?;
         let path = checkpoint.join(TRAINER);
         let mut stored = tensors::read(&path)?;
         for name in [WEIGHTS, FIRST_MOMENT, SECOND_MOMENT] {
             let part = take_prefix(&mut stored, &format!("{name}."));
-            engine.memory.write(context, name, 0, &checkpoint::flatten(&unet.params, part, &path)?);
+            engine.memory.write(context, name, 0, &checkpoint::flatten(model.params(), part, &path)?);
         }
-        engine.memory.write(context, EMA, 0, &model.weights);
+        engine.memory.write(context, EMA, 0, &average);
         engine.memory.write(context, LOSS_SCALE, 0, &state.loss_scale);
         checkpoint::write_json(&directory.join(checkpoint::CONFIG), &options)?;
         let log = MetricsLog::resume(directory, state.step)?;
-        Ok(Run::new(context, directory, options, unet, engine, log, &data, state.step, lock))
+        Ok(Run::new(context, directory, options, model, engine, log, &data, state.step, lock))
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -210,7 +212,7 @@ impl<'a> Run<'a> {
         context: &'a Context,
         directory: &Path,
         options: TrainOptions,
-        unet: UNet,
+        model: Model,
         engine: Engine,
         log: MetricsLog,
         data: &Dataset,
@@ -219,7 +221,7 @@ impl<'a> Run<'a> {
     ) -> Run<'a> {
         let (directory, images) = (directory.to_path_buf(), data.len() as u64);
         let classes = data.classes.len() as u32;
-        Run { context, directory, options, unet, engine, log, images, classes, step, _lock: lock }
+        Run { context, directory, options, model, engine, log, images, classes, step, _lock: lock }
     }
 
     /// Flags, model included.
@@ -234,7 +236,7 @@ impl<'a> Run<'a> {
 
     /// Learnt numbers of the model.
     pub fn parameters(&self) -> u64 {
-        self.unet.params.count()
+        self.model.params().count()
     }
 
     /// Bytes on the device.
@@ -289,15 +291,17 @@ impl<'a> Run<'a> {
     }
 
     fn show_samples(&mut self, watch: &mut dyn Watch) -> Result<()> {
-        let path = self.draw_samples()?;
-        watch.note(&format!("step {}: {}", self.step, path.display()));
+        if let Some(path) = self.draw_samples()? {
+            watch.note(&format!("step {}: {}", self.step, path.display()));
+        }
         Ok(())
     }
 
-    /// Draws a grid with the averaged weights into `samples/`.
-    fn draw_samples(&mut self) -> Result<PathBuf> {
+    /// Draws a grid with the averaged weights into `samples/`, if the model is one that draws.
+    fn draw_samples(&mut self) -> Result<Option<PathBuf>> {
+        let Model::Denoiser(unet) = &self.model else { return Ok(None) };
         let (height, width) = self.options.model.sample_size.map(Size::sides).unwrap_or_default();
-        let conditional = self.unet.is_conditional();
+        let conditional = unet.is_conditional();
         let count = if conditional { (2 * self.classes).min(20) } else { 16 };
         let scheduler = self.options.scheduler();
         let schedule = scheduler.schedule()?;
@@ -316,12 +320,12 @@ impl<'a> Run<'a> {
             width,
         };
         let memory = &mut self.engine.memory;
-        let generator = Generator::new(self.context, &self.unet, memory, EMA, count, &request)?;
+        let generator = Generator::new(self.context, unet, memory, EMA, count, &request)?;
         let images = generator.run(memory, &request, |_| Ok(()))?;
         let columns = if conditional { self.classes.min(10) as usize } else { 4 };
         let path = self.directory.join(format!("samples/step_{:06}.png", self.step));
         picture::write_png(&path, &picture::grid(&images, columns, picture::default_scale(height as usize)))?;
-        Ok(path)
+        Ok(Some(path))
     }
 
     /// Writes `checkpoint/` anew, whole or not at all, and `loss.png`.
@@ -359,11 +363,11 @@ impl<'a> Run<'a> {
         if directory.exists() {
             fs::remove_dir_all(directory).map_err(|error| Error::file(directory, error))?;
         }
-        checkpoint::save(directory, &self.unet, &average, &self.options.scheduler())?;
+        self.model.save(directory, &average, &self.options.scheduler())?;
         let mut stored = FileTensors::new();
         for name in [WEIGHTS, FIRST_MOMENT, SECOND_MOMENT] {
             let flat = memory.read(self.context, name)?;
-            stored.append(&mut checkpoint::unflatten(&self.unet.params, &flat, &format!("{name}.")));
+            stored.append(&mut checkpoint::unflatten(self.model.params(), &flat, &format!("{name}.")));
         }
         tensors::write(&directory.join(TRAINER), &stored)?;
         checkpoint::write_json(&directory.join(TRAINER_STATE), state)
@@ -429,15 +433,15 @@ pub fn take_prefix(tensors: &mut FileTensors, prefix: &str) -> FileTensors {
 }
 
 /// Plans the run; if it does not fit, says which batch would.
-fn open_engine(context: &Context, unet: &UNet, data: &Dataset, options: &TrainOptions) -> Result<Engine> {
+fn open_engine(context: &Context, model: &dyn Objective, data: &Dataset, options: &TrainOptions) -> Result<Engine> {
     let shape = DataShape::of(data);
     let planned = |options: &TrainOptions| {
-        record(unet, options, &shape, &context.choices.at(options.precision)).map(|recordings| recordings.peak_bytes())
+        record(model, options, &shape, &context.choices.at(options.precision)).map(|recordings| recordings.peak_bytes())
     };
     if let Ok(bytes) = planned(options) {
         log::info!("batch {}: {} on the device", options.batch, mebibytes(bytes));
     }
-    let error = match Engine::new(context, unet, data, options) {
+    let error = match Engine::new(context, model, data, options) {
         Ok(engine) => return Ok(engine),
         Err(error) => error,
     };
@@ -445,7 +449,7 @@ fn open_engine(context: &Context, unet: &UNet, data: &Dataset, options: &TrainOp
     while smaller.batch > 1 {
         smaller.batch /= 2;
         let Ok(bytes) = planned(&smaller) else { continue };
-        if sample::may_try(context, bytes) && Engine::new(context, unet, data, &smaller).is_ok() {
+        if sample::may_try(context, bytes) && Engine::new(context, model, data, &smaller).is_ok() {
             let (batch, fits, needs) = (options.batch, smaller.batch, mebibytes(bytes));
             let problem = format!("batch {batch} does not fit ({error}); --batch {fits} does, with {needs}");
             return Err(Error::Device(problem));

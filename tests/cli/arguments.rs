@@ -5,7 +5,8 @@ use std::process::{Command, Stdio};
 use super::*;
 use diffuse::tensors;
 
-const COMMANDS: [&str; 7] = ["demo", "train", "sample", "verify", "certify", "profile", "devices"];
+const COMMANDS: [&str; 9] =
+    ["demo", "train", "train-classifier", "sample", "evaluate", "verify", "certify", "profile", "devices"];
 
 #[test]
 fn help_is_there() {

@@ -2,11 +2,11 @@
 
 use diffuse::data::Dataset;
 use diffuse::gpu::{Context, EMA, WEIGHTS};
+use diffuse::nn::UNetConfig;
 use diffuse::nn::config::Size;
-use diffuse::nn::{UNet, UNetConfig};
 use diffuse::random::Random;
 use diffuse::train::options::NoiseSchedule;
-use diffuse::train::{Engine, TrainOptions};
+use diffuse::train::{Engine, Objective, TrainOptions};
 
 pub fn context() -> Context {
     Context::new(None).expect("GPU tests need an adapter")
@@ -69,9 +69,9 @@ pub fn options(steps: u64, batch: u32, accumulate: u32) -> TrainOptions {
 }
 
 /// An engine with initial weights.
-pub fn engine(context: &Context, unet: &UNet, data: &Dataset, options: &TrainOptions) -> Engine {
-    let engine = Engine::new(context, unet, data, options).expect("it fits");
-    let weights = unet.params.initialise(options.seed);
+pub fn engine(context: &Context, model: &dyn Objective, data: &Dataset, options: &TrainOptions) -> Engine {
+    let engine = Engine::new(context, model, data, options).expect("it fits");
+    let weights = model.params().initialise(options.seed);
     engine.memory.write(context, WEIGHTS, 0, &weights);
     engine.memory.write(context, EMA, 0, &weights);
     engine

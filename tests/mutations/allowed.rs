@@ -63,6 +63,8 @@ const ALLOWED: &[(&str, &str, &str, &str)] = &[
     ("conv2d.backward_weight", "params.k4 - 1u)", "params.k4 - 0u)", NOT_STORED),
     ("conv2d.backward_weight", "select(4u, 8u", "select(4u, 9u", "there is no ninth channel to guard"),
     ("conv2d.backward_weight", "channel < CHANNELS", "channel <= CHANNELS", "the guard in the loop stops the ninth"),
+    ("cross_entropy.LOWEST", "-1e30", "-1.001e30", "any value below all logits"),
+    ("cross_entropy.loss", "q < quads", "q <= quads", "behind the last class logits are the lowest"),
     ("diffusion.keep_within", "value > range", "value >= range", "equal is equal"),
     ("diffusion.keep_within", "value < -range", "value <= -range", "equal is equal"),
     ("diffusion.loss", "first + 1024u", "first + 1023u", "lanes step by 64: the last round begins at 960"),

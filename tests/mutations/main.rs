@@ -82,7 +82,7 @@ fn append(recording: &mut Recording, inputs: &mut Vec<(Tensor, Values)>, single:
     for (id, binding) in dispatch.io.iter_mut().zip(&dispatch.kernel.entry_point(dispatch.entry).storage) {
         let old = single.tensor(*id);
         *id = recording.tensors.len() as u32;
-        recording.tensors.push(TensorInfo { shape: old.shape, place: Place::Temporary });
+        recording.tensors.push(TensorInfo { place: Place::Temporary, ..single.tensors[*id as usize] });
         if binding.access.reads() {
             let values = state.read(single, old);
             let values = match binding.integer {

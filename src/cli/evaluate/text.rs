@@ -1,0 +1,97 @@
+//! What `diffuse evaluate` says to people.
+
+use super::Found;
+use diffuse::data::Split;
+use diffuse::evaluate::levels::LevelError;
+use diffuse::evaluate::likelihood::{Dequantization, FlowLikelihood, VariationalBound};
+use diffuse::evaluate::quality::{Nearest, Quality, Report};
+use diffuse::evaluate::statistics::Measured;
+
+/// All of it, a line each.
+pub fn lines(found: &Found, split: &Split) -> Vec<String> {
+    let mut lines = vec![match split.held_out {
+        true => "test images: every tenth of the data, which have no others; was the model trained on them too?".into(),
+        false => "test images: the data's own".to_string(),
+    }];
+    lines.extend(found.bound.iter().flat_map(bound));
+    lines.extend(found.flow.iter().map(flow));
+    lines.extend(found.levels.iter().flat_map(|found| levels(found)));
+    lines.extend(found.quality.iter().flat_map(quality));
+    lines.extend(found.files.iter().map(|path| format!("written: {}", path.display())));
+    lines
+}
+
+fn bound(bound: &VariationalBound) -> Vec<String> {
+    let VariationalBound { images, prior, reverse, decoder, total } = bound;
+    let between: f64 = reverse.iter().sum();
+    let mut lines = vec![
+        format!("variational bound of {images} images, bits per dimension"),
+        format!("  L_T            {prior:10.6}"),
+        format!("  sum of L_(t-1) {between:10.6}  {} terms, one draw of noise an image", reverse.len()),
+    ];
+    // Every term is in the picture and in --json; here those at tenths of the way.
+    let tenths = (0..10).map(|tenth| tenth * (reverse.len().max(1) - 1) / 9);
+    let mut shown: Vec<usize> = tenths.filter(|index| *index < reverse.len()).collect();
+    shown.dedup();
+    lines.extend(shown.into_iter().map(|index| format!("    L_{:<9}  {:10.6}", index + 1, reverse[index])));
+    lines.push(format!("  L_0            {decoder:10.6}"));
+    lines.push(format!("  total          {:10.4} +- {:.4} (standard error)", total.mean, total.standard_error));
+    lines
+}
+
+fn flow(flow: &FlowLikelihood) -> String {
+    let FlowLikelihood { images, steps, dequantization, total } = flow;
+    let kind = match dequantization {
+        Dequantization::Uniform => "uniform dequantization",
+        Dequantization::Gaussian => "dequantized by the lowest noise level",
+    };
+    format!(
+        "probability flow, {images} images, {steps} steps, {kind}: {:.4} +- {:.4} bits per dimension (standard error)",
+        total.mean, total.standard_error
+    )
+}
+
+fn levels(levels: &[LevelError]) -> Vec<String> {
+    let head = format!("{:>8} {:>12} {:>16} {:>12}", "timestep", "loss", "x0: long waves", "short waves");
+    let line = |LevelError { timestep, loss, low, high }: &LevelError| {
+        format!("{timestep:8} {loss:12.5} {low:16.6} {high:12.6}")
+    };
+    std::iter::once(head).chain(levels.iter().map(line)).collect()
+}
+
+type Figure = fn(&Quality) -> Measured;
+
+fn quality(report: &Report) -> Vec<String> {
+    let Report { samples, floor, nearest, yardstick, .. } = report;
+    let mut lines = vec![
+        "on classifier features (none of these figures is Inception's), 95 % intervals by bootstrap".to_string(),
+        format!(
+            "  {:<36} {:>24} {:>24}",
+            "against training images",
+            format!("{} samples", samples.images),
+            format!("{} test images", floor.images)
+        ),
+    ];
+    let rows: [(&str, Figure); 4] = [
+        ("Fréchet distance", |quality| quality.frechet_distance),
+        ("kernel distance (unbiased)", |quality| quality.kernel_distance),
+        ("precision", |quality| quality.precision),
+        ("recall", |quality| quality.recall),
+    ];
+    lines.extend(rows.into_iter().map(|(name, figure)| {
+        let [ours, theirs] = [samples, floor].map(|quality| {
+            let Measured { value, margin } = figure(quality);
+            format!("{value:.4} +- {margin:.4}")
+        });
+        format!("  {name:<36} {ours:>24} {theirs:>24}")
+    }));
+    let accuracy = |quality: &Quality| quality.accuracy.map_or("-".into(), |share| format!("{:.1} %", 100.0 * share));
+    lines.push(format!("  {:<36} {:>24} {:>24}", "class accuracy", accuracy(samples), accuracy(floor)));
+    lines.push("distance to the nearest training image, rms of pixels: 5 %, median, 95 %".into());
+    let distances = |name: &str, Nearest { quantiles: [low, median, high], share_below_yardstick, .. }: &Nearest| {
+        let near = 100.0 * share_below_yardstick;
+        format!("  {name:<12} {low:8.4} {median:8.4} {high:8.4}   {near:.1} % nearer than 95 % of the test images are")
+    };
+    lines.extend([distances("samples", nearest), distances("test images", yardstick)]);
+    lines
+}

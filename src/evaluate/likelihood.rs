@@ -1,0 +1,262 @@
+//! Bits per dimension of a data set: the variational bound, and the density along the probability flow.
+
+use serde::Serialize;
+
+use super::Network;
+use super::statistics::mean_and_error;
+use crate::data::Dataset;
+use crate::diffusion::likelihood::{self as math, Flow, HALF_BIN, bits_per_dimension};
+use crate::diffusion::{Level, Prediction, Schedule, Variance};
+use crate::error::Result;
+use crate::random::Random;
+
+/// What the model's checkpoint says.
+pub struct Setting<'a> {
+    pub schedule: &'a Schedule,
+    pub prediction: Prediction,
+    /// The variance of the reverse steps.
+    pub variance: Variance,
+    /// Range of the estimate of x0, if it is clamped.
+    pub clip: Option<f64>,
+}
+
+impl Setting<'_> {
+    /// The noisiest level, and the standard deviation of what samplers start from there.
+    fn prior(&self) -> (Level, f64) {
+        let last = self.schedule.level(self.schedule.timesteps() - 1);
+        (last, self.schedule.path().deviation(last.alpha, last.sigma))
+    }
+}
+
+/// Mean over images with its standard error.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Estimate {
+    pub mean: f64,
+    pub standard_error: f64,
+}
+
+impl From<&[f64]> for Estimate {
+    fn from(values: &[f64]) -> Estimate {
+        let (mean, standard_error) = mean_and_error(values);
+        Estimate { mean, standard_error }
+    }
+}
+
+/// The variational bound of some images, in bits per dimension.
+#[derive(Clone, Debug, Serialize)]
+pub struct VariationalBound {
+    pub images: usize,
+    /// L_T.
+    pub prior: f64,
+    /// L_{t-1} of timesteps 1 to T - 1, in this order: the paper's L_1 to L_{T-1}.
+    pub reverse: Vec<f64>,
+    /// L_0.
+    pub decoder: f64,
+    pub total: Estimate,
+}
+
+/// x0 of some images of a data set, in [-1, 1].
+pub(super) fn values(data: &Dataset, images: &std::ops::Range<usize>) -> Vec<f64> {
+    let bytes = data.images.len() / data.len();
+    data.images[images.start * bytes..images.end * bytes].iter().map(|byte| *byte as f64 / 127.5 - 1.0).collect()
+}
+
+/// The first `count` images in parts of at most `batch`.
+pub(super) fn parts(count: usize, batch: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
+    (0..count.div_ceil(batch)).map(move |part| part * batch..count.min((part + 1) * batch))
+}
+
+/// The bound of the first `count` images, one draw of noise for each image and term (Ho et al. 2020, eq. 5).
+/// `watch(done, of)` counts evaluations of a batch.
+///
+/// # Errors
+/// [`crate::error::Error::Device`] if the device fails.
+pub fn variational_bound(
+    network: &Network,
+    data: &Dataset,
+    count: usize,
+    setting: &Setting,
+    seed: u64,
+    mut watch: impl FnMut(u64, u64),
+) -> Result<VariationalBound> {
+    let (dimensions, timesteps) = (network.dimensions(), setting.schedule.timesteps());
+    let of = (parts(count, network.batch()).count() * timesteps) as u64;
+    let mut random = Random::new(seed);
+    let mut terms = vec![0.0; timesteps + 1];
+    let mut totals = Vec::new();
+    for part in parts(count, network.batch()) {
+        let x0 = values(data, &part);
+        network.write_labels(&data.labels[part.clone()]);
+        let mut nats = vec![0.0; part.len()];
+        for (t, term) in terms.iter_mut().enumerate() {
+            let elements = if t == timesteps {
+                let (last, deviation) = setting.prior();
+                x0.iter().map(|x0| math::prior_kl(*x0, last, deviation)).collect()
+            } else {
+                watch((part.start / network.batch() * timesteps + t + 1) as u64, of);
+                reverse_terms(network, &x0, setting, t, &mut random)?
+            };
+            for (nats, image) in nats.iter_mut().zip(elements.chunks_exact(dimensions)) {
+                let sum: f64 = image.iter().sum();
+                *nats += sum;
+                *term += bits_per_dimension(sum, dimensions) / count as f64;
+            }
+        }
+        totals.extend(nats.into_iter().map(|nats| bits_per_dimension(nats, dimensions)));
+    }
+    let prior = terms.pop().unwrap_or(0.0);
+    let decoder = terms.remove(0);
+    Ok(VariationalBound { images: count, prior, reverse: terms, decoder, total: totals.as_slice().into() })
+}
+
+/// The elements of L_{t-1} in the paper's count, t + 1 here; of L_0 at timestep 0.
+fn reverse_terms(network: &Network, x0: &[f64], setting: &Setting, t: usize, random: &mut Random) -> Result<Vec<f64>> {
+    let (alpha, sigma) = (setting.schedule.alpha(t), setting.schedule.sigma(t));
+    let x: Vec<f64> = x0.iter().map(|x0| alpha * x0 + sigma * random.normal()).collect();
+    let out = network.run(&x, t as f64)?;
+    let (from_x, from_out) = setting.prediction.x0(alpha, sigma);
+    let clip = setting.clip.unwrap_or(f64::INFINITY);
+    let x0_hat = x.iter().zip(&out).map(|(x, out)| (from_x * x + from_out * out).clamp(-clip, clip));
+    let variance = reverse_variance(setting, t);
+    let transition = setting.schedule.transition(t, t.checked_sub(1));
+    let element = |(x0, x0_hat): (&f64, f64)| match t {
+        // The variance is that of x; x0 has another scale.
+        0 => math::decoder_nats(*x0, x0_hat, variance.sqrt() / alpha),
+        _ => math::reverse_kl(&transition, variance, *x0, x0_hat),
+    };
+    Ok(x0.iter().zip(x0_hat).map(element).collect())
+}
+
+/// beta_t or beta-tilde_t. beta-tilde is 0 in the last step, where that of the step before is taken, as Nichol & Dhariwal
+/// (2021) do.
+fn reverse_variance(setting: &Setting, t: usize) -> f64 {
+    match setting.variance {
+        Variance::FixedLarge => setting.schedule.transition(t, t.checked_sub(1)).beta(),
+        _ => setting.schedule.posterior_variance(t.max(1).min(setting.schedule.timesteps() - 1)),
+    }
+}
+
+/// How bytes become real numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Dequantization {
+    /// Uniform noise as wide as the distance of two values (Song et al. 2021, appendix D.2), at the lowest noise level.
+    Uniform,
+    /// The model's own lowest noise level, and its posterior over bytes: -log p(x0) <= E[-log p(x0 | z) - log p(z) +
+    /// log q(z | x0)], z = alpha_0 x0 + sigma_0 eps (Kingma et al. 2021, eq. 11; Song et al. 2021b, "Maximum Likelihood
+    /// Training of Score-Based Diffusion Models", section 4.2).
+    Gaussian,
+}
+
+/// Bits per dimension by the probability flow.
+#[derive(Clone, Debug, Serialize)]
+pub struct FlowLikelihood {
+    pub images: usize,
+    /// Runge-Kutta steps, of 4 evaluations each.
+    pub steps: usize,
+    pub dequantization: Dequantization,
+    pub total: Estimate,
+}
+
+/// How the probability flow is solved.
+#[derive(Clone, Copy, Debug)]
+pub struct FlowOptions {
+    pub steps: usize,
+    pub dequantization: Dequantization,
+    pub seed: u64,
+}
+
+/// Bits per dimension of the first `count` images by the probability flow, the divergence by Hutchinson's estimate with
+/// random signs (Song et al. 2021, eq. 39 and 40; Grathwohl et al. 2019, eq. 7). `watch(done, of)` counts evaluations of
+/// a batch.
+///
+/// # Errors
+/// [`crate::error::Error::Device`] if the device fails.
+pub fn flow_likelihood(
+    network: &Network,
+    data: &Dataset,
+    count: usize,
+    setting: &Setting,
+    options: &FlowOptions,
+    mut watch: impl FnMut(u64, u64),
+) -> Result<FlowLikelihood> {
+    let dimensions = network.dimensions();
+    let (low, high) = setting.schedule.kappas();
+    let (last, deviation) = setting.prior();
+    let of = (parts(count, network.batch()).count() * options.steps * 4) as u64;
+    let (mut random, mut done) = (Random::new(options.seed), 0);
+    let mut totals = Vec::new();
+    for part in parts(count, network.batch()) {
+        network.write_labels(&data.labels[part.clone()]);
+        let x0 = values(data, &part);
+        let (mut y, nats) = dequantize(&x0, setting, options.dequantization, &mut random);
+        let signs: Vec<f64> = y.iter().map(|_| if random.bits() >> 63 == 0 { 1.0 } else { -1.0 }).collect();
+        let change = math::integrate(&mut y, part.len(), (low.ln(), high.ln()), options.steps, |y, log_kappa| {
+            done += 1;
+            watch(done, of);
+            flow(network, setting, y, &signs, setting.schedule.level_of(log_kappa.exp()))
+        })?;
+        for (image, (change, nats)) in change.iter().zip(nats.chunks_exact(dimensions)).enumerate() {
+            let prior = math::prior_log_density(&y[image * dimensions..][..dimensions], last.alpha, deviation);
+            let nats = nats.iter().sum::<f64>() - prior - change;
+            totals.push(bits_per_dimension(nats, dimensions));
+        }
+    }
+    let FlowOptions { steps, dequantization, .. } = *options;
+    Ok(FlowLikelihood { images: count, steps, dequantization, total: totals.as_slice().into() })
+}
+
+/// eps and the estimate of its divergence by y: v^T (d eps / d y) v, where d / dy = alpha d / dx.
+///
+/// eps is what the estimate of x0 implies, (x - alpha x0_hat) / sigma, clamped as the bound's is: else bound and flow
+/// would be those of two models. x0_hat = p x + q out, so with the vector v masked to m where x0_hat is inside the range
+/// v^T d eps / dx = (v - alpha (p m + q m^T d out / dx)) / sigma.
+fn flow(network: &Network, setting: &Setting, y: &[f64], signs: &[f64], at: Level) -> Result<Flow> {
+    let Level { timestep, alpha, sigma } = at;
+    let x: Vec<f64> = y.iter().map(|y| alpha * y).collect();
+    let out = network.run(&x, timestep)?;
+    let (from_x, from_out) = setting.prediction.x0(alpha, sigma);
+    let clip = setting.clip.unwrap_or(f64::INFINITY);
+    let estimates: Vec<f64> = x.iter().zip(&out).map(|(x, out)| from_x * x + from_out * out).collect();
+    let implied = |(x, x0): (&f64, &f64)| (x - alpha * x0.clamp(-clip, clip)) / sigma;
+    let eps = x.iter().zip(&estimates).map(implied).collect();
+    let inside = |(sign, x0): (&f64, &f64)| if x0.abs() < clip { *sign } else { 0.0 };
+    let masked: Vec<f64> = signs.iter().zip(&estimates).map(inside).collect();
+    let product = network.product(&x, &masked, timestep)?;
+    let element = |i: usize| {
+        let through_estimate = from_x * masked[i] + from_out * product[i];
+        alpha / sigma * (signs[i] - alpha * through_estimate) * signs[i]
+    };
+    let dimensions = network.dimensions();
+    let image = |image: usize| (image * dimensions..(image + 1) * dimensions).map(element).sum();
+    Ok(Flow { eps, divergence: (0..y.len() / dimensions).map(image).collect() })
+}
+
+/// y at the lowest level, and the nats of each element that are to be added to -log p(y).
+fn dequantize(x0: &[f64], setting: &Setting, kind: Dequantization, random: &mut Random) -> (Vec<f64>, Vec<f64>) {
+    let (kappa, _) = setting.schedule.kappas();
+    match kind {
+        // P(byte) is the mean of p over the bin, times its width.
+        Dequantization::Uniform => {
+            let y = x0.iter().map(|x0| x0 + HALF_BIN * (2.0 * random.uniform() - 1.0)).collect();
+            (y, vec![-(2.0 * HALF_BIN).ln(); x0.len()])
+        }
+        Dequantization::Gaussian => {
+            let draw = |x0: &f64| {
+                let eps = random.normal();
+                let y = x0 + kappa * eps;
+                let log_q = -0.5 * eps * eps - kappa.ln() - 0.5 * (2.0 * std::f64::consts::PI).ln();
+                (y, log_q - posterior_log(*x0, y, kappa))
+            };
+            x0.iter().map(draw).unzip()
+        }
+    }
+}
+
+/// log p(x0 | y) over the 256 values, each as likely as another beforehand: proportional to N(y; x0, kappa²).
+fn posterior_log(x0: f64, y: f64, kappa: f64) -> f64 {
+    let exponent = |value: f64| -0.5 * ((y - value) / kappa).powi(2);
+    let all: Vec<f64> = (0..256).map(|byte| exponent(byte as f64 / 127.5 - 1.0)).collect();
+    let highest = all.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    exponent(x0) - highest - all.iter().map(|value| (value - highest).exp()).sum::<f64>().ln()
+}

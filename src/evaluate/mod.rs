@@ -1,0 +1,27 @@
+//! What a trained model is worth.
+
+pub mod levels;
+pub mod likelihood;
+pub mod network;
+pub mod observer;
+pub mod quality;
+pub mod statistics;
+
+pub use network::Network;
+pub use observer::{Observations, Observer};
+
+use crate::data::Dataset;
+use crate::picture::Images;
+
+/// The first `count` images of a data set with values in [-1, 1].
+pub fn images_of(data: &Dataset, count: usize) -> Images {
+    let count = count.min(data.len());
+    let bytes = data.images.len() / data.len().max(1);
+    Images {
+        values: data.images[..count * bytes].iter().map(|byte| *byte as f32 / 127.5 - 1.0).collect(),
+        count,
+        height: data.height as usize,
+        width: data.width as usize,
+        channels: data.channels as usize,
+    }
+}

@@ -1,0 +1,138 @@
+//! How good samples are, on features of the classifier at no noise, and how new.
+
+use serde::Serialize;
+
+use super::statistics::{self, Features, Measured, coverage, frechet, kernel_distance, nearest, quantile};
+use super::{Observer, images_of};
+use crate::data::{Dataset, Split};
+use crate::error::{Error, Result};
+use crate::picture::Images;
+
+/// Figures of one set of images against the training images, on the classifier's features. They are comparable among
+/// models that are judged by one classifier; none of them is Inception's.
+#[derive(Clone, Debug, Serialize)]
+pub struct Quality {
+    pub images: usize,
+    /// Training images that they are compared with.
+    pub reference_images: usize,
+    pub frechet_distance: Measured,
+    pub kernel_distance: Measured,
+    pub precision: Measured,
+    pub recall: Measured,
+    /// The share whose class the classifier names; none without labels.
+    pub accuracy: Option<f64>,
+}
+
+/// Distances in pixels, root mean square over an image in [-1, 1], to the nearest training image.
+#[derive(Clone, Debug, Serialize)]
+pub struct Nearest {
+    pub images: usize,
+    /// 5 %, 50 % and 95 % of the distances are below these.
+    pub quantiles: [f64; 3],
+    /// The share that is nearer to a training image than 95 % of the test images are: 5 % if nothing is memorised.
+    pub share_below_yardstick: f64,
+    #[serde(skip)]
+    pub neighbours: Vec<(usize, f64)>,
+}
+
+/// What `evaluate --quality` finds.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    pub samples: Quality,
+    /// Test images in the place of samples: as good as can be, but for the number of images.
+    pub floor: Quality,
+    pub nearest: Nearest,
+    /// The test images' own distances to the training images: what memorisation is measured by.
+    pub yardstick: Nearest,
+    /// Whether the test images were taken out of the training images, for want of others.
+    pub held_out: bool,
+}
+
+/// Judges samples of classes `labels`.
+///
+/// # Errors
+/// [`Error::Config`] if there are too few images, or of another size; [`Error::Device`] if the device fails.
+pub fn judge(
+    observer: &Observer,
+    samples: &Images,
+    labels: Option<&[u32]>,
+    split: &Split,
+    seed: u64,
+) -> Result<Report> {
+    let least = statistics::NEIGHBOURS + 1;
+    if samples.count < least || split.test.len() < least {
+        let (count, tests) = (samples.count, split.test.len());
+        let problem = format!("{count} samples and {tests} test images: it takes at least {least} of each");
+        return Err(Error::Config(problem));
+    }
+    // As many of all three, so that what hangs on the number of images is the same in samples and floor.
+    let count = samples.count.min(split.test.len()).min(split.train.len());
+    let reference = observer.look(&spread(&split.train, count), 0.0)?.features;
+    let quality = |images: &Images, labels: Option<&[u32]>| -> Result<Quality> {
+        let seen = observer.look(images, 0.0)?;
+        let accuracy = labels.map(|labels| seen.accuracy(labels));
+        Ok(compare(&seen.features[..seen.features.len().min(count)], &reference, accuracy, seed))
+    };
+    let tests = images_of(&split.test, count);
+    let train = rows(&images_of(&split.train, split.train.len()));
+    let yardstick = nearest_images(&rows(&tests), &train, None);
+    Ok(Report {
+        samples: quality(samples, labels)?,
+        floor: quality(&tests, Some(&split.test.labels[..count]))?,
+        nearest: nearest_images(&rows(samples), &train, Some(&yardstick)),
+        yardstick,
+        held_out: split.held_out,
+    })
+}
+
+/// `count` images spread over the whole data set, whose order may be that of the classes.
+fn spread(data: &Dataset, count: usize) -> Images {
+    let all = images_of(data, data.len());
+    let size = all.height * all.width * all.channels;
+    let from = |i: usize| i * data.len() / count;
+    let values = (0..count).flat_map(|i| &all.values[from(i) * size..][..size]).copied().collect();
+    Images { values, count, ..all }
+}
+
+fn compare(seen: &Features, reference: &Features, accuracy: Option<f64>, seed: u64) -> Quality {
+    Quality {
+        images: seen.len(),
+        reference_images: reference.len(),
+        frechet_distance: frechet(seen, reference, seed),
+        kernel_distance: kernel_distance(seen, reference, seed),
+        precision: coverage(seen, reference, seed),
+        recall: coverage(reference, seen, seed),
+        accuracy,
+    }
+}
+
+/// An image a row, scaled so that distances are root mean squares.
+fn rows(images: &Images) -> Vec<Vec<f64>> {
+    let size = images.height * images.width * images.channels;
+    let scale = 1.0 / (size as f64).sqrt();
+    images.values.chunks_exact(size).map(|image| image.iter().map(|value| scale * *value as f64).collect()).collect()
+}
+
+fn nearest_images(images: &Features, train: &Features, yardstick: Option<&Nearest>) -> Nearest {
+    let neighbours: Vec<(usize, f64)> = images.iter().map(|image| nearest(image, train, None)).collect();
+    let distances: Vec<f64> = neighbours.iter().map(|(_, distance)| *distance).collect();
+    let quantiles = [0.05, 0.5, 0.95].map(|share| quantile(&distances, share));
+    let limit = yardstick.map_or(quantiles[0], |yardstick| yardstick.quantiles[0]);
+    let below = distances.iter().filter(|distance| **distance < limit).count();
+    Nearest { images: images.len(), quantiles, share_below_yardstick: below as f64 / images.len() as f64, neighbours }
+}
+
+/// The samples that are nearest to a training image, up to `count`, each before its neighbour.
+pub fn nearest_pairs(samples: &Images, train: &Dataset, nearest: &Nearest, count: usize) -> Images {
+    let mut order: Vec<usize> = (0..samples.count).collect();
+    order.sort_by(|a, b| nearest.neighbours[*a].1.total_cmp(&nearest.neighbours[*b].1));
+    order.truncate(count);
+    let size = samples.height * samples.width * samples.channels;
+    let all = images_of(train, train.len());
+    let pair = |index: &usize| {
+        let neighbour = nearest.neighbours[*index].0;
+        samples.values[index * size..][..size].iter().chain(&all.values[neighbour * size..][..size]).copied()
+    };
+    let Images { height, width, channels, .. } = *samples;
+    Images { values: order.iter().flat_map(pair).collect(), count: 2 * order.len(), height, width, channels }
+}

@@ -1,0 +1,86 @@
+//! The tokens of attention pooling: `shaders/pool.wgsl`.
+
+use super::add::{scale, widen};
+use super::{Draw, reduce};
+use crate::cpu::pool as twin;
+use crate::gpu::{Grid, Kernel, Recorder, Tensor};
+
+pub static KERNEL: Kernel = Kernel::new(
+    "pool",
+    &[include_str!("../../shaders/pool.wgsl")],
+    &[
+        ("tokens", twin::tokens),
+        ("tokens_backward", twin::tokens_backward),
+        ("first", twin::first),
+        ("first_backward", twin::first_backward),
+    ],
+);
+
+fn record(r: &mut Recorder, entry: &'static str, token4: u32, tokens: u32, io: &[Tensor], flops: u64) {
+    let written = io[io.len() - 1];
+    let quads = (written.elements() / 4) as u32;
+    let params = [("quads", quads.into()), ("token4", token4.into()), ("tokens", tokens.into())];
+    r.dispatch(&KERNEL, entry, &params, io, Grid::Invocations(quads as u64), flops);
+}
+
+/// The positions of `x`, [N, H, W, C], as tokens behind their mean, all plus an embedding of the place:
+/// [N, H·W + 1, 1, C]. positions: [1, 1, H·W + 1, C] in f32.
+pub fn tokens(r: &mut Recorder, x: Tensor, positions: Tensor) -> Tensor {
+    let [n, h, w, c] = x.shape;
+    assert_eq!(positions.shape, [1, 1, h * w + 1, c], "one embedding for each token");
+    let y = r.temp([n, h * w + 1, 1, c]);
+    record(r, "tokens", y.channels4(), h * w, &[x, positions, y], 3 * x.count());
+    y
+}
+
+/// The gradient with respect to x, whose shape is `x_shape`; that of the embedding goes to `d_positions`.
+pub fn tokens_backward(r: &mut Recorder, dy: Tensor, x_shape: [u32; 4], d_positions: Tensor) -> Tensor {
+    let [n, h, w, c] = x_shape;
+    assert_eq!(dy.shape, [n, h * w + 1, 1, c]);
+    let dx = r.temp(x_shape);
+    record(r, "tokens_backward", dy.channels4(), h * w, &[dy, dx], 2 * dx.count());
+    let parts = widen(r, dy);
+    reduce::sum_partials(r, parts, n, d_positions);
+    dx
+}
+
+/// The first token of each image: [N, T, heads, d] to [N, 1, heads, d].
+pub fn first(r: &mut Recorder, x: Tensor) -> Tensor {
+    let [n, tokens, heads, d] = x.shape;
+    let y = r.temp([n, 1, heads, d]);
+    record(r, "first", heads * x.channels4(), tokens, &[x, y], 0);
+    y
+}
+
+/// The gradient with respect to all `tokens` tokens: [N, 1, heads, d] to [N, T, heads, d].
+pub fn first_backward(r: &mut Recorder, dy: Tensor, tokens: u32) -> Tensor {
+    let [n, _, heads, d] = dy.shape;
+    let dx = r.temp([n, tokens, heads, d]);
+    record(r, "first_backward", heads * dy.channels4(), tokens, &[dy, dx], 0);
+    dx
+}
+
+pub fn case(draw: &mut Draw) {
+    // Now and then several workgroups, all full to the last lane.
+    let full = draw.range(0, 3) == 0;
+    let small = [draw.range(1, 3), draw.range(1, 5), draw.range(1, 5), draw.range(1, 13)];
+    let shape = if full { [16, 3, 5, 16] } else { small };
+    let [n, h, w, c] = shape;
+    let x = draw.input("x", shape);
+    let positions = draw.input("positions", [1, 1, h * w + 1, c]);
+    let dy = draw.input("dy", [n, h * w + 1, 1, c]);
+    let of_heads = [n, draw.range(1, 6), draw.range(1, 3), draw.range(1, 9)];
+    let of_heads = if full { [8, 4, 2, 32] } else { of_heads };
+    let all = draw.input("all", of_heads);
+    let d_one = draw.input("d one", [n, 1, of_heads[2], of_heads[3]]);
+    let r = &mut draw.recorder;
+    // Behind the end of a temporary stands NaN.
+    let [x1, dy1, all1, d_one1] = [x, dy, all, d_one].map(|input| scale(r, input, 1.0));
+    let (y, d_positions) = (tokens(r, x1, positions), r.temp(positions.shape));
+    let dx = tokens_backward(r, dy1, shape, d_positions);
+    let one = first(r, all1);
+    let d_all = first_backward(r, d_one1, of_heads[1]);
+    draw.gradient(x, y, dy, dx);
+    draw.gradient(positions, y, dy, d_positions);
+    draw.gradient(all, one, d_one, d_all);
+}
