@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use diffuse::cpu::Call;
 use diffuse::error::Result;
-use diffuse::gpu::{Candidate, Choices, Context, Device, Grid, Kernel, Recorder, Recording, Ways};
+use diffuse::gpu::{Candidate, Choices, Context, Device, Grid, Kernel, Precision, Recorder, Recording, Ways};
 use diffuse::tune::{self, Mode};
 
 const RIGHT: &str = "// y = 2 x
@@ -89,7 +89,7 @@ fn what_is_for_gpus_is_measured_and_chosen_on_gpus_only() {
     }
     let usual = |gpu| Choices::new(Device { gpu, ..Device::default() }).choose(&WAYS, &[8]).label();
     assert_eq!((usual(true).as_str(), usual(false).as_str()), ("wide", "other FACTOR=3"));
-    let forced = Choices::forced(&Device::default(), 3);
+    let forced = Choices::forced(&Device::default(), Precision::F32, 3);
     assert_eq!(forced.choose(&WAYS, &[8]).label(), "wide");
 }
 
