@@ -134,6 +134,7 @@ pub fn case(draw: &mut Draw) {
         numbers.reverse();
         numbers[0]
     });
+    let interval = draw.choose(&[1.0, 2.0, 5.0]);
     let broken_norm = draw.range(0, 4) == 0;
     let r = &mut draw.recorder;
     let partials = r.temp([1, 1, 1, partial_count(count as u64)]);
@@ -144,7 +145,6 @@ pub fn case(draw: &mut Draw) {
     // Temporaries have a guarded end.
     let [weights, m, v, ema] = [weights, m, v, ema].map(|tensor| add::scale(r, tensor, 1.0));
     update(r, &adamw, scale, State { weights, gradient, m, v, ema, loss_scale: factor }, square);
-    let interval = if good == 0.0 { 1.0 } else { 2.0 };
     adjust_scale(r, square, state, interval);
 }
 

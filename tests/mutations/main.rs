@@ -81,8 +81,8 @@ fn append(recording: &mut Recording, inputs: &mut Vec<(Tensor, Values)>, single:
     dispatch.scope = 0;
     for (id, binding) in dispatch.io.iter_mut().zip(&dispatch.kernel.entry_point(dispatch.entry).storage) {
         let old = single.tensor(*id);
-        *id = recording.tensors.len() as u32;
         recording.tensors.push(TensorInfo { place: Place::Temporary, ..single.tensors[*id as usize] });
+        *id = recording.tensors.len() as u32 - 1;
         if binding.access.reads() {
             let values = state.read(single, old);
             let values = match binding.integer {
