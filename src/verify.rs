@@ -50,8 +50,12 @@ const GUARD: u64 = 1024;
 /// # Errors
 /// [`crate::error::Error::Device`] if the device fails.
 pub fn check_case(context: &Context, op: &Op, seed: u64, worst: &mut BTreeMap<String, Worst>) -> Result<()> {
-    for choices in op.choices(context.kind()) {
-        let case = Case::new(op.case, seed, &choices);
+    // The first way runs every case, each of the others every fourth.
+    for (index, choices) in op.choices(context.kind()).iter().enumerate() {
+        if index > 0 && seed % 4 != index as u64 % 4 {
+            continue;
+        }
+        let case = Case::new(op.case, seed, choices);
         compare(context, &case, seed, worst)?;
     }
     Ok(())
