@@ -79,10 +79,11 @@ fn named(recording: &Recording, buffer: usize) -> NamedRange {
 impl Recording {
     /// Runs every dispatch through its twin. Named buffers that `state` lacks start as the recording's contents, or 0.
     pub fn run_cpu(&self, state: &mut CpuState, step: &Step) {
-        for buffer in &self.buffers {
+        for (index, buffer) in self.buffers.iter().enumerate() {
             if !state.contains(&buffer.name) {
                 let mut values: Vec<f64> = buffer.contents.iter().map(|bits| f32::from_bits(*bits) as f64).collect();
-                values.resize((buffer.bytes / 4) as usize, 0.0);
+                let element = if self.is_half_buffer(index) { 2 } else { 4 };
+                values.resize((buffer.bytes / element) as usize, 0.0);
                 state.set(&buffer.name, values);
             }
         }
