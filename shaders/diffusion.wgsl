@@ -11,10 +11,19 @@
 //              d_out = loss_scale 2/E weight[n] (out - goal)     loss_scale: see adamw.wgsl
 //              The sum is left in `partials`, one of each lane; reduce.wgsl adds them up.
 //
+//   hybrid_loss  of a network that learns its variance, too: out = (m, v), C channels each; t = timestep[n]
+//              loss  = 1/E sum weight[t] (m - goal)^2 + bound/E sum L(m, v)
+//              r     = (v + 1)/2 log_ratio[t]                    log of the variance over that of the posterior
+//              L     = (r - 1 + (1 + mean_error[t] (m - goal)^2) exp(-r)) / 2                          t > 0
+//              L     = -log of what N(x0_hat, exp(log_small[0] + r)) gives to the bin of x0            t = 0
+//              d_m is that of the first sum alone: the second one's gradient stops at m
+//              (Nichol & Dhariwal 2021, eq. 15 and 16)
+//
 //   denoise    o      = guidance out[with class] + (1 - guidance) out[null class], or out if not guided
+//              v      = channels C to 2 C of out[with class] if there are so many, which learned variances are; else 0
 //              x0_hat = clamp(x0_from_x x + x0_from_out o, -clip, clip)
 //              x'     = step.x x + step.out o + step.x0 x0_hat + sum over slots s of step.previous[s] previous[s]
-//                       + step.noise z                           z ~ N(0, I)
+//                       + step.noise exp(((1 - v) step.log_small + (1 + v) step.log_large) / 4) z    z ~ N(0, I)
 //              previous'[step.keep_x] = x, previous'[step.keep] = x0_hat, each if there is such a slot
 //
 //   start      x = scale z, all slots of previous = 0            z ~ N(0, I)
@@ -24,7 +33,7 @@
 //   broadcast_timestep   timestep[n] = step.timestep
 //
 // x, goal, out, d_out: [N, H, W, C]   previous: `slots` times that, f32   timestep, label, weight: [1, 1, 1, N]
-// schedule: T rows of 8: alpha, sigma, target_x0, target_eps, weight of the loss, 3 unused
+// schedule: T rows of 8: alpha, sigma, target_x0, target_eps, weight of the loss, log_small, log_ratio, mean_error
 // records, more_records: one list of bytes, 4 to a word, the low byte first; the first binding ends after first_words.
 //   A record is one image: its label in two bytes, the low one first, then H W C bytes.
 // known, mask: [1, H, W, C], f32; mask is 1 where the known image stays, 0 elsewhere
@@ -75,10 +84,21 @@ struct Elements {
 }
 @group(0) @binding(14) var<uniform> elements: Elements;
 
+struct Hybrid {
+    quads: u32,             // vec4 of out
+    quads_per_image: u32,
+    partials: u32,
+    channels: u32,          // C
+    factor: f32,            // 1/E
+    bound: f32,             // what L counts
+}
+@group(0) @binding(14) var<uniform> hybrid: Hybrid;
+
 struct Samples {
     quads: u32,             // vec4 of N samples
     quads_per_image: u32,
     channels: u32,
+    outputs: u32,           // channels of out: C, or 2 C
     guided: u32,
     slots: u32,             // of `previous`
     scale: f32,             // of `start`
@@ -235,6 +255,117 @@ fn loss(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     partials[partial] = elements.factor * sum;
 }
 
+const HALF_BIN = 1.0 / 255.0;
+
+// The share of a standard normal distribution above x >= 0: erfc(x / sqrt(2)) / 2 by Chebyshev's approximation, to 1e-7
+// of itself (Press et al., Numerical Recipes, section 6.2).
+fn upper_tail(x: f32) -> f32 {
+    let z = x * 0.70710678119;
+    let t = 1.0 / (1.0 + 0.5 * z);
+    let series = -1.26551223 + t * (1.00002368 + t * (0.37409196 + t * (0.09678418 + t * (-0.18628806
+        + t * (0.27886807 + t * (-1.13520398 + t * (1.48851587 + t * (-0.82215223 + t * 0.17087277))))))));
+    return 0.5 * t * exp(series - z * z);
+}
+
+// The share below x.
+fn lower_tail(x: f32) -> f32 {
+    if (x > 0.0) {
+        return 1.0 - upper_tail(x);
+    }
+    return upper_tail(-x);
+}
+
+fn normal_density(x: f32) -> f32 {
+    return 0.39894228040 * exp(-0.5 * x * x);
+}
+
+// The integrals of the normal density d and of its (1 - x^2) d, which is that of x d, from low to high. A difference of
+// tails would be all rounding where they are close: there Gauss's rule of 4 points is good to 1e-7.
+fn between(low: f32, high: f32) -> vec2<f32> {
+    if (high - low < 0.5) {
+        let half = 0.5 * (high - low);
+        let x = 0.5 * (high + low) + half * vec4<f32>(-0.86113631159, -0.33998104358, 0.33998104358, 0.86113631159);
+        let weighted = vec4<f32>(0.34785484514, 0.65214515486, 0.65214515486, 0.34785484514) * exp(-0.5 * x * x);
+        return 0.39894228040 * half * vec2<f32>(dot(weighted, vec4<f32>(1.0)), dot(weighted, 1.0 - x * x));
+    }
+    let mass = select(lower_tail(high) - lower_tail(low), upper_tail(low) - upper_tail(high), low > 0.0);
+    return vec2<f32>(mass, high * normal_density(high) - low * normal_density(low));
+}
+
+// L_0 of an element, and its derivative by the log of the variance. `error` is x0_hat - x0. The outer bins are open (Ho et
+// al. 2020, eq. 13). A mass below 1e-12 counts as 1e-12.
+fn decoder(x0: f32, error: f32, log_variance: f32) -> vec2<f32> {
+    let scale = exp(-0.5 * log_variance);
+    let low = (-HALF_BIN - error) * scale;
+    let high = (HALF_BIN - error) * scale;
+    var integrals = vec2<f32>();
+    if (x0 < -1.0 + HALF_BIN) {
+        integrals = vec2<f32>(lower_tail(high), high * normal_density(high));
+    } else if (x0 > 1.0 - HALF_BIN) {
+        integrals = vec2<f32>(lower_tail(-low), -low * normal_density(low));
+    } else {
+        integrals = between(low, high);
+    }
+    if (integrals.x < 1e-12) {
+        return vec2<f32>(27.6310211, 0.0);
+    }
+    return vec2<f32>(-log(integrals.x), 0.5 * integrals.y / integrals.x);
+}
+
+// L of an element, and its derivative by v.
+fn bound_term(t: u32, x_t: f32, m: f32, v: f32, wanted: f32) -> vec2<f32> {
+    let row = schedule[2u * t];
+    let terms = schedule[2u * t + 1u];
+    let r = 0.5 * (v + 1.0) * terms.z;
+    let difference = m - wanted;
+    if (t == 0u) {
+        let det = row.x * row.w - row.y * row.z;
+        let x0 = (row.w * x_t - row.y * wanted) / det;
+        let nats = decoder(x0, -row.y * difference / det, terms.y + r);
+        return vec2<f32>(nats.x, 0.5 * terms.z * nats.y);
+    }
+    let spread = (1.0 + terms.w * difference * difference) * exp(-r);
+    return vec2<f32>(0.5 * (r - 1.0 + spread), 0.25 * terms.z * (1.0 - spread));
+}
+
+// Its index, below 2 C, is that of a channel of out; gives what it adds to the loss, and the gradient.
+fn hybrid_element(pixel: u32, channel: u32, t: u32) -> vec2<f32> {
+    let outputs4 = (2u * hybrid.channels + 3u) / 4u;
+    let c = channel % hybrid.channels;
+    let at = pixel * ((hybrid.channels + 3u) / 4u) + c / 4u;
+    let wanted = load4(goal[at])[c % 4u];
+    let m = load4(out[pixel * outputs4 + c / 4u])[c % 4u];
+    if (channel < hybrid.channels) {
+        let weight = schedule[2u * t + 1u].x;
+        return weight * vec2<f32>((m - wanted) * (m - wanted), 2.0 * (m - wanted));
+    }
+    let v = load4(out[pixel * outputs4 + channel / 4u])[channel % 4u];
+    return hybrid.bound * bound_term(t, load4(x[at])[c % 4u], m, v, wanted);
+}
+
+@compute @workgroup_size(64)
+fn hybrid_loss(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let partial = group_index(group, groups) * 64u + lane;
+    if (partial >= hybrid.partials) {
+        return;
+    }
+    let outputs4 = (2u * hybrid.channels + 3u) / 4u;
+    let first = partial / 64u * 1024u + lane;
+    var sum = 0.0;
+    for (var i = first; i < min(first + 1024u, hybrid.quads); i += 64u) {
+        let t = u32(timestep[i / hybrid.quads_per_image]);
+        let channel = i % outputs4 * 4u;
+        var gradient = vec4<f32>();
+        for (var c = 0u; c < min(4u, 2u * hybrid.channels - channel); c++) {
+            let element = hybrid_element(i / outputs4, channel + c, t);
+            sum += element.x;
+            gradient[c] = element.y;
+        }
+        d_out[i] = store4(loss_scale[0] * hybrid.factor * gradient);
+    }
+    partials[partial] = hybrid.factor * sum;
+}
+
 // What the step's uniform says of `slot`.
 fn previous_coefficient(slot: u32) -> f32 {
     switch slot {
@@ -255,17 +386,31 @@ fn keep_within(value: vec4<f32>, range: vec4<f32>) -> vec4<f32> {
     return select(select(value, range, value > range), -range, value < -range);
 }
 
+// Four channels of a pixel's output from `channel` on, as far as there are any.
+fn variance_output(first_quad: u32, channel: u32) -> vec4<f32> {
+    var v = vec4<f32>();
+    for (var c = 0u; c < min(4u, samples.outputs - channel); c++) {
+        v[c] = load4(out[first_quad + (channel + c) / 4u])[(channel + c) % 4u];
+    }
+    return v;
+}
+
 @compute @workgroup_size(64)
 fn denoise(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let i = group_index(group, groups) * 64u + lane;
     if (i >= samples.quads) {
         return;
     }
+    let channels4 = (samples.channels + 3u) / 4u;
+    let outputs4 = (samples.outputs + 3u) / 4u;
+    let pixel = i / channels4;
+    let at = pixel * outputs4 + i % channels4;
     let old = load4(x[i]);
-    var o = load4(out[i]);
+    var o = load4(out[at]);
     if (samples.guided != 0u) {
-        o = step.guidance * o + (1.0 - step.guidance) * load4(out[i + samples.quads]);
+        o = step.guidance * o + (1.0 - step.guidance) * load4(out[at + samples.quads / channels4 * outputs4]);
     }
+    o *= channel_mask(i, samples.channels);
     let x0_hat = keep_within(step.x0_from_x * old + step.x0_from_out * o, vec4<f32>(step.clip));
     var next = step.x * old + step.out * o + step.x0 * x0_hat;
     for (var slot = 0u; slot < samples.slots; slot++) {
@@ -275,7 +420,12 @@ fn denoise(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gro
         let quad = i % samples.quads_per_image;
         let sample = step.sample + i / samples.quads_per_image;
         let z = normal4(philox(vec4<u32>(quad, sample, step.counter, 0u), vec2<u32>(step.seed, DENOISE)));
-        next += step.noise * channel_mask(quad, samples.channels) * z;
+        var deviation = vec4<f32>(step.noise);
+        if (samples.outputs > samples.channels) {
+            let v = variance_output(pixel * outputs4, samples.channels + i % channels4 * 4u);
+            deviation *= exp(0.25 * ((1.0 - v) * step.log_small + (1.0 + v) * step.log_large));
+        }
+        next += deviation * channel_mask(quad, samples.channels) * z;
     }
     if (step.keep_x < samples.slots) {
         previous[step.keep_x * samples.quads + i] = old;

@@ -34,6 +34,8 @@ struct Step {
     previous7: f32,
     previous8: f32,
     noise: f32,
+    log_small: f32,         // ends of a learned variance's logarithm
+    log_large: f32,
     keep: u32,              // slot that gets the estimate of x0; a number without a slot: none
     keep_x: u32,            // slot that gets x, likewise
     guidance: f32,

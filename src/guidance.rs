@@ -16,7 +16,7 @@ use crate::diffusion::Level;
 use crate::error::Result;
 use crate::gpu::{Choices, Context, Memory, Plan, PlanOptions, Precision, Recorder, Recording, Step, Tensor};
 use crate::nn::Classifier;
-use crate::ops::{add, cross_entropy, diffusion};
+use crate::ops::{add, concat, cross_entropy, diffusion};
 
 /// The classifier's flat buffer, beside that of the network which it guides.
 pub const WEIGHTS: &str = "classifier weights";
@@ -97,9 +97,18 @@ impl Steering {
 
 /// The network's output as the step's coefficient and the gradient of N images move it; of 2 N outputs both halves alike,
 /// so that classifier-free guidance, which takes S of one and 1 - S of the other, is moved by as much.
+///
+/// A learned variance, which the second half of the channels says, stays as it is.
 pub fn steer(r: &mut Recorder, out: Tensor, shape: [u32; 4]) -> Tensor {
     let gradient = r.persistent(GRADIENT, shape);
-    r.scope("classifier guidance", |r| add::add_guidance(r, out, gradient))
+    r.scope("classifier guidance", |r| match out.channels() == shape[3] {
+        true => add::add_guidance(r, out, gradient),
+        false => {
+            let (mean, variance) = concat::concat_backward(r, out, shape[3]);
+            let moved = add::add_guidance(r, mean, gradient);
+            concat::concat(r, moved, variance)
+        }
+    })
 }
 
 /// What the gradient is multiplied by before it is added to the network's output, at scale s and the level (alpha, sigma)

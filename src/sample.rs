@@ -14,6 +14,7 @@ use crate::nn::{UNet, UNetConfig};
 use crate::ops::diffusion;
 use crate::picture::Images;
 use batch::Batch;
+pub use batch::set_step;
 pub use edit::{Known, Start};
 use steered::Steered;
 pub use steered::{ClassifierGuidance, record_steering};
@@ -281,9 +282,9 @@ pub fn check_elements(config: &UNetConfig, images: u64, height: u32, width: u32)
 fn check(unet: &UNet, request: &Request) -> Result<()> {
     let config = &unet.config;
     config.validate_size(request.height, request.width)?;
-    if config.in_channels != config.out_channels {
-        let (inputs, outputs) = (config.in_channels, config.out_channels);
-        return Err(Error::Config(format!("a model of {inputs} channels in and {outputs} out can't be sampled here")));
+    config.validate_denoiser()?;
+    if !config.learns_variance() && request.program.learns_variance() {
+        return Err(Error::Config("this checkpoint has no learned variance".into()));
     }
     edit::check(request, config.in_channels)?;
     match (&request.labels, config.num_class_embeds) {

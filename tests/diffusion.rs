@@ -106,7 +106,11 @@ fn training_table_holds_levels_and_targets() {
                     [x0 as f32, eps as f32]
                 }
             };
-            assert_eq!(row, [alpha, sigma, target[0], target[1], 1.0, 0.0, 0.0, 0.0]);
+            assert_eq!(row[..5], [alpha, sigma, target[0], target[1], 1.0]);
+            // What the loss makes of the last three is held against the bound in tests/learned_variance.rs.
+            let learned = schedule.learned_variance(t);
+            assert_eq!(row[6], (learned.log_large - learned.log_small) as f32);
+            assert!(row[5].is_finite() && row[6] > 0.0 && row[7].is_finite() && row[7] > 0.0);
         }
     }
 }
@@ -194,6 +198,7 @@ fn a_step_clamps_and_uses_the_previous_estimate() {
         clip: 1.5,
         previous,
         noise: 17.0,
+        learned: None,
         keep: Some(1),
         keep_x: Some(2),
     };

@@ -5,6 +5,7 @@ use diffuse::cpu::lib::{normal4, philox};
 use diffuse::diffusion::{BetaSchedule, Churn, Prediction, SLOTS, Sampler, SamplerKind, Schedule};
 use diffuse::gpu::{Context, Memory, Plan, PlanOptions, Recorder, Step, Tensor};
 use diffuse::ops::diffusion::{self, Batch, Noise, Records};
+use diffuse::sample::set_step;
 
 /// A data set on the device with what makes batches of it.
 struct Loader {
@@ -276,29 +277,6 @@ impl Sampling {
     }
 }
 
-/// The values of a run's step that a sampler gives.
-fn step_of(plan: &diffuse::diffusion::Step) -> Step {
-    let mut step = Step::default();
-    let values = [
-        ("timestep", plan.at.timestep),
-        ("x", plan.x),
-        ("out", plan.out),
-        ("x0", plan.x0),
-        ("x0_from_x", plan.x0_from_x),
-        ("x0_from_out", plan.x0_from_out),
-        ("clip", plan.clip),
-        ("previous0", plan.previous[0]),
-        ("previous1", plan.previous[1]),
-        ("keep", plan.keep.map_or(99.0, |slot| slot as f64)),
-        ("keep_x", plan.keep_x.map_or(99.0, |slot| slot as f64)),
-        ("noise", plan.noise),
-    ];
-    values.iter().for_each(|(name, value)| {
-        step.set(name, *value);
-    });
-    step
-}
-
 #[test]
 fn a_step_is_what_the_sampler_says() {
     let schedule = Schedule::new(BetaSchedule::Cosine, 1000).expect("a schedule");
@@ -320,7 +298,8 @@ fn a_step_is_what_the_sampler_says() {
             }
             let [x, out, previous] = [(device.x, 0.7), (device.out, 1.3), (device.previous, 2.9)]
                 .map(|(tensor, frequency)| device.write(tensor, frequency));
-            let mut step = step_of(&plan);
+            let mut step = Step::default();
+            set_step(&mut step, &plan);
             step.set("seed", 5.0).set("counter", counter as f64).set("sample", 40.0);
             device.plan.run(&device.context, &step);
             let [next, kept] = [device.x, device.previous].map(|tensor| device.read(tensor));

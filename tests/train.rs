@@ -53,8 +53,10 @@ fn twin_step(
 fn ten_losses_agree_with_the_twins() {
     let context = context();
     let data = dataset(9, 3);
-    for accumulate in [1, 3] {
-        let options = options(10, 4, accumulate);
+    // The second with a learned variance.
+    for (accumulate, outputs) in [(1, 1), (1, 2), (3, 1)] {
+        let mut options = options(10, 4, accumulate);
+        options.model.out_channels = outputs;
         let unet = UNet::new(options.model.clone()).expect("a valid model");
         let mut engine = engine(&context, &unet, &data, &options);
         let metrics = train(&context, &mut engine, 10);

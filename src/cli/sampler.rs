@@ -125,7 +125,10 @@ pub fn variance(config: &SchedulerConfig) -> Result<Variance> {
     let known = |variance: &Variance| variance.name() == config.variance_type;
     match Variance::ALL.into_iter().find(known) {
         Some(variance) => Ok(variance),
-        None => bail!("variance_type {:?} is not built here; fixed_small and fixed_large are", config.variance_type),
+        None => bail!(
+            "variance_type {:?} is not built here; fixed_small, fixed_large and learned_range are",
+            config.variance_type
+        ),
     }
 }
 

@@ -103,6 +103,9 @@ struct Flags {
     /// What each timestep counts in the loss [default: simple]
     #[arg(long, value_enum)]
     loss_weight: Option<Weighting>,
+    /// Learn the variance of the reverse steps, too: twice the output channels, L_hybrid (Nichol & Dhariwal 2021)
+    #[arg(long)]
+    learned_variance: bool,
     /// How activations and copies of weights are stored [default: f32]; sums and master weights are f32 always
     #[arg(long, value_enum)]
     precision: Option<Storage>,
@@ -138,6 +141,9 @@ impl Flags {
         options.sigma_max = self.sigma_max.or(options.sigma_max);
         put(&mut options.target, self.target);
         put(&mut options.loss_weight, self.loss_weight);
+        if self.learned_variance {
+            options.model.out_channels = 2 * options.model.in_channels;
+        }
     }
 }
 
@@ -197,6 +203,7 @@ impl Args {
             ("--sigma-max", sigma_max.is_some()),
             ("--target", target.is_some()),
             ("--loss-weight", loss_weight.is_some()),
+            ("--learned-variance", self.flags.learned_variance),
             ("--precision", self.flags.precision.is_some()),
             ("--recompute", self.flags.recompute),
             ("--seed", seed.is_some()),

@@ -126,8 +126,70 @@ pub fn loss(call: &mut Call) {
     call.write("partials", partials);
 }
 
+/// The first half of the channels of `out` is the mean m, the second says the variance.
+pub fn hybrid_loss(call: &mut Call) {
+    let [schedule, x, goal, timestep, out] =
+        ["schedule", "x", "goal", "timestep", "out"].map(|name| call.read(name).clone());
+    let scale = call.read("loss_scale").data[0];
+    let [mut d_out, mut partials] = ["d_out", "partials"].map(|name| call.zeros(name));
+    let [images, height, width, channels] = goal.shape;
+    let count = (images * height * width * channels) as f64;
+    let quads = out.stride / 4;
+    for n in 0..images {
+        let t = timestep.data[n] as usize;
+        for (h, w, c) in positions(goal.shape) {
+            let (mean, wanted) = (out.at(n, h, w, c), goal.at(n, h, w, c));
+            let v = out.at(n, h, w, channels + c);
+            let (bound, slope) = bound_term(schedule.row(t), t, x.at(n, h, w, c), [mean, wanted], v);
+            let terms = [
+                (c, schedule.row(t)[4] * (mean - wanted).powi(2), schedule.row(t)[4] * 2.0 * (mean - wanted)),
+                (channels + c, call.f("bound") * bound, call.f("bound") * slope),
+            ];
+            for (channel, loss, gradient) in terms {
+                *d_out.at_mut(n, h, w, channel) = scale * gradient / count;
+                let quad = ((n * height + h) * width + w) * quads + channel / 4;
+                partials.data[quad / 1024 * 64 + quad % 64] += loss / count;
+            }
+        }
+    }
+    call.write("d_out", d_out);
+    call.write("partials", partials);
+}
+
+/// An element of the bound in nats, and its derivative by v.
+fn bound_term(row: &[f64], t: usize, x: f64, [mean, wanted]: [f64; 2], v: f64) -> (f64, f64) {
+    let [alpha, sigma, a, b, _, log_small, log_ratio, mean_error] = row else { unreachable!() };
+    let log_variance_ratio = (v + 1.0) / 2.0 * log_ratio;
+    if t > 0 {
+        let spread = (1.0 + mean_error * (mean - wanted).powi(2)) / log_variance_ratio.exp();
+        return ((log_variance_ratio - 1.0 + spread) / 2.0, (1.0 - spread) / 2.0 * log_ratio / 2.0);
+    }
+    let x0 = |output: f64| (b * x - sigma * output) / (alpha * b - sigma * a);
+    let deviation = ((log_small + log_variance_ratio) / 2.0).exp();
+    let edge = |edge: f64| (edge - x0(mean)) / deviation;
+    let (truth, half) = (x0(wanted), 1.0 / 255.0);
+    // An open bin ends where nothing is left.
+    let low = if truth < -1.0 + half { edge(truth + half).min(0.0) - 12.0 } else { edge(truth - half) };
+    let high = if truth > 1.0 - half { edge(truth - half).max(0.0) + 12.0 } else { edge(truth + half) };
+    let density = |x: f64| (-x * x / 2.0).exp() / (2.0 * std::f64::consts::PI).sqrt();
+    let mass = integral(density, low, high);
+    if mass < 1e-12 {
+        return (-(1e-12f64.ln()), 0.0);
+    }
+    let by_log_variance = (high * density(high) - low * density(low)) / (2.0 * mass);
+    (-mass.ln(), by_log_variance * log_ratio / 2.0)
+}
+
+/// Simpson's rule.
+fn integral(f: impl Fn(f64) -> f64, low: f64, high: f64) -> f64 {
+    let parts = 2 * (40.0 * (high - low)).ceil().max(10.0) as usize;
+    let step = (high - low) / parts as f64;
+    let weight = |i: usize| if i == 0 || i == parts { 1.0 } else { 2.0 + 2.0 * (i % 2) as f64 };
+    (0..=parts).map(|i| weight(i) * f(low + i as f64 * step)).sum::<f64>() * step / 3.0
+}
+
 pub fn denoise(call: &mut Call) {
-    let out = guided(call, call.read("out"));
+    let (out, deviation) = (guided(call, &means(call)), deviations(call));
     let [mut x, mut previous] = ["x", "previous"].map(|name| call.read(name).clone());
     let [from_x, from_out, clip] = ["x0_from_x", "x0_from_out", "clip"].map(|name| call.step(name));
     let [c_x, c_out, c_x0, c_noise] = ["x", "out", "x0", "noise"].map(|name| call.step(name));
@@ -140,7 +202,7 @@ pub fn denoise(call: &mut Call) {
         let old = x.data[i];
         let x0_hat = (from_x * old + from_out * out[i]).min(clip).max(-clip);
         let kept: f64 = (0..slots).map(|slot| past[slot] * previous.data[slot * size + i]).sum();
-        x.data[i] = c_x * old + c_out * out[i] + c_x0 * x0_hat + kept + c_noise * z[i];
+        x.data[i] = c_x * old + c_out * out[i] + c_x0 * x0_hat + kept + c_noise * deviation[i] * z[i];
         for (slot, value) in [(keep_x, old), (keep, x0_hat)] {
             if slot < slots {
                 previous.data[slot * size + i] = value;
@@ -150,6 +212,33 @@ pub fn denoise(call: &mut Call) {
     double(&mut x.data, size);
     call.write("x", x);
     call.write("previous", previous);
+}
+
+/// The channels of the network's output that are those of x, in the layout of x.
+fn means(call: &Call) -> Array {
+    channels_from(call.read("out"), call.zeros("x"), 0)
+}
+
+/// What a learned variance multiplies the noise of N samples by: the standard deviation whose logarithm the second half of
+/// the channels mixes from that of both ends. 1 where there are no such channels.
+fn deviations(call: &Call) -> Vec<f64> {
+    let x = call.read("x");
+    let samples = x.data.len() / if call.flag("guided") { 2 } else { 1 };
+    if call.u("outputs") == x.shape[3] {
+        return vec![1.0; samples];
+    }
+    let v = channels_from(call.read("out"), call.zeros("x"), x.shape[3]);
+    let [small, large] = ["log_small", "log_large"].map(|name| call.step(name));
+    v.data[..samples].iter().map(|v| (((1.0 - v) / 2.0 * small + (1.0 + v) / 2.0 * large) / 2.0).exp()).collect()
+}
+
+/// `into` with the channels of `from` that begin at `first`.
+fn channels_from(from: &Array, mut into: Array, first: usize) -> Array {
+    let channels = into.shape[3];
+    for row in 0..into.rows() {
+        into.row_mut(row)[..channels].copy_from_slice(&from.row(row)[first..first + channels]);
+    }
+    into
 }
 
 /// The network's outputs for N samples: of the 2 N that there are with guidance, W times the first half and 1 - W times

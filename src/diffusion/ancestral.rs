@@ -1,7 +1,7 @@
 //! Samplers of a single evaluation a step that need no history: DDPM, DDIM, Euler, Euler ancestral.
 
 use super::step::{Estimate, Form};
-use super::{Level, Step, Transition, Variance};
+use super::{LearnedVariance, Level, Step, Transition, Variance};
 
 /// Each level with the next, the last with x0.
 pub(super) fn pairs(levels: &[Level]) -> impl Iterator<Item = Transition> {
@@ -9,12 +9,17 @@ pub(super) fn pairs(levels: &[Level]) -> impl Iterator<Item = Transition> {
     levels.iter().zip(next).map(|(from, to)| Transition { from: *from, to })
 }
 
-/// The posterior mean at x0_hat, and noise (Ho et al. 2020, eq. 6 and 7, Algorithm 2).
+/// The posterior mean at x0_hat, and noise (Ho et al. 2020, eq. 6 and 7, Algorithm 2; a learned variance: Nichol & Dhariwal
+/// 2021, eq. 15).
 pub(super) fn ddpm(estimate: Estimate, levels: &[Level], variance: Variance) -> Vec<Step> {
     let step = |transition: Transition| {
         let (x0, x) = transition.posterior_mean();
-        let noise = if transition.to.sigma == 0.0 { 0.0 } else { variance.of(transition).sqrt() };
-        estimate.step(transition.from, transition.to, x * Form::X + x0 * Form::X0, noise)
+        let mean = |noise| estimate.step(transition.from, transition.to, x * Form::X + x0 * Form::X0, noise);
+        match variance.of(transition) {
+            _ if transition.to.sigma == 0.0 => mean(0.0),
+            Some(variance) => mean(variance.sqrt()),
+            None => Step { learned: Some(LearnedVariance::new(transition, transition)), ..mean(1.0) },
+        }
     };
     pairs(levels).map(step).collect()
 }

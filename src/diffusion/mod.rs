@@ -61,5 +61,5 @@ pub use sampler::{Sampler, SamplerKind};
 pub use schedule::{BetaSchedule, Schedule, ScheduleKind};
 pub use spacing::Spacing;
 pub use step::{NO_CLIP, SLOTS, Step};
-pub use variance::{LearnedVariance, Variance};
+pub use variance::{HYBRID, LearnedVariance, Variance};
 pub use weight::LossWeight;

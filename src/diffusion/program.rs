@@ -63,6 +63,14 @@ impl Program {
         }
     }
 
+    /// Whether the network is to say the variance of the noise.
+    pub fn learns_variance(&self) -> bool {
+        match self {
+            Program::Steps(steps) => steps.iter().any(|step| step.learned.is_some()),
+            Program::Adaptive(_) => false,
+        }
+    }
+
     /// Runs it on `device`, whose x is at the first level.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! Noise schedules: for every timestep t in 0..T the level (alpha, sigma) of x_t = alpha · x0 + sigma · eps.
 
-use super::{Error, Level, LossWeight, Path, Prediction, Transition};
+use super::{Error, LearnedVariance, Level, LossWeight, Path, Prediction, Transition};
 use std::f64::consts::FRAC_PI_2;
 
 /// How beta_t, the variance of the noise that timestep t adds (Ho et al. 2020, eq. 2), runs over the timesteps.
@@ -316,6 +316,12 @@ impl Schedule {
         self.transition_from(timestep).posterior_variance()
     }
 
+    /// The range of a learned variance of x_{t-1} given x_t. Panics unless t < T.
+    pub fn learned_variance(&self, timestep: usize) -> LearnedVariance {
+        let second = self.transition_from(1.min(self.timesteps() - 1));
+        LearnedVariance::new(self.transition_from(timestep), second)
+    }
+
     /// The reverse step from `timestep` to an earlier one; `None` stands for x0 itself. Panics unless both are < T.
     pub fn transition(&self, timestep: usize, previous: Option<usize>) -> Transition {
         Transition { from: self.level(timestep), to: previous.map_or(Level::CLEAN, |t| self.level(t)) }
@@ -326,14 +332,24 @@ impl Schedule {
     }
 
     /// What the GPU needs to make a training pair, one row a timestep:
-    /// `[alpha, sigma, target_x0, target_eps, loss_weight, 0, 0, 0]`, with
-    /// `x_t = alpha · x0 + sigma · eps` and `target = target_x0 · x0 + target_eps · eps`.
+    /// `[alpha, sigma, target_x0, target_eps, loss_weight, log_small, log_ratio, mean_error]`, with
+    /// `x_t = alpha · x0 + sigma · eps` and `target = target_x0 · x0 + target_eps · eps`. The last three are for a learned
+    /// variance (Nichol & Dhariwal 2021, eq. 15): log of its lower end, of its upper end over the lower, and what the square
+    /// error of the output adds to the KL divergence of L_{t-1}, as a multiple of beta-tilde_t. At timestep 0 the range is
+    /// that of x0, the decoder's.
     pub fn training_table(&self, prediction: Prediction, weight: LossWeight) -> Vec<[f32; 8]> {
         let row = |t: usize| {
             let Level { alpha, sigma, .. } = self.level(t);
             let (target_x0, target_eps) = prediction.target(alpha, sigma);
             let loss_weight = weight.at(self, prediction, t);
-            [alpha, sigma, target_x0, target_eps, loss_weight, 0.0, 0.0, 0.0].map(|value| value as f32)
+            let LearnedVariance { log_small, log_large } = self.learned_variance(t);
+            let of_mean = self.transition_from(t).posterior_mean().0 * prediction.x0(alpha, sigma).1;
+            let mean_error = of_mean * of_mean / log_small.exp();
+            let log_ratio = log_large - log_small;
+            // The scale of x is alpha times that of x0.
+            let log_small = if t == 0 { log_small - 2.0 * alpha.ln() } else { log_small };
+            [alpha, sigma, target_x0, target_eps, loss_weight, log_small, log_ratio, mean_error]
+                .map(|value| value as f32)
         };
         (0..self.timesteps()).map(row).collect()
     }

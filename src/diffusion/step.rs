@@ -1,6 +1,6 @@
 //! One step of any sampler: the coefficients of one `denoise` dispatch.
 
-use super::{Level, Prediction};
+use super::{LearnedVariance, Level, Prediction};
 use std::ops::{Add, Mul, Sub};
 
 /// The clip range that means "no clip": finite, so that it survives as f32 in a uniform buffer (WGSL promises nothing
@@ -14,11 +14,11 @@ pub const SLOTS: usize = 9;
 ///
 /// ```text
 /// x0_hat = clamp(x0_from_x · x_t + x0_from_out · out_t, -clip, clip)
-/// x'     = x · x_t + out · out_t + x0 · x0_hat + Σ previous[s] · slot[s] + noise · z
+/// x'     = x · x_t + out · out_t + x0 · x0_hat + Σ previous[s] · slot[s] + noise · spread(v_t) · z
 /// slot[keep_x] = x_t, slot[keep] = x0_hat
 /// ```
 ///
-/// out_t is the network's output at (x_t, `at`) and z ~ N(0, I). All coefficients are finite as f32.
+/// out_t is the network's output at (x_t, `at`), v_t its output for the variance, if it has one, and z ~ N(0, I). All coefficients are finite as f32.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Step {
     /// The level of x_t, at which the network is asked.
@@ -41,6 +41,8 @@ pub struct Step {
     pub previous: [f64; SLOTS],
     /// Standard deviation of the noise that is added: exactly 0 where none is drawn.
     pub noise: f64,
+    /// Multiplies the noise by [`Step::spread`] of what the network says of its variance.
+    pub learned: Option<LearnedVariance>,
     /// The slot that gets the clamped estimate of x0, if any.
     pub keep: Option<usize>,
     /// The slot that gets x_t, if any.
@@ -49,7 +51,7 @@ pub struct Step {
 
 impl Step {
     /// One element of the dispatch in f64: (x', x0_hat), given x_t, the network's output, the slots (any finite numbers
-    /// in the first step) and z. The slots are updated.
+    /// in the first step) and z. The slots are updated. With a learned variance z is to be N(0, [`Step::spread`]²).
     pub fn apply(&self, x: f64, out: f64, slots: &mut [f64], z: f64) -> (f64, f64) {
         let x0 = clamp(self.x0_from_x * x + self.x0_from_out * out, self.clip);
         let past: f64 = self.previous.iter().zip(slots.iter()).map(|(coefficient, slot)| coefficient * slot).sum();
@@ -60,6 +62,11 @@ impl Step {
             }
         }
         (next, x0)
+    }
+
+    /// What the noise is multiplied by where the network's variance channel puts out `v`.
+    pub fn spread(&self, v: f64) -> f64 {
+        self.learned.map_or(1.0, |learned| (0.5 * learned.log_variance(v)).exp())
     }
 
     /// Slots that this step reads or writes: those below this number.
@@ -158,7 +165,8 @@ impl Estimate {
         let (x0_from_x, x0_from_out) = self.prediction.x0(at.alpha, at.sigma);
         let Form { x, x0, previous } = form;
         let Estimate { clip, .. } = *self;
-        Step { at, to, x, out: 0.0, x0, x0_from_x, x0_from_out, clip, previous, noise, keep: Some(0), keep_x: None }
+        let (out, learned, keep, keep_x) = (0.0, None, Some(0), None);
+        Step { at, to, x, out, x0, x0_from_x, x0_from_out, clip, previous, noise, learned, keep, keep_x }
     }
 
     /// The last step: x' is the estimate of x0.

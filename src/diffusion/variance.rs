@@ -10,25 +10,29 @@ pub enum Variance {
     FixedSmall,
     /// beta_t: right if x0 ~ N(0, I); diffusers' `fixed_large`.
     FixedLarge,
+    /// Between both, as the network says ([`LearnedVariance`]); diffusers' `learned_range`.
+    Learned,
 }
 
 impl Variance {
-    /// Both.
-    pub const ALL: [Variance; 2] = [Variance::FixedSmall, Variance::FixedLarge];
+    /// All of them.
+    pub const ALL: [Variance; 3] = [Variance::FixedSmall, Variance::FixedLarge, Variance::Learned];
 
     /// The name of this variance in diffusers' `variance_type`.
     pub fn name(self) -> &'static str {
         match self {
             Variance::FixedSmall => "fixed_small",
             Variance::FixedLarge => "fixed_large",
+            Variance::Learned => "learned_range",
         }
     }
 
-    /// The variance of a step.
-    pub fn of(self, transition: Transition) -> f64 {
+    /// The variance of a step, if it is fixed.
+    pub fn of(self, transition: Transition) -> Option<f64> {
         match self {
-            Variance::FixedSmall => transition.posterior_variance(),
-            Variance::FixedLarge => transition.beta(),
+            Variance::FixedSmall => Some(transition.posterior_variance()),
+            Variance::FixedLarge => Some(transition.beta()),
+            Variance::Learned => None,
         }
     }
 }
@@ -43,14 +47,16 @@ pub struct LearnedVariance {
     pub log_large: f64,
 }
 
+/// lambda of L_hybrid = L_simple + lambda L_vlb (Nichol & Dhariwal 2021, section 3.1), L_vlb being the sum of all T terms in
+/// nats, the mean over dimensions.
+pub const HYBRID: f64 = 1e-3;
+
 impl LearnedVariance {
     /// The range of a step. The last one has beta-tilde = 0: `following`, the step before it in sampling order, lends
-    /// its own (Nichol & Dhariwal 2021, published code).
+    /// its own (Nichol & Dhariwal 2021, published code); where there is none it is beta alone.
     pub fn new(transition: Transition, following: Transition) -> LearnedVariance {
-        let small = match transition.posterior_variance() {
-            0.0 => following.posterior_variance(),
-            variance => variance,
-        };
+        let variances = [transition.posterior_variance(), following.posterior_variance(), transition.beta()];
+        let small = variances.into_iter().find(|variance| *variance > 0.0).unwrap_or(0.0);
         LearnedVariance { log_small: small.ln(), log_large: transition.beta().ln() }
     }
 

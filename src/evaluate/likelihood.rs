@@ -113,27 +113,32 @@ pub fn variational_bound(
 fn reverse_terms(network: &Network, x0: &[f64], setting: &Setting, t: usize, random: &mut Random) -> Result<Vec<f64>> {
     let (alpha, sigma) = (setting.schedule.alpha(t), setting.schedule.sigma(t));
     let x: Vec<f64> = x0.iter().map(|x0| alpha * x0 + sigma * random.normal()).collect();
-    let out = network.run(&x, t as f64)?;
+    let (out, variances) = reverse_step(network, &x, setting, t)?;
     let (from_x, from_out) = setting.prediction.x0(alpha, sigma);
     let clip = setting.clip.unwrap_or(f64::INFINITY);
     let x0_hat = x.iter().zip(&out).map(|(x, out)| (from_x * x + from_out * out).clamp(-clip, clip));
-    let variance = reverse_variance(setting, t);
     let transition = setting.schedule.transition(t, t.checked_sub(1));
-    let element = |(x0, x0_hat): (&f64, f64)| match t {
+    let element = |((x0, x0_hat), variance): ((&f64, f64), f64)| match t {
         // The variance is that of x; x0 has another scale.
         0 => math::decoder_nats(*x0, x0_hat, variance.sqrt() / alpha),
         _ => math::reverse_kl(&transition, variance, *x0, x0_hat),
     };
-    Ok(x0.iter().zip(x0_hat).map(element).collect())
+    Ok(x0.iter().zip(x0_hat).zip(variances).map(element).collect())
 }
 
-/// beta_t or beta-tilde_t. beta-tilde is 0 in the last step, where that of the step before is taken, as Nichol & Dhariwal
-/// (2021) do.
-fn reverse_variance(setting: &Setting, t: usize) -> f64 {
-    match setting.variance {
-        Variance::FixedLarge => setting.schedule.transition(t, t.checked_sub(1)).beta(),
-        _ => setting.schedule.posterior_variance(t.max(1).min(setting.schedule.timesteps() - 1)),
-    }
+/// The network's output at `x`, and the variance of each element of the reverse step: beta_t, beta-tilde_t, or what the
+/// network says. beta-tilde is 0 in the last step, where that of the step before is taken, as Nichol & Dhariwal (2021) do.
+fn reverse_step(network: &Network, x: &[f64], setting: &Setting, t: usize) -> Result<(Vec<f64>, Vec<f64>)> {
+    let range = setting.schedule.learned_variance(t);
+    let log_variance = match setting.variance {
+        Variance::FixedSmall => range.log_small,
+        Variance::FixedLarge => range.log_large,
+        Variance::Learned => {
+            let [out, v] = network.run_with_variance(x, t as f64)?;
+            return Ok((out, v.into_iter().map(|v| range.log_variance(v).exp()).collect()));
+        }
+    };
+    Ok((network.run(x, t as f64)?, vec![log_variance.exp(); x.len()]))
 }
 
 /// How bytes become real numbers.

@@ -10,7 +10,7 @@ use crate::ops::{add, diffusion};
 
 const X: &str = "x";
 const LABELS: &str = "labels";
-/// The network's output.
+/// The network's output, with the channels of a learned variance if it has them.
 pub const OUT: &str = "out";
 /// The vector v on the left of the Jacobian.
 pub const VECTOR: &str = "vector";
@@ -24,6 +24,7 @@ pub struct Network<'a> {
     output: Plan,
     product: Option<Plan>,
     shape: [usize; 4],
+    outputs: usize,
     conditional: bool,
 }
 
@@ -62,11 +63,7 @@ impl<'a> Network<'a> {
     ) -> Result<Network<'a>> {
         let config = &unet.config;
         config.validate_size(height, width)?;
-        if config.in_channels != config.out_channels {
-            let (inputs, outputs) = (config.in_channels, config.out_channels);
-            let problem = format!("a model of {inputs} channels in and {outputs} out can't be evaluated here");
-            return Err(Error::Config(problem));
-        }
+        config.validate_denoiser()?;
         crate::sample::check_elements(config, batch as u64, height, width)?;
         let shape = [batch, height, width, config.in_channels];
         let mut memory = Memory::default();
@@ -76,7 +73,8 @@ impl<'a> Network<'a> {
         let (output, product) = (plan(false)?, product.then(|| plan(true)).transpose()?);
         memory.write(context, WEIGHTS, 0, weights);
         let conditional = unet.is_conditional();
-        Ok(Network { context, memory, output, product, shape: shape.map(|extent| extent as usize), conditional })
+        let (shape, outputs) = (shape.map(|extent| extent as usize), config.out_channels as usize);
+        Ok(Network { context, memory, output, product, shape, outputs, conditional })
     }
 
     /// Images that it takes at a time.
@@ -103,9 +101,22 @@ impl<'a> Network<'a> {
     /// # Errors
     /// [`Error::Device`] if the device fails.
     pub fn run(&self, x: &[f64], timestep: f64) -> Result<Vec<f64>> {
-        self.write(X, x);
+        self.write(X, x, self.shape[3]);
         self.output.run(self.context, &at(timestep));
-        self.read(OUT, x.len())
+        self.read(OUT, x.len(), 0, self.outputs)
+    }
+
+    /// As [`Network::run`], and what the network says of the variance.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if it says nothing, [`Error::Device`] if the device fails.
+    pub fn run_with_variance(&self, x: &[f64], timestep: f64) -> Result<[Vec<f64>; 2]> {
+        let channels = self.shape[3];
+        if self.outputs == channels {
+            return Err(Error::Config("this checkpoint has no learned variance".into()));
+        }
+        let out = self.run(x, timestep)?;
+        Ok([out, self.read(OUT, x.len(), channels, self.outputs)?])
     }
 
     /// v^T d out / d x for v in the layout of x, which is a batch as [`Network::run`] takes it.
@@ -114,23 +125,25 @@ impl<'a> Network<'a> {
     /// [`Error::Device`] if the device fails. Panics if the network was planned without.
     pub fn product(&self, x: &[f64], vector: &[f64], timestep: f64) -> Result<Vec<f64>> {
         let plan = self.product.as_ref().expect("a network with the product");
-        self.write(X, x);
-        self.write(VECTOR, vector);
+        self.write(X, x, self.shape[3]);
+        self.write(VECTOR, vector, self.outputs);
         plan.run(self.context, &at(timestep));
-        self.read(PRODUCT, x.len())
+        self.read(PRODUCT, x.len(), 0, self.shape[3])
     }
 
-    fn write(&self, name: &str, values: &[f64]) {
+    /// Writes images to a tensor of `channels` channels, the others of which are 0.
+    fn write(&self, name: &str, values: &[f64], channels: usize) {
         let [n, h, w, c] = self.shape;
         let values: Vec<f32> = values.iter().map(|value| *value as f32).collect();
-        self.memory.write(self.context, name, 0, &padded(&values, c, n * h * w));
+        self.memory.write(self.context, name, 0, &padded(&values, c, channels.next_multiple_of(4), n * h * w));
     }
 
-    fn read(&self, name: &str, count: usize) -> Result<Vec<f64>> {
-        let channels = self.shape[3];
+    /// Reads the channels of images that begin at `first` of a tensor of `channels` channels.
+    fn read(&self, name: &str, count: usize, first: usize, channels: usize) -> Result<Vec<f64>> {
+        let own = self.shape[3];
         let values = self.memory.read(self.context, name)?;
-        let rows = values.chunks_exact(channels.next_multiple_of(4)).take(count / channels);
-        Ok(rows.flat_map(|row| row[..channels].iter().map(|value| *value as f64)).collect())
+        let rows = values.chunks_exact(channels.next_multiple_of(4)).take(count / own);
+        Ok(rows.flat_map(|row| row[first..first + own].iter().map(|value| *value as f64)).collect())
     }
 }
 

@@ -83,7 +83,12 @@ impl<'a> Observer<'a> {
         let mut seen = Observations::default();
         for part in images.values.chunks(batch * height * width * channels) {
             let count = part.len() / (height * width * channels);
-            self.memory.write(self.context, X, 0, &padded(part, channels, batch * height * width));
+            self.memory.write(
+                self.context,
+                X,
+                0,
+                &padded(part, channels, channels.next_multiple_of(4), batch * height * width),
+            );
             self.plan.run(self.context, &step);
             // Nothing is recorded behind them that could take their slots.
             seen.logits.extend(self.rows(self.verdict.logits)?.into_iter().take(count));
@@ -105,9 +110,8 @@ impl<'a> Observer<'a> {
     }
 }
 
-/// Rows of `channels` values in the padded layout, `rows` of them; zeros behind the last.
-pub(super) fn padded(values: &[f32], channels: usize, rows: usize) -> Vec<f32> {
-    let stride = channels.next_multiple_of(4);
+/// Rows of `channels` values at the head of rows of `stride`, `rows` of them; zeros elsewhere.
+pub(super) fn padded(values: &[f32], channels: usize, stride: usize, rows: usize) -> Vec<f32> {
     let mut padded = vec![0.0; rows * stride];
     for (to, from) in padded.chunks_exact_mut(stride).zip(values.chunks_exact(channels)) {
         to[..channels].copy_from_slice(from);

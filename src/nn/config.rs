@@ -239,6 +239,25 @@ impl UNetConfig {
         Ok(())
     }
 
+    /// Whether half of the output's channels say the variance of the reverse step (Nichol & Dhariwal 2021, section 3.1).
+    pub fn learns_variance(&self) -> bool {
+        self.out_channels == 2 * self.in_channels
+    }
+
+    /// Whether the output is of an image like the input, with or without a learned variance.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if it has other channels.
+    pub fn validate_denoiser(&self) -> Result<()> {
+        if self.out_channels == self.in_channels || self.learns_variance() {
+            return Ok(());
+        }
+        let (inputs, outputs) = (self.in_channels, self.out_channels);
+        Err(Error::Config(format!(
+            "a model of {inputs} channels in and {outputs} out is no denoiser: it takes as many, or twice as many"
+        )))
+    }
+
     /// Whether images of `height` x `width` can be halved at every level.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! Training pairs, the loss and the sampler's step: `shaders/diffusion.wgsl`.
 
-use super::{Draw, reduce};
+use super::{Draw, concat, reduce};
 use crate::cpu::diffusion as twin;
 use crate::gpu::{Grid, Kernel, Recorder, Tensor};
 
@@ -10,6 +10,7 @@ pub static KERNEL: Kernel = Kernel::new(
     &[
         ("noise", twin::noise),
         ("loss", twin::loss),
+        ("hybrid_loss", twin::hybrid_loss),
         ("denoise", twin::denoise),
         ("start", twin::start),
         ("impute", twin::impute),
@@ -82,6 +83,8 @@ pub struct Batch {
     pub target: Tensor,
     /// [1, 1, 1, N], whole numbers as f32.
     pub timestep: Tensor,
+    /// That of [`Noise`].
+    pub schedule: Tensor,
     /// [1, 1, 1, N] of u32.
     pub label: Tensor,
     /// The weight of each image in the loss, [1, 1, 1, N].
@@ -116,7 +119,7 @@ pub fn noise(r: &mut Recorder, records: &Records, noise: &Noise) -> Batch {
     let io = [first, rest, noise.schedule, x, target, timestep, label, weight];
     let lanes = (x.elements() / 4).max(timestep.elements());
     r.dispatch(&KERNEL, "noise", &params, &io, Grid::Invocations(lanes), 32 * x.count());
-    Batch { x, target, timestep, label, weight }
+    Batch { x, target, timestep, schedule: noise.schedule, label, weight }
 }
 
 /// Mean of `weight[n] (out - target)^2` over all elements into `total`, [1, 1, 1, 1]. Gives its gradient by `out` times the
@@ -140,6 +143,31 @@ pub fn loss(r: &mut Recorder, out: Tensor, target: Tensor, weight: Tensor, total
     d_out
 }
 
+/// The loss of a network that learns the variance of its reverse steps (Nichol & Dhariwal 2021, eq. 16) into `total`: the mean
+/// over all elements of `weight (m - target)^2 + bound L`, where `out`, [N, H, W, 2 C], holds m and what says the variance,
+/// and L is an element of the variational bound at the batch's timesteps. Gives its gradient by `out` as [`loss`] does; that
+/// of L stops at m.
+pub fn hybrid_loss(r: &mut Recorder, out: Tensor, batch: &Batch, bound: f32, total: Tensor, scale: Tensor) -> Tensor {
+    let [n, height, width, channels] = batch.x.shape;
+    assert_eq!(out.shape, [n, height, width, 2 * channels]);
+    let quads = (out.elements() / 4) as u32;
+    let count = quads.div_ceil(16 * 64) * 64;
+    let d_out = r.temp(out.shape);
+    let partials = r.temp([1, 1, 1, count]);
+    let params = [
+        ("quads", quads.into()),
+        ("quads_per_image", (quads / n).into()),
+        ("partials", count.into()),
+        ("channels", channels.into()),
+        ("factor", (1.0 / batch.x.count() as f32).into()),
+        ("bound", bound.into()),
+    ];
+    let io = [batch.schedule, batch.x, batch.target, batch.timestep, out, d_out, partials, scale];
+    r.dispatch(&KERNEL, "hybrid_loss", &params, &io, Grid::Invocations(count as u64), 32 * out.count());
+    reduce::total(r, partials, total);
+    d_out
+}
+
 /// How many slots `previous` has, each of as many images as there are samples.
 fn slots(x: Tensor, previous: Tensor, guided: bool) -> u32 {
     let samples = x.n() / if guided { 2 } else { 1 };
@@ -149,7 +177,7 @@ fn slots(x: Tensor, previous: Tensor, guided: bool) -> u32 {
     slots
 }
 
-/// `io` begins with x.
+/// `io` begins with x; of `denoise` the network's output follows.
 fn sampling(r: &mut Recorder, entry: &'static str, slots: u32, guided: bool, scale: f32, io: &[Tensor]) {
     let x = io[0];
     let samples = x.n() / if guided { 2 } else { 1 };
@@ -160,6 +188,7 @@ fn sampling(r: &mut Recorder, entry: &'static str, slots: u32, guided: bool, sca
         ("quads", quads.into()),
         ("quads_per_image", quads_per_image.into()),
         ("channels", x.channels().into()),
+        ("outputs", io[1].channels().into()),
         ("guided", guided.into()),
         ("slots", slots.into()),
         ("scale", scale.into()),
@@ -172,9 +201,12 @@ const SLOTS: usize = 9;
 
 /// One step of any sampler, in place: `x` from x_t to what the step's coefficients say. `previous` is [slots · N, H, W, C]
 /// with 1 to 9 slots; the step says which of them get x_t and the estimate of x0. `guided`: `x` and `out` hold 2 N
-/// images, the first half asked with a class, the second with the null class; both halves of `x` get the same.
+/// images, the first half asked with a class, the second with the null class; both halves of `x` get the same. `out` has
+/// the channels of `x`, or twice as many, the second half of which says the variance of the step's noise
+/// ([`crate::diffusion::LearnedVariance`]).
 pub fn denoise(r: &mut Recorder, x: Tensor, out: Tensor, previous: Tensor, guided: bool) {
-    assert_eq!(x.shape, out.shape);
+    assert_eq!(x.shape[..3], out.shape[..3]);
+    assert!([1, 2].contains(&(out.channels() / x.channels())) && out.channels().is_multiple_of(x.channels()));
     sampling(r, "denoise", slots(x, previous, guided), guided, 1.0, &[x, out, previous]);
 }
 
@@ -203,6 +235,7 @@ pub fn case(draw: &mut Draw) {
     draw_step(draw);
     noise_case(draw);
     loss_case(draw);
+    hybrid_loss_case(draw);
     sampling_case(draw);
 }
 
@@ -211,7 +244,19 @@ fn draw_step(draw: &mut Draw) {
         let value = draw.bits() as u32;
         draw.step.set(name, (value >> 1) as f64);
     }
-    for name in ["x", "out", "x0", "x0_from_x", "x0_from_out", "noise", "guidance", "to_alpha", "to_sigma"] {
+    for name in [
+        "x",
+        "out",
+        "x0",
+        "x0_from_x",
+        "x0_from_out",
+        "noise",
+        "guidance",
+        "to_alpha",
+        "to_sigma",
+        "log_small",
+        "log_large",
+    ] {
         let value = draw.normal();
         draw.step.set(name, value);
     }
@@ -275,12 +320,43 @@ fn loss_case(draw: &mut Draw) {
     draw.gradient(out, total, scale, d_out);
 }
 
+/// The bound's gradient stops at the mean: differences see it where the bound counts nothing, or at the variance alone.
+fn hybrid_loss_case(draw: &mut Draw) {
+    let shape = if draw.flip() { draw_shape(draw, 5) } else { [2, 20, draw.range(20, 25), draw.choose(&[1, 3, 8])] };
+    let timesteps = draw.range(1, 4);
+    let mut column = 0;
+    let schedule = draw.input_by("levels", [timesteps, 1, 1, 8], |draw| {
+        // alpha, sigma, target_x0, target_eps, weight, log_small, log_ratio, mean_error
+        let (low, high) =
+            [(0.8, 1.2), (0.2, 0.6), (-0.5, 0.0), (0.8, 1.2), (0.5, 2.0), (-5.0, -1.0), (0.2, 2.0), (0.3, 1.3)][column];
+        column = (column + 1) % 8;
+        low + (high - low) * draw.uniform()
+    });
+    let [x, target, mean, variance] = ["noisy", "wanted", "mean", "variance"].map(|name| draw.input(name, shape));
+    let timestep = draw.input_by("times", [1, 1, 1, shape[0]], |draw| draw.range(0, timesteps - 1) as f64);
+    let factor = draw.choose(&[1.0, 1024.0]);
+    let scale = draw.input_by("hybrid scale", [1, 1, 1, 1], |_| factor);
+    let bound = draw.choose(&[0.0, 1.0]);
+    let r = &mut draw.recorder;
+    let out = concat::concat(r, mean, variance);
+    let total = r.temp([1, 1, 1, 1]);
+    let batch = Batch { x, target, timestep, schedule, label: timestep, weight: timestep };
+    let d_out = hybrid_loss(r, out, &batch, bound, total, scale);
+    let (d_mean, d_variance) = concat::concat_backward(r, d_out, shape[3]);
+    if bound == 0.0 {
+        draw.gradient(mean, total, scale, d_mean);
+    }
+    draw.gradient(variance, total, scale, d_variance);
+}
+
 fn sampling_case(draw: &mut Draw) {
     let (shape, guided, slots) = (draw_shape(draw, 6), draw.flip(), draw.choose(&[1, 2, 3, SLOTS as u32]));
     let times = |count: u32| [count * shape[0], shape[1], shape[2], shape[3]];
     let previous = draw.input("previous", times(slots));
     let doubled = times(if guided { 2 } else { 1 });
-    let [x, answer, imputed] = ["x", "answer", "imputed"].map(|name| draw.input(name, doubled));
+    let [x, imputed] = ["x", "imputed"].map(|name| draw.input(name, doubled));
+    let outputs = shape[3] * draw.choose(&[1, 2]);
+    let answer = draw.input("answer", [doubled[0], shape[1], shape[2], outputs]);
     let single = [1, shape[1], shape[2], shape[3]];
     let known = draw.input("known", single);
     let mask = draw.input_by("mask", single, |draw| draw.uniform());

@@ -113,16 +113,6 @@ fn size(config: &UNetConfig) -> Result<(u32, u32)> {
     Ok((height, width))
 }
 
-/// Both kinds of step put an image of the output's size beside one of the input's.
-fn check_channels(config: &UNetConfig) -> Result<()> {
-    let (inputs, outputs) = (config.in_channels, config.out_channels);
-    if inputs != outputs {
-        let problem = "can neither be trained nor sampled here, so that there is no step to profile";
-        return Err(Error::Config(format!("a model of {inputs} channels in and {outputs} out {problem}")));
-    }
-    Ok(())
-}
-
 /// Refuses what the recorder would panic at. The largest activation is a concatenation of two at full size.
 fn check_batch(config: &UNetConfig, batch: u32) -> Result<()> {
     let (height, width) = size(config)?;
@@ -159,7 +149,7 @@ impl Recorded {
             return Err(Error::Config("--batch must be at least 1".into()));
         }
         check_batch(&unet.config, options.batch)?;
-        check_channels(&unet.config)?;
+        unet.config.validate_denoiser()?;
         match options.infer {
             true => denoising(unet, options.batch, [height, width], choices),
             false => training(unet, options, [height, width], choices),

@@ -33,7 +33,7 @@ impl<'a, W: FnMut(Progress) -> Result<()>> Batch<'a, W> {
     fn values(&self, step: &Coefficients) -> Step {
         let Batch { generator, request, .. } = *self;
         let mut values = generator.values(request, self.index * generator.batch, self.number);
-        set(&mut values, step);
+        set_step(&mut values, step);
         values
     }
 
@@ -85,7 +85,8 @@ impl<W: FnMut(Progress) -> Result<()>> Denoiser for Batch<'_, W> {
     }
 }
 
-fn set(values: &mut Step, step: &Coefficients) {
+/// What the `denoise` kernel reads of a sampler's step.
+pub fn set_step(values: &mut Step, step: &Coefficients) {
     values
         .set("timestep", step.at.timestep)
         .set("x", step.x)
@@ -95,6 +96,8 @@ fn set(values: &mut Step, step: &Coefficients) {
         .set("x0_from_out", step.x0_from_out)
         .set("clip", step.clip)
         .set("noise", step.noise)
+        .set("log_small", step.learned.map_or(0.0, |learned| learned.log_small))
+        .set("log_large", step.learned.map_or(0.0, |learned| learned.log_large))
         .set("to_alpha", step.to.alpha)
         .set("to_sigma", step.to.sigma)
         .set("keep", slot_number(step.keep))

@@ -5,6 +5,7 @@ use std::path::Path;
 use super::options::{Task, TrainOptions};
 use crate::checkpoint::{self, SchedulerConfig};
 use crate::data::Dataset;
+use crate::diffusion::HYBRID;
 use crate::error::{Error, Result};
 use crate::gpu::{Recorder, Tensor};
 use crate::nn::{Classifier, ClassifierConfig, Params, UNet, UNetConfig};
@@ -23,7 +24,8 @@ pub trait Objective {
     fn record(&self, r: &mut Recorder, batch: &Batch, loss: Tensor);
 }
 
-/// The denoiser: weighted mean square of the error (Ho et al. 2020, eq. 14).
+/// The denoiser: weighted mean square of the error (Ho et al. 2020, eq. 14); with a learned variance L_hybrid (Nichol &
+/// Dhariwal 2021, eq. 16).
 impl Objective for UNet {
     fn params(&self) -> &Params {
         &self.params
@@ -37,7 +39,13 @@ impl Objective for UNet {
         let labels = self.is_conditional().then_some(batch.label);
         let (out, saved) = self.forward(r, batch.x, batch.timestep, labels);
         let scale = adamw::loss_scale(r, r.precision());
-        let d_out = r.scope("loss", |r| diffusion::loss(r, out, batch.target, batch.weight, loss, scale));
+        let d_out = r.scope("loss", |r| match self.config.learns_variance() {
+            true => {
+                let bound = HYBRID * batch.schedule.n() as f64;
+                diffusion::hybrid_loss(r, out, batch, bound as f32, loss, scale)
+            }
+            false => diffusion::loss(r, out, batch.target, batch.weight, loss, scale),
+        });
         self.backward(r, saved, d_out);
     }
 }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::SchedulerConfig;
-use crate::diffusion::{BetaSchedule, LossWeight, Prediction, Sampler, ScheduleKind};
+use crate::diffusion::{BetaSchedule, LossWeight, Prediction, Sampler, SamplerKind, ScheduleKind, Variance};
 use crate::error::{Error, Result};
 use crate::gpu::Precision;
 use crate::nn::UNetConfig;
@@ -337,12 +337,18 @@ impl TrainOptions {
 
     /// diffusers' configuration of the scheduler that samples what this trains.
     pub fn scheduler(&self) -> SchedulerConfig {
-        SchedulerConfig::new(self.schedule_kind(), self.timesteps, self.target.prediction())
+        let config = SchedulerConfig::new(self.schedule_kind(), self.timesteps, self.target.prediction());
+        SchedulerConfig { variance_type: self.variance().name().into(), ..config }
     }
 
     /// The sampler of the grids that a run draws.
     pub fn sampler(&self) -> Sampler {
-        Sampler { prediction: self.target.prediction(), ..Sampler::ddpm(self.sample_steps) }
+        let kind = SamplerKind::Ddpm { variance: self.variance() };
+        Sampler { kind, prediction: self.target.prediction(), ..Sampler::ddpm(self.sample_steps) }
+    }
+
+    fn variance(&self) -> Variance {
+        if self.model.learns_variance() { Variance::Learned } else { Variance::FixedSmall }
     }
 
     /// The learning rate of step `step` (from 0): a linear rise, then constant or half a cosine down to 0.

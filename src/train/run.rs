@@ -90,11 +90,10 @@ pub fn load_data(options: &mut TrainOptions) -> Result<Dataset> {
         width: sides.map(|(_, width)| width),
         channels: Some(options.model.in_channels),
     };
-    if ![1, 3].contains(&options.model.in_channels) || options.model.in_channels != options.model.out_channels {
-        let (inputs, outputs) = (options.model.in_channels, options.model.out_channels);
-        return Err(Error::Config(format!(
-            "images are grey or RGB; this model has {inputs} channels in, {outputs} out"
-        )));
+    options.model.validate_denoiser()?;
+    if ![1, 3].contains(&options.model.in_channels) {
+        let inputs = options.model.in_channels;
+        return Err(Error::Config(format!("images are grey or RGB; this model has {inputs} channels in")));
     }
     let data = match options.task {
         Task::Denoise => data::load(&options.data, &want)?,

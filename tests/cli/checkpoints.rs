@@ -76,8 +76,10 @@ fn bad_files_are_named() {
     let scheduler = place.path().join("model/scheduler_config.json");
     fs::write(&scheduler, r#"{"beta_schedule": "nonsense"}"#).unwrap();
     sample_refused(place.path(), &["beta_schedule \"nonsense\"", "linear"]);
+    fs::write(&scheduler, r#"{"variance_type": "learned"}"#).unwrap();
+    refused(place.path(), &format!("{SAMPLE} --sampler ddpm"), &["variance_type \"learned\"", "learned_range"]);
     fs::write(&scheduler, r#"{"variance_type": "learned_range"}"#).unwrap();
-    refused(place.path(), &format!("{SAMPLE} --sampler ddpm"), &["variance_type \"learned_range\""]);
+    refused(place.path(), &format!("{SAMPLE} --sampler ddpm"), &["no learned variance"]);
     fs::write(&scheduler, "no JSON").unwrap();
     sample_refused(place.path(), &["scheduler_config.json", "no JSON object"]);
     fs::write(place.path().join("model/config.json"), "no JSON").unwrap();

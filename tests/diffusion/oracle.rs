@@ -64,10 +64,9 @@ fn timesteps_are_those_of_diffusers() {
 }
 
 fn sampler_of(chain: &Value) -> Sampler {
-    let variances = [Variance::FixedSmall, Variance::FixedLarge];
     let kind = match chain["eta"].as_f64() {
         Some(eta) => SamplerKind::Ddim { eta },
-        None => SamplerKind::Ddpm { variance: named(&variances, Variance::name, &chain["variance"]) },
+        None => SamplerKind::Ddpm { variance: named(&Variance::ALL, Variance::name, &chain["variance"]) },
     };
     Sampler {
         kind,
@@ -98,8 +97,10 @@ fn samplers_are_those_of_diffusers() {
         for (k, step) in plan.iter().enumerate() {
             let z = &noise[k % noise.len()];
             for i in 0..x.len() {
-                let out = 0.3 * x[i] + (step.at.timestep / 200.0 + i as f64).sin();
-                (x[i], x0[i]) = step.apply(x[i], out, &mut [x0[i]], z[i]);
+                let network = |x: f64| 0.3 * x + (step.at.timestep / 200.0 + i as f64).sin();
+                // A learned variance is said by the same network, asked at -x.
+                let (out, z) = (network(x[i]), step.spread(network(-x[i])) * z[i]);
+                (x[i], x0[i]) = step.apply(x[i], out, &mut [x0[i]], z);
             }
             let Some(record) = records.next_if(|record| record[0] == k as f64) else {
                 continue;

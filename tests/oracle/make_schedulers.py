@@ -63,6 +63,8 @@ def chain(kind, schedule=LINEAR, prediction="epsilon", clip=None, spacing="leadi
     for k, t in enumerate(timesteps):
         z = torch.tensor([NOISE[k % len(NOISE)]], dtype=x.dtype)
         out = network(x, t)
+        if variance == "learned_range":
+            out = torch.cat([out, network(-x, t)], dim=1)
         # The scheduler finds its own position by value, so the tensor's element is passed on as it is.
         if name == "ddpm":
             with mock.patch("diffusers.schedulers.scheduling_ddpm.randn_tensor", return_value=z):
@@ -102,6 +104,9 @@ def chains():
         result.append(chain(kind, COSINE, "v_prediction", clip=1.0, steps=20, every=5, precision="f32"))
         result.append(chain(kind, spacing="leading", steps=4, total=10))
         result.append(chain(kind, spacing="leading", steps=1))
+    # In a strided step diffusers takes the upper end from the table of single steps, and not from the stride as the lower one.
+    for schedule, prediction in [(LINEAR, "epsilon"), (COSINE, "v_prediction")]:
+        result.append(chain(("ddpm", "learned_range", None), schedule, prediction, 1.0, steps=60, every=20, total=60))
     return result
 
 
