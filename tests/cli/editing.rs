@@ -167,6 +167,7 @@ fn every_schedule_is_trained_and_sampled() {
         ("vp --target v --loss-weight min-snr", "reverse-sde", "vp"),
         ("sub-vp --target x0 --loss-weight p2", "pc", "sub_vp"),
         ("sigmoid --loss-weight variational", "dpm++-sde", ""),
+        ("cosine --learned-variance", "ddpm", ""),
     ];
     for (i, (flags, sampler, schedule)) in cases.into_iter().enumerate() {
         accepted(place.path(), &format!("{line} --out run{i} --schedule {flags}"));
@@ -191,4 +192,10 @@ fn every_schedule_is_trained_and_sampled() {
         refused(place.path(), &format!("{line} --out no {flags}"), &[part]);
     }
     refused(place.path(), "train --resume --out run0 --steps 9 --target v", &["--target can't change"]);
+    let learned = fs::read_to_string(place.path().join("run6/checkpoint/scheduler_config.json")).unwrap();
+    assert!(learned.contains("learned_range"), "{learned}");
+    accepted(place.path(), "sample run6 --count 1 --steps 4 --out s.png --sampler ddim");
+    fs::write(place.path().join("odd.json"), super::TINY.replace(r#""out_channels": 1"#, r#""out_channels": 5"#))
+        .unwrap();
+    refused(place.path(), "train --data digits --model odd.json --out no", &["1 channels in and 5 out is no denoiser"]);
 }
