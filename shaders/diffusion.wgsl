@@ -98,7 +98,7 @@ struct Samples {
     quads: u32,             // vec4 of N samples
     quads_per_image: u32,
     channels: u32,
-    outputs: u32,           // channels of out: C, or 2 C
+    outputs: u32,           // channels of out: C, or 2 C; 0 without it
     guided: u32,
     slots: u32,             // of `previous`
     scale: f32,             // of `start`
@@ -314,11 +314,11 @@ fn decoder(x0: f32, error: f32, log_variance: f32) -> vec2<f32> {
 
 // L of an element, and its derivative by v.
 fn bound_term(t: u32, x_t: f32, m: f32, v: f32, wanted: f32) -> vec2<f32> {
-    let row = schedule[2u * t];
     let terms = schedule[2u * t + 1u];
     let r = 0.5 * (v + 1.0) * terms.z;
     let difference = m - wanted;
     if (t == 0u) {
+        let row = schedule[0];
         let det = row.x * row.w - row.y * row.z;
         let x0 = (row.w * x_t - row.y * wanted) / det;
         let nats = decoder(x0, -row.y * difference / det, terms.y + r);
@@ -330,7 +330,7 @@ fn bound_term(t: u32, x_t: f32, m: f32, v: f32, wanted: f32) -> vec2<f32> {
 
 // Its index, below 2 C, is that of a channel of out; gives what it adds to the loss, and the gradient.
 fn hybrid_element(pixel: u32, channel: u32, t: u32) -> vec2<f32> {
-    let outputs4 = (2u * hybrid.channels + 3u) / 4u;
+    let outputs4 = (hybrid.channels + 1u) / 2u;
     let c = channel % hybrid.channels;
     let at = pixel * ((hybrid.channels + 3u) / 4u) + c / 4u;
     let wanted = load4(goal[at])[c % 4u];
@@ -349,7 +349,7 @@ fn hybrid_loss(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups)
     if (partial >= hybrid.partials) {
         return;
     }
-    let outputs4 = (2u * hybrid.channels + 3u) / 4u;
+    let outputs4 = (hybrid.channels + 1u) / 2u;
     let first = partial / 64u * 1024u + lane;
     var sum = 0.0;
     for (var i = first; i < min(first + 1024u, hybrid.quads); i += 64u) {

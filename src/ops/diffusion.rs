@@ -184,11 +184,12 @@ fn sampling(r: &mut Recorder, entry: &'static str, slots: u32, guided: bool, sca
     assert_eq!(x.n(), samples * if guided { 2 } else { 1 }, "guided samples come in pairs");
     let quads_per_image = (x.elements() / 4) as u32 / x.n();
     let quads = quads_per_image * samples;
+    let outputs = if entry == "denoise" { io[1].channels() } else { 0 };
     let params = [
         ("quads", quads.into()),
         ("quads_per_image", quads_per_image.into()),
         ("channels", x.channels().into()),
-        ("outputs", io[1].channels().into()),
+        ("outputs", outputs.into()),
         ("guided", guided.into()),
         ("slots", slots.into()),
         ("scale", scale.into()),
@@ -264,7 +265,8 @@ fn draw_step(draw: &mut Draw) {
         let value = draw.normal();
         draw.step.set(&format!("previous{slot}"), value);
     }
-    let slots = [draw.range(0, SLOTS as u32), draw.range(0, SLOTS as u32)];
+    // Often one more than there are.
+    let slots = [(); 2].map(|()| draw.choose(&[0, 1, 2, 3, SLOTS as u32]));
     draw.step.set("keep", slots[0] as f64).set("keep_x", slots[1] as f64);
     let sample = draw.range(0, 1000);
     draw.step.set("sample", sample as f64);
@@ -322,13 +324,18 @@ fn loss_case(draw: &mut Draw) {
 
 /// The bound's gradient stops at the mean: differences see it where the bound counts nothing, or at the variance alone.
 fn hybrid_loss_case(draw: &mut Draw) {
-    let shape = if draw.flip() { draw_shape(draw, 5) } else { [2, 20, draw.range(20, 25), draw.choose(&[1, 3, 8])] };
+    let shape = if draw.flip() {
+        draw_shape(draw, 5)
+    } else {
+        [draw.range(2, 4), 20, draw.range(20, 25), draw.choose(&[1, 3, 8])]
+    };
     let timesteps = draw.range(1, 4);
     let mut column = 0;
     let schedule = draw.input_by("levels", [timesteps, 1, 1, 8], |draw| {
-        // alpha, sigma, target_x0, target_eps, weight, log_small, log_ratio, mean_error
+        // alpha, sigma, target_x0, target_eps, weight, log_small, log_ratio, mean_error: bins of 1/50 deviations to 3.
         let (low, high) =
-            [(0.8, 1.2), (0.2, 0.6), (-0.5, 0.0), (0.8, 1.2), (0.5, 2.0), (-5.0, -1.0), (0.2, 2.0), (0.3, 1.3)][column];
+            [(0.8, 1.2), (0.01, 0.1), (-0.5, 0.0), (0.8, 1.2), (0.5, 2.0), (-12.0, -4.0), (0.2, 2.0), (0.3, 1.3)]
+                [column];
         column = (column + 1) % 8;
         low + (high - low) * draw.uniform()
     });
