@@ -50,6 +50,15 @@ pub struct Request {
     pub width: u32,
 }
 
+/// What came of a request.
+#[derive(Clone, Debug)]
+pub struct Drawn {
+    pub images: Images,
+    /// Evaluations of the network that a sample took, mean over the samples: an adaptive sampler takes as many as the batch
+    /// needs. The two halves of a batch under classifier-free guidance are evaluated at once, and counted once.
+    pub evaluations: f64,
+}
+
 /// Plans for batches of one size.
 pub struct Generator<'a> {
     context: &'a Context,
@@ -161,22 +170,24 @@ impl<'a> Generator<'a> {
         memory: &Memory,
         request: &Request,
         mut watch: impl FnMut(Progress) -> Result<()>,
-    ) -> Result<Images> {
+    ) -> Result<Drawn> {
         let [_, height, width, channels] = self.shape.map(|extent| extent as usize);
         let mut all = Images { values: Vec::new(), count: request.count as usize, height, width, channels };
+        let mut evaluations = 0.0;
         for index in 0..request.count.div_ceil(self.batch) {
             let first = index * self.batch;
             self.write_labels(memory, request, first);
             self.write_steered_labels(memory, first);
             self.begin(memory, request, first)?;
             let mut batch = Batch::new(self, memory, request, index, &mut watch);
-            request.program.run(&mut batch)?;
+            let report = request.program.run(&mut batch)?;
             let images = self.images(memory)?;
-            let wanted = (request.count - first).min(self.batch) as usize * height * width * channels;
-            all.values.extend_from_slice(&images.values[..wanted]);
+            let samples = (request.count - first).min(self.batch);
+            all.values.extend_from_slice(&images.values[..samples as usize * height * width * channels]);
+            evaluations += report.evaluations as f64 * samples as f64 / request.count as f64;
         }
         match all.values.iter().all(|value| value.is_finite()) {
-            true => Ok(all),
+            true => Ok(Drawn { images: all, evaluations }),
             false => Err(Error::Diverged("the samples are not finite; is this checkpoint trained?".into())),
         }
     }
@@ -245,7 +256,8 @@ impl Progress<'_> {
     }
 }
 
-fn is_guided(request: &Request) -> bool {
+/// Whether the network sees each sample twice at once, with its class and with none.
+pub fn is_guided(request: &Request) -> bool {
     request.guidance != 1.0 && request.labels.is_some()
 }
 

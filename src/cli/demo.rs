@@ -7,14 +7,14 @@ use anyhow::Result;
 use serde_json::json;
 
 use super::Adapter;
+use super::draw::{self, Drawing, Film};
 use super::{sample, train};
 use diffuse::checkpoint;
 use diffuse::diffusion::Sampler;
-use diffuse::error::Error;
-use diffuse::gpu::{Context, Memory, WEIGHTS};
+use diffuse::gpu::Context;
 use diffuse::nn::config::Size;
 use diffuse::picture;
-use diffuse::sample::{Generator, Request, Start};
+use diffuse::sample::Request;
 use diffuse::train::options::{NoiseSchedule, preset};
 use diffuse::train::{Run, TrainOptions, run};
 
@@ -99,26 +99,12 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
 
 fn draw(context: &Context, out: &std::path::Path, samples: &std::path::Path, gif: &std::path::Path) -> Result<()> {
     let model = checkpoint::load(out)?;
-    let schedule = model.scheduler.schedule()?;
-    let sampler = Sampler::ddpm(SAMPLER_STEPS);
-    let (height, width) = model.unet.config.sample_size.map(Size::sides).unwrap_or_default();
-    let request = Request {
-        program: sampler.program(&schedule).map_err(|error| Error::Config(error.to_string()))?,
-        initial_scale: sampler.initial_scale(&schedule),
-        start: Start::Noise,
-        known: None,
-        labels: Some((0..ROWS * COLUMNS).map(|i| i / COLUMNS).collect()),
-        count: ROWS * COLUMNS,
-        guidance: sample::GUIDANCE,
-        seed: 0,
-        height,
-        width,
-    };
-    let mut memory = Memory::default();
-    let generator = Generator::new(context, &model.unet, &mut memory, WEIGHTS, request.count, &request)?;
-    memory.write(context, WEIGHTS, 0, &model.weights);
-    let mut film = sample::Film::new(true, request.length(), COLUMNS as usize);
-    let images = sample::draw(&generator, &memory, &request, &mut film)?;
+    let labels = (0..ROWS * COLUMNS).map(|i| i / COLUMNS).collect();
+    let request = draw::request(&model, &Sampler::ddpm(SAMPLER_STEPS), ROWS * COLUMNS, 0)?;
+    let request = Request { labels: Some(labels), guidance: sample::GUIDANCE, ..request };
+    let mut film = Film::new(COLUMNS as usize, request.length());
+    let drawing = Drawing { model: &model, request, classifier: None, batch: ROWS * COLUMNS };
+    let images = drawing.run(context, &mut film)?.images;
     let scale = picture::default_scale(images.height);
     picture::write_png(samples, &picture::grid(&images, COLUMNS as usize, scale))?;
     Ok(picture::write_gif(gif, &film.frames, 80)?)

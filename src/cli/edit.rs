@@ -10,6 +10,7 @@ use diffuse::sample::{Known, Start};
 
 /// Flags of editing.
 #[derive(clap::Args)]
+#[group(id = "editing")]
 pub struct Flags {
     /// Image to start from, instead of noise
     #[arg(long, value_name = "IMAGE")]

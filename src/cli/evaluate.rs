@@ -1,30 +1,29 @@
 //! `diffuse evaluate`.
 
+mod quality;
 mod text;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use serde_json::{Map, Value, json};
 
 use super::progress::Progress;
-use super::{Adapter, sample, sampler};
+use super::{Adapter, sampler, steering};
 use diffuse::chart::{Curve, write_curves};
 use diffuse::checkpoint::{self, Checkpoint};
 use diffuse::data::{self, Dataset, Split, Want};
-use diffuse::diffusion::{Sampler, SamplerKind, Schedule};
-use diffuse::error::Error;
+use diffuse::diffusion::Schedule;
 use diffuse::evaluate::levels::{LevelError, level_errors};
 use diffuse::evaluate::likelihood::{
     Dequantization, FlowLikelihood, FlowOptions, Setting, VariationalBound, flow_likelihood, variational_bound,
 };
-use diffuse::evaluate::quality::{self, Report, nearest_pairs};
-use diffuse::evaluate::{Network, Observer};
-use diffuse::gpu::{Context, Memory, WEIGHTS};
+use diffuse::evaluate::quality::Report;
+use diffuse::evaluate::{Network, network};
+use diffuse::gpu::{Choices, Context, Recording};
 use diffuse::nn::config::Size;
-use diffuse::picture::{self, Images};
-use diffuse::sample::{Generator, Request, Start};
-use diffuse::tensors;
+use quality::{Method, Trial};
 
 /// The ways to a likelihood.
 #[derive(Clone, Copy, PartialEq, clap::ValueEnum)]
@@ -46,6 +45,7 @@ enum Dequantize {
 
 /// Say what a trained U-Net is worth: likelihood of images, quality of samples, errors by noise level
 #[derive(clap::Args)]
+#[command(mut_group("sampling", of_quality), mut_group("steering", of_quality))]
 pub struct Args {
     /// Checkpoint directory, run directory, or diffusers pipeline
     checkpoint: PathBuf,
@@ -55,14 +55,15 @@ pub struct Args {
     /// Bits per dimension of the test images
     #[arg(long, value_enum)]
     likelihood: Option<Likelihood>,
-    /// Samples against training images on the features of --classifier, and how new they are
-    #[arg(long, requires = "classifier")]
+    /// Samples against training images on the features of --judge, and how new they are
+    #[arg(long, requires = "judge")]
     quality: bool,
-    /// What `train-classifier` made
-    #[arg(long, value_name = "DIR")]
-    classifier: Option<PathBuf>,
+    /// The classifier on whose features they are judged, as `train-classifier` made it
+    #[arg(long, value_name = "DIR", requires = "quality")]
+    judge: Option<PathBuf>,
     /// Samples to judge, as `sample --tensor` stores them, each class in turn [default: draws some]
-    #[arg(long, value_name = "F.safetensors", requires = "quality")]
+    #[arg(long, value_name = "F.safetensors", requires = "quality",
+          conflicts_with_all = ["sampling", "guidance", "steering"])]
     samples: Option<PathBuf>,
     /// Errors at noise levels from the lowest to the highest
     #[arg(long)]
@@ -79,12 +80,13 @@ pub struct Args {
     /// How bytes become real numbers for the ODE
     #[arg(long, value_enum, default_value = "uniform")]
     dequantize: Dequantize,
-    /// Steps of the sampler that draws samples to judge
-    #[arg(long, default_value_t = 50)]
-    sampler_steps: usize,
-    /// Scale of classifier-free guidance of these samples; 1 is none
-    #[arg(long, default_value_t = 1.0, value_name = "W", allow_negative_numbers = true)]
-    guidance: f64,
+    #[command(flatten)]
+    sampler: sampler::Flags,
+    /// Scale of classifier-free guidance of samples that are drawn to be judged [default: 1, which is none]
+    #[arg(long, value_name = "W", requires = "quality", allow_negative_numbers = true)]
+    guidance: Option<f64>,
+    #[command(flatten)]
+    steering: steering::Args,
     #[arg(long, default_value_t = 0)]
     seed: u32,
     /// Directory for pictures
@@ -95,28 +97,39 @@ pub struct Args {
     json: bool,
 }
 
+/// These flags say how samples are drawn.
+fn of_quality(group: clap::ArgGroup) -> clap::ArgGroup {
+    group.requires("quality")
+}
+
 /// Everything that was asked for.
 #[derive(Default)]
 struct Found {
     bound: Option<VariationalBound>,
     flow: Option<FlowLikelihood>,
     levels: Option<Vec<LevelError>>,
+    drawn: Option<Method>,
     quality: Option<Report>,
     files: Vec<PathBuf>,
 }
 
 /// Runs the command.
 pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
+    if args.sampler.sampler == sampler::LIST {
+        return super::print(&sampler::list());
+    }
     check(args)?;
     let model = checkpoint::load(&args.checkpoint)?;
     let (split, schedule) = (load_split(args, &model)?, model.scheduler.schedule()?);
-    let context = adapter.open()?;
+    let trial = args.judge.as_ref().map(|judge| Trial::load(args, &model, judge)).transpose()?;
+    let mut context = adapter.open()?;
+    adapter.tune(&mut context, |choices| recordings(args, &model, &split, trial.as_ref(), choices))?;
     let mut found = Found::default();
     if args.likelihood.is_some() || args.levels {
         look(args, &context, &model, &split.test, &schedule, &mut found)?;
     }
-    if let (true, Some(classifier)) = (args.quality, &args.classifier) {
-        judge(args, &context, &model, (&split, classifier), &schedule, &mut found)?;
+    if let Some(trial) = trial {
+        trial.run(args, &context, &split, &mut found)?;
     }
     if !args.json {
         return super::print(&text::lines(&found, &split).join("\n"));
@@ -126,10 +139,32 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     put("variational_bound", found.bound.map(|bound| json!(bound)));
     put("probability_flow", found.flow.map(|flow| json!(flow)));
     put("levels", found.levels.map(|levels| json!(levels)));
+    put("drawn", found.drawn.map(|drawn| json!(drawn)));
     put("quality_on_classifier_features", found.quality.map(|quality| json!(quality)));
     put("test_images_held_out", Some(split.held_out.into()));
     put("files", Some(json!(found.files)));
     super::print(&Value::from(object).to_string())
+}
+
+/// What runs on the device, for the tuner.
+fn recordings(
+    args: &Args,
+    model: &Checkpoint,
+    split: &Split,
+    trial: Option<&Trial>,
+    choices: &Arc<Choices>,
+) -> diffuse::error::Result<Vec<Recording>> {
+    let mut recordings = Vec::new();
+    if args.likelihood.is_some() || args.levels {
+        let [n, height, width] = size(args, &split.test);
+        let shape = [n, height, width, model.unet.config.in_channels];
+        let product = args.likelihood == Some(Likelihood::Ode);
+        recordings.push(network::record(&model.unet, shape, product, choices));
+    }
+    if let Some(trial) = trial {
+        recordings.extend(trial.recordings(choices)?);
+    }
+    Ok(recordings)
 }
 
 fn check(args: &Args) -> Result<()> {
@@ -138,9 +173,6 @@ fn check(args: &Args) -> Result<()> {
     }
     if args.count == Some(0) || args.batch == 0 || args.ode_steps == 0 {
         bail!("--count, --batch and --ode-steps must be at least 1");
-    }
-    if !(-1000.0..=1000.0).contains(&args.guidance) {
-        bail!("--guidance must be a number from -1000 to 1000");
     }
     Ok(())
 }
@@ -159,6 +191,16 @@ fn load_split(args: &Args, model: &Checkpoint) -> Result<Split> {
     Ok(split)
 }
 
+/// Images whose likelihood or errors are asked for.
+fn count(args: &Args, test: &Dataset) -> usize {
+    args.count.unwrap_or(64).min(test.len())
+}
+
+/// Their batches: (N, H, W).
+fn size(args: &Args, test: &Dataset) -> [u32; 3] {
+    [args.batch.min(count(args, test) as u32), test.height, test.width]
+}
+
 /// Likelihood and errors by level.
 fn look(
     args: &Args,
@@ -168,8 +210,7 @@ fn look(
     schedule: &Schedule,
     found: &mut Found,
 ) -> Result<()> {
-    let count = args.count.unwrap_or(64).min(test.len());
-    let size = [args.batch.min(count as u32), test.height, test.width];
+    let (count, size) = (count(args, test), size(args, test));
     let product = args.likelihood == Some(Likelihood::Ode);
     let network = Network::new(context, &model.unet, &model.weights, size, product)?;
     let scheduler = &model.scheduler;
@@ -229,88 +270,6 @@ fn write_levels(out: &Path, levels: &[LevelError]) -> Result<[PathBuf; 2]> {
     let title = "error of the estimate of x0 by timestep";
     write_curves(&paths[1], title, ["timestep", "mean square error"], &curves)?;
     Ok(paths)
-}
-
-/// Samples against training images.
-fn judge(
-    args: &Args,
-    context: &Context,
-    model: &Checkpoint,
-    (split, classifier): (&Split, &Path),
-    schedule: &Schedule,
-    found: &mut Found,
-) -> Result<()> {
-    let loaded = checkpoint::classifier::load(classifier)?;
-    let observer = Observer::new(context, &loaded.classifier, &loaded.weights)?;
-    let classes = model.unet.config.num_class_embeds.map(|embeds| (embeds - 1).max(1));
-    if classes.is_some_and(|classes| classes != loaded.classifier.config.classes) {
-        bail!("{}: it knows {} classes, the checkpoint others", classifier.display(), loaded.classifier.config.classes);
-    }
-    let samples = match &args.samples {
-        Some(path) => read_samples(path)?,
-        None => draw(args, context, model, classes, schedule)?,
-    };
-    let labels = classes.map(|classes| (0..samples.count as u32).map(|i| i % classes).collect::<Vec<_>>());
-    let report = quality::judge(&observer, &samples, labels.as_deref(), split, args.seed.into())?;
-    let path = args.out.join("nearest_neighbours.png");
-    let pairs = nearest_pairs(&samples, &split.train, &report.nearest, 20);
-    picture::write_png(&path, &picture::grid(&pairs, 10, picture::default_scale(pairs.height)))?;
-    found.files.push(path);
-    found.quality = Some(report);
-    Ok(())
-}
-
-/// The tensor `samples` [N, C, H, W] of a file.
-fn read_samples(path: &Path) -> Result<Images> {
-    let mut file = tensors::read(path)?;
-    let tensor = file.remove("samples").with_context(|| format!("{}: no tensor `samples`", path.display()))?;
-    let [count, channels, height, width] = tensor.shape[..] else {
-        bail!("{}: samples must be [N, C, H, W]", path.display());
-    };
-    let plane = height * width;
-    let from = |i: usize| {
-        let (image, rest) = (i / (plane * channels), i % (plane * channels));
-        tensor.values[image * plane * channels + rest % channels * plane + rest / channels]
-    };
-    Ok(Images { values: (0..tensor.values.len()).map(from).collect(), count, height, width, channels })
-}
-
-fn draw(
-    args: &Args,
-    context: &Context,
-    model: &Checkpoint,
-    classes: Option<u32>,
-    schedule: &Schedule,
-) -> Result<Images> {
-    let Some((height, width)) = model.unet.config.sample_size.map(Size::sides) else {
-        bail!("{}: config.json has no sample_size", model.directory.display());
-    };
-    let count = args.count.unwrap_or(1000) as u32;
-    let scheduler = &model.scheduler;
-    let sampler = Sampler {
-        kind: SamplerKind::Ddpm { variance: sampler::variance(scheduler)? },
-        prediction: scheduler.prediction()?,
-        clip: scheduler.clip_sample.then_some(scheduler.clip_sample_range),
-        ..Sampler::ddpm(args.sampler_steps)
-    };
-    let request = Request {
-        program: sampler.program(schedule).map_err(|error| Error::Config(error.to_string()))?,
-        initial_scale: sampler.initial_scale(schedule),
-        start: Start::Noise,
-        known: None,
-        labels: classes.map(|classes| (0..count).map(|i| i % classes).collect()),
-        count,
-        guidance: args.guidance,
-        seed: args.seed.into(),
-        height,
-        width,
-    };
-    let mut memory = Memory::default();
-    let batch = args.batch.min(count);
-    let generator = Generator::new(context, &model.unet, &mut memory, WEIGHTS, batch, &request)?;
-    memory.write(context, WEIGHTS, 0, &model.weights);
-    let mut film = sample::Film::new(false, request.length(), 1);
-    sample::draw(&generator, &memory, &request, &mut film)
 }
 
 /// A bar whose length is known when the work begins.

@@ -3,6 +3,7 @@
 pub mod certify;
 pub mod demo;
 pub mod devices;
+mod draw;
 mod edit;
 pub mod evaluate;
 pub mod profile;

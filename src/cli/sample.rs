@@ -7,16 +7,13 @@ use clap::CommandFactory;
 use serde_json::json;
 
 use super::Adapter;
+use super::draw::{self, Drawing, Film};
 use super::edit::{self, Edit};
-use super::progress::Progress;
 use super::{sampler, steering};
 use diffuse::checkpoint::{self, Checkpoint};
 use diffuse::diffusion::Sampler;
-use diffuse::error::Error;
-use diffuse::gpu::{Context, Memory, WEIGHTS};
-use diffuse::nn::config::Size;
 use diffuse::picture::{self, Images};
-use diffuse::sample::{self, Generator, Request};
+use diffuse::sample::Request;
 use diffuse::tensors::{self, FileTensor, FileTensors};
 use diffuse::train::run::{TRAINER, take_prefix};
 
@@ -66,9 +63,6 @@ pub struct Args {
 /// Scale of guidance where none is asked for.
 pub const GUIDANCE: f64 = 2.0;
 
-/// Frames of a film.
-const FRAMES: usize = 25;
-
 /// Runs the command.
 pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     if args.sampler.sampler == sampler::LIST {
@@ -84,27 +78,17 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
         model.weights = raw_weights(&model)?;
     }
     let request = request(args, &model)?;
-    let classifier = args.steering.load(&model)?;
+    let labels = |classes| request.labels.clone().unwrap_or_else(|| in_turn(args, classes));
+    let classifier = args.steering.load(&model, labels)?;
+    let drawing = Drawing { model: &model, request, classifier, batch: args.batch };
     let mut context = adapter.open()?;
-    let rows = args.batch.min(args.count);
-    adapter.tune(&mut context, |choices| {
-        let denoise = sample::record(&model.unet, WEIGHTS, rows, &request, choices).denoise;
-        let gradient = classifier.as_ref().map(|classifier| classifier.record(&model, rows, &request, choices));
-        Ok(std::iter::once(denoise).chain(gradient.transpose()?).collect())
-    })?;
-    let mut memory = Memory::default();
-    let batch = args.batch.min(args.count);
-    let generator = open_generator(&context, &model, &mut memory, batch, &request)?;
-    let generator = match &classifier {
-        Some(classifier) => {
-            let labels = request.labels.clone().unwrap_or_else(|| in_turn(args, classifier.classes()));
-            classifier.steer(generator, &model, &mut memory, &request, labels)?
-        }
-        None => generator,
+    adapter.tune(&mut context, |choices| drawing.recordings(choices))?;
+    let steps = drawing.request.length();
+    let mut film = match &args.gif {
+        Some(_) => Film::new(columns(args, &model, drawing.batch() as usize), steps),
+        None => Film::none(),
     };
-    memory.write(&context, WEIGHTS, 0, &model.weights);
-    let mut film = Film::new(args.gif.is_some(), request.length(), columns(args, &model, batch as usize));
-    let images = draw(&generator, &memory, &request, &mut film)?;
+    let images = drawing.run(&context, &mut film)?.images;
     if let Some(path) = &args.tensor {
         write_tensor(path, &images)?;
     }
@@ -119,63 +103,25 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     let names: Vec<String> = written.iter().map(|path| path.display().to_string()).collect();
     eprintln!("{} images: {}", images.count, names.join(", "));
     if args.json {
-        let object = json!({ "count": images.count, "files": written, "steps": request.length(), "seed": args.seed });
+        let object = json!({ "count": images.count, "files": written, "steps": steps, "seed": args.seed });
         super::print(&object.to_string())?;
     }
     Ok(())
 }
 
 fn check(args: &Args) -> Result<()> {
-    if args.count == 0 || args.batch == 0 || args.count > 1 << 20 {
-        bail!("--count must be 1 to {} and --batch at least 1", 1 << 20);
-    }
-    if args.guidance.is_some_and(|scale| !(-1000.0..=1000.0).contains(&scale)) {
-        bail!("--guidance must be a number from -1000 to 1000");
+    if args.count == 0 || args.batch == 0 || args.count > draw::MOST {
+        bail!("--count must be 1 to {} and --batch at least 1", draw::MOST);
     }
     Ok(())
 }
 
-/// Plans for as many images at a time as asked; if they don't fit, says how many would.
-fn open_generator<'a>(
-    context: &'a Context,
-    model: &Checkpoint,
-    memory: &mut Memory,
-    batch: u32,
-    request: &Request,
-) -> Result<Generator<'a>> {
-    let mut open = |batch| Generator::new(context, &model.unet, memory, WEIGHTS, batch, request);
-    let error = match open(batch) {
-        Err(error @ Error::Device(_)) => error,
-        result => return Ok(result?),
-    };
-    let mut halves = std::iter::successors(Some(batch / 2), |batch| Some(batch / 2)).take_while(|batch| *batch > 0);
-    let fits = |batch: &u32| {
-        let small = planned_bytes(context, model, *batch, request).is_some_and(|bytes| sample::may_try(context, bytes));
-        small && open(*batch).is_ok()
-    };
-    match halves.find(fits) {
-        Some(fits) => bail!("{batch} images at a time do not fit ({error}); --batch {fits} does"),
-        None => Err(error.into()),
-    }
-}
-
-fn planned_bytes(context: &Context, model: &Checkpoint, batch: u32, request: &Request) -> Option<u64> {
-    let rows = 2 * batch as u64;
-    sample::check_elements(&model.unet.config, rows, request.height, request.width).ok()?;
-    Some(sample::record(&model.unet, WEIGHTS, batch, request, &context.choices).denoise.peak_bytes())
-}
-
 /// One row a class where each class has its turn, else nearly square.
 fn columns(args: &Args, model: &Checkpoint, count: usize) -> usize {
-    match (args.class, classes(model)) {
+    match (args.class, draw::classes(model)) {
         (None, Some(classes)) if !args.edit.is_of_one_class() => (classes as usize).min(count),
         _ => picture::default_columns(count),
     }
-}
-
-/// Classes without the null class.
-fn classes(model: &Checkpoint) -> Option<u32> {
-    model.unet.config.num_class_embeds.map(|embeds| (embeds - 1).max(1))
 }
 
 fn raw_weights(model: &Checkpoint) -> Result<Vec<f32>> {
@@ -188,77 +134,27 @@ fn raw_weights(model: &Checkpoint) -> Result<Vec<f32>> {
 }
 
 fn request(args: &Args, model: &Checkpoint) -> Result<Request> {
-    let Some(size) = model.unet.config.sample_size.map(Size::sides) else {
-        bail!("{}: config.json has no sample_size", model.directory.display());
-    };
-    let schedule = model.scheduler.schedule()?;
     let sampler = Sampler { strength: args.edit.strength(), ..args.sampler.sampler(&model.scheduler)? };
-    let program = sampler.program(&schedule).map_err(|error| Error::Config(error.to_string()))?;
-    let labels = match (args.class, classes(model)) {
+    let request = draw::request(model, &sampler, args.count, args.seed)?;
+    let labels = match (args.class, draw::classes(model)) {
         (Some(class), Some(classes)) if class >= classes => {
             bail!("class {class} is out of range: there are {classes}, from 0")
         }
         (_, Some(classes)) => Some(in_turn(args, classes)),
         (Some(_), None) if !args.steering.is_given() => bail!("--class: this checkpoint knows no classes"),
-        (_, None) if args.guidance.is_some_and(|scale| scale != 1.0) => {
-            bail!("--guidance: this checkpoint knows no classes")
-        }
         (_, None) => None,
     };
-    let (height, width) = size;
-    let shape = [height, width, model.unet.config.in_channels];
-    let Edit { start, known, initial_scale } = args.edit.read(shape, args.count, &sampler, &schedule)?;
-    Ok(Request {
-        program,
-        initial_scale,
-        start,
-        known,
-        labels,
-        count: args.count,
-        guidance: args.guidance.unwrap_or(if classes(model).is_some() { GUIDANCE } else { 1.0 }),
-        seed: args.seed.into(),
-        height,
-        width,
-    })
+    let guidance = draw::guidance(args.guidance, model, GUIDANCE)?;
+    let shape = [request.height, request.width, model.unet.config.in_channels];
+    let Edit { start, known, initial_scale } =
+        args.edit.read(shape, args.count, &sampler, &model.scheduler.schedule()?)?;
+    Ok(Request { start, known, initial_scale, labels, guidance, ..request })
 }
 
 /// The class that was asked for, or each in turn; of an interpolation, one for all.
 fn in_turn(args: &Args, classes: u32) -> Vec<u32> {
     let own = |i: u32| if args.edit.is_of_one_class() { 0 } else { i % classes };
     (0..args.count).map(|i| args.class.unwrap_or(own(i))).collect()
-}
-
-/// Frames of the first batch.
-pub struct Film {
-    wanted: bool,
-    steps: usize,
-    columns: usize,
-    pub frames: Vec<image::RgbImage>,
-}
-
-impl Film {
-    pub fn new(wanted: bool, steps: usize, columns: usize) -> Film {
-        Film { wanted, steps, columns, frames: Vec::new() }
-    }
-}
-
-/// Draws with a progress bar.
-pub fn draw(generator: &Generator, memory: &Memory, request: &Request, film: &mut Film) -> Result<Images> {
-    let mut bar: Option<Progress> = None;
-    let images = generator.run(memory, request, |progress| {
-        let bar = bar.get_or_insert_with(|| Progress::new("sampling", 0, progress.of as u64));
-        bar.set(progress.done as u64, String::new);
-        let due = progress.step * FRAMES / film.steps > film.frames.len() || progress.step == film.steps;
-        if film.wanted && progress.batch == 0 && due {
-            let frame = progress.frame()?;
-            film.frames.push(picture::grid(&frame, film.columns, picture::default_scale(frame.height).min(3)));
-        }
-        Ok(())
-    });
-    if let Some(bar) = bar {
-        bar.finish();
-    }
-    Ok(images?)
 }
 
 fn write_tensor(path: &std::path::Path, images: &Images) -> Result<()> {

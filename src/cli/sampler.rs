@@ -2,6 +2,7 @@
 
 use anyhow::{Result, bail};
 use clap::builder::PossibleValuesParser;
+use serde_json::{Value, json};
 
 use diffuse::checkpoint::SchedulerConfig;
 use diffuse::diffusion::{Churn, Sampler, SamplerKind, Spacing, Variance};
@@ -17,8 +18,27 @@ fn spacings() -> PossibleValuesParser {
     PossibleValuesParser::new(Spacing::ALL.map(Spacing::name))
 }
 
+/// The variance of ddpm's reverse steps.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum ReverseVariance {
+    /// beta-tilde_t, the posterior's
+    FixedSmall,
+    /// beta_t, the forward step's
+    FixedLarge,
+}
+
+impl From<ReverseVariance> for Variance {
+    fn from(variance: ReverseVariance) -> Variance {
+        match variance {
+            ReverseVariance::FixedSmall => Variance::FixedSmall,
+            ReverseVariance::FixedLarge => Variance::FixedLarge,
+        }
+    }
+}
+
 /// Flags of a sampler. Each setting belongs to some samplers.
 #[derive(clap::Args)]
+#[group(id = "sampling")]
 pub struct Flags {
     /// Sampler; `list` prints them all
     #[arg(long, value_parser = names(), default_value = "ddpm", value_name = "NAME")]
@@ -29,6 +49,9 @@ pub struct Flags {
     /// Which timesteps are visited [default: leading]
     #[arg(long, value_parser = spacings(), value_name = "NAME")]
     pub spacing: Option<String>,
+    /// Variance of ddpm's steps [default: what the checkpoint's scheduler_config.json says]
+    #[arg(long, value_enum)]
+    pub variance: Option<ReverseVariance>,
     /// Noise of ddim and euler-ancestral: 0 is deterministic, 1 is ddpm's [default: 0; euler-ancestral: 1]
     #[arg(long, allow_negative_numbers = true)]
     pub eta: Option<f64>,
@@ -76,7 +99,10 @@ impl Flags {
 
     fn settings(&self, kind: SamplerKind, config: &SchedulerConfig) -> Result<SamplerKind> {
         Ok(match kind {
-            SamplerKind::Ddpm { .. } => SamplerKind::Ddpm { variance: variance(config)? },
+            SamplerKind::Ddpm { .. } => {
+                let variance = self.variance.map_or_else(|| variance(config), |own| Ok(own.into()))?;
+                SamplerKind::Ddpm { variance }
+            }
             SamplerKind::Ddim { eta } => SamplerKind::Ddim { eta: self.eta.unwrap_or(eta) },
             SamplerKind::EulerAncestral { eta } => SamplerKind::EulerAncestral { eta: self.eta.unwrap_or(eta) },
             SamplerKind::Heun { churn } => {
@@ -98,7 +124,8 @@ impl Flags {
 
     /// Each flag with the samplers that take it.
     fn refuse_others(&self, kind: SamplerKind) -> Result<()> {
-        let flags: [(&str, bool, &[&str]); 8] = [
+        let flags: [(&str, bool, &[&str]); 9] = [
+            ("--variance", self.variance.is_some(), &["ddpm"]),
             ("--eta", self.eta.is_some(), &["ddim", "euler-ancestral"]),
             ("--churn", self.churn.is_some(), &["heun"]),
             ("--tolerance", self.tolerance.is_some(), &["rk45"]),
@@ -129,6 +156,27 @@ pub fn variance(config: &SchedulerConfig) -> Result<Variance> {
             "variance_type {:?} is not built here; fixed_small, fixed_large and learned_range are",
             config.variance_type
         ),
+    }
+}
+
+/// The settings of a sampler, each under the name of its flag.
+pub fn settings(kind: SamplerKind) -> Vec<(&'static str, Value)> {
+    match kind {
+        SamplerKind::Ddpm { variance } => vec![("variance", variance.name().into())],
+        SamplerKind::Ddim { eta } | SamplerKind::EulerAncestral { eta } => vec![("eta", json!(eta))],
+        SamplerKind::Heun { churn } => vec![("churn", json!(churn.amount))],
+        SamplerKind::Rk45 { tolerance } => vec![("tolerance", json!(tolerance))],
+        SamplerKind::PredictorCorrector { snr, corrections } => {
+            vec![("snr", json!(snr)), ("corrections", json!(corrections))]
+        }
+        SamplerKind::Langevin { size, repeats, temperature } => {
+            vec![("step_size", json!(size)), ("repeats", json!(repeats)), ("temperature", json!(temperature))]
+        }
+        SamplerKind::Euler
+        | SamplerKind::DpmSolver
+        | SamplerKind::DpmSolverSde
+        | SamplerKind::UniPc
+        | SamplerKind::ReverseSde => Vec::new(),
     }
 }
 

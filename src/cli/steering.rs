@@ -12,6 +12,7 @@ use diffuse::sample::{self, ClassifierGuidance, Generator, Request};
 
 /// Guidance by a classifier of noisy images.
 #[derive(clap::Args)]
+#[group(id = "steering")]
 pub struct Args {
     /// Steer by this classifier, which `train-classifier` made
     #[arg(long, value_name = "DIR")]
@@ -21,10 +22,13 @@ pub struct Args {
     classifier_scale: f64,
 }
 
-/// A classifier, and how hard it steers.
+/// A classifier, how hard it steers, and where to.
 pub struct Chosen {
     model: checkpoint::classifier::Checkpoint,
-    scale: f64,
+    /// The scale s; 0 is none.
+    pub scale: f64,
+    /// The class of each sample.
+    pub labels: Vec<u32>,
 }
 
 impl Args {
@@ -33,8 +37,8 @@ impl Args {
         self.classifier.is_some()
     }
 
-    /// Loads what was asked for.
-    pub fn load(&self, model: &Checkpoint) -> Result<Option<Chosen>> {
+    /// Loads what was asked for. `labels` says the class of each sample, out of as many as the classifier knows.
+    pub fn load(&self, model: &Checkpoint, labels: impl FnOnce(u32) -> Vec<u32>) -> Result<Option<Chosen>> {
         let Some(path) = &self.classifier else { return Ok(None) };
         if !(-1000.0..=1000.0).contains(&self.classifier_scale) {
             bail!("--classifier-scale must be a number from -1000 to 1000");
@@ -49,7 +53,8 @@ impl Args {
             let path = path.display();
             bail!("{path}: trained on the noise of {own}, the checkpoint on {wanted}{ends}: train it on the same");
         }
-        Ok(Some(Chosen { model: classifier, scale: self.classifier_scale }))
+        let labels = labels(classifier.classifier.config.classes);
+        Ok(Some(Chosen { model: classifier, scale: self.classifier_scale, labels }))
     }
 }
 
@@ -71,20 +76,19 @@ impl Chosen {
         sample::record_steering(&self.model.classifier, batch, channels, request, choices)
     }
 
-    /// The sampler under its guidance to these classes.
+    /// The sampler under its guidance.
     pub fn steer<'a>(
         &self,
         generator: Generator<'a>,
         model: &Checkpoint,
         memory: &mut Memory,
         request: &Request,
-        labels: Vec<u32>,
     ) -> Result<Generator<'a>> {
         let guidance = ClassifierGuidance {
             classifier: &self.model.classifier,
             weights: &self.model.weights,
             scale: self.scale,
-            labels,
+            labels: self.labels.clone(),
         };
         Ok(generator.steered_by(&model.unet, memory, WEIGHTS, request, guidance)?)
     }

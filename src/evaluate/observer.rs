@@ -1,8 +1,10 @@
 //! A classifier on a device: images in, logits and features out.
 
+use std::sync::Arc;
+
 use crate::diffusion::Schedule;
 use crate::error::{Error, Result};
-use crate::gpu::{Context, Memory, Plan, PlanOptions, Precision, Recorder, Step, Tensor, WEIGHTS};
+use crate::gpu::{Choices, Context, Memory, Plan, PlanOptions, Precision, Recorder, Recording, Step, Tensor, WEIGHTS};
 use crate::nn::Classifier;
 use crate::nn::classifier::Verdict;
 use crate::ops::diffusion;
@@ -45,6 +47,19 @@ impl Observations {
     }
 }
 
+/// Records the classifier's look at a batch, and where it leaves its verdict.
+///
+/// # Errors
+/// [`Error::Config`] if the classifier has no size.
+pub fn record(classifier: &Classifier, choices: &Arc<Choices>) -> Result<(Recording, Verdict)> {
+    let (height, width) = classifier.config.sides()?;
+    let r = &mut Recorder::for_model(classifier.params.elements, WEIGHTS).with_choices(choices);
+    let x = r.persistent(X, [BATCH, height, width, classifier.config.unet.in_channels]);
+    let timestep = diffusion::broadcast_timestep(r, BATCH);
+    let (verdict, _) = classifier.forward(r, x, timestep);
+    Ok((std::mem::take(r).finish(), verdict))
+}
+
 impl<'a> Observer<'a> {
     /// Plans the classifier with these weights.
     ///
@@ -53,12 +68,7 @@ impl<'a> Observer<'a> {
     pub fn new(context: &'a Context, classifier: &Classifier, weights: &[f32]) -> Result<Observer<'a>> {
         let (height, width) = classifier.config.sides()?;
         let shape = [BATCH, height, width, classifier.config.unet.in_channels];
-        let choices = context.choices.at(Precision::F32);
-        let r = &mut Recorder::for_model(classifier.params.elements, WEIGHTS).with_choices(&choices);
-        let x = r.persistent(X, shape);
-        let timestep = diffusion::broadcast_timestep(r, BATCH);
-        let (verdict, _) = classifier.forward(r, x, timestep);
-        let recording = std::mem::take(r).finish();
+        let (recording, verdict) = record(classifier, &context.choices.at(Precision::F32))?;
         let mut memory = Memory::default();
         let plan = Plan::new(context, &recording, &mut memory, PlanOptions::default())?;
         memory.write(context, WEIGHTS, 0, weights);

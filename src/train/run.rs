@@ -320,7 +320,7 @@ impl<'a> Run<'a> {
         };
         let memory = &mut self.engine.memory;
         let generator = Generator::new(self.context, unet, memory, EMA, count, &request)?;
-        let images = generator.run(memory, &request, |_| Ok(()))?;
+        let images = generator.run(memory, &request, |_| Ok(()))?.images;
         let columns = if conditional { self.classes.min(10) as usize } else { 4 };
         let path = self.directory.join(format!("samples/step_{:06}.png", self.step));
         picture::write_png(&path, &picture::grid(&images, columns, picture::default_scale(height as usize)))?;

@@ -1,6 +1,7 @@
 //! `diffuse train-classifier` and `diffuse evaluate`.
 
 use super::*;
+use diffuse::nn::{Classifier, ClassifierConfig};
 use diffuse::tensors;
 
 /// A place with the trained run, and a classifier that learnt a little.
@@ -14,6 +15,15 @@ fn place_with_classifier() -> TempDir {
     place
 }
 
+/// Writes an untrained classifier of as many classes to `place/name`.
+fn untrained_classifier(place: &Path, classes: u32, name: &str) {
+    let unet = serde_json::from_slice(&fs::read(place.join("plain.json")).unwrap()).unwrap();
+    let classifier = Classifier::new(ClassifierConfig { unet, classes }).expect("a valid model");
+    let weights = classifier.params.initialise(1);
+    let (directory, scheduler) = (place.join(name), SchedulerConfig::default());
+    checkpoint::classifier::save(&directory, &classifier, &weights, &scheduler).expect("room for files");
+}
+
 #[test]
 fn a_classifier_is_trained_resumed_and_judges() {
     let place = place_with_classifier();
@@ -23,16 +33,22 @@ fn a_classifier_is_trained_resumed_and_judges() {
     assert_eq!(files(&place.join("judge/checkpoint")), expected);
     let said = accepted(place, "train-classifier --resume --out judge --steps 6");
     assert!(said.err.contains("from step 4") && said.out.contains("images held out of training"), "{}", said.out);
-    let line = "evaluate run --data digits --quality --classifier judge --count 8 --sampler-steps 3 --out e --json";
+    let line = "evaluate run --data digits --quality --judge judge --count 8 --steps 3 --out e --json";
     let report = json(&accepted(place, line));
     let quality = &report["quality_on_classifier_features"];
     assert_eq!((&quality["samples"]["images"], &quality["floor"]["images"]), (&8.into(), &8.into()));
     assert!(quality["samples"]["frechet_distance"]["margin"].as_f64().is_some_and(|margin| margin > 0.0));
+    let drawn = serde_json::json!({
+        "sampler": "ddpm", "settings": { "variance": "fixed_small" }, "steps": 3, "spacing": "leading",
+        "evaluations_per_sample": 3.0, "doubled_batch": false, "guidance": 1.0, "classifier_scale": null, "seed": 0
+    });
+    assert_eq!(report["drawn"], drawn);
     assert!(image::open(place.join("e/nearest_neighbours.png")).unwrap().width() > 30);
     // Samples that are there already.
     accepted(place, "sample run --count 10 --steps 2 --out s.png --tensor s.safetensors");
-    let line = "evaluate run --data digits --quality --classifier judge --samples s.safetensors --out e";
+    let line = "evaluate run --data digits --quality --judge judge --samples s.safetensors --out e";
     let said = accepted(place, line).out;
+    assert!(!said.contains("drawn by"), "{said}");
     assert!(said.contains("none of these figures is Inception's") && said.contains("10 samples"), "{said}");
 }
 
@@ -70,6 +86,91 @@ fn a_classifier_steers_samples() {
 }
 
 #[test]
+fn samples_of_any_sampler_and_guidance_are_judged() {
+    let place = place_with_classifier();
+    let place = place.path();
+    untrained(place, "plain.json", "plain");
+    let judged = |flags: &str| {
+        let line = format!("--data digits --quality --judge judge --count 10 --out e --json {flags}");
+        json(&accepted(place, &format!("evaluate {line}")))
+    };
+    let both = "--guidance 2.5 --classifier judge --classifier-scale 9";
+    let report = judged(&format!("run --sampler ddim --eta 0.5 --steps 4 --spacing trailing --batch 4 {both}"));
+    let drawn = serde_json::json!({
+        "sampler": "ddim", "settings": { "eta": 0.5 }, "steps": 4, "spacing": "trailing", "evaluations_per_sample": 4.0,
+        "doubled_batch": true, "guidance": 2.5, "classifier_scale": 9.0, "seed": 0
+    });
+    assert_eq!(report["drawn"], drawn);
+    // These are the samples that `sample` draws: judged from a file, they are as good.
+    accepted(
+        place,
+        &format!(
+            "sample run --sampler ddim --eta 0.5 --steps 4 --spacing trailing --count 10 {both} \
+                              --out s.png --tensor s.safetensors"
+        ),
+    );
+    let stored =
+        json(&accepted(place, "evaluate run --data digits --quality --judge judge --samples s.safetensors --json"));
+    let figure = |report: &serde_json::Value| {
+        report["quality_on_classifier_features"]["nearest"]["quantiles"][1].as_f64().expect("a median")
+    };
+    assert!((figure(&report) - figure(&stored)).abs() < 1e-6, "{} and {}", figure(&report), figure(&stored));
+    assert_eq!(stored["drawn"], serde_json::Value::Null);
+    assert_ne!(
+        figure(&judged("run --sampler ddim --eta 0.5 --steps 4 --spacing trailing --guidance 2.5")),
+        figure(&report)
+    );
+    // Two evaluations a step, but for the last.
+    let report = judged("run --sampler heun --steps 3");
+    assert_eq!(
+        (&report["drawn"]["evaluations_per_sample"], &report["drawn"]["settings"]["churn"]),
+        (&5.into(), &0.into())
+    );
+    // Each batch of an adaptive sampler takes its own number: one, and six for each step.
+    let report = judged("plain --sampler rk45 --tolerance 0.5 --classifier judge --batch 10");
+    let evaluations = report["drawn"]["evaluations_per_sample"].as_f64().expect("a number");
+    assert!(evaluations >= 7.0 && (evaluations - 1.0) % 6.0 == 0.0, "{evaluations}");
+    assert_eq!(
+        (&report["drawn"]["steps"], &report["drawn"]["classifier_scale"]),
+        (&serde_json::Value::Null, &1.0.into())
+    );
+    assert!(report["quality_on_classifier_features"]["samples"]["accuracy"].is_f64());
+    let line =
+        "evaluate run --data digits --quality --judge judge --count 10 --steps 2 --variance fixed-large --guidance 0";
+    let said = accepted(place, line).out;
+    let expected = "drawn by ddpm (variance fixed_large, 2 steps, leading): 2 evaluations of the network a sample, each \
+                    with and without class at once; guidance 0, classifier none\n";
+    assert!(said.contains(expected), "{said}");
+    assert!(accepted(place, "evaluate run --data digits --quality --judge judge --sampler list").out.contains("unipc"));
+}
+
+#[test]
+fn flags_of_drawing_go_with_quality() {
+    let place = place();
+    let lines = [
+        ("--levels --sampler ddim", "--quality"),
+        ("--levels --steps 3", "--quality"),
+        ("--levels --variance fixed-large", "--quality"),
+        ("--levels --guidance 2", "--quality"),
+        ("--levels --classifier c", "--quality"),
+        ("--levels --judge c", "--quality"),
+        ("--levels --samples s", "--quality"),
+        ("--quality", "--judge"),
+        ("--quality --judge c --classifier-scale 2", "--classifier"),
+        ("--quality --judge c --samples s --sampler ddpm", "--samples <F.safetensors>' cannot be used with"),
+        ("--quality --judge c --samples s --eta 1", "--samples <F.safetensors>' cannot be used with"),
+        ("--quality --judge c --samples s --guidance 2", "--samples <F.safetensors>' cannot be used with"),
+        ("--quality --judge c --samples s --classifier c", "--samples <F.safetensors>' cannot be used with"),
+        ("--quality --judge c --variance learned-badly", "fixed-large"),
+    ];
+    for (flags, part) in lines {
+        let said = run(typed(place.path(), &format!("evaluate run --data digits {flags}")));
+        assert_eq!((said.code, said.out.as_str()), (Some(2), ""), "{flags}: {}", said.err);
+        assert!(said.err.contains(part), "{flags}: {}", said.err);
+    }
+}
+
+#[test]
 fn likelihoods_and_levels_are_printed() {
     let place = place_with_run();
     let place = place.path();
@@ -89,12 +190,30 @@ fn likelihoods_and_levels_are_printed() {
 fn what_cannot_be_evaluated_is_refused() {
     let place = place();
     untrained(place.path(), "tiny.json", "run");
+    untrained(place.path(), "plain.json", "plain");
+    untrained_classifier(place.path(), 10, "judge");
+    untrained_classifier(place.path(), 7, "few");
     let cases = [
         ("evaluate run --data digits", "nothing to evaluate"),
         ("evaluate run --data digits --levels --count 0", "at least 1"),
         ("evaluate run --data nowhere --levels", "nowhere"),
-        ("evaluate run --data digits --quality --classifier run", "no classifier"),
-        ("evaluate run --data digits --quality --classifier nowhere", "no such directory"),
+        ("evaluate run --data digits --quality --judge run", "no classifier"),
+        ("evaluate run --data digits --quality --judge nowhere", "no such directory"),
+        (
+            "evaluate run --data digits --quality --judge judge --sampler ddim --variance fixed-large",
+            "--variance goes with",
+        ),
+        ("evaluate run --data digits --quality --judge judge --eta 1", "--eta goes with --sampler ddim"),
+        ("evaluate run --data digits --quality --judge judge --steps 1001", "1 to 1000"),
+        ("evaluate run --data digits --quality --judge judge --guidance NaN", "--guidance must be a number"),
+        ("evaluate run --data digits --quality --judge judge --count 2000000", "--count must be 1 to 1048576"),
+        ("evaluate run --data digits --quality --judge judge --classifier nowhere", "nowhere: no such directory"),
+        (
+            "evaluate run --data digits --quality --judge judge --classifier judge --classifier-scale NaN",
+            "--classifier-scale",
+        ),
+        ("evaluate plain --data digits --quality --judge judge --guidance 2", "no classes"),
+        ("evaluate run --data digits --quality --judge few", "few: it knows 7 classes"),
         ("evaluate nowhere --data digits --levels", "nowhere: no such directory"),
         ("train-classifier --data digits --model tiny.json --out c --lr NaN", "learning rate"),
         ("train-classifier --resume --out run", "run"),

@@ -42,11 +42,19 @@ fn samples_follow_from_seed_class_and_weights_alone() {
     );
     assert_eq!(samples(place, "--count 5 --seed 2 --batch 2"), first);
     assert_eq!(samples(place, "--count 3 --seed 2").values, first.values[..3 * 64]);
-    let others =
-        ["--seed 3", "--seed 2 --raw", "--seed 2 --class 7", "--seed 2 --guidance 3", "--seed 2 --sampler ddim"];
+    let others = [
+        "--seed 3",
+        "--seed 2 --raw",
+        "--seed 2 --class 7",
+        "--seed 2 --guidance 3",
+        "--seed 2 --sampler ddim",
+        "--seed 2 --variance fixed-large",
+    ];
     for flags in others {
         assert_ne!(samples(place, &format!("--count 5 {flags}")), first, "{flags}");
     }
+    // The checkpoint says so anyway.
+    assert_eq!(samples(place, "--count 5 --seed 2 --variance fixed-small"), first);
     let deterministic = samples(place, "--count 5 --seed 2 --sampler ddim");
     assert_eq!(samples(place, "--count 5 --seed 2 --sampler ddim --batch 3"), deterministic);
     let class = samples(place, "--count 8 --seed 2 --class 1");
@@ -73,6 +81,7 @@ fn bad_flags_are_refused() {
         ("run --sampler ddim --eta -1", "eta"),
         ("run --sampler ddim --eta 1.5", "eta"),
         ("run --sampler ddpm --eta 0.5", "--eta goes with --sampler ddim"),
+        ("run --sampler ddim --variance fixed-large", "--variance goes with --sampler ddpm"),
         ("run --raw", "no raw weights"),
         ("plain --class 3", "no classes"),
         ("plain --guidance 2", "no classes"),

@@ -1,11 +1,13 @@
 //! What `diffuse evaluate` says to people.
 
 use super::Found;
+use super::quality::Method;
 use diffuse::data::Split;
 use diffuse::evaluate::levels::LevelError;
 use diffuse::evaluate::likelihood::{Dequantization, FlowLikelihood, VariationalBound};
 use diffuse::evaluate::quality::{Nearest, Quality, Report};
 use diffuse::evaluate::statistics::Measured;
+use serde_json::Value;
 
 /// All of it, a line each.
 pub fn lines(found: &Found, split: &Split) -> Vec<String> {
@@ -16,6 +18,7 @@ pub fn lines(found: &Found, split: &Split) -> Vec<String> {
     lines.extend(found.bound.iter().flat_map(bound));
     lines.extend(found.flow.iter().map(flow));
     lines.extend(found.levels.iter().flat_map(|found| levels(found)));
+    lines.extend(found.drawn.iter().map(drawn));
     lines.extend(found.quality.iter().flat_map(quality));
     lines.extend(found.files.iter().map(|path| format!("written: {}", path.display())));
     lines
@@ -57,6 +60,26 @@ fn levels(levels: &[LevelError]) -> Vec<String> {
         format!("{timestep:8} {loss:12.5} {low:16.6} {high:12.6}")
     };
     std::iter::once(head).chain(levels.iter().map(line)).collect()
+}
+
+fn drawn(method: &Method) -> String {
+    let setting = |(name, value): (&String, &Value)| match value {
+        Value::String(text) => format!("{name} {text}"),
+        number => format!("{name} {number}"),
+    };
+    let mut how: Vec<String> = method.settings.iter().map(setting).collect();
+    how.extend(method.steps.map(|steps| format!("{steps} steps")));
+    how.extend(method.spacing.map(str::to_string));
+    // To a tenth; whole numbers as such.
+    let evaluations = (10.0 * method.evaluations_per_sample).round() / 10.0;
+    let halves = if method.doubled_batch { ", each with and without class at once" } else { "" };
+    let classifier = method.classifier_scale.map_or("none".into(), |scale| format!("scale {scale}"));
+    format!(
+        "drawn by {} ({}): {evaluations} evaluations of the network a sample{halves}; guidance {}, classifier {classifier}",
+        method.sampler,
+        how.join(", "),
+        method.guidance
+    )
 }
 
 type Figure = fn(&Quality) -> Measured;

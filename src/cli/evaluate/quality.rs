@@ -1,0 +1,161 @@
+//! `diffuse evaluate --quality`: samples, drawn or read from a file, against training images.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result, bail};
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::{Args, Found};
+use crate::cli::draw::{self, Drawing, Film};
+use crate::cli::sampler;
+use diffuse::checkpoint::{Checkpoint, classifier};
+use diffuse::data::Split;
+use diffuse::diffusion::{Sampler, SamplerKind};
+use diffuse::evaluate::quality::{self, nearest_pairs};
+use diffuse::evaluate::{Observer, observer};
+use diffuse::gpu::{Choices, Context, Recording};
+use diffuse::picture::{self, Images};
+use diffuse::sample::{self, Request};
+use diffuse::tensors;
+
+/// How samples were drawn.
+#[derive(Serialize)]
+pub struct Method {
+    pub sampler: &'static str,
+    /// What is the sampler's own.
+    pub settings: Map<String, Value>,
+    /// None of a sampler that finds its own, nor has that a spacing.
+    pub steps: Option<usize>,
+    pub spacing: Option<&'static str>,
+    /// Evaluations of the network as they were counted, mean over the samples.
+    pub evaluations_per_sample: f64,
+    /// Whether each of these is of two rows a sample, one with its class and one with none.
+    pub doubled_batch: bool,
+    pub guidance: f64,
+    /// The scale of the classifier that steered, if one did.
+    pub classifier_scale: Option<f64>,
+    pub seed: u32,
+}
+
+/// Where samples come from.
+enum Source<'a> {
+    File(Images),
+    Draw(Box<Drawing<'a>>, Sampler),
+}
+
+/// What is judged, and by whom.
+pub struct Trial<'a> {
+    judge: classifier::Checkpoint,
+    source: Source<'a>,
+    /// The class of each sample, if they have any.
+    labels: Option<Vec<u32>>,
+}
+
+impl<'a> Trial<'a> {
+    /// Loads what was asked for.
+    pub fn load(args: &Args, model: &'a Checkpoint, judge: &Path) -> Result<Trial<'a>> {
+        let loaded = classifier::load(judge)?;
+        let mut classes = draw::classes(model);
+        let (source, labels) = match &args.samples {
+            Some(path) => {
+                let samples = read_samples(path)?;
+                let labels = classes.map(|classes| in_turn(samples.count as u32, classes));
+                (Source::File(samples), labels)
+            }
+            None => {
+                let (drawing, sampler) = drawing(args, model)?;
+                classes = classes.or(drawing.classifier.as_ref().map(|classifier| classifier.classes()));
+                let labels = drawing.labels().map(<[u32]>::to_vec);
+                (Source::Draw(Box::new(drawing), sampler), labels)
+            }
+        };
+        let known = loaded.classifier.config.classes;
+        if classes.is_some_and(|classes| classes != known) {
+            bail!("{}: it knows {known} classes, what draws the samples others", judge.display());
+        }
+        Ok(Trial { judge: loaded, source, labels })
+    }
+
+    /// What runs on the device, for the tuner.
+    pub fn recordings(&self, choices: &Arc<Choices>) -> diffuse::error::Result<Vec<Recording>> {
+        let mut recordings = vec![observer::record(&self.judge.classifier, choices)?.0];
+        if let Source::Draw(drawing, _) = &self.source {
+            recordings.extend(drawing.recordings(choices)?);
+        }
+        Ok(recordings)
+    }
+
+    /// Draws if need be, and judges.
+    pub fn run(self, args: &Args, context: &Context, split: &Split, found: &mut Found) -> Result<()> {
+        let observer = Observer::new(context, &self.judge.classifier, &self.judge.weights)?;
+        let samples = match self.source {
+            Source::File(samples) => samples,
+            Source::Draw(drawing, sampler) => {
+                let drawn = drawing.run(context, &mut Film::none())?;
+                found.drawn = Some(method(args, &drawing, &sampler, drawn.evaluations));
+                drawn.images
+            }
+        };
+        let report = quality::judge(&observer, &samples, self.labels.as_deref(), split, args.seed.into())?;
+        let path = args.out.join("nearest_neighbours.png");
+        let pairs = nearest_pairs(&samples, &split.train, &report.nearest, 20);
+        picture::write_png(&path, &picture::grid(&pairs, 10, picture::default_scale(pairs.height)))?;
+        found.files.push(path);
+        found.quality = Some(report);
+        Ok(())
+    }
+}
+
+/// Each class in turn.
+fn in_turn(count: u32, classes: u32) -> Vec<u32> {
+    (0..count).map(|i| i % classes).collect()
+}
+
+fn drawing<'a>(args: &Args, model: &'a Checkpoint) -> Result<(Drawing<'a>, Sampler)> {
+    let most = draw::MOST as usize;
+    let count = args.count.unwrap_or(1000);
+    if count > most {
+        bail!("--count must be 1 to {most} with --quality");
+    }
+    let count = count as u32;
+    let sampler = args.sampler.sampler(&model.scheduler)?;
+    let labels = draw::classes(model).map(|classes| in_turn(count, classes));
+    let guidance = draw::guidance(args.guidance, model, 1.0)?;
+    let request = Request { labels, guidance, ..draw::request(model, &sampler, count, args.seed)? };
+    let labels = |classes| request.labels.clone().unwrap_or_else(|| in_turn(count, classes));
+    let classifier = args.steering.load(model, labels)?;
+    Ok((Drawing { model, request, classifier, batch: args.batch }, sampler))
+}
+
+fn method(args: &Args, drawing: &Drawing, sampler: &Sampler, evaluations: f64) -> Method {
+    let settings = sampler::settings(sampler.kind).into_iter();
+    let listed = !matches!(sampler.kind, SamplerKind::Rk45 { .. });
+    Method {
+        sampler: sampler.kind.name(),
+        settings: settings.map(|(name, value)| (name.to_string(), value)).collect(),
+        steps: listed.then_some(sampler.steps),
+        spacing: listed.then(|| sampler.spacing.name()),
+        evaluations_per_sample: evaluations,
+        doubled_batch: sample::is_guided(&drawing.request),
+        guidance: drawing.request.guidance,
+        classifier_scale: drawing.classifier.as_ref().map(|classifier| classifier.scale),
+        seed: args.seed,
+    }
+}
+
+/// The tensor `samples` [N, C, H, W] of a file.
+fn read_samples(path: &Path) -> Result<Images> {
+    let mut file = tensors::read(path)?;
+    let tensor = file.remove("samples").with_context(|| format!("{}: no tensor `samples`", path.display()))?;
+    let [count, channels, height, width] = tensor.shape[..] else {
+        bail!("{}: samples must be [N, C, H, W]", path.display());
+    };
+    let plane = height * width;
+    let from = |i: usize| {
+        let (image, rest) = (i / (plane * channels), i % (plane * channels));
+        tensor.values[image * plane * channels + rest % channels * plane + rest / channels]
+    };
+    Ok(Images { values: (0..tensor.values.len()).map(from).collect(), count, height, width, channels })
+}
