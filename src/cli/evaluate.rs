@@ -63,7 +63,7 @@ pub struct Args {
     judge: Option<PathBuf>,
     /// Samples to judge, as `sample --tensor` stores them, each class in turn [default: draws some]
     #[arg(long, value_name = "F.safetensors", requires = "quality",
-          conflicts_with_all = ["sampling", "guidance", "steering"])]
+          conflicts_with_all = ["sampling", "reverse_step", "guidance", "steering"])]
     samples: Option<PathBuf>,
     /// Errors at noise levels from the lowest to the highest
     #[arg(long)]
@@ -82,6 +82,8 @@ pub struct Args {
     dequantize: Dequantize,
     #[command(flatten)]
     sampler: sampler::Flags,
+    #[command(flatten)]
+    variance: sampler::VarianceFlag,
     /// Scale of classifier-free guidance of samples that are drawn to be judged [default: 1, which is none]
     #[arg(long, value_name = "W", requires = "quality", allow_negative_numbers = true)]
     guidance: Option<f64>,
@@ -171,6 +173,9 @@ fn check(args: &Args) -> Result<()> {
     if args.likelihood.is_none() && !args.quality && !args.levels {
         bail!("nothing to evaluate: give --likelihood vlb, --likelihood ode, --quality or --levels");
     }
+    if args.variance.is_given() && !args.quality && args.likelihood != Some(Likelihood::Vlb) {
+        bail!("--variance goes with --quality and --likelihood vlb");
+    }
     if args.count == Some(0) || args.batch == 0 || args.ode_steps == 0 {
         bail!("--count, --batch and --ode-steps must be at least 1");
     }
@@ -217,7 +222,7 @@ fn look(
     let setting = Setting {
         schedule,
         prediction: scheduler.prediction()?,
-        variance: sampler::variance(scheduler)?,
+        variance: args.variance.of(scheduler)?,
         clip: scheduler.clip_sample.then_some(scheduler.clip_sample_range),
     };
     let seed = args.seed.into();

@@ -28,6 +28,8 @@ pub struct Args {
     count: u32,
     #[command(flatten)]
     sampler: sampler::Flags,
+    #[command(flatten)]
+    variance: sampler::VarianceFlag,
     #[arg(long, default_value_t = 0)]
     seed: u32,
     #[command(flatten)]
@@ -134,7 +136,7 @@ fn raw_weights(model: &Checkpoint) -> Result<Vec<f32>> {
 }
 
 fn request(args: &Args, model: &Checkpoint) -> Result<Request> {
-    let sampler = Sampler { strength: args.edit.strength(), ..args.sampler.sampler(&model.scheduler)? };
+    let sampler = Sampler { strength: args.edit.strength(), ..args.sampler.sampler(&model.scheduler, &args.variance)? };
     let request = draw::request(model, &sampler, args.count, args.seed)?;
     let labels = match (args.class, draw::classes(model)) {
         (Some(class), Some(classes)) if class >= classes => {

@@ -25,6 +25,8 @@ pub enum ReverseVariance {
     FixedSmall,
     /// beta_t, the forward step's
     FixedLarge,
+    /// Between both, as a network says that was trained with --learned-variance
+    Learned,
 }
 
 impl From<ReverseVariance> for Variance {
@@ -32,7 +34,29 @@ impl From<ReverseVariance> for Variance {
         match variance {
             ReverseVariance::FixedSmall => Variance::FixedSmall,
             ReverseVariance::FixedLarge => Variance::FixedLarge,
+            ReverseVariance::Learned => Variance::Learned,
         }
+    }
+}
+
+/// Of ddpm alone, and of its variational bound.
+#[derive(clap::Args)]
+#[group(id = "reverse_step")]
+pub struct VarianceFlag {
+    /// Variance of ddpm's steps [default: what the checkpoint's scheduler_config.json says]
+    #[arg(long, value_enum)]
+    variance: Option<ReverseVariance>,
+}
+
+impl VarianceFlag {
+    /// Whether it is given.
+    pub fn is_given(&self) -> bool {
+        self.variance.is_some()
+    }
+
+    /// The variance of the reverse steps: as given, else as the configuration says.
+    pub fn of(&self, config: &SchedulerConfig) -> Result<Variance> {
+        self.variance.map_or_else(|| variance(config), |own| Ok(own.into()))
     }
 }
 
@@ -49,9 +73,6 @@ pub struct Flags {
     /// Which timesteps are visited [default: leading]
     #[arg(long, value_parser = spacings(), value_name = "NAME")]
     pub spacing: Option<String>,
-    /// Variance of ddpm's steps [default: what the checkpoint's scheduler_config.json says]
-    #[arg(long, value_enum)]
-    pub variance: Option<ReverseVariance>,
     /// Noise of ddim and euler-ancestral: 0 is deterministic, 1 is ddpm's [default: 0; euler-ancestral: 1]
     #[arg(long, allow_negative_numbers = true)]
     pub eta: Option<f64>,
@@ -83,10 +104,10 @@ impl Flags {
     ///
     /// # Errors
     /// One line that names a flag of another sampler, or the configuration's fault.
-    pub fn sampler(&self, config: &SchedulerConfig) -> Result<Sampler> {
+    pub fn sampler(&self, config: &SchedulerConfig, variance: &VarianceFlag) -> Result<Sampler> {
         let found = SamplerKind::ALL.into_iter().find(|kind| kind.name() == self.sampler);
-        let kind = self.settings(found.expect("clap takes no other name"), config)?;
-        self.refuse_others(kind)?;
+        let kind = self.settings(found.expect("clap takes no other name"), config, variance)?;
+        self.refuse_others(kind, variance)?;
         let steps = self.steps.unwrap_or(config.num_train_timesteps.min(50));
         let spacing = Spacing::ALL.into_iter().find(|spacing| Some(spacing.name()) == self.spacing.as_deref());
         Ok(Sampler {
@@ -97,12 +118,9 @@ impl Flags {
         })
     }
 
-    fn settings(&self, kind: SamplerKind, config: &SchedulerConfig) -> Result<SamplerKind> {
+    fn settings(&self, kind: SamplerKind, config: &SchedulerConfig, variance: &VarianceFlag) -> Result<SamplerKind> {
         Ok(match kind {
-            SamplerKind::Ddpm { .. } => {
-                let variance = self.variance.map_or_else(|| variance(config), |own| Ok(own.into()))?;
-                SamplerKind::Ddpm { variance }
-            }
+            SamplerKind::Ddpm { .. } => SamplerKind::Ddpm { variance: variance.of(config)? },
             SamplerKind::Ddim { eta } => SamplerKind::Ddim { eta: self.eta.unwrap_or(eta) },
             SamplerKind::EulerAncestral { eta } => SamplerKind::EulerAncestral { eta: self.eta.unwrap_or(eta) },
             SamplerKind::Heun { churn } => {
@@ -123,9 +141,9 @@ impl Flags {
     }
 
     /// Each flag with the samplers that take it.
-    fn refuse_others(&self, kind: SamplerKind) -> Result<()> {
+    fn refuse_others(&self, kind: SamplerKind, variance: &VarianceFlag) -> Result<()> {
         let flags: [(&str, bool, &[&str]); 9] = [
-            ("--variance", self.variance.is_some(), &["ddpm"]),
+            ("--variance", variance.is_given(), &["ddpm"]),
             ("--eta", self.eta.is_some(), &["ddim", "euler-ancestral"]),
             ("--churn", self.churn.is_some(), &["heun"]),
             ("--tolerance", self.tolerance.is_some(), &["rk45"]),
@@ -148,7 +166,7 @@ impl Flags {
 }
 
 /// The variance of the reverse steps that the configuration names.
-pub fn variance(config: &SchedulerConfig) -> Result<Variance> {
+fn variance(config: &SchedulerConfig) -> Result<Variance> {
     let known = |variance: &Variance| variance.name() == config.variance_type;
     match Variance::ALL.into_iter().find(known) {
         Some(variance) => Ok(variance),

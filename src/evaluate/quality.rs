@@ -2,14 +2,15 @@
 
 use serde::Serialize;
 
-use super::statistics::{self, Features, Measured, coverage, frechet, kernel_distance, nearest, quantile};
+use super::statistics::{self, Features, Measured, Whitening, coverage, frechet, kernel_distance, nearest, quantile};
 use super::{Observer, images_of};
 use crate::data::{Dataset, Split};
 use crate::error::{Error, Result};
 use crate::picture::Images;
 
-/// Figures of one set of images against the training images, on the classifier's features. They are comparable among
-/// models that are judged by one classifier; none of them is Inception's.
+/// Figures of one set of images against the training images, on the classifier's features in coordinates in which those of
+/// the training images have mean 0 and covariance 1. They are comparable among models that are judged by one classifier;
+/// none of them is Inception's.
 #[derive(Clone, Debug, Serialize)]
 pub struct Quality {
     pub images: usize,
@@ -68,10 +69,13 @@ pub fn judge(
     // As many of all three, so that what hangs on the number of images is the same in samples and floor.
     let count = samples.count.min(split.test.len()).min(split.train.len());
     let reference = observer.look(&spread(&split.train, count), 0.0)?.features;
+    let whitening = Whitening::of(&reference);
+    let reference = whitening.apply(&reference);
     let quality = |images: &Images, labels: Option<&[u32]>| -> Result<Quality> {
         let seen = observer.look(images, 0.0)?;
         let accuracy = labels.map(|labels| seen.accuracy(labels));
-        Ok(compare(&seen.features[..seen.features.len().min(count)], &reference, accuracy, seed))
+        let features = whitening.apply(&seen.features[..seen.features.len().min(count)]);
+        Ok(compare(&features, &reference, accuracy, seed))
     };
     let tests = images_of(&split.test, count);
     let train = rows(&images_of(&split.train, split.train.len()));

@@ -38,6 +38,33 @@ fn square_root(matrix: DMatrix<f64>) -> DMatrix<f64> {
     &eigenvectors * roots * eigenvectors.transpose()
 }
 
+/// Coordinates in which a reference set has mean 0 and covariance 1. Classifiers that differ by a linear map of their
+/// features measure alike in them, and what tells the classes apart, nearly all of the variance, doesn't drown the rest.
+pub struct Whitening {
+    mean: DVector<f64>,
+    inverse_root: DMatrix<f64>,
+}
+
+/// Directions of less than this share of the largest variance count as if they had it.
+const LEAST_VARIANCE: f64 = 1e-6;
+
+impl Whitening {
+    /// The coordinates of a set of at least one vector.
+    pub fn of(reference: &Features) -> Whitening {
+        let (mean, covariance) = moments(reference, &all(reference));
+        let SymmetricEigen { eigenvectors, eigenvalues } = SymmetricEigen::new(covariance);
+        let least = (LEAST_VARIANCE * eigenvalues.max()).max(f64::MIN_POSITIVE);
+        let roots = DMatrix::from_diagonal(&eigenvalues.map(|value| 1.0 / value.max(least).sqrt()));
+        Whitening { mean, inverse_root: &eigenvectors * roots * eigenvectors.transpose() }
+    }
+
+    /// A set in these coordinates.
+    pub fn apply(&self, set: &Features) -> Vec<Vec<f64>> {
+        let map = |x: &Vec<f64>| &self.inverse_root * (DVector::from_column_slice(x) - &self.mean);
+        set.iter().map(|x| map(x).as_slice().to_vec()).collect()
+    }
+}
+
 /// The squared Fréchet distance of two Gaussians: |m1 - m2|² + tr(C1 + C2 - 2 (C1 C2)^(1/2)) (Dowson & Landau 1982).
 /// C1 C2 has the eigenvalues of the symmetric C1^(1/2) C2 C1^(1/2), whose roots are summed.
 fn gaussian_distance(a: &(DVector<f64>, DMatrix<f64>), b: &(DVector<f64>, DMatrix<f64>)) -> f64 {
@@ -197,6 +224,28 @@ mod tests {
             point
         };
         (0..count).map(point).collect()
+    }
+
+    #[test]
+    fn whitened_figures_do_not_depend_on_a_linear_map() {
+        let reference = normals(400, &[(3.0, 10.0), (-1.0, 0.1), (0.0, 2.0)], 1);
+        let set = normals(300, &[(4.0, 9.0), (-1.1, 0.3), (0.5, 2.0)], 2);
+        let map = |set: &Features| -> Vec<Vec<f64>> {
+            set.iter().map(|x| vec![x[0] + 5.0 * x[1], 2.0 - x[1] + 0.1 * x[2], 3.0 * x[2] - x[0]]).collect()
+        };
+        let distance = |set: &Features, reference: &Features| {
+            let whitening = Whitening::of(reference);
+            let (mean, covariance) = moments(&whitening.apply(reference), &all(reference));
+            assert!(mean.norm() < 1e-9 && (covariance - DMatrix::identity(3, 3)).norm() < 1e-9);
+            frechet_distance(&whitening.apply(set), &whitening.apply(reference))
+        };
+        let (plain, mapped) = (distance(&set, &reference), distance(&map(&set), &map(&reference)));
+        assert!((plain - mapped).abs() < 1e-6 * plain, "{plain} and {mapped}");
+        // Of a variance that is three times too large in one direction most is left: (3 - 1)² and what the others add.
+        assert!((4.0..6.5).contains(&plain), "{plain}");
+        // A direction without variance measures nothing but stays finite.
+        let flat = normals(50, &[(0.0, 1.0), (2.0, 0.0)], 3);
+        assert!(Whitening::of(&flat).apply(&flat).iter().flatten().all(|value| value.is_finite()));
     }
 
     #[test]

@@ -124,7 +124,7 @@ fn samples_of_any_sampler_and_guidance_are_judged() {
     let report = judged("run --sampler heun --steps 3");
     assert_eq!(
         (&report["drawn"]["evaluations_per_sample"], &report["drawn"]["settings"]["churn"]),
-        (&5.into(), &0.into())
+        (&5.0.into(), &0.0.into())
     );
     // Each batch of an adaptive sampler takes its own number: one, and six for each step.
     let report = judged("plain --sampler rk45 --tolerance 0.5 --classifier judge --batch 10");
@@ -150,7 +150,6 @@ fn flags_of_drawing_go_with_quality() {
     let lines = [
         ("--levels --sampler ddim", "--quality"),
         ("--levels --steps 3", "--quality"),
-        ("--levels --variance fixed-large", "--quality"),
         ("--levels --guidance 2", "--quality"),
         ("--levels --classifier c", "--quality"),
         ("--levels --judge c", "--quality"),
@@ -173,6 +172,8 @@ fn flags_of_drawing_go_with_quality() {
 #[test]
 fn likelihoods_and_levels_are_printed() {
     let place = place_with_run();
+    let variance = "evaluate run --data digits --levels --variance fixed-large";
+    refused(place.path(), variance, &["--variance goes with --quality and --likelihood vlb"]);
     let place = place.path();
     let line = "evaluate run --data digits --likelihood vlb --levels --count 2 --out e";
     let said = accepted(place, line).out;

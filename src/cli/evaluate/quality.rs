@@ -120,7 +120,7 @@ fn drawing<'a>(args: &Args, model: &'a Checkpoint) -> Result<(Drawing<'a>, Sampl
         bail!("--count must be 1 to {most} with --quality");
     }
     let count = count as u32;
-    let sampler = args.sampler.sampler(&model.scheduler)?;
+    let sampler = args.sampler.sampler(&model.scheduler, &args.variance)?;
     let labels = draw::classes(model).map(|classes| in_turn(count, classes));
     let guidance = draw::guidance(args.guidance, model, 1.0)?;
     let request = Request { labels, guidance, ..draw::request(model, &sampler, count, args.seed)? };
