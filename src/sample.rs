@@ -14,7 +14,7 @@ use crate::nn::{UNet, UNetConfig};
 use crate::ops::diffusion;
 use crate::picture::Images;
 use batch::Batch;
-pub use batch::set_step;
+pub use batch::set_coefficients;
 pub use edit::{Known, Start};
 use steered::Steered;
 pub use steered::{ClassifierGuidance, record_steering};

@@ -5,7 +5,7 @@ use diffuse::cpu::lib::{normal4, philox};
 use diffuse::diffusion::{BetaSchedule, Churn, Prediction, SLOTS, Sampler, SamplerKind, Schedule};
 use diffuse::gpu::{Context, Memory, Plan, PlanOptions, Recorder, Step, Tensor};
 use diffuse::ops::diffusion::{self, Batch, Noise, Records};
-use diffuse::sample::set_step;
+use diffuse::sample::set_coefficients;
 
 /// A data set on the device with what makes batches of it.
 struct Loader {
@@ -299,7 +299,7 @@ fn a_step_is_what_the_sampler_says() {
             let [x, out, previous] = [(device.x, 0.7), (device.out, 1.3), (device.previous, 2.9)]
                 .map(|(tensor, frequency)| device.write(tensor, frequency));
             let mut step = Step::default();
-            set_step(&mut step, &plan);
+            set_coefficients(&mut step, &plan);
             step.set("seed", 5.0).set("counter", counter as f64).set("sample", 40.0);
             device.plan.run(&device.context, &step);
             let [next, kept] = [device.x, device.previous].map(|tensor| device.read(tensor));

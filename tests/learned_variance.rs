@@ -13,7 +13,7 @@ use diffuse::gpu::{Memory, Plan, PlanOptions, Recorder, Step, Tensor, WEIGHTS};
 use diffuse::nn::{UNet, UNetConfig};
 use diffuse::ops::diffusion::{self, Batch};
 use diffuse::random::Random;
-use diffuse::sample::set_step;
+use diffuse::sample::set_coefficients;
 use diffuse::train::TrainOptions;
 
 const PIXELS: usize = 40;
@@ -161,7 +161,7 @@ fn the_step_draws_noise_as_wide_as_the_network_says() {
             plan.write(&context, out, &rows(&[&mean, &v], channels));
             let mut values = Step::default();
             values.set("seed", 5.0).set("counter", counter as f64).set("guidance", 1.5);
-            set_step(&mut values, step);
+            set_coefficients(&mut values, step);
             plan.run(&context, &values);
             let found = plan.read(&context, x).expect("the device works");
             for i in 0..count * channels {

@@ -33,7 +33,7 @@ impl<'a, W: FnMut(Progress) -> Result<()>> Batch<'a, W> {
     fn values(&self, step: &Coefficients) -> Step {
         let Batch { generator, request, .. } = *self;
         let mut values = generator.values(request, self.index * generator.batch, self.number);
-        set_step(&mut values, step);
+        set_coefficients(&mut values, step);
         values
     }
 
@@ -86,7 +86,7 @@ impl<W: FnMut(Progress) -> Result<()>> Denoiser for Batch<'_, W> {
 }
 
 /// What the `denoise` kernel reads of a sampler's step.
-pub fn set_step(values: &mut Step, step: &Coefficients) {
+pub fn set_coefficients(values: &mut Step, step: &Coefficients) {
     values
         .set("timestep", step.at.timestep)
         .set("x", step.x)
