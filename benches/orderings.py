@@ -4,7 +4,7 @@ prints markdown tables.
 
   python3 benches/orderings.py [--out DIR] [--steps 2500] [--count 1000] [--images 64] [--only PART ...]
 
-Parts: eta, variance, bound, guidance, classifier, samplers. A model or figure that DIR already holds is not made again.
+Parts: eta, variance, bound, flow, guidance, classifier, samplers. A model or figure that DIR already holds is not made again.
 
   DIFFUSE   the command that runs diffuse, a driver's wrapper before it    [default: target/release/diffuse]
 """
@@ -85,6 +85,10 @@ def frechet(report):
     return measured(report["samples"]["frechet_distance"])
 
 
+def bits(estimate):
+    return f"{estimate['mean']:.3f} ± {estimate['standard_error']:.3f}"
+
+
 def accuracy(report):
     return f"{100 * report['samples']['accuracy']:.1f} %"
 
@@ -120,9 +124,19 @@ def bound(bench):
                             ("hybrid", ["fixed-small", "fixed-large", "learned"])]:
         report = bench.quality("--guidance 1 --sampler ddim --steps 50", name)
         for variance in variances:
-            bits = bench.bound(name, f"--variance {variance}")
-            rows.append([name, variance, f"{bits['mean']:.3f} ± {bits['standard_error']:.3f}", frechet(report), accuracy(report)])
+            found = bits(bench.bound(name, f"--variance {variance}"))
+            rows.append([name, variance, found, frechet(report), accuracy(report)])
     table(["training", "variance of the bound", "bits per dimension", "Fréchet, ddim 50", "accuracy"], rows)
+
+
+def flow(bench):
+    rows = []
+    for name, variance in [("simple", "fixed-small"), ("variational", "fixed-small"), ("hybrid", "learned")]:
+        rows.append([name, bits(bench.bound(name, f"--variance {variance}"))])
+        for dequantization in ["gaussian", "uniform"]:
+            flags = f"--likelihood ode --count {bench.images} --batch 64 --dequantize {dequantization}"
+            rows[-1].append(bits(bench.evaluate(name, flags)["probability_flow"]["total"]))
+    table(["training", "bound", "flow, dequantized by the lowest noise level", "flow, uniformly dequantized"], rows)
 
 
 def guided(bench, head, settings):
@@ -161,7 +175,7 @@ def samplers(bench):
     table(["sampler"] + [f"{budget} evaluations" for budget in BUDGETS], rows)
 
 
-PARTS = {part.__name__: part for part in [eta, variance, bound, guidance, classifier, samplers]}
+PARTS = {part.__name__: part for part in [eta, variance, bound, flow, guidance, classifier, samplers]}
 
 
 def main():
