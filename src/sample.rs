@@ -291,7 +291,11 @@ pub fn check_elements(config: &UNetConfig, images: u64, height: u32, width: u32)
     Ok(())
 }
 
-fn check(unet: &UNet, request: &Request) -> Result<()> {
+/// Whether `unet` can be asked for this: a recording takes that for granted.
+///
+/// # Errors
+/// [`Error::Config`] if the size, the channels or the labels don't fit.
+pub fn check(unet: &UNet, request: &Request) -> Result<()> {
     let config = &unet.config;
     config.validate_size(request.height, request.width)?;
     config.validate_denoiser()?;

@@ -78,9 +78,18 @@ impl Drawing<'_> {
         self.batch.min(self.request.count)
     }
 
-    /// What runs on the device, for the tuner.
+    /// What runs on the device, for the tuner; nothing if the batch is one that kernels can't index: [`Drawing::run`] says
+    /// which they can.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if model, request and classifier don't fit.
     pub fn recordings(&self, choices: &Arc<Choices>) -> diffuse::error::Result<Vec<Recording>> {
         let Drawing { model, request, classifier, .. } = self;
+        sample::check(&model.unet, request)?;
+        let rows = self.batch() as u64 * if sample::is_guided(request) { 2 } else { 1 };
+        if sample::check_elements(&model.unet.config, rows, request.height, request.width).is_err() {
+            return Ok(Vec::new());
+        }
         let denoise = sample::record(&model.unet, WEIGHTS, self.batch(), request, choices).denoise;
         let gradient = classifier.as_ref().map(|classifier| classifier.record(model, self.batch(), request, choices));
         Ok(std::iter::once(denoise).chain(gradient.transpose()?).collect())

@@ -159,6 +159,8 @@ fn recordings(
     let mut recordings = Vec::new();
     if args.likelihood.is_some() || args.levels {
         let [n, height, width] = size(args, &split.test);
+        model.unet.config.validate_size(height, width)?;
+        diffuse::sample::check_elements(&model.unet.config, n.into(), height, width)?;
         let shape = [n, height, width, model.unet.config.in_channels];
         let product = args.likelihood == Some(Likelihood::Ode);
         recordings.push(network::record(&model.unet, shape, product, choices));

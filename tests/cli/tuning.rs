@@ -1,6 +1,8 @@
 //! `diffuse tune` and `--tune`.
 
-use super::{accepted, place, refused};
+use std::fs;
+
+use super::{TINY, accepted, place, refused, untrained};
 
 #[test]
 fn what_is_tuned_once_is_known_the_next_time() {
@@ -26,4 +28,9 @@ fn bad_input_is_refused() {
     let place = place();
     refused(place.path(), "tune --model tiny.json --batch 0", &["--batch must be at least 1"]);
     refused(place.path(), "tune --model absent.json", &["absent.json"]);
+    // What can't be drawn is said before anything is measured.
+    fs::write(place.path().join("odd.json"), TINY.replace(r#""out_channels": 1"#, r#""out_channels": 3"#)).unwrap();
+    untrained(place.path(), "odd.json", "odd");
+    refused(place.path(), "sample odd --out s.png --tune cached", &["1 channels in and 3 out"]);
+    assert!(!place.path().join("cache").exists());
 }
