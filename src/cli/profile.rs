@@ -15,7 +15,7 @@ use diffuse::files;
 use diffuse::gpu::Choices;
 use diffuse::nn::{UNet, UNetConfig};
 use diffuse::profile::ceilings::Ceilings;
-use diffuse::profile::{self, Options, Profile, Recorded, compare, predict, shapes};
+use diffuse::profile::{self, Options, Profile, Recorded, compare, predict, samplers, shapes};
 use diffuse::train::options::preset;
 
 /// Time one training or denoising step, kernel by kernel and layer by layer
@@ -33,7 +33,7 @@ pub struct Args {
     /// Unprofiled steps to time
     #[arg(long, default_value_t = 5)]
     steps: usize,
-    /// A denoising step instead of a training step
+    /// A denoising step instead of a training step; and what each sampler and guidance cost beside the U-Net
     #[arg(long)]
     infer: bool,
     /// How activations and copies of weights are stored; sums and master weights are f32 always
@@ -84,18 +84,31 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     // Read before anything is measured: it may not be there.
     let old = args.compare.as_deref().map(compare::read).transpose()?;
     let mut context = adapter.open_at(args.precision)?;
-    adapter.tune(&mut context, |choices| profile::recordings(&config, &options, choices))?;
+    adapter.tune(&mut context, |choices| {
+        let mut recordings = profile::recordings(&config, &options, choices)?;
+        if options.infer {
+            recordings.extend(samplers::recordings(&config, options.batch, choices)?);
+        }
+        Ok(recordings)
+    })?;
     let profile = profile::profile(&context, &config, &options)?;
     let report = &profile.report;
     let comparison = old.map(|old| compare::compare(&old, report));
+    let costs = options.infer.then(|| samplers::measure(&context, &config, &options)).transpose()?;
     if args.json {
         let mut object = serde_json::to_value(report)?;
         if let Some(comparison) = &comparison {
             object["comparison"] = serde_json::to_value(comparison)?;
         }
+        if let Some(costs) = &costs {
+            object["samplers"] = serde_json::to_value(costs)?;
+        }
         super::print(&object.to_string())?;
     } else {
         let mut text = tables::report(report, context.is_cpu())?;
+        if let Some(costs) = &costs {
+            text.push_str(&tables::samplers(costs)?);
+        }
         if let Some(comparison) = &comparison {
             text.push_str(&tables::comparison(comparison)?);
         }

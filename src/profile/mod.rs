@@ -12,6 +12,7 @@ pub mod measure;
 mod memory;
 pub mod predict;
 mod report;
+pub mod samplers;
 pub mod shapes;
 mod trace;
 mod workload;

@@ -163,7 +163,7 @@ fn sorted_ms(times: &[Duration]) -> Vec<f64> {
 }
 
 /// Of sorted values: the middle one, or the mean of the middle two.
-fn median(sorted: &[f64]) -> f64 {
+pub(super) fn median(sorted: &[f64]) -> f64 {
     match sorted.len() {
         0 => 0.0,
         count => (sorted[(count - 1) / 2] + sorted[count / 2]) / 2.0,
@@ -171,7 +171,7 @@ fn median(sorted: &[f64]) -> f64 {
 }
 
 /// 0 where a clock is too coarse to see any time.
-fn rate(amount: f64, time: f64) -> f64 {
+pub(super) fn rate(amount: f64, time: f64) -> f64 {
     if time > 0.0 { amount / time } else { 0.0 }
 }
 

@@ -40,7 +40,11 @@ impl Workload {
     /// # Errors
     /// [`Error::Config`] for a model or a batch that can't be run, [`Error::Device`] if it does not fit.
     pub fn new(context: &Context, unet: &UNet, options: &Options) -> Result<Workload> {
-        let recorded = Recorded::new(unet, options, &context.choices)?;
+        Workload::of(context, unet, Recorded::new(unet, options, &context.choices)?)
+    }
+
+    /// Plans what was recorded of `unet`, likewise.
+    pub(super) fn of(context: &Context, unet: &UNet, recorded: Recorded) -> Result<Workload> {
         let planned_bytes = recorded.planned_bytes;
         let mut memory = Memory::default();
         let mut parts = Vec::new();
@@ -105,7 +109,8 @@ impl Workload {
     }
 }
 
-fn size(config: &UNetConfig) -> Result<(u32, u32)> {
+/// Height and width of the model's images.
+pub(super) fn size(config: &UNetConfig) -> Result<(u32, u32)> {
     let Some((height, width)) = config.sample_size.map(Size::sides) else {
         return Err(Error::Config("the model's configuration has no sample_size, so that its images have none".into()));
     };
@@ -151,9 +156,21 @@ impl Recorded {
         check_batch(&unet.config, options.batch)?;
         unet.config.validate_denoiser()?;
         match options.infer {
-            true => denoising(unet, options.batch, [height, width], choices),
+            true => denoising(unet, options.batch, [height, width], false, choices),
             false => training(unet, options, [height, width], choices),
         }
+    }
+
+    /// Records a denoising step of `unet` for `batch` images; `guided`: under classifier-free guidance, as a batch of twice
+    /// as many.
+    ///
+    /// # Errors
+    /// As [`Recorded::new`].
+    pub fn denoising(unet: &UNet, batch: u32, guided: bool, choices: &Arc<Choices>) -> Result<Recorded> {
+        let (height, width) = size(&unet.config)?;
+        check_batch(&unet.config, batch.saturating_mul(1 + u32::from(guided)))?;
+        check_channels(&unet.config)?;
+        denoising(unet, batch, [height, width], guided, choices)
     }
 }
 
@@ -180,7 +197,13 @@ fn random_records(data: &DataShape) -> Vec<u32> {
     Records::pack(&images, &labels)
 }
 
-fn denoising(unet: &UNet, batch: u32, [height, width]: [u32; 2], choices: &Arc<Choices>) -> Result<Recorded> {
+fn denoising(
+    unet: &UNet,
+    batch: u32,
+    [height, width]: [u32; 2],
+    guided: bool,
+    choices: &Arc<Choices>,
+) -> Result<Recorded> {
     let labels = unet.is_conditional().then(|| vec![0; batch as usize]);
     let request = Request {
         program: Program::Steps(Vec::new()),
@@ -189,12 +212,12 @@ fn denoising(unet: &UNet, batch: u32, [height, width]: [u32; 2], choices: &Arc<C
         known: None,
         labels,
         count: batch,
-        guidance: 1.0,
+        guidance: if guided { 2.0 } else { 1.0 },
         seed: 0,
         height,
         width,
     };
-    sample::check_elements(&unet.config, batch as u64, height, width)?;
+    sample::check_elements(&unet.config, batch as u64 * (1 + u64::from(guided)), height, width)?;
     let recordings = sample::record(unet, WEIGHTS, batch, &request, choices);
     let planned_bytes = recordings.denoise.peak_bytes();
     let parts = vec![("denoise", recordings.denoise)];

@@ -6,6 +6,7 @@ use diffuse::gpu::context::mebibytes;
 use diffuse::profile::ceilings::{Bound, Ceilings};
 use diffuse::profile::compare::{Change, Comparison};
 use diffuse::profile::predict::{Count, LAUNCH_MICROSECONDS, Prediction};
+use diffuse::profile::samplers::{Costs, SamplerCost};
 use diffuse::profile::shapes::Figure;
 use diffuse::profile::{LayerMemory, Options, Report, Row};
 
@@ -135,6 +136,42 @@ pub fn comparison(comparison: &Comparison) -> Text {
         let number = |value: &Option<f64>| value.map_or("-".to_string(), |value| format!("{value:.3}"));
         writeln!(out, "{name:32} {:>11} {:>11} {:>8}", number(old_ms), number(new_ms), number(ratio))?;
     }
+    Ok(out)
+}
+
+/// What samplers and guidance cost beside the U-Net.
+pub fn samplers(costs: &Costs) -> Text {
+    let Costs { batch, rounds, unet_ms, mask_share, .. } = costs;
+    let mut out = String::new();
+    let added = if costs.classes_added { "; this model knows no classes and was given ten" } else { "" };
+    match &costs.guidance {
+        Some(cost) => writeln!(
+            out,
+            "\nguidance   a guided evaluation takes {:.3} times an unguided one ({:.3} to {:.3}{added})",
+            cost.ratio, cost.ratio_min, cost.ratio_max
+        )?,
+        None => writeln!(out, "\nguidance   not measured: a batch of {} does not fit", 2 * *batch as u64)?,
+    }
+    let own = |cost: &SamplerCost| cost.own_share + cost.wait_share;
+    let dearest = costs.samplers.iter().max_by(|a, b| own(a).total_cmp(&own(b)));
+    if let Some(cost) = dearest {
+        let (share, name) = (100.0 * own(cost), cost.name);
+        writeln!(
+            out,
+            "samplers   do at most {share:.3} % of the U-Net's time beside it, in each evaluation ({name});"
+        )?;
+    }
+    writeln!(out, "           U-Net {unet_ms:.3} ms for {batch} images; medians of {rounds} rounds")?;
+    writeln!(
+        out,
+        "\n{:32} {:>6} {:>6} {:>11} {:>9} {:>11} {:>11}",
+        "sampler, per evaluation", "slots", "noise", "updates", "own µs", "of U-Net", "waiting"
+    )?;
+    for SamplerCost { name, slots, noise, updates, own_us, own_share, wait_share, .. } in &costs.samplers {
+        let (noise, own, wait) = (if *noise { "yes" } else { "no" }, own_share * 100.0, wait_share * 100.0);
+        writeln!(out, "{name:32} {slots:6} {noise:>6} {updates:11.2} {own_us:9.1} {own:10.3}% {wait:10.3}%")?;
+    }
+    writeln!(out, "{:67} {:10.3}%", "a mask, with any of them", mask_share * 100.0)?;
     Ok(out)
 }
 
