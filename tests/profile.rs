@@ -3,11 +3,13 @@
 use std::path::Path;
 
 use assert_cmd::Command;
+use diffuse::diffusion::SamplerKind;
 use diffuse::gpu::Context;
 use diffuse::nn::UNetConfig;
 use diffuse::nn::config::Size;
 use diffuse::profile::ceilings::Ceilings;
 use diffuse::profile::compare::compare;
+use diffuse::profile::samplers::{self, Costs};
 use diffuse::profile::{self, Options, Profile, shapes};
 use serde_json::Value;
 
@@ -204,6 +206,56 @@ fn standing_shapes_are_whole_and_finite() {
     let figure = shape.measure(&context, &ceilings, std::time::Duration::ZERO).expect("it runs");
     assert!(figure.ms > 0.0 && figure.of_ceiling > 0.0 && figure.gbytes_per_s > 0.0);
     assert_eq!(figure.flops, 2 << 22);
+}
+
+#[test]
+fn every_sampler_has_its_cost() {
+    let context = open();
+    let options = Options { batch: 3, steps: 2, infer: true, recompute: false };
+    let costs = |config: &UNetConfig| samplers::measure(&context, config, &options).expect("a small model");
+    let Costs { samplers, guidance, classes_added, unet_ms, mask_share, .. } = costs(&small());
+    assert!(samplers.iter().map(|cost| cost.name).eq(SamplerKind::ALL.map(SamplerKind::name)));
+    assert!(!classes_added && unet_ms > 0.0 && mask_share > 0.0);
+    let guidance = guidance.expect("a small batch fits");
+    assert!(guidance.ratio_min <= guidance.ratio && guidance.ratio <= guidance.ratio_max, "{guidance:?}");
+    assert!(guidance.ratio_min > 0.0 && guidance.ratio_max.is_finite(), "{guidance:?}");
+    for cost in &samplers {
+        assert!(cost.own_us > 0.0 && cost.own_share > 0.0 && cost.own_share.is_finite(), "{cost:?}");
+        assert_eq!((cost.waits > 0.0, cost.updates > 0.0), (cost.name == "rk45", cost.name == "rk45"), "{cost:?}");
+        assert_eq!(cost.wait_share > 0.0, cost.waits > 0.0, "{cost:?}");
+        let kind = SamplerKind::ALL.into_iter().find(|kind| kind.name() == cost.name).expect("one of them");
+        // The last step draws none, and no other sampler says beforehand that it might.
+        assert_eq!(cost.noise, !kind.is_deterministic(), "{cost:?}");
+    }
+    let slots = |name: &str| samplers.iter().find(|cost| cost.name == name).map(|cost| cost.slots);
+    assert_eq!([slots("ddpm"), slots("dpm++"), slots("rk45")], [Some(1), Some(2), Some(9)]);
+    // A step of six evaluations begins with an update and ends with a wait.
+    let rk45 = samplers.iter().find(|cost| cost.name == "rk45").expect("it was compared above");
+    assert!((0.15..0.2).contains(&rk45.updates) && (0.15..0.2).contains(&rk45.waits), "{rk45:?}");
+    let plain = costs(&UNetConfig { num_class_embeds: None, ..small() });
+    assert!(plain.classes_added && plain.guidance.is_some());
+}
+
+#[test]
+fn a_denoising_step_says_what_guidance_costs() {
+    let directory = tempfile::tempdir().expect("a directory for the test");
+    write_config(directory.path());
+    let run = |flags: &[&str]| {
+        let mut command = command();
+        command
+            .args(["profile", "--infer", "--batch", "2", "--steps", "1", "--model"])
+            .arg(directory.path())
+            .args(flags);
+        command.assert().success().get_output().stdout.clone()
+    };
+    let text = String::from_utf8(run(&[])).expect("text");
+    assert!(text.contains("a guided evaluation takes") && text.contains("of the U-Net's time beside it"), "{text}");
+    for kind in SamplerKind::ALL {
+        assert_eq!(text.lines().filter(|line| line.split(' ').next() == Some(kind.name())).count(), 1, "{text}");
+    }
+    let object: Value = serde_json::from_slice(&run(&["--json"])).expect("stdout is one JSON object");
+    assert!(object["samplers"]["guidance"]["ratio"].as_f64().is_some_and(|ratio| ratio > 0.0));
+    assert_eq!(object["samplers"]["samplers"].as_array().map(Vec::len), Some(SamplerKind::ALL.len()));
 }
 
 fn check_trace(trace: &Value, report: &Value) {

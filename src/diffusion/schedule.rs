@@ -209,6 +209,7 @@ impl From<BetaSchedule> for ScheduleKind {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Schedule {
     kind: ScheduleKind,
+    path: Path,
     levels: Vec<Level>,
 }
 
@@ -229,7 +230,7 @@ impl Schedule {
         let levels: Vec<Level> = kind.table(timesteps).iter().enumerate().map(level).collect();
         match levels.iter().position(|level| level.alpha.powi(2) < f64::from(f32::MIN_POSITIVE)) {
             Some(timestep) => Err(Error::Vanishing { timestep }),
-            None => Ok(Schedule { kind, levels }),
+            None => Ok(Schedule { kind, path: kind.path(), levels }),
         }
     }
 
@@ -240,7 +241,19 @@ impl Schedule {
 
     /// How images are scaled at a noise level.
     pub fn path(&self) -> Path {
-        self.kind.path()
+        self.path
+    }
+
+    /// The same noise levels, timestep by timestep, scaled as `path` has it: x / alpha stays what it is. A network of this
+    /// schedule is one of that, once its input is scaled back: one checkpoint, seen from another side (Karras et al. 2022,
+    /// section 2 and table 1; Song et al. 2021, section 3.4).
+    pub fn along(&self, path: Path) -> Schedule {
+        let mut view = Schedule { path, ..self.clone() };
+        // Its own path keeps every digit.
+        if path != self.path {
+            view.levels = self.levels.iter().map(|level| view.scaled(level.timestep, level.kappa())).collect();
+        }
+        view
     }
 
     /// T, the number of timesteps.
