@@ -218,7 +218,7 @@ fn every_sampler_has_its_cost() {
     assert!(!classes_added && unet_ms > 0.0 && mask_share > 0.0);
     let guidance = guidance.expect("a small batch fits");
     assert!(guidance.ratio_min <= guidance.ratio && guidance.ratio <= guidance.ratio_max, "{guidance:?}");
-    assert!(guidance.ratio_min > 0.0 && guidance.ratio_max.is_finite(), "{guidance:?}");
+    assert!(guidance.ratio_min > 0.0 && guidance.ratio_max.is_finite() && guidance.fastest > 0.0, "{guidance:?}");
     for cost in &samplers {
         assert!(cost.own_us > 0.0 && cost.own_share > 0.0 && cost.own_share.is_finite(), "{cost:?}");
         assert_eq!((cost.waits > 0.0, cost.updates > 0.0), (cost.name == "rk45", cost.name == "rk45"), "{cost:?}");
@@ -228,7 +228,7 @@ fn every_sampler_has_its_cost() {
         assert_eq!(cost.noise, !kind.is_deterministic(), "{cost:?}");
     }
     let slots = |name: &str| samplers.iter().find(|cost| cost.name == name).map(|cost| cost.slots);
-    assert_eq!([slots("ddpm"), slots("dpm++"), slots("rk45")], [Some(1), Some(2), Some(9)]);
+    assert_eq!([slots("ddpm"), slots("unipc"), slots("rk45")], [Some(1), Some(2), Some(9)]);
     // A step of six evaluations begins with an update and ends with a wait.
     let rk45 = samplers.iter().find(|cost| cost.name == "rk45").expect("it was compared above");
     assert!((0.15..0.2).contains(&rk45.updates) && (0.15..0.2).contains(&rk45.waits), "{rk45:?}");

@@ -296,7 +296,7 @@ fn samplers_draw_the_same_images_in_every_view() {
     let mut all: f64 = 0.0;
     for (kind, clip) in kinds.into_iter().flat_map(|kind| [(kind, None), (kind, Some(1.0))]) {
         let sampler = |prediction| Sampler { prediction, clip, ..Sampler::new(kind, 10) };
-        let program = |prediction, schedule| sampler(prediction).program(schedule).expect("they fit");
+        let program = |prediction, schedule: &Schedule| sampler(prediction).program(schedule).expect("they fit");
         let images = generated(&context, &unet, program(Prediction::Eps, &schedule));
         for (path, prediction) in PATHS.into_iter().flat_map(|path| Prediction::ALL.map(|target| (path, target))) {
             let view = schedule.along(path);

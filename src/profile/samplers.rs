@@ -67,6 +67,8 @@ pub struct GuidanceCost {
     pub ratio: f64,
     pub ratio_min: f64,
     pub ratio_max: f64,
+    /// The fastest of 2 N to the fastest of N: what to trust where others use the machine.
+    pub fastest: f64,
 }
 
 /// All figures; the fields are the keys of `samplers` in `--json`.
@@ -290,6 +292,19 @@ fn share(times: &[f64], of: &[f64]) -> f64 {
     middle(times.iter().zip(of).map(|(time, of)| rate(*time, *of)).collect())
 }
 
+/// Of at least one round.
+fn guidance(singles: &[f64], guideds: &[f64]) -> GuidanceCost {
+    let mut ratios: Vec<f64> = guideds.iter().zip(singles).map(|(guided, single)| rate(*guided, *single)).collect();
+    ratios.sort_by(f64::total_cmp);
+    let fastest = |times: &[f64]| times.iter().copied().fold(f64::INFINITY, f64::min);
+    GuidanceCost {
+        ratio: median(&ratios),
+        ratio_min: ratios[0],
+        ratio_max: ratios[ratios.len() - 1],
+        fastest: rate(fastest(guideds), fastest(singles)),
+    }
+}
+
 fn with_classes(config: &UNetConfig) -> Result<UNet> {
     let num_class_embeds = Some(config.num_class_embeds.unwrap_or(CLASSES));
     UNet::new(UNetConfig { num_class_embeds, ..config.clone() })
@@ -365,7 +380,8 @@ pub fn measure(context: &Context, config: &UNetConfig, options: &Options) -> Res
     let all = SamplerKind::ALL.into_iter().map(|kind| Timed::new(context, shape, kind));
     let mut samplers: Vec<Timed> = all.collect::<Result<_>>()?;
     let mask = Dispatches::impute(context, shape)?;
-    let (mut unets, mut ratios, mut masks) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut unets, mut masks) = (Vec::new(), Vec::new());
+    let (mut singles, mut guideds) = (Vec::new(), Vec::new());
     for round in 0..options.steps {
         let (single, guided) = evaluations.round(context, round)?;
         samplers.iter_mut().try_for_each(|sampler| sampler.round(context))?;
@@ -373,17 +389,15 @@ pub fn measure(context: &Context, config: &UNetConfig, options: &Options) -> Res
         // The evaluation that was timed has the dispatch of the cheapest sampler in it.
         let denoise = samplers.iter().filter_map(|sampler| sampler.own.last().copied()).fold(f64::INFINITY, f64::min);
         unets.push((single - denoise).max(0.0));
-        ratios.push(rate(guided, single));
+        singles.push(single);
+        guideds.push(guided);
     }
-    ratios.sort_by(f64::total_cmp);
-    let (ratio_min, ratio_max) = (ratios[0], ratios[ratios.len() - 1]);
-    let guidance = GuidanceCost { ratio: median(&ratios), ratio_min, ratio_max };
     Ok(Costs {
         batch: options.batch,
         rounds: options.steps,
         classes_added: config.num_class_embeds.is_none(),
         unet_ms: 1e3 * middle(unets.clone()),
-        guidance: evaluations.guided.is_some().then_some(guidance),
+        guidance: evaluations.guided.is_some().then(|| guidance(&singles, &guideds)),
         samplers: samplers.iter().map(|sampler| sampler.cost(&unets)).collect(),
         mask_share: share(&masks, &unets),
     })

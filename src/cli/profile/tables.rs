@@ -143,14 +143,16 @@ pub fn comparison(comparison: &Comparison) -> Text {
 pub fn samplers(costs: &Costs) -> Text {
     let Costs { batch, rounds, unet_ms, mask_share, .. } = costs;
     let mut out = String::new();
-    let added = if costs.classes_added { "; this model knows no classes and was given ten" } else { "" };
     match &costs.guidance {
         Some(cost) => writeln!(
             out,
-            "\nguidance   a guided evaluation takes {:.3} times an unguided one ({:.3} to {:.3}{added})",
-            cost.ratio, cost.ratio_min, cost.ratio_max
+            "\nguidance   a guided evaluation takes {:.3} times an unguided one ({:.3} to {:.3}),\n           the fastest of each compared {:.3}",
+            cost.ratio, cost.ratio_min, cost.ratio_max, cost.fastest
         )?,
         None => writeln!(out, "\nguidance   not measured: a batch of {} does not fit", 2 * *batch as u64)?,
+    }
+    if costs.classes_added {
+        writeln!(out, "           (the model knows no classes: it was given ten)")?;
     }
     let own = |cost: &SamplerCost| cost.own_share + cost.wait_share;
     let dearest = costs.samplers.iter().max_by(|a, b| own(a).total_cmp(&own(b)));
