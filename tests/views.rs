@@ -1,6 +1,8 @@
 //! One checkpoint, all views: what a network says of the noise is what it says of x0, v, the score, EDM's F and the
 //! flow's velocity, on every path; and a sampler draws the same images whichever it is told.
 
+// Networks to train are for other tests.
+#[allow(dead_code)]
 mod common;
 
 use common::{context, model};
@@ -280,6 +282,10 @@ fn generated(context: &Context, unet: &UNet, program: Program) -> Vec<f64> {
 }
 
 /// Samplers that are the same rule on every path, because they are written in kappa: ten steps of each in each view.
+///
+/// Nothing but rounding tells the views apart: a step rounds x, the output and x' to f32, 6e-8 each, and the estimate of x0
+/// is a difference whose terms are up to a few times its size. Ten steps of a network that neither damps nor amplifies
+/// add up to some 1e-6 of the images' size; the bound leaves a factor of ten.
 #[test]
 fn samplers_draw_the_same_images_in_every_view() {
     let context = context();
@@ -298,7 +304,10 @@ fn samplers_draw_the_same_images_in_every_view() {
         let sampler = |prediction| Sampler { prediction, clip, ..Sampler::new(kind, 10) };
         let program = |prediction, schedule: &Schedule| sampler(prediction).program(schedule).expect("they fit");
         let images = generated(&context, &unet, program(Prediction::Eps, &schedule));
-        for (path, prediction) in PATHS.into_iter().flat_map(|path| Prediction::ALL.map(|target| (path, target))) {
+        let all_views = PATHS.into_iter().flat_map(|path| Prediction::ALL.map(|target| (path, target)));
+        // All thirty by the simplest rule, every seventh by the others: each path and five targets.
+        let stride = if kind == kinds[0] { 1 } else { 7 };
+        for (path, prediction) in all_views.step_by(stride) {
             let view = schedule.along(path);
             let program = program(prediction, &view);
             let dispatch = Dispatch::new(&context);
@@ -309,8 +318,8 @@ fn samplers_draw_the_same_images_in_every_view() {
             program.run(&mut device).expect("the device works");
             let error = apart(&device.dispatch.read("x"), &images, rms(&images));
             all = all.max(error);
-            println!("{} {clip:?} {path:?} {prediction:?}: {error:.1e}", kind.name());
+            assert!(error < 2e-5, "{} {clip:?} {path:?} {prediction:?}: {error:.1e}", kind.name());
         }
     }
-    assert!(all < 1e-4, "{all:.1e}");
+    println!("worst: {all:.1e}");
 }
