@@ -311,9 +311,9 @@ fn bad_input_is_refused_in_one_line() {
     let other = directory.path().join("other.json");
     std::fs::write(&other, r#"{"adapter": "x"}"#).expect("it can be written");
     refused(&["--compare", other.to_str().expect("UTF-8")], "no output of profile --json");
-    let wide = UNetConfig { out_channels: 4, ..small() };
-    refused_config(&wide, &[], "2 channels in and 4 out");
-    refused_config(&wide, &["--infer"], "2 channels in and 4 out");
+    let wide = UNetConfig { out_channels: 6, ..small() };
+    refused_config(&wide, &[], "2 channels in and 6 out");
+    refused_config(&wide, &["--infer"], "2 channels in and 6 out");
     refused_config(&UNetConfig { sample_size: None, ..small() }, &[], "sample_size");
     refused_config(&UNetConfig { sample_size: Some(Size::Square(7)), ..small() }, &[], "7x7");
     let huge = UNetConfig { sample_size: Some(Size::Square(1 << 30)), ..small() };

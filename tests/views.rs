@@ -164,6 +164,7 @@ fn readout(at: Level, (p, q): (f64, f64)) -> Coefficients {
         clip: NO_CLIP,
         previous: [0.0; SLOTS],
         noise: 0.0,
+        learned: None,
         keep: None,
         keep_x: None,
     }
@@ -277,8 +278,8 @@ fn generated(context: &Context, unet: &UNet, program: Program) -> Vec<f64> {
     let mut memory = Memory::default();
     let generator = Generator::new(context, unet, &mut memory, WEIGHTS, IMAGES, &request).expect("it fits");
     memory.write(context, WEIGHTS, 0, &weights(unet));
-    let images = generator.run(&memory, &request, |_| Ok(())).expect("the device works");
-    images.values.into_iter().map(f64::from).collect()
+    let drawn = generator.run(&memory, &request, |_| Ok(())).expect("the device works");
+    drawn.images.values.into_iter().map(f64::from).collect()
 }
 
 /// Samplers that are the same rule on every path, because they are written in kappa: ten steps of each in each view.

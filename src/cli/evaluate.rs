@@ -45,7 +45,8 @@ enum Dequantize {
 
 /// Say what a trained U-Net is worth: likelihood of images, quality of samples, errors by noise level
 #[derive(clap::Args)]
-#[command(mut_group("sampling", of_quality), mut_group("steering", of_quality))]
+#[command(mut_group("sampling", of_quality))]
+#[command(mut_group("steering", of_quality))]
 pub struct Args {
     /// Checkpoint directory, run directory, or diffusers pipeline
     checkpoint: PathBuf,

@@ -347,7 +347,7 @@ impl Evaluations {
     fn round(&self, context: &Context, round: usize) -> Result<(f64, f64)> {
         let time = |workload: &Workload| time_evaluations(context, workload, self.replays);
         let guided = |guided: &Option<Workload>| guided.as_ref().map_or(Ok(0.0), time);
-        if round % 2 == 0 {
+        if round.is_multiple_of(2) {
             let single = time(&self.single)?;
             return Ok((single, guided(&self.guided)?));
         }

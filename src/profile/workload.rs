@@ -169,7 +169,7 @@ impl Recorded {
     pub fn denoising(unet: &UNet, batch: u32, guided: bool, choices: &Arc<Choices>) -> Result<Recorded> {
         let (height, width) = size(&unet.config)?;
         check_batch(&unet.config, batch.saturating_mul(1 + u32::from(guided)))?;
-        check_channels(&unet.config)?;
+        unet.config.validate_denoiser()?;
         denoising(unet, batch, [height, width], guided, choices)
     }
 }
