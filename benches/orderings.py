@@ -109,7 +109,7 @@ def eta(bench):
 
 def variance(bench):
     rows = []
-    for steps in [10, 20, 50, 100]:
+    for steps in [10, 20, 50]:
         flags = f"--guidance 1 --sampler ddpm --steps {steps} --variance"
         reports = [bench.quality(f"{flags} {name}") for name in ["fixed-small", "fixed-large"]]
         reports.append(bench.quality(f"{flags} learned", "hybrid"))

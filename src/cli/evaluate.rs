@@ -45,8 +45,11 @@ enum Dequantize {
 
 /// Say what a trained U-Net is worth: likelihood of images, quality of samples, errors by noise level
 #[derive(clap::Args)]
-#[command(mut_group("sampling", of_quality))]
-#[command(mut_group("steering", of_quality))]
+// These flags say how samples are drawn.
+#[command(
+    mut_group("sampling", |group| group.requires("quality")),
+    mut_group("steering", |group| group.requires("quality"))
+)]
 pub struct Args {
     /// Checkpoint directory, run directory, or diffusers pipeline
     checkpoint: PathBuf,
@@ -98,11 +101,6 @@ pub struct Args {
     /// Print one JSON object on stdout
     #[arg(long)]
     json: bool,
-}
-
-/// These flags say how samples are drawn.
-fn of_quality(group: clap::ArgGroup) -> clap::ArgGroup {
-    group.requires("quality")
 }
 
 /// Everything that was asked for.
