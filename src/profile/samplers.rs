@@ -35,7 +35,7 @@ const CLASSES: u32 = 11;
 const REPEATS: usize = 64;
 
 /// A time is that of so many replays that they take this long: the wait and the clock don't count.
-const LONG_ENOUGH: Duration = Duration::from_millis(50);
+const LONG_ENOUGH: Duration = Duration::from_millis(10);
 
 /// Steps of each sampler's way; one of them is timed.
 const STEPS: usize = 20;
