@@ -39,7 +39,7 @@ enum Likelihood {
 enum Dequantize {
     /// Uniform noise as wide as a byte's bin (Song et al. 2021)
     Uniform,
-    /// The model's lowest noise level, with its posterior over bytes (Kingma et al. 2021)
+    /// The lowest noise level, and the decoder of the bound (Kingma et al. 2021)
     Gaussian,
 }
 

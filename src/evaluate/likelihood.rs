@@ -109,11 +109,17 @@ pub fn variational_bound(
     Ok(VariationalBound { images: count, prior, reverse: terms, decoder, total: totals.as_slice().into() })
 }
 
-/// The elements of L_{t-1} in the paper's count, t + 1 here; of L_0 at timestep 0.
+/// The elements of L_{t-1} in the paper's count, t + 1 here, at one draw of x; of L_0 at timestep 0.
 fn reverse_terms(network: &Network, x0: &[f64], setting: &Setting, t: usize, random: &mut Random) -> Result<Vec<f64>> {
     let (alpha, sigma) = (setting.schedule.alpha(t), setting.schedule.sigma(t));
     let x: Vec<f64> = x0.iter().map(|x0| alpha * x0 + sigma * random.normal()).collect();
-    let (out, variances) = reverse_step(network, &x, setting, t)?;
+    reverse_terms_at(network, x0, &x, setting, t)
+}
+
+/// The same at `x`.
+fn reverse_terms_at(network: &Network, x0: &[f64], x: &[f64], setting: &Setting, t: usize) -> Result<Vec<f64>> {
+    let (alpha, sigma) = (setting.schedule.alpha(t), setting.schedule.sigma(t));
+    let (out, variances) = reverse_step(network, x, setting, t)?;
     let (from_x, from_out) = setting.prediction.x0(alpha, sigma);
     let clip = setting.clip.unwrap_or(f64::INFINITY);
     let x0_hat = x.iter().zip(&out).map(|(x, out)| (from_x * x + from_out * out).clamp(-clip, clip));
@@ -147,9 +153,9 @@ fn reverse_step(network: &Network, x: &[f64], setting: &Setting, t: usize) -> Re
 pub enum Dequantization {
     /// Uniform noise as wide as the distance of two values (Song et al. 2021, appendix D.2), at the lowest noise level.
     Uniform,
-    /// The model's own lowest noise level, and its posterior over bytes: -log p(x0) <= E[-log p(x0 | z) - log p(z) +
-    /// log q(z | x0)], z = alpha_0 x0 + sigma_0 eps (Kingma et al. 2021, eq. 11; Song et al. 2021b, "Maximum Likelihood
-    /// Training of Score-Based Diffusion Models", section 4.2).
+    /// The model's own lowest noise level, and the bound's own decoder: -log p(x0) <= E[L_0 - log p(z) + log q(z | x0)], z =
+    /// alpha_0 x0 + sigma_0 eps (Kingma et al. 2021, eq. 11; Song et al. 2021b, "Maximum Likelihood Training of
+    /// Score-Based Diffusion Models", section 4.2). The bound's other terms stand for the same density of z.
     Gaussian,
 }
 
@@ -194,7 +200,7 @@ pub fn flow_likelihood(
     for part in parts(count, network.batch()) {
         network.write_labels(&data.labels[part.clone()]);
         let x0 = values(data, &part);
-        let (mut y, nats) = dequantize(&x0, setting, options.dequantization, &mut random);
+        let (mut y, nats) = dequantize(network, &x0, setting, options.dequantization, &mut random)?;
         let signs: Vec<f64> = y.iter().map(|_| if random.bits() >> 63 == 0 { 1.0 } else { -1.0 }).collect();
         let change = math::integrate(&mut y, part.len(), (low.ln(), high.ln()), options.steps, |y, log_kappa| {
             done += 1;
@@ -238,30 +244,29 @@ fn flow(network: &Network, setting: &Setting, y: &[f64], signs: &[f64], at: Leve
 }
 
 /// y at the lowest level, and the nats of each element that are to be added to -log p(y).
-fn dequantize(x0: &[f64], setting: &Setting, kind: Dequantization, random: &mut Random) -> (Vec<f64>, Vec<f64>) {
-    let (kappa, _) = setting.schedule.kappas();
+fn dequantize(
+    network: &Network,
+    x0: &[f64],
+    setting: &Setting,
+    kind: Dequantization,
+    random: &mut Random,
+) -> Result<(Vec<f64>, Vec<f64>)> {
     match kind {
         // P(byte) is the mean of p over the bin, times its width.
         Dequantization::Uniform => {
             let y = x0.iter().map(|x0| x0 + HALF_BIN * (2.0 * random.uniform() - 1.0)).collect();
-            (y, vec![-(2.0 * HALF_BIN).ln(); x0.len()])
+            Ok((y, vec![-(2.0 * HALF_BIN).ln(); x0.len()]))
         }
         Dequantization::Gaussian => {
-            let draw = |x0: &f64| {
-                let eps = random.normal();
-                let y = x0 + kappa * eps;
-                let log_q = -0.5 * eps * eps - kappa.ln() - 0.5 * (2.0 * std::f64::consts::PI).ln();
-                (y, log_q - posterior_log(*x0, y, kappa))
-            };
-            x0.iter().map(draw).unzip()
+            let lowest = setting.schedule.level(0);
+            let kappa = lowest.kappa();
+            let eps: Vec<f64> = x0.iter().map(|_| random.normal()).collect();
+            let y: Vec<f64> = x0.iter().zip(&eps).map(|(x0, eps)| x0 + kappa * eps).collect();
+            let x: Vec<f64> = y.iter().map(|y| lowest.alpha * y).collect();
+            let decoder = reverse_terms_at(network, x0, &x, setting, 0)?;
+            let log_q = |eps: &f64| -0.5 * eps * eps - kappa.ln() - 0.5 * (2.0 * std::f64::consts::PI).ln();
+            let nats = decoder.iter().zip(&eps).map(|(decoder, eps)| decoder + log_q(eps)).collect();
+            Ok((y, nats))
         }
     }
-}
-
-/// log p(x0 | y) over the 256 values, each as likely as another beforehand: proportional to N(y; x0, kappa²).
-fn posterior_log(x0: f64, y: f64, kappa: f64) -> f64 {
-    let exponent = |value: f64| -0.5 * ((y - value) / kappa).powi(2);
-    let all: Vec<f64> = (0..256).map(|byte| exponent(byte as f64 / 127.5 - 1.0)).collect();
-    let highest = all.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    exponent(x0) - highest - all.iter().map(|value| (value - highest).exp()).sum::<f64>().ln()
 }

@@ -46,7 +46,7 @@ fn flow(flow: &FlowLikelihood) -> String {
     let FlowLikelihood { images, steps, dequantization, total } = flow;
     let kind = match dequantization {
         Dequantization::Uniform => "uniform dequantization",
-        Dequantization::Gaussian => "dequantized by the lowest noise level",
+        Dequantization::Gaussian => "down to the lowest noise level, then the decoder of the bound",
     };
     format!(
         "probability flow, {images} images, {steps} steps, {kind}: {:.4} +- {:.4} bits per dimension (standard error)",
