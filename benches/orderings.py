@@ -93,6 +93,11 @@ def accuracy(report):
     return f"{100 * report['samples']['accuracy']:.1f} %"
 
 
+def nearest(report):
+    """The median distance to the nearest training image: noise that the classifier doesn't mind shows in it."""
+    return f"{report['nearest']['quantiles'][1]:.3f}"
+
+
 def table(head, rows):
     print("\n| " + " | ".join(head) + " |\n|" + "---|" * len(head))
     for row in rows:
@@ -113,8 +118,9 @@ def variance(bench):
         flags = f"--guidance 1 --sampler ddpm --steps {steps} --variance"
         reports = [bench.quality(f"{flags} {name}") for name in ["fixed-small", "fixed-large"]]
         reports.append(bench.quality(f"{flags} learned", "hybrid"))
-        rows.append([str(steps)] + [text(report) for report in reports for text in (frechet, accuracy)])
-    head = ["ddpm steps"] + [head for name in ["beta-tilde", "beta", "learned"] for head in (f"Fréchet, {name}", "accuracy")]
+        rows.append([str(steps)] + [text(report) for report in reports for text in (frechet, accuracy, nearest)])
+    columns = lambda name: (f"Fréchet, {name}", "accuracy", "nearest")
+    head = ["ddpm steps"] + [column for name in ["beta-tilde", "beta", "learned"] for column in columns(name)]
     table(head, rows)
 
 
@@ -136,7 +142,7 @@ def flow(bench):
         for dequantization in ["gaussian", "uniform"]:
             flags = f"--likelihood ode --count {bench.images} --batch 64 --dequantize {dequantization}"
             rows[-1].append(bits(bench.evaluate(name, flags)["probability_flow"]["total"]))
-    table(["training", "bound", "flow, dequantized by the lowest noise level", "flow, uniformly dequantized"], rows)
+    table(["training", "bound", "flow and the bound's decoder", "flow, uniformly dequantized"], rows)
 
 
 def guided(bench, head, settings):
