@@ -17,8 +17,13 @@ static SUBGROUP: Kernel = Kernel::variant(
     &[PREFIX, include_str!("../../shaders/conv2d.subgroup.wgsl")],
     TWINS,
 );
-static TILED: Kernel =
-    Kernel::variant("conv2d", "tiled", &[], &[PREFIX, include_str!("../../shaders/conv2d.tiled.wgsl")], TWINS);
+static TILED: Kernel = Kernel::variant(
+    "conv2d",
+    "tiled",
+    &[],
+    &[PREFIX, include_str!("../../shaders/lib.tiled.wgsl"), include_str!("../../shaders/conv2d.tiled.wgsl")],
+    TWINS,
+);
 
 static COOP8: Kernel = Kernel::variant(
     "conv2d",

@@ -18,8 +18,13 @@ static SUBGROUP: Kernel = Kernel::variant(
     &[PREFIX, include_str!("../../shaders/linear.subgroup.wgsl")],
     TWINS,
 );
-static TILED: Kernel =
-    Kernel::variant("linear", "tiled", &[], &[PREFIX, include_str!("../../shaders/linear.tiled.wgsl")], TWINS);
+static TILED: Kernel = Kernel::variant(
+    "linear",
+    "tiled",
+    &[],
+    &[PREFIX, include_str!("../../shaders/lib.tiled.wgsl"), include_str!("../../shaders/linear.tiled.wgsl")],
+    TWINS,
+);
 
 static COOP8: Kernel = Kernel::variant(
     "linear",
