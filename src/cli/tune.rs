@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use serde_json::json;
 
-use super::{Adapter, Storage};
+use super::{Adapter, Json, Storage};
 use diffuse::gpu::choices::Key;
 use diffuse::gpu::tune::{MOST_DEVIATION, Timing};
 use diffuse::profile;
@@ -27,9 +27,8 @@ pub struct Args {
     /// How activations and copies of weights are stored; sums and master weights are f32 always
     #[arg(long, value_enum, default_value_t = Storage::F32)]
     precision: Storage,
-    /// Print one JSON object on stdout
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    json: Json,
 }
 
 /// Runs the command.
@@ -44,10 +43,7 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     let record = |choices: &_| profile::recordings(&config, &options, choices);
     let tuning = tune::prepare(&mut context, Mode::Full, cache.as_deref(), record)?;
     eprintln!("{}", summary(&tuning, &context.info.name));
-    match args.json {
-        true => super::print(&as_json(&tuning).to_string()),
-        false => super::print(table(&tuning)?.trim_end()),
-    }
+    args.json.print(|| Ok(as_json(&tuning)), || Ok(table(&tuning)?))
 }
 
 /// What was measured, in one line.

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use serde_json::json;
 
-use super::Adapter;
 use super::progress::Progress;
+use super::{Adapter, Json};
 use diffuse::ops::{self, Op};
 use diffuse::verify::{self, Worst, model};
 
@@ -29,9 +29,8 @@ pub struct Args {
     /// Output, loss and gradients that it must reproduce
     #[arg(long, value_name = "F.safetensors", requires = "model")]
     reference: Option<PathBuf>,
-    /// Print one JSON object on stdout
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    json: Json,
 }
 
 /// Runs the command.
@@ -69,11 +68,11 @@ fn verify_kernels(args: &Args, adapter: &Adapter) -> Result<()> {
     }
     progress.finish();
     let bad = worst.values().filter(|worst| worst.error > 1.0).count();
-    if args.json {
+    let object = || {
         let (adapter, driver) = (&context.info.name, context.driver());
-        let object = json!({ "adapter": adapter, "driver": driver, "kernels": worst, "out_of_tolerance": bad });
-        super::print(&object.to_string())?;
-    } else {
+        Ok(json!({ "adapter": adapter, "driver": driver, "kernels": worst, "out_of_tolerance": bad }))
+    };
+    let table = || {
         let mut lines = vec![format!("{:40} {:>12} {:>12} {:>8}", "kernel.entry", "of tolerance", "worst |d|", "seed")];
         lines.extend(worst.iter().map(|(name, worst)| {
             let verdict = if worst.error > 1.0 { "WRONG" } else { "ok" };
@@ -82,8 +81,9 @@ fn verify_kernels(args: &Args, adapter: &Adapter) -> Result<()> {
         lines.push(
             "tolerance: |gpu - twin| <= 1e-5 rms + 1e-4 |twin|, the twin in f64; f16: 1e-3 rms + 2e-3 |twin|".into(),
         );
-        super::print(&lines.join("\n"))?;
-    }
+        Ok(lines.join("\n"))
+    };
+    args.json.print(object, table)?;
     if bad > 0 {
         bail!("{bad} of {} entry points are out of tolerance on {}", worst.len(), context.info.name);
     }
@@ -99,17 +99,18 @@ fn verify_model(
     let context = adapter.open()?;
     let errors = model::verify_model(&context, directory, reference)?;
     let bad = errors.iter().filter(|tensor| tensor.error > model::TOLERANCE).count();
-    if args.json {
+    let object = || {
         let (adapter, driver) = (&context.info.name, context.driver());
-        let object = json!({ "adapter": adapter, "driver": driver, "tensors": errors, "out_of_tolerance": bad });
-        super::print(&object.to_string())?;
-    } else {
+        Ok(json!({ "adapter": adapter, "driver": driver, "tensors": errors, "out_of_tolerance": bad }))
+    };
+    let table = || {
         let lines = errors.iter().map(|tensor| {
             let verdict = if tensor.error > model::TOLERANCE { "WRONG" } else { "ok" };
             format!("{:64} {:10.2e}  {verdict}", tensor.name, tensor.error)
         });
-        super::print(&lines.collect::<Vec<_>>().join("\n"))?;
-    }
+        Ok(lines.collect::<Vec<_>>().join("\n"))
+    };
+    args.json.print(object, table)?;
     if bad > 0 {
         bail!("{bad} of {} tensors are further than {} from the reference", errors.len(), model::TOLERANCE);
     }
