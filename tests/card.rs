@@ -159,7 +159,7 @@ fn a_report_is_whole_and_kept() {
 
 #[test]
 fn what_fails_is_named_and_tried_again() {
-    let trouble = "--preset base --batch 16 --precision f32:echo boom >&2; exit 7\n\
+    let trouble = "profile --preset base --batch 16 --precision f32:echo boom >&2; exit 7\n\
                    tune --preset base --batch 16 --precision f16:echo '{\"shapes\":[' >\"$json\"; exit 0\n\
                    sample:head -c 3000 /dev/urandom; kill -SEGV $$\n\
                    verify:echo '{\"kernels\":{}}' >\"$json\"; echo 'error: 2 of 9 are out of tolerance' >&2; exit 1\n\
@@ -196,7 +196,7 @@ fn what_fails_is_named_and_tried_again() {
 
 #[test]
 fn what_hangs_is_cut_and_a_killed_script_leaves_a_report() {
-    let place = Place::new("--preset mnist --batch 16 --precision f32:echo asleep; sleep 100\n");
+    let place = Place::new("profile --preset mnist --batch 16 --precision f32:echo asleep; sleep 100\n");
     let mut script = place.start(&[]);
     let patience = Instant::now() + Duration::from_secs(110);
     let cut = loop {
