@@ -81,7 +81,7 @@ impl Place {
     fn start(&self, flags: &[&str]) -> Child {
         let mut command = Command::new("bash");
         command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/card.sh"));
-        command.args(["--minutes", "2", "--out"]).arg(self.path("out")).args(flags).current_dir(self.0.path());
+        command.args(["--minutes", "6", "--out"]).arg(self.path("out")).args(flags).current_dir(self.0.path());
         command.env("DIFFUSE", "./diffuse").env("PYTHON", self.path("python")).stderr(Stdio::null());
         command.spawn().expect("there is bash")
     }
@@ -199,7 +199,7 @@ fn what_fails_is_named_and_tried_again() {
 #[test]
 fn what_hangs_is_cut_and_a_killed_script_leaves_a_report() {
     let place = Place::new("profile --preset mnist --batch 16 --precision f32:echo asleep; sleep 100\n");
-    let mut script = place.start(&[]);
+    let mut script = place.start(&["--minutes", "2"]);
     let patience = Instant::now() + Duration::from_secs(110);
     let cut = loop {
         std::thread::sleep(Duration::from_millis(200));
@@ -220,10 +220,10 @@ fn what_hangs_is_cut_and_a_killed_script_leaves_a_report() {
     assert!(text.contains("- `profile-mnist-16-f32` (mnist, 16 images, f32): cut off after 11 s"), "{text}");
 
     place.write("trouble", "");
-    assert_eq!(place.run(&[]), Some(0));
+    assert_eq!(place.run(&["--minutes", "2"]), Some(0));
     assert_eq!(place.calls().len(), 1, "{:?}", place.calls());
     let (text, report) = place.report(CARD);
-    assert_eq!(part(&report, "profile-mnist-16-f32")["limit_s"], 22);
+    assert_eq!(part(&report, "profile-mnist-16-f32")["limit_s"], 22, "twice what was too little");
     assert!(text.contains("| mnist, 16 | 1523.8 | 1523.8 |") && !text.contains("## Missing"), "{text}");
 }
 
