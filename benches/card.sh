@@ -20,7 +20,8 @@ set -uo pipefail
 export LC_ALL=C
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 
-# In order of worth: what was never tried goes first, in this order, then what was cut off or failed.
+# In order of worth: what was never tried goes first, in this order, then what was cut off or failed. Models and batches
+# are in the order of their work.
 PARTS="verify profile-mnist-16-f32 profile-base-16-f32 profile-cifar10-16-f32 train-1 train-2 train-3 samples tune-f32
     torch-eager profile-base-16-f16 profile-base-64-f32 profile-cifar10-64-f32 profile-mnist-64-f32 profile-base-64-f16
     profile-cifar10-64-f16 profile-cifar10-16-f16 profile-mnist-16-f16 profile-mnist-64-f16 torch-compile tune-f16"
@@ -37,7 +38,7 @@ share() {
         profile-*) echo 45 ;;
         train-*) echo 60 ;;
         samples) echo 20 ;;
-        tune-*) echo 45 ;;
+        tune-*) echo 60 ;;
         torch-eager) echo 75 ;;
         torch-compile) echo 150 ;;
     esac
@@ -64,7 +65,7 @@ prepare() {
                 --steps "$profile_steps" "--json=parts/$name/json")
             ;;
         tune-*)
-            command=("${diffuse[@]}" tune --preset base --batch 16 --precision "${name#tune-}" "--json=parts/$name/json")
+            command=("${diffuse[@]}" tune --preset "$tuned" --batch 16 --precision "${name#tune-}" "--json=parts/$name/json")
             ;;
         train-3)
             needs train-1 && needs train-2 && [ "$(bits_same_kernels)" != null ] && skip="not needed: the first two runs say enough"
@@ -74,7 +75,7 @@ prepare() {
         train-1) train "$name" cache ;;
         samples)
             needs train-1
-            command=("${diffuse[@]}" sample train-1 --count 40 --steps 20 --sampler ddim --out parts/samples/samples.png)
+            command=("${diffuse[@]}" sample train-1 --count 40 --steps 20 --sampler ddim --json --out parts/samples/samples.png)
             ;;
         torch-*)
             find_torch
@@ -109,7 +110,7 @@ find_torch() {
     else
         limited 60 "$python" -c "$ask" >probe 2>&1
         answer="$(tail -n 1 probe | ascii)"
-        [ "$answer" = gpu ] || no_torch="${answer:-${python##*/} does not answer}"
+        [ "$answer" = gpu ] || no_torch="${python##*/}: ${answer:-no answer}"
     fi
 }
 
@@ -273,6 +274,25 @@ losses() {
         END { printf "%.4f %.4f\n", first / 20, last / 20 }' "$1/metrics.csv"
 }
 
+# lighter PART: where steps are slow, one of a smaller model or batch that was cut off: this one would be as well.
+lighter() {
+    local model batch precision other count name
+    case "$type $1" in '"Cpu" profile-'*) ;; *) return 1 ;; esac
+    IFS=- read -r _ model batch precision <<<"$1"
+    for other in $MODELS; do
+        for count in $BATCHES; do
+            for name in "profile-$other-$count-f32" "profile-$other-$count-$precision"; do
+                if [ "$name" != "$1" ] && [ "$count" -le "$batch" ] && [ "$(status "$name")" = cut ]; then
+                    echo "$name"
+                    return
+                fi
+            done
+        done
+        [ "$other" != "$model" ] || break
+    done
+    false
+}
+
 # attempt PART: runs it if there is time enough; whether it ran.
 attempt() {
     local name="$1" directory="parts/$1" limit left before
@@ -284,6 +304,7 @@ attempt() {
         echo "$skip" >"$directory/reason"
         return 1
     fi
+    ! lighter "$name" >/dev/null || return 1
     limit=$(($(share "$name") * total / SHARED)) left=$((total - SECONDS)) before=0
     [ "$limit" -ge 2 ] || limit=2
     if [ "$(status "$name")" = cut ]; then
@@ -295,7 +316,7 @@ attempt() {
     [ "$left" -ge 2 ] && [ "$limit" -gt $((before * 5 / 4)) ] || return 1
     start_afresh "$name"
     say "$name: at most $limit s"
-    running="$name" started="$SECONDS"
+    started="$SECONDS"
     limited "$limit" "${command[@]}" >"$directory/out" 2>"$directory/err"
     record "$name" $? "$limit"
     return 0
@@ -317,7 +338,6 @@ start_afresh() {
 record() {
     local now seconds=$((SECONDS - started))
     now="$(judge "$1" "$2" "$seconds" "$3")"
-    running=
     echo "$now $2 $seconds $3 $(date -u +%Y-%m-%d)" >"parts/$1/status"
     tried="$tried $1"
     say "$1: $now after $seconds s$([ "$now" = failed ] && echo ", exit status $2")"
@@ -344,11 +364,8 @@ measure() {
 # Ctrl-C, or a machine that is taken back.
 interrupt() {
     trap '' INT TERM HUP
-    [ -z "${child:-}" ] || kill -TERM "$child" 2>/dev/null
-    if [ -n "${running:-}" ]; then
-        echo "ended from outside" >>"parts/$running/err"
-        record "$running" 124 0
-    fi
+    [ -z "$child" ] || kill -TERM "$child" 2>/dev/null
+    [ -z "$file" ] || write_reports
     exit 130
 }
 
@@ -421,6 +438,8 @@ output_json() {
     case "$1 $(status "$1")" in
         train-*" done")
             read -r first last <<<"$(losses "$1")"
+            # A loss that is no number any more is null in JSON.
+            case "$first$last" in *[!0-9.]*) first=null last=null ;; esac
             printf ',"loss_of_first_20":%s,"loss_of_last_20":%s' "$first" "$last"
             printf ',"sha256":["%s"]' "$(paste -sd, "parts/$1/digests" | sed 's/,/","/')"
             ;;
@@ -492,6 +511,11 @@ rates_table() {
     done
 }
 
+# gflops PART: GFLOP/s of a step.
+gflops() {
+    number %.1f "$(awk -v flops="$(scalar "$1" flops)" -v ms="$(scalar "$1" step_ms)" 'BEGIN { if (ms > 0) print flops / ms / 1e6 }')"
+}
+
 steps_table() {
     local name
     echo "| step | wall, ms | kernels, ms | dispatches | GFLOP/s | commands recorded in, ms |"
@@ -499,8 +523,7 @@ steps_table() {
     for name in $PARTS; do
         case "$name $(status "$name")" in profile-*" done") ;; *) continue ;; esac
         echo "| $(title "$name") | $(number %.2f "$(scalar "$name" step_ms)") | $(number %.2f "$(scalar "$name" profiled_ms)") |" \
-            "$(scalar "$name" dispatches) | $(number %.1f "$(awk -v flops="$(scalar "$name" flops)" -v ms="$(scalar "$name" step_ms)" \
-                'BEGIN { print flops / ms / 1e6 }')") | $(number %.2f "$(scalar "$name" encode_ms)") |"
+            "$(scalar "$name" dispatches) | $(gflops "$name") | $(number %.2f "$(scalar "$name" encode_ms)") |"
     done
 }
 
@@ -518,8 +541,8 @@ title() {
         train-3) echo "Third run, with the first one's variants of kernels" ;;
         samples) echo "Samples" ;;
         tune-*) echo "Variants in ${1#tune-}" ;;
-        torch-eager) echo "Eager" ;;
-        torch-compile) echo "Compiled" ;;
+        torch-eager) echo "PyTorch, eager" ;;
+        torch-compile) echo "PyTorch, compiled" ;;
     esac
 }
 
@@ -529,8 +552,8 @@ about() {
         verify) chapter "Kernels against their twins" "Every kernel in every variant, in f32 and in f16, computed drawn shapes; the table compares with the same computation in f64 on the CPU. An error above 1 tolerance is wrong." ;;
         profile) chapter "Training steps" "One step is forward, loss, backward, clipping and optimizer. The wall time is what counts; the kernels' is the sum over a profiled step's dispatches, each timed alone: where it is much less, the card waited for its driver or the CPU. Each folded table shows where that time goes, by kernel and by layer, as shares of the ceilings that were measured on this card." ;;
         train) chapter "Training on digits" "$TRAIN_STEPS steps of 16 images of handwritten digits. The loss is the mean squared error of the noise that the network predicts: about 1 for one that knows nothing. Equal digests of two runs mean that all weights and losses have the same bits." ;;
-        samples) chapter "Samples" "The picture at the top shows digits that the network drew after those $TRAIN_STEPS steps, each class in turn: after so few, shapes like digits show that training and sampling work." ;;
-        tune) chapter "Variants of kernels" "Every variant of a kernel, timed on the shapes of a training step of \`base\` with 16 images: the fastest first, then how many times as long the others took." ;;
+        samples) chapter "Samples" "The picture at the top shows what the network drew after those $TRAIN_STEPS steps, each digit in turn. After so few, strokes are all that can be expected; noise alone would mean that training or sampling went wrong." ;;
+        tune) chapter "Variants of kernels" "Every variant of a kernel, timed on the shapes of a training step of \`$tuned\` with 16 images: the fastest first, then how many times as long the others took." ;;
         torch) chapter "PyTorch" "Training steps of the same U-Nets in PyTorch on the same machine. TF32 is on; AMP is bf16 with channels_last." ;;
     esac
 }
@@ -539,11 +562,11 @@ chapter() { printf '\n## %s\n\n%s\n' "$1" "$2"; }
 
 # why PART: why it is not done, in a few words.
 why() {
-    local code limit
-    code="$(status "$1" 2)" limit="$(status "$1" 4)"
+    local code
+    code="$(status "$1" 2)"
     case "$(status "$1")" in
-        new) echo "not run: the time was up" ;;
-        cut) [ "$limit" = 0 ] && echo "ended from outside" || echo "cut off after $limit s" ;;
+        new) lighter "$1" >/dev/null && echo "not run: more work than \`$(lighter "$1")\`" || echo "not run yet" ;;
+        cut) echo "cut off after $(status "$1" 4) s" ;;
         failed)
             if [ "$code" = 0 ]; then echo "failed: exit status 0, but not the output it should have"; else echo "failed: exit status $code"; fi
             ;;
@@ -617,7 +640,7 @@ summary() {
     echo "The models are U-Nets for images of 28x28 (\`mnist\`) and 32x32 pixels (\`base\`, \`cifar10\`), the batch is in images. f16 keeps"
     echo "activations in half precision."
     if [ -s parts/samples/samples.png ]; then
-        printf '\n![samples](%s.png)\n\n*Digits that the network drew after %s training steps on this card.*\n' "$file" "$TRAIN_STEPS"
+        printf '\n![samples](%s.png)\n\n*Drawn after %s training steps on this card.*\n' "$file" "$TRAIN_STEPS"
     fi
     if [ -n "$missing" ]; then
         printf '\n## Missing\n\n%s\n\n' "$missing"
@@ -762,8 +785,8 @@ ask_devices() {
     case "$version" in *"("*) ;; *) version="${version:-diffuse of unknown version}, commit not known (not built by \`card.sh --build\`)" ;; esac
     host="$(uname -srm), $(awk -F ': *' '/^model name/ { print $2; exit }' /proc/cpuinfo 2>/dev/null), $(nproc) CPU threads"
     # A driver that computes on the CPU takes seconds for a step.
-    profile_steps=20
-    [ "$type" != '"Cpu"' ] || profile_steps=3
+    profile_steps=20 tuned=base
+    [ "$type" != '"Cpu"' ] || profile_steps=3 tuned=mnist
 }
 
 # Goes to the directory of what is known of this adapter; empties it where driver or binary are others.
@@ -779,7 +802,7 @@ enter_state() {
 }
 
 main() {
-    minutes=8 out="$here/cards" device='' again='' tried='' running='' child=''
+    minutes=8 out="$here/cards" device='' again='' tried='' child='' file=''
     while [ $# -gt 0 ]; do
         case "$1" in
             --minutes | --out | --device)
@@ -814,4 +837,4 @@ main() {
 }
 
 SECONDS=0
-main "$@"
+main "$@"; exit

@@ -40,7 +40,7 @@ case "$1" in
         seq 200 | awk -v speed="$$" '{ print $1 "," 1 / $1 ",1,1e-3," speed }' >>"$out/metrics.csv"
         echo '{"done":true}'
         ;;
-    sample) echo "a picture" >"$out" && echo '{"count":40}' ;;
+    sample) [[ "$typed" == *--json* ]] && echo "a picture" >"$out" && echo '{"count":40}' ;;
 esac
 "#;
 
