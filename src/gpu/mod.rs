@@ -3,6 +3,7 @@
 //! `Recorder -> Recording` (no GPU needed: shapes, dispatches, scopes) `-> Plan` (buffers, bind groups, pipelines),
 //! which is then replayed for ever.
 
+pub mod agreement;
 pub mod choices;
 pub mod context;
 pub mod interpret;
@@ -17,6 +18,7 @@ pub mod slots;
 pub mod step;
 pub mod tune;
 
+pub use agreement::Bound;
 pub use choices::{Candidate, Choices, Device, Ways};
 pub use context::Context;
 pub use interpret::CpuState;
