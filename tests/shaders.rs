@@ -207,11 +207,10 @@ fn every_file_opens_with_a_comment_that_names_what_it_writes() {
 
 #[test]
 fn no_line_is_longer_than_a_screen() {
-    let library = ("lib".to_string(), diffuse::gpu::kernel::LIBRARY.to_string());
-    for (name, text) in kernels().map(|kernel| (kernel.label(), kernel.text())).chain([library]) {
-        for (number, line) in text.lines().enumerate() {
+    for file in kernels().flat_map(|kernel| [Precision::F32, Precision::F16].map(|p| kernel.files(p))).flatten() {
+        for (number, line) in file.text.lines().enumerate() {
             let length = line.chars().count();
-            assert!(length <= MAX_LINE, "shaders/{name}.wgsl:{}: {length} characters", number + 1);
+            assert!(length <= MAX_LINE, "shaders/{}:{}: {length} characters", file.name, number + 1);
         }
     }
 }

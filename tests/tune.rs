@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use diffuse::cpu::Call;
 use diffuse::error::Result;
+use diffuse::gpu::kernel::File;
 use diffuse::gpu::{Candidate, Choices, Context, Device, Grid, Kernel, Precision, Recorder, Recording, Ways};
 use diffuse::tune::{self, Mode};
 
-const RIGHT: &str = "// y = 2 x
+const RIGHT: File = File { name: "double.wgsl", text: DOUBLE };
+const DOUBLE: &str = "// y = 2 x
     struct Params { quads: u32 }
     @group(0) @binding(14) var<uniform> params: Params;
     @group(0) @binding(0) var<storage, read> x: array<vec4<f32>>;

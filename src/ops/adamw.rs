@@ -2,11 +2,12 @@
 
 use super::{Draw, add, reduce};
 use crate::cpu::adamw as twin;
+use crate::gpu::kernel::wgsl;
 use crate::gpu::{Grid, Kernel, Precision, Recorder, Tensor};
 
 pub static KERNEL: Kernel = Kernel::new(
     "adamw",
-    &[include_str!("../../shaders/adamw.wgsl")],
+    &[wgsl!("adamw.wgsl")],
     &[("square_sum", twin::square_sum), ("update", twin::update), ("adjust_scale", twin::adjust_scale)],
 );
 

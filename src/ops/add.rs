@@ -2,11 +2,12 @@
 
 use super::Draw;
 use crate::cpu::add as twin;
+use crate::gpu::kernel::wgsl;
 use crate::gpu::{Grid, Kernel, Precision, Recorder, Tensor};
 
 pub static KERNEL: Kernel = Kernel::new(
     "add",
-    &[include_str!("../../shaders/add.wgsl")],
+    &[wgsl!("add.wgsl")],
     &[
         ("add", twin::add),
         ("scale", twin::scale),

@@ -4,9 +4,10 @@ use super::Draw;
 use super::add::scale;
 use super::conv2d::grid;
 use crate::cpu::{Twin, attention as twin};
+use crate::gpu::kernel::{File, wgsl};
 use crate::gpu::{Candidate, Kernel, Need, Recorder, Tensor, Ways};
 
-const PREFIX: &str = include_str!("../../shaders/attention.wgsl");
+const PREFIX: File = wgsl!("attention.wgsl");
 /// Of the variants whose `forward` makes L as well.
 const TWINS: &[(&str, Twin)] = &[
     ("forward", twin::forward_with_log_sums),
@@ -18,7 +19,7 @@ pub static KERNEL: Kernel = Kernel::variant(
     "attention",
     "register",
     &[],
-    &[PREFIX, include_str!("../../shaders/attention.register.wgsl")],
+    &[PREFIX, wgsl!("attention.register.wgsl")],
     &[
         ("log_sum_exp", twin::log_sum_exp),
         ("forward", twin::forward),
@@ -27,15 +28,9 @@ pub static KERNEL: Kernel = Kernel::variant(
         ("backward_key_value", twin::backward_key_value),
     ],
 );
-static SUBGROUP: Kernel = Kernel::variant(
-    "attention",
-    "subgroup",
-    &[Need::Subgroups],
-    &[PREFIX, include_str!("../../shaders/attention.subgroup.wgsl")],
-    TWINS,
-);
-static TILED: Kernel =
-    Kernel::variant("attention", "tiled", &[], &[PREFIX, include_str!("../../shaders/attention.tiled.wgsl")], TWINS);
+static SUBGROUP: Kernel =
+    Kernel::variant("attention", "subgroup", &[Need::Subgroups], &[PREFIX, wgsl!("attention.subgroup.wgsl")], TWINS);
+static TILED: Kernel = Kernel::variant("attention", "tiled", &[], &[PREFIX, wgsl!("attention.tiled.wgsl")], TWINS);
 
 static CANDIDATES: [Candidate; 7] = [
     Candidate::new(&SUBGROUP, &[("LANES", 8)]),

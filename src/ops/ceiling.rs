@@ -2,11 +2,12 @@
 
 use super::Draw;
 use crate::cpu::{Twin, ceiling as twin};
+use crate::gpu::kernel::wgsl;
 use crate::gpu::{Candidate, Grid, Kernel, Need, Recorder, Tensor, Ways};
 
 pub static KERNEL: Kernel = Kernel::new(
     "ceiling",
-    &[include_str!("../../shaders/ceiling.wgsl")],
+    &[wgsl!("ceiling.wgsl")],
     &[
         ("copy_1", twin::copy_1),
         ("copy_8", twin::copy_8),
@@ -31,22 +32,14 @@ static COOP8: Kernel = Kernel::variant(
     "ceiling",
     "coop8",
     &[Need::Subgroups, Need::Matrices8],
-    &[
-        include_str!("../../shaders/ceiling.coop.wgsl"),
-        include_str!("../../shaders/lib.coop8.wgsl"),
-        include_str!("../../shaders/lib.coop.wgsl"),
-    ],
+    &[wgsl!("ceiling.coop.wgsl"), wgsl!("lib.coop8.wgsl"), wgsl!("lib.coop.wgsl")],
     MATRIX_TWINS,
 );
 static COOP16: Kernel = Kernel::variant(
     "ceiling",
     "coop16",
     &[Need::Subgroups, Need::Matrices16],
-    &[
-        include_str!("../../shaders/ceiling.coop.wgsl"),
-        include_str!("../../shaders/lib.coop16.wgsl"),
-        include_str!("../../shaders/lib.coop.wgsl"),
-    ],
+    &[wgsl!("ceiling.coop.wgsl"), wgsl!("lib.coop16.wgsl"), wgsl!("lib.coop.wgsl")],
     MATRIX_TWINS,
 );
 

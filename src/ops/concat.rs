@@ -2,13 +2,11 @@
 
 use super::Draw;
 use crate::cpu::concat as twin;
+use crate::gpu::kernel::wgsl;
 use crate::gpu::{Grid, Kernel, Recorder, Tensor};
 
-pub static KERNEL: Kernel = Kernel::new(
-    "concat",
-    &[include_str!("../../shaders/concat.wgsl")],
-    &[("concat", twin::concat), ("split", twin::split)],
-);
+pub static KERNEL: Kernel =
+    Kernel::new("concat", &[wgsl!("concat.wgsl")], &[("concat", twin::concat), ("split", twin::split)]);
 
 struct Channels {
     a: u32,

@@ -2,51 +2,31 @@
 
 use super::{Draw, reduce};
 use crate::cpu::{Twin, conv2d as twin};
+use crate::gpu::kernel::{File, wgsl};
 use crate::gpu::{Candidate, Grid, Kernel, Need, Recorder, Tensor, Value, Ways};
 
-const PREFIX: &str = include_str!("../../shaders/conv2d.wgsl");
+const PREFIX: File = wgsl!("conv2d.wgsl");
 const TWINS: &[(&str, Twin)] =
     &[("forward", twin::forward), ("backward_data", twin::backward_data), ("backward_weight", twin::backward_weight)];
 
-pub static KERNEL: Kernel =
-    Kernel::variant("conv2d", "register", &[], &[PREFIX, include_str!("../../shaders/conv2d.register.wgsl")], TWINS);
-static SUBGROUP: Kernel = Kernel::variant(
-    "conv2d",
-    "subgroup",
-    &[Need::Subgroups],
-    &[PREFIX, include_str!("../../shaders/conv2d.subgroup.wgsl")],
-    TWINS,
-);
-static TILED: Kernel = Kernel::variant(
-    "conv2d",
-    "tiled",
-    &[],
-    &[PREFIX, include_str!("../../shaders/lib.tiled.wgsl"), include_str!("../../shaders/conv2d.tiled.wgsl")],
-    TWINS,
-);
+pub static KERNEL: Kernel = Kernel::variant("conv2d", "register", &[], &[PREFIX, wgsl!("conv2d.register.wgsl")], TWINS);
+static SUBGROUP: Kernel =
+    Kernel::variant("conv2d", "subgroup", &[Need::Subgroups], &[PREFIX, wgsl!("conv2d.subgroup.wgsl")], TWINS);
+static TILED: Kernel =
+    Kernel::variant("conv2d", "tiled", &[], &[PREFIX, wgsl!("lib.tiled.wgsl"), wgsl!("conv2d.tiled.wgsl")], TWINS);
 
 static COOP8: Kernel = Kernel::variant(
     "conv2d",
     "coop8",
     &[Need::Subgroups, Need::Matrices8],
-    &[
-        PREFIX,
-        include_str!("../../shaders/lib.coop8.wgsl"),
-        include_str!("../../shaders/lib.coop.wgsl"),
-        include_str!("../../shaders/conv2d.coop.wgsl"),
-    ],
+    &[PREFIX, wgsl!("lib.coop8.wgsl"), wgsl!("lib.coop.wgsl"), wgsl!("conv2d.coop.wgsl")],
     TWINS,
 );
 static COOP16: Kernel = Kernel::variant(
     "conv2d",
     "coop16",
     &[Need::Subgroups, Need::Matrices16],
-    &[
-        PREFIX,
-        include_str!("../../shaders/lib.coop16.wgsl"),
-        include_str!("../../shaders/lib.coop.wgsl"),
-        include_str!("../../shaders/conv2d.coop.wgsl"),
-    ],
+    &[PREFIX, wgsl!("lib.coop16.wgsl"), wgsl!("lib.coop.wgsl"), wgsl!("conv2d.coop.wgsl")],
     TWINS,
 );
 

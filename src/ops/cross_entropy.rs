@@ -2,10 +2,10 @@
 
 use super::{Draw, reduce};
 use crate::cpu::cross_entropy as twin;
+use crate::gpu::kernel::wgsl;
 use crate::gpu::{Grid, Kernel, Recorder, Tensor};
 
-pub static KERNEL: Kernel =
-    Kernel::new("cross_entropy", &[include_str!("../../shaders/cross_entropy.wgsl")], &[("loss", twin::loss)]);
+pub static KERNEL: Kernel = Kernel::new("cross_entropy", &[wgsl!("cross_entropy.wgsl")], &[("loss", twin::loss)]);
 
 /// factor times the sum over images of -log p(label | logits) into `total`, [1, 1, 1, 1]. Gives its gradient by the
 /// logits. logits: [N, 1, 1, K]; labels: u32 [1, 1, 1, N], each below K. A factor of 1/N is the mean of a batch, one of

@@ -2,11 +2,12 @@
 
 use super::{Draw, concat, reduce};
 use crate::cpu::diffusion as twin;
+use crate::gpu::kernel::wgsl;
 use crate::gpu::{Grid, Kernel, Recorder, Tensor};
 
 pub static KERNEL: Kernel = Kernel::new(
     "diffusion",
-    &[include_str!("../../shaders/diffusion.wgsl")],
+    &[wgsl!("diffusion.wgsl")],
     &[
         ("noise", twin::noise),
         ("loss", twin::loss),

@@ -3,11 +3,12 @@
 use super::Draw;
 use super::add::scale;
 use crate::cpu::embed as twin;
+use crate::gpu::kernel::wgsl;
 use crate::gpu::{Grid, Kernel, Recorder, Tensor};
 
 pub static KERNEL: Kernel = Kernel::new(
     "embed",
-    &[include_str!("../../shaders/embed.wgsl")],
+    &[wgsl!("embed.wgsl")],
     &[("timestep", twin::timestep), ("gather", twin::gather), ("gather_backward", twin::gather_backward)],
 );
 

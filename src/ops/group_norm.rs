@@ -2,11 +2,12 @@
 
 use super::{Draw, add};
 use crate::cpu::group_norm as twin;
+use crate::gpu::kernel::wgsl;
 use crate::gpu::{Grid, Kernel, Recorder, Tensor, Value};
 
 pub static KERNEL: Kernel = Kernel::new(
     "group_norm",
-    &[include_str!("../../shaders/group_norm.wgsl")],
+    &[wgsl!("group_norm.wgsl")],
     &[
         ("chunk_moments", twin::chunk_moments),
         ("affine", twin::affine),

@@ -3,51 +3,31 @@
 use super::conv2d::{Epilogue, grid, tile, weight_tile};
 use super::{Draw, reduce};
 use crate::cpu::{Twin, linear as twin};
+use crate::gpu::kernel::{File, wgsl};
 use crate::gpu::{Candidate, Kernel, Need, Recorder, Tensor, Value, Ways};
 
-const PREFIX: &str = include_str!("../../shaders/linear.wgsl");
+const PREFIX: File = wgsl!("linear.wgsl");
 const TWINS: &[(&str, Twin)] =
     &[("forward", twin::forward), ("backward_data", twin::backward_data), ("backward_weight", twin::backward_weight)];
 
-pub static KERNEL: Kernel =
-    Kernel::variant("linear", "register", &[], &[PREFIX, include_str!("../../shaders/linear.register.wgsl")], TWINS);
-static SUBGROUP: Kernel = Kernel::variant(
-    "linear",
-    "subgroup",
-    &[Need::Subgroups],
-    &[PREFIX, include_str!("../../shaders/linear.subgroup.wgsl")],
-    TWINS,
-);
-static TILED: Kernel = Kernel::variant(
-    "linear",
-    "tiled",
-    &[],
-    &[PREFIX, include_str!("../../shaders/lib.tiled.wgsl"), include_str!("../../shaders/linear.tiled.wgsl")],
-    TWINS,
-);
+pub static KERNEL: Kernel = Kernel::variant("linear", "register", &[], &[PREFIX, wgsl!("linear.register.wgsl")], TWINS);
+static SUBGROUP: Kernel =
+    Kernel::variant("linear", "subgroup", &[Need::Subgroups], &[PREFIX, wgsl!("linear.subgroup.wgsl")], TWINS);
+static TILED: Kernel =
+    Kernel::variant("linear", "tiled", &[], &[PREFIX, wgsl!("lib.tiled.wgsl"), wgsl!("linear.tiled.wgsl")], TWINS);
 
 static COOP8: Kernel = Kernel::variant(
     "linear",
     "coop8",
     &[Need::Subgroups, Need::Matrices8],
-    &[
-        PREFIX,
-        include_str!("../../shaders/lib.coop8.wgsl"),
-        include_str!("../../shaders/lib.coop.wgsl"),
-        include_str!("../../shaders/linear.coop.wgsl"),
-    ],
+    &[PREFIX, wgsl!("lib.coop8.wgsl"), wgsl!("lib.coop.wgsl"), wgsl!("linear.coop.wgsl")],
     TWINS,
 );
 static COOP16: Kernel = Kernel::variant(
     "linear",
     "coop16",
     &[Need::Subgroups, Need::Matrices16],
-    &[
-        PREFIX,
-        include_str!("../../shaders/lib.coop16.wgsl"),
-        include_str!("../../shaders/lib.coop.wgsl"),
-        include_str!("../../shaders/linear.coop.wgsl"),
-    ],
+    &[PREFIX, wgsl!("lib.coop16.wgsl"), wgsl!("lib.coop.wgsl"), wgsl!("linear.coop.wgsl")],
     TWINS,
 );
 

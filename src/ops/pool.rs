@@ -3,11 +3,12 @@
 use super::add::{scale, widen};
 use super::{Draw, reduce};
 use crate::cpu::pool as twin;
+use crate::gpu::kernel::wgsl;
 use crate::gpu::{Grid, Kernel, Recorder, Tensor};
 
 pub static KERNEL: Kernel = Kernel::new(
     "pool",
-    &[include_str!("../../shaders/pool.wgsl")],
+    &[wgsl!("pool.wgsl")],
     &[
         ("tokens", twin::tokens),
         ("tokens_backward", twin::tokens_backward),

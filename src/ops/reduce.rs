@@ -2,11 +2,12 @@
 
 use super::{Draw, add};
 use crate::cpu::reduce as twin;
+use crate::gpu::kernel::wgsl;
 use crate::gpu::{Grid, Kernel, Recorder, Tensor};
 
 pub static KERNEL: Kernel = Kernel::new(
     "reduce",
-    &[include_str!("../../shaders/reduce.wgsl")],
+    &[wgsl!("reduce.wgsl")],
     &[("columns", twin::columns), ("partials", twin::partials), ("total", twin::total)],
 );
 

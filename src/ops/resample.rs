@@ -2,11 +2,12 @@
 
 use super::Draw;
 use crate::cpu::resample as twin;
+use crate::gpu::kernel::wgsl;
 use crate::gpu::{Grid, Kernel, Recorder, Tensor};
 
 pub static KERNEL: Kernel = Kernel::new(
     "resample",
-    &[include_str!("../../shaders/resample.wgsl")],
+    &[wgsl!("resample.wgsl")],
     &[("upsample", twin::upsample), ("upsample_backward", twin::upsample_backward)],
 );
 

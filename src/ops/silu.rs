@@ -2,13 +2,11 @@
 
 use super::Draw;
 use crate::cpu::silu as twin;
+use crate::gpu::kernel::wgsl;
 use crate::gpu::{Grid, Kernel, Recorder, Tensor};
 
-pub static KERNEL: Kernel = Kernel::new(
-    "silu",
-    &[include_str!("../../shaders/silu.wgsl")],
-    &[("forward", twin::forward), ("backward", twin::backward)],
-);
+pub static KERNEL: Kernel =
+    Kernel::new("silu", &[wgsl!("silu.wgsl")], &[("forward", twin::forward), ("backward", twin::backward)]);
 
 /// y = x sigmoid(x).
 pub fn forward(r: &mut Recorder, x: Tensor) -> Tensor {
