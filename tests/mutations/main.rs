@@ -171,7 +171,9 @@ impl Harness {
             let kernel: &'static Kernel =
                 Box::leak(Box::new(Kernel::new(op.kernel.name, Box::leak(Box::new([&*text.leak()])), op.kernel.twins)));
             fate = Fate::Survived;
-            if entries.iter().any(|entry| self.catches(op, kernel, entry)) {
+            let caught = entries.iter().any(|entry| self.catches(op, kernel, entry));
+            self.context.forget_pipelines();
+            if caught {
                 return Fate::Caught;
             }
         }
