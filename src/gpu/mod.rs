@@ -9,6 +9,7 @@ pub mod context;
 pub mod interpret;
 pub mod kernel;
 pub mod memory;
+mod pipelines;
 pub mod plan;
 pub mod profile;
 pub mod prune;
