@@ -18,7 +18,7 @@ use diffuse::gpu::kernel::{EntryPoint, LIBRARY};
 use diffuse::gpu::recorder::{Place, TensorInfo};
 use diffuse::gpu::{Context, CpuState, Kernel, Recording, Tensor};
 use diffuse::ops::case::{Case, Values};
-use diffuse::ops::{self, Op};
+use diffuse::ops::{self, Op, Which};
 use diffuse::random::Random;
 use diffuse::verify;
 
@@ -59,7 +59,7 @@ fn trial(op: &Op, entry: &str, seeds: std::ops::Range<u64>) -> Option<Case> {
     let (mut recording, mut inputs, mut step) = (Recording::default(), Vec::new(), None);
     recording.scopes.push(String::new());
     for seed in seeds {
-        let case = Case::new(op.case, seed, &Default::default());
+        let case = Case::new(op, Which::Random(seed), &Default::default());
         let mut state = case.state();
         // Without dispatches this fills the named buffers that have contents of their own.
         Recording { dispatches: Vec::new(), ..case.recording.clone() }.run_cpu(&mut state, &case.step);
@@ -188,16 +188,16 @@ impl Harness {
             let trial = self.trials.entry((name, entry, index)).or_insert_with(|| trial(op, entry, seeds));
             let Some(case) = trial else { continue };
             case.recording.dispatches.iter_mut().for_each(|dispatch| dispatch.kernel = kernel);
-            let mut worst = BTreeMap::new();
+            let mut report = verify::Report::default();
             let context = &self.context;
-            let run = || verify::compare(context, case, 0, &mut worst);
+            let run = || verify::compare(context, case, "", &mut report);
             let ran = std::panic::catch_unwind(AssertUnwindSafe(run));
             if !matches!(ran, Ok(Ok(()))) {
                 println!("{name}.{entry}: a device was lost to a mutant");
                 self.context = open();
                 return true;
             }
-            if worst.values().any(|worst| worst.error > 1.0) {
+            if !report.agrees() {
                 return true;
             }
         }
