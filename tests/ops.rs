@@ -1,37 +1,45 @@
-//! Every kernel on the GPU against its f64 twin over drawn shapes, odd ones too.
-
-use std::collections::BTreeMap;
+//! Every kernel on the GPU against its f64 twin: every corner and random cases, in every way that the adapter can run.
 
 use diffuse::gpu::Context;
-use diffuse::{ops, verify};
+use diffuse::ops::{self, Op};
+use diffuse::verify::{self, Report};
 
 const CASES: u64 = 24;
 
 #[test]
 fn every_kernel_agrees_with_its_twin() {
     let context = Context::new(None).expect("GPU tests need an adapter");
-    let mut worst = BTreeMap::new();
+    let mut report = Report::default();
     for op in ops::ALL {
-        for seed in 0..CASES {
-            verify::check_case(&context, op, seed, &mut worst).expect("the device works");
+        let mut found = Report::default();
+        for (which, choices) in verify::trials(op, context.kind(), 0, CASES) {
+            verify::check(&context, op, which, &choices, &mut found).expect("the device works");
         }
+        report.torn.append(&mut found.torn);
+        report.entries.append(&mut found.entries);
     }
-    for (name, worst) in &worst {
-        println!("{name:32} {:9.3} of tolerance, seed {}", worst.error, worst.seed);
+    for (entry, worst) in &report.entries {
+        println!("{:64} {:9.3} of the bound, {}", entry.to_string(), worst.error, worst.case);
     }
-    let bad: Vec<_> = worst.iter().filter(|(_, worst)| worst.error > 1.0).collect();
-    assert!(bad.is_empty(), "{bad:#?}");
+    let wrong: Vec<_> = report.wrong().map(|(entry, worst)| (entry.to_string(), worst)).collect();
+    assert!(report.agrees(), "{wrong:#?} {:#?}", report.torn);
     for op in ops::ALL {
-        for kernel in op.variants() {
-            if !kernel.needs.iter().all(|need| context.kind().needs.contains(need)) {
-                println!("skipped: {} needs {:?}, which this adapter lacks", kernel.label(), kernel.needs);
-                continue;
-            }
-            for entry in kernel.entry_points() {
-                let name = format!("{}.{}", kernel.label(), entry.name);
-                let half = format!("{name} f16");
-                assert!(worst.contains_key(&name) || worst.contains_key(&half), "no case runs {name}");
-            }
+        every_entry_ran(&context, op, &report);
+    }
+}
+
+fn every_entry_ran(context: &Context, op: &Op, report: &Report) {
+    for kernel in op.variants() {
+        if !kernel.needs.iter().all(|need| context.kind().needs.contains(need)) {
+            println!("skipped: {} needs {:?}, which this adapter lacks", kernel.label(), kernel.needs);
+            continue;
+        }
+        for entry in kernel.entry_points() {
+            let ran = report
+                .entries
+                .keys()
+                .any(|ran| (ran.kernel, ran.variant) == (kernel.name, kernel.variant) && ran.entry == entry.name);
+            assert!(ran, "no case runs {}.{}", kernel.label(), entry.name);
         }
     }
 }

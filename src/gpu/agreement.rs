@@ -64,6 +64,12 @@ impl Bound {
     }
 }
 
+impl std::fmt::Display for Bound {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:e} rms + {:e} |expected|", self.rms, self.relative)
+    }
+}
+
 /// How far a result is from its reference.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Difference {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::agreement::Declared;
 use super::kernel::{Kernel, Need, Precision};
 use super::recorder::Recorder;
 
@@ -33,6 +34,8 @@ pub struct Candidate {
     /// Runs everywhere, and is checked everywhere, but drivers that compute on the CPU neither time it nor choose it: it
     /// would cost their tuner more than it could win.
     pub gpu_only: bool,
+    /// What its results are held to, where that is not what sums of products in any order are.
+    pub bound: Option<Declared>,
 }
 
 /// The constant that says how many lanes of a subgroup a variant relies on.
@@ -40,12 +43,17 @@ const LANES: &str = "LANES";
 
 impl Candidate {
     pub const fn new(kernel: &'static Kernel, constants: &'static [(&'static str, u32)]) -> Candidate {
-        Candidate { kernel, constants, gpu_only: false }
+        Candidate { kernel, constants, gpu_only: false, bound: None }
     }
 
     /// One that only GPUs time and choose.
     pub const fn for_gpus(kernel: &'static Kernel, constants: &'static [(&'static str, u32)]) -> Candidate {
-        Candidate { kernel, constants, gpu_only: true }
+        Candidate { kernel, constants, gpu_only: true, bound: None }
+    }
+
+    /// The same, held to a bound of its own.
+    pub const fn held_to(self, declared: Declared) -> Candidate {
+        Candidate { bound: Some(declared), ..self }
     }
 
     /// The value of a constant; panics if this candidate does not set it.

@@ -1,6 +1,6 @@
 //! Convolution: `shaders/conv2d.wgsl`.
 
-use super::{Draw, reduce};
+use super::{Corner, Draw, reduce};
 use crate::cpu::{Twin, conv2d as twin};
 use crate::gpu::kernel::{File, wgsl};
 use crate::gpu::{Candidate, Grid, Kernel, Need, Recorder, Tensor, Value, Ways};
@@ -73,7 +73,7 @@ pub struct Geometry {
 
 impl Geometry {
     /// 3x3 or 1x1 that keeps the size.
-    pub fn same(taps: u32) -> Geometry {
+    pub const fn same(taps: u32) -> Geometry {
         Geometry { stride: 1, pad: taps / 2, pad_end: taps / 2 }
     }
 
@@ -276,19 +276,28 @@ fn alone(r: &mut Recorder, shape: &[u32], entry: &str) {
     }
 }
 
+/// The largest tiles are 128 rows by 32 quadruples of channels, of a weight's gradient 32 by 32, the widest turn 4 quadruples of
+/// channels or 16 rows.
+pub const CORNERS: &[Corner] = &[
+    Corner::new("one element", |draw| case_of(draw, [1, 1, 1, 1], [1, 1], 1, STRAIGHT)),
+    Corner::new("one full tile", |draw| case_of(draw, [2, 8, 8, 128], [1, 1], 128, STRAIGHT)),
+    Corner::new("a row and a quadruple less", |draw| case_of(draw, [1, 1, 127, 122], [1, 1], 123, STRAIGHT)),
+    Corner::new("several tiles of rows", |draw| case_of(draw, [3, 7, 9, 5], [3, 3], 9, Geometry::same(3))),
+    Corner::new("several tiles of channels", |draw| case_of(draw, [1, 4, 5, 131], [3, 2], 258, HALVING)),
+    Corner::new("workgroups without a lane idle", |draw| case_of(draw, [2, 32, 32, 11], [3, 3], 6, Geometry::same(3))),
+    Corner::new("splits that begin within a row", |draw| case_of(draw, [2, 5, 17, 5], [3, 1], 9, Geometry::same(3))),
+    Corner::new("several tiles of each parity", |draw| case_of(draw, [2, 19, 17, 6], [3, 3], 7, HALVING)),
+    Corner::new("a parity without inputs", |draw| case_of(draw, [2, 1, 5, 9], [3, 3], 5, HALVING)),
+    Corner::new("a parity without taps", |draw| {
+        case_of(draw, [1, 7, 5, 9], [1, 1], 5, Geometry { pad: 0, pad_end: 0, ..HALVING })
+    }),
+    Corner::new("no padding before", |draw| case_of(draw, [3, 15, 13, 5], [3, 3], 9, Geometry { pad: 0, ..HALVING })),
+];
+
+const STRAIGHT: Geometry = Geometry { stride: 1, pad: 0, pad_end: 0 };
+const HALVING: Geometry = Geometry { stride: 2, pad: 1, pad_end: 1 };
+
 pub fn case(draw: &mut Draw) {
-    match draw.range(0, 8) {
-        // Several tiles of channels, the last one not full.
-        8 => {
-            let (c, k) = draw.choose(&[(67, 134), (134, 67)]);
-            return case_of(draw, [1, 7, 9, c], [3, 2], k, Geometry { stride: 2, pad: 1, pad_end: 1 });
-        }
-        // Workgroups that are full to the last lane.
-        0 | 1 => return case_of(draw, [2, 32, 32, 11], [3, 3], 6, Geometry::same(3)),
-        // A split of backward_weight that begins within a row.
-        2 => return case_of(draw, [3, 15, 13, 5], [3, 3], 9, Geometry { stride: 2, pad: 0, pad_end: 1 }),
-        _ => {}
-    }
     let taps = [draw.choose(&[1, 3, 3u32]), draw.choose(&[1, 3, 3])];
     let stride = draw.choose(&[1, 1, 2u32]);
     let pad = if taps == [1, 1] { 0 } else { draw.range(0, 1) };

@@ -1,7 +1,7 @@
 //! Linear layer: `shaders/linear.wgsl`. A 1x1 convolution is the same thing over N·H·W rows.
 
 use super::conv2d::{Epilogue, grid, tile, weight_tile};
-use super::{Draw, reduce};
+use super::{Corner, Draw, reduce};
 use crate::cpu::{Twin, linear as twin};
 use crate::gpu::kernel::{File, wgsl};
 use crate::gpu::{Candidate, Kernel, Need, Recorder, Tensor, Value, Ways};
@@ -181,18 +181,24 @@ fn alone(r: &mut Recorder, shape: &[u32], entry: &str) {
     }
 }
 
+/// The tiles are those of convolution.
+pub const CORNERS: &[Corner] = &[
+    Corner::new("one element", |draw| case_of(draw, [1, 1, 1, 1], 1)),
+    Corner::new("one full tile", |draw| case_of(draw, [2, 8, 8, 128], 128)),
+    Corner::new("a row and a quadruple less", |draw| case_of(draw, [1, 1, 127, 122], 123)),
+    Corner::new("several tiles of rows", |draw| case_of(draw, [3, 7, 9, 5], 9)),
+    Corner::new("several tiles of channels", |draw| case_of(draw, [1, 3, 5, 131], 258)),
+    Corner::new("workgroups without a lane idle", |draw| case_of(draw, [2, 16, 32, 15], 32)),
+    Corner::new("splits of rows, the last short", |draw| case_of(draw, [2, 5, 19, 5], 9)),
+];
+
 pub fn case(draw: &mut Draw) {
-    // Now and then workgroups that are full to the last lane.
-    let full = draw.range(0, 3) == 0;
-    let small = [draw.range(1, 3), draw.range(1, 9), draw.range(1, 9), draw.range(1, 19)];
-    // Or several tiles of channels, the last one not full.
-    let wide = draw.range(0, 5) == 0;
-    let (shape, heads, d) = match (full, wide) {
-        (_, true) => ([1, 9, 15, 134], 2, 67),
-        (true, false) => ([2, 16, 32, 15], 2, 16),
-        (false, false) => (small, draw.range(1, 3), draw.range(1, 6)),
-    };
-    let k = heads * d.div_ceil(4) * 4;
+    let shape = [draw.range(1, 3), draw.range(1, 9), draw.range(1, 9), draw.range(1, 19)];
+    let k = draw.range(1, 3) * draw.range(1, 6).div_ceil(4) * 4;
+    case_of(draw, shape, k);
+}
+
+fn case_of(draw: &mut Draw, shape: [u32; 4], k: u32) {
     let x = draw.input("x", shape);
     let weight = draw.weight("weight", [1, 1, shape[3], k]);
     let bias = draw.input("bias", [1, 1, 1, k]);

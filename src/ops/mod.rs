@@ -23,13 +23,15 @@ pub mod silu;
 use std::sync::Arc;
 
 use crate::gpu::{Choices, Device, Kernel, Precision, Ways};
-pub use case::{Case, Draw};
+pub use case::{Case, Corner, Draw, Which};
 
 /// A kernel with what draws its cases.
 pub struct Op {
     pub kernel: &'static Kernel,
     /// The entry points that can run in several ways.
     pub ways: &'static [&'static Ways],
+    /// Hard shapes, worked out from the tiles and loops of every variant: each way to run the kernel is checked on all.
+    pub corners: &'static [Corner],
     /// Records one case of drawn shapes, small and odd ones, that runs every entry point which those shapes need.
     pub case: fn(&mut Draw),
 }
@@ -56,6 +58,14 @@ impl Op {
         indices.into_iter().map(|index| Arc::new(Choices::forced(device, precision, index))).collect()
     }
 
+    /// What a case is known by: the corner's name, or `seed 5`.
+    pub fn name(&self, which: Which) -> String {
+        match which {
+            Which::Corner(index) => self.corners[index].name.into(),
+            Which::Random(seed) => format!("seed {seed}"),
+        }
+    }
+
     /// The kernel in all its variants.
     pub fn variants(&self) -> Vec<&'static Kernel> {
         let mut all = vec![self.kernel];
@@ -70,31 +80,34 @@ impl Op {
 
 /// Every kernel.
 pub const ALL: &[Op] = &[
-    Op { kernel: &add::KERNEL, ways: &[], case: add::case },
+    Op { kernel: &add::KERNEL, ways: &[], corners: add::CORNERS, case: add::case },
     Op {
         kernel: &attention::KERNEL,
         ways: &[&attention::FORWARD, &attention::BACKWARD_QUERY, &attention::BACKWARD_KEY_VALUE],
+        corners: attention::CORNERS,
         case: attention::case,
     },
-    Op { kernel: &embed::KERNEL, ways: &[], case: embed::case },
+    Op { kernel: &embed::KERNEL, ways: &[], corners: embed::CORNERS, case: embed::case },
     Op {
         kernel: &conv2d::KERNEL,
         ways: &[&conv2d::FORWARD, &conv2d::BACKWARD_DATA, &conv2d::BACKWARD_WEIGHT],
+        corners: conv2d::CORNERS,
         case: conv2d::case,
     },
-    Op { kernel: &concat::KERNEL, ways: &[], case: concat::case },
-    Op { kernel: &group_norm::KERNEL, ways: &[], case: group_norm::case },
+    Op { kernel: &concat::KERNEL, ways: &[], corners: concat::CORNERS, case: concat::case },
+    Op { kernel: &group_norm::KERNEL, ways: &[], corners: group_norm::CORNERS, case: group_norm::case },
     Op {
         kernel: &linear::KERNEL,
         ways: &[&linear::FORWARD, &linear::BACKWARD_DATA, &linear::BACKWARD_WEIGHT],
+        corners: linear::CORNERS,
         case: linear::case,
     },
-    Op { kernel: &pool::KERNEL, ways: &[], case: pool::case },
-    Op { kernel: &resample::KERNEL, ways: &[], case: resample::case },
-    Op { kernel: &silu::KERNEL, ways: &[], case: silu::case },
-    Op { kernel: &reduce::KERNEL, ways: &[], case: reduce::case },
-    Op { kernel: &diffusion::KERNEL, ways: &[], case: diffusion::case },
-    Op { kernel: &cross_entropy::KERNEL, ways: &[], case: cross_entropy::case },
-    Op { kernel: &adamw::KERNEL, ways: &[], case: adamw::case },
-    Op { kernel: &ceiling::KERNEL, ways: &[&ceiling::MATRICES], case: ceiling::case },
+    Op { kernel: &pool::KERNEL, ways: &[], corners: pool::CORNERS, case: pool::case },
+    Op { kernel: &resample::KERNEL, ways: &[], corners: resample::CORNERS, case: resample::case },
+    Op { kernel: &silu::KERNEL, ways: &[], corners: silu::CORNERS, case: silu::case },
+    Op { kernel: &reduce::KERNEL, ways: &[], corners: reduce::CORNERS, case: reduce::case },
+    Op { kernel: &diffusion::KERNEL, ways: &[], corners: diffusion::CORNERS, case: diffusion::case },
+    Op { kernel: &cross_entropy::KERNEL, ways: &[], corners: cross_entropy::CORNERS, case: cross_entropy::case },
+    Op { kernel: &adamw::KERNEL, ways: &[], corners: adamw::CORNERS, case: adamw::case },
+    Op { kernel: &ceiling::KERNEL, ways: &[&ceiling::MATRICES], corners: ceiling::CORNERS, case: ceiling::case },
 ];

@@ -67,6 +67,7 @@ impl Harness {
         }
         let first = number % ways.len();
         ways.rotate_left(first);
+        self.context.forget_pipelines();
         let mut kernels: HashMap<(String, Precision), &'static Kernel> = HashMap::new();
         let mut fate = Fate::Invalid;
         for (index, entries) in ways {

@@ -2,8 +2,8 @@
 //! a dropped term), and some case must be out of tolerance in some way to run the file.
 //!
 //! The mutants of a function run on the dispatches of the entry points that reach it, taken out of the recordings that
-//! `verify` and `tests/ops.rs` draw, with the twins' values as inputs: many cases in one plan, because compiling is what
-//! takes time. The ways to run a file (variant, constants, precision) take turns at being the first that a mutant meets.
+//! `verify` and `tests/ops.rs` draw, corners first, with the twins' values as inputs: many cases in one plan, because
+//! compiling is what takes time. The ways to run a file (variant, constants, precision) take turns at being the first that a mutant meets.
 //!
 //! By default a seeded sample of every function runs. `DIFFUSE_MUTATIONS=all` runs every mutant, `DIFFUSE_MUTATIONS=A,B`
 //! those whose `file.function` begins with A or B (`conv2d.subgroup`, `linear.tiled.forward`), and

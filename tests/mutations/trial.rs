@@ -3,15 +3,13 @@
 use diffuse::gpu::agreement::Bound;
 use diffuse::gpu::recorder::{Place, TensorInfo};
 use diffuse::gpu::{Context, CpuState, Memory, Plan, PlanOptions, Recording, Step, Tensor};
-use diffuse::ops::Case;
 use diffuse::ops::case::Values;
+use diffuse::ops::{Case, Which};
 
 use super::setting::Setting;
 
 /// As many random cases as `tests/ops.rs` draws.
 const CASES: u64 = 24;
-/// These catch nearly everything: a plan of their own.
-const FIRST: u64 = 6;
 /// Bytes behind every tensor that no kernel may touch.
 const GUARD: u64 = 1024;
 
@@ -32,6 +30,7 @@ struct Expected {
     /// What may stand there as well; empty where all must be written.
     unwritten: Vec<f64>,
     integer: bool,
+    bound: Bound,
 }
 
 /// What became of a kernel.
@@ -43,25 +42,24 @@ pub enum Verdict {
     Refused,
 }
 
-/// The trials of one entry point.
+/// The trials of one entry point: its corners, which catch nearly everything, then random cases.
 pub fn trials(setting: &Setting, entry: &'static str) -> Vec<Trial> {
-    batches(setting, entry).into_iter().filter_map(|seeds| Trial::new(setting, entry, seeds)).collect()
-}
-
-/// Cases that share a plan. One plan has one step, so that an entry point that reads the step gets a plan for each case.
-fn batches(setting: &Setting, entry: &str) -> Vec<std::ops::Range<u64>> {
-    match setting.kernel.entry_point(entry).step {
-        None => vec![0..FIRST, FIRST..CASES],
-        Some(_) => (0..CASES).map(|seed| seed..seed + 1).collect(),
-    }
+    let corners = (0..setting.op.corners.len()).map(Which::Corner).collect();
+    let random = (0..CASES).map(Which::Random).collect();
+    // Cases share a plan, which has one step: an entry point that reads the step gets a plan for each case.
+    let batches: Vec<Vec<Which>> = match setting.kernel.entry_point(entry).step {
+        None => vec![corners, random],
+        Some(_) => [corners, random].concat().into_iter().map(|which| vec![which]).collect(),
+    };
+    batches.iter().filter_map(|cases| Trial::new(setting, entry, cases)).collect()
 }
 
 impl Trial {
-    /// Takes the dispatches of `entry` out of the cases `seeds`; `None` if there are none.
-    fn new(setting: &Setting, entry: &str, seeds: std::ops::Range<u64>) -> Option<Trial> {
+    /// Takes the dispatches of `entry` out of `cases`; `None` if there are none.
+    fn new(setting: &Setting, entry: &str, cases: &[Which]) -> Option<Trial> {
         let mut trial: Option<Trial> = None;
-        for seed in seeds {
-            let case = Case::new(setting.op.case, seed, &setting.choices(entry));
+        for which in cases {
+            let case = Case::new(setting.op, *which, &setting.choices(entry));
             let mut state = case.state();
             // Without dispatches this fills the named buffers that have contents of their own.
             Recording { dispatches: Vec::new(), ..case.recording.clone() }.run_cpu(&mut state, &case.step);
@@ -110,7 +108,13 @@ impl Trial {
             if binding.writable {
                 let unwritten = if partly { values.clone() } else { Vec::new() };
                 let values = after.read(single, old);
-                self.expected.push(Expected { tensor, values, unwritten, integer: binding.integer });
+                self.expected.push(Expected {
+                    tensor,
+                    values,
+                    unwritten,
+                    integer: binding.integer,
+                    bound: dispatch.bound,
+                });
             }
             self.inputs.push((
                 tensor,
@@ -142,9 +146,8 @@ impl Trial {
             }
         }
         plan.run(context, &self.step);
-        let bound = Bound::of(self.recording.precision, None);
         for expected in &self.expected {
-            if !expected.agrees(&plan.read(context, expected.tensor)?, bound) {
+            if !expected.agrees(&plan.read(context, expected.tensor)?) {
                 return Ok(Verdict::Differs);
             }
         }
@@ -160,7 +163,7 @@ fn with_grid(single: &Recording, grid: [u32; 3]) -> Recording {
 
 impl Expected {
     /// Padding and integers must be the same.
-    fn agrees(&self, found: &[f32], bound: Bound) -> bool {
+    fn agrees(&self, found: &[f32]) -> bool {
         let stride = self.tensor.channels4() as usize * 4;
         let channels = self.tensor.channels() as usize;
         let number = |value: &f32| if self.integer { value.to_bits() as f64 } else { *value as f64 };
@@ -170,6 +173,6 @@ impl Expected {
                 found[index] = self.values[index];
             }
         }
-        bound.compare(&found, &self.values, |index| self.integer || index % stride >= channels).agrees()
+        self.bound.compare(&found, &self.values, |index| self.integer || index % stride >= channels).agrees()
     }
 }
