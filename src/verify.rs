@@ -64,7 +64,7 @@ pub struct Worst {
     pub absolute: f64,
     /// Tensors compared.
     pub tensors: usize,
-    /// Where the largest error was found: a corner's name, or `seed 5`.
+    /// Where the largest error was found, by [`Op::name`]: the case may be another kernel's.
     pub case: String,
     /// What was dispatched there: bindings and parameters.
     pub shape: String,

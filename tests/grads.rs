@@ -32,12 +32,7 @@ fn check(op: &Op, which: Which, case: &Case, gradient: &Gradient, direction: &[f
     let numeric = (4.0 * central(h / 2.0) - central(h)) / 3.0;
     let size: f64 = claimed.iter().zip(direction).map(|(g, d)| (g * d).abs()).sum();
     let error = (analytic - numeric).abs() / (size + 1e-3);
-    assert!(
-        error < TOLERANCE,
-        "{}, {}: gradient {analytic} against {numeric}, error {error:e}",
-        op.kernel.name,
-        op.name(which)
-    );
+    assert!(error < TOLERANCE, "{}: gradient {analytic} against {numeric}, error {error:e}", op.name(which));
 }
 
 /// Zero in the padding of the tensor, and of the third axis of a weight, whose values are zero there.

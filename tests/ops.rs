@@ -1,8 +1,10 @@
 //! Every kernel on the GPU against its f64 twin: every corner and random cases, in every way that the adapter can run.
 
-use diffuse::gpu::Context;
-use diffuse::ops::{self, Op};
-use diffuse::verify::{self, Report};
+use std::collections::BTreeSet;
+
+use diffuse::gpu::{Context, Precision};
+use diffuse::ops::{self, Op, Which};
+use diffuse::verify::{self, Entry, Report};
 
 const CASES: u64 = 24;
 
@@ -11,12 +13,9 @@ fn every_kernel_agrees_with_its_twin() {
     let context = Context::new(None).expect("GPU tests need an adapter");
     let mut report = Report::default();
     for op in ops::ALL {
-        let mut found = Report::default();
         for (which, choices) in verify::trials(op, context.kind(), 0, CASES) {
-            verify::check(&context, op, which, &choices, &mut found).expect("the device works");
+            verify::check(&context, op, which, &choices, &mut report).expect("the device works");
         }
-        report.torn.append(&mut found.torn);
-        report.entries.append(&mut found.entries);
     }
     for (entry, worst) in &report.entries {
         println!("{:64} {:9.3} of the bound, {}", entry.to_string(), worst.error, worst.case);
@@ -25,6 +24,7 @@ fn every_kernel_agrees_with_its_twin() {
     assert!(report.agrees(), "{wrong:#?} {:#?}", report.torn);
     for op in ops::ALL {
         every_entry_ran(&context, op, &report);
+        every_candidate_ran_every_corner(&context, op, &report);
     }
 }
 
@@ -40,6 +40,35 @@ fn every_entry_ran(context: &Context, op: &Op, report: &Report) {
                 .keys()
                 .any(|ran| (ran.kernel, ran.variant) == (kernel.name, kernel.variant) && ran.entry == entry.name);
             assert!(ran, "no case runs {}.{}", kernel.label(), entry.name);
+        }
+    }
+}
+
+/// Those corners of `op` that ran the entry points which `is_meant` tells.
+fn corners(op: &Op, report: &Report, is_meant: impl Fn(&Entry) -> bool) -> BTreeSet<String> {
+    let names: BTreeSet<String> = (0..op.corners.len()).map(|index| op.name(Which::Corner(index))).collect();
+    let cases = report.entries.iter().filter(|(entry, _)| is_meant(entry)).flat_map(|(_, worst)| &worst.cases);
+    cases.filter(|case| names.contains(*case)).cloned().collect()
+}
+
+/// Whatever can run an entry point ran it in every corner that has it at all.
+fn every_candidate_ran_every_corner(context: &Context, op: &Op, report: &Report) {
+    let precisions: BTreeSet<Precision> = op.choices(context.kind()).iter().map(|choices| choices.precision).collect();
+    let check = |expected: &Entry| {
+        let all = corners(op, report, |entry| (entry.kernel, entry.entry) == (expected.kernel, expected.entry));
+        let ran = corners(op, report, |entry| entry == expected);
+        let missing: Vec<_> = all.difference(&ran).collect();
+        assert!(!all.is_empty() && missing.is_empty(), "{expected} did not run {missing:?} of {all:?}");
+    };
+    for precision in precisions {
+        for ways in op.ways {
+            for candidate in ways.candidates.iter().filter(|c| c.runs_on(context.kind(), precision)) {
+                let (kernel, variant) = (candidate.kernel.name, candidate.kernel.variant);
+                check(&Entry { kernel, variant, entry: ways.entry, constants: candidate.constants, precision });
+            }
+        }
+        for (entry, _) in op.kernel.twins.iter().filter(|_| op.ways.is_empty()) {
+            check(&Entry { kernel: op.kernel.name, variant: "", entry, constants: &[], precision });
         }
     }
 }

@@ -104,12 +104,12 @@ fn as_json(context: &Context, report: &Report) -> String {
 
 /// A line for each entry point; what is wrong, or all if `verbose`, with its shape.
 fn table(report: &Report, verbose: bool) -> String {
-    let mut lines = vec![format!("{:63} {:>8} {:>8}", "kernel.entry", "of bound", "worst |d|")];
+    let mut lines = vec!["of bound worst |d|        entry point: where it was furthest off".to_string()];
     for (entry, worst) in &report.entries {
         let verdict = if worst.wrong.is_some() { "WRONG" } else { "ok" };
         let (error, absolute) = (worst.error, worst.absolute);
-        let entry = entry.to_string();
-        lines.push(format!("{entry:63} {error:8.3} {absolute:8.1e} {verdict:5} {}", worst.case));
+        let case = worst.case.strip_prefix(&format!("{}, ", entry.kernel)).unwrap_or(&worst.case);
+        lines.push(format!("{error:8.3} {absolute:9.1e} {verdict:5}  {entry}: {case}"));
         if let Some(wrong) = &worst.wrong {
             let verify::Wrong { element, found, expected } = wrong;
             lines.push(format!("    {element} is {found:e}, the twin has {expected:e}"));

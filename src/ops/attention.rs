@@ -81,11 +81,21 @@ pub struct Saved {
 }
 
 /// Tokens of a block, and quadruples of channels of a chunk, that a lane or a workgroup makes.
-fn tile(candidate: &Candidate) -> (u32, u32) {
+pub(super) fn tile(candidate: &Candidate) -> (u32, u32) {
     match candidate.kernel.variant {
         "subgroup" => (4, 8 * candidate.constant("LANES")),
         "tiled" => (32, 2 * candidate.constant("CHANNEL_LANES")),
         _ => (4, 4),
+    }
+}
+
+/// Other tokens that it walks over at a time.
+#[cfg(test)]
+pub(super) fn others(candidate: &Candidate) -> u32 {
+    match candidate.kernel.variant {
+        "subgroup" => 4 * candidate.constant("LANES"),
+        "tiled" => 32,
+        _ => 4,
     }
 }
 

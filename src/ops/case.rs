@@ -119,10 +119,10 @@ impl Case {
     }
 }
 
-/// Grids in two rows of workgroups, with a surplus in the last one now and then: as those beyond 65,535 are folded.
+/// Grids in two rows of workgroups, as those beyond 65,535 are folded; one or two in the last have nothing to do.
 fn fold(recording: &mut Recording) {
     for dispatch in recording.dispatches.iter_mut().filter(|dispatch| dispatch.grid[0] > 1 && dispatch.grid[1] == 1) {
-        dispatch.grid = [dispatch.grid[0].div_ceil(2), 2, 1];
+        dispatch.grid = [dispatch.grid[0] / 2 + 1, 2, 1];
     }
 }
 

@@ -283,19 +283,22 @@ pub const CORNERS: &[Corner] = &[
     Corner::new("one full tile", |draw| case_of(draw, [2, 8, 8, 128], [1, 1], 128, STRAIGHT)),
     Corner::new("a row and a quadruple less", |draw| case_of(draw, [1, 1, 127, 122], [1, 1], 123, STRAIGHT)),
     Corner::new("several tiles of rows", |draw| case_of(draw, [3, 7, 9, 5], [3, 3], 9, Geometry::same(3))),
-    Corner::new("several tiles of channels", |draw| case_of(draw, [1, 4, 5, 131], [3, 2], 258, HALVING)),
+    Corner::new("several tiles of channels", |draw| case_of(draw, [1, 5, 6, 131], [3, 1], 258, Geometry::same(3))),
     Corner::new("workgroups without a lane idle", |draw| case_of(draw, [2, 32, 32, 11], [3, 3], 6, Geometry::same(3))),
     Corner::new("splits that begin within a row", |draw| case_of(draw, [2, 5, 17, 5], [3, 1], 9, Geometry::same(3))),
-    Corner::new("several tiles of each parity", |draw| case_of(draw, [2, 19, 17, 6], [3, 3], 7, HALVING)),
+    Corner::new("full tiles of each parity", |draw| case_of(draw, [2, 16, 16, 3], [3, 3], 5, HALVING)),
+    Corner::new("several tiles of each parity", |draw| case_of(draw, [2, 19, 17, 6], [2, 3], 7, HALVING)),
     Corner::new("a parity without inputs", |draw| case_of(draw, [2, 1, 5, 9], [3, 3], 5, HALVING)),
-    Corner::new("a parity without taps", |draw| {
-        case_of(draw, [1, 7, 5, 9], [1, 1], 5, Geometry { pad: 0, pad_end: 0, ..HALVING })
-    }),
-    Corner::new("no padding before", |draw| case_of(draw, [3, 15, 13, 5], [3, 3], 9, Geometry { pad: 0, ..HALVING })),
+    Corner::new("a parity without taps", |draw| case_of(draw, [1, 7, 5, 9], [1, 1], 5, SKIPPING)),
+    Corner::new("halved, tiles of channels", |draw| case_of(draw, [1, 4, 5, 258], [3, 2], 131, HALVING)),
+    Corner::new("no padding before", |draw| case_of(draw, [3, 15, 13, 5], [3, 3], 9, DOWNSAMPLING)),
 ];
 
 const STRAIGHT: Geometry = Geometry { stride: 1, pad: 0, pad_end: 0 };
 const HALVING: Geometry = Geometry { stride: 2, pad: 1, pad_end: 1 };
+const SKIPPING: Geometry = Geometry { stride: 2, pad: 0, pad_end: 0 };
+/// Diffusers' downsampling.
+const DOWNSAMPLING: Geometry = Geometry { stride: 2, pad: 0, pad_end: 1 };
 
 pub fn case(draw: &mut Draw) {
     let taps = [draw.choose(&[1, 3, 3u32]), draw.choose(&[1, 3, 3])];

@@ -247,7 +247,7 @@ pub const CORNERS: &[Corner] = &[
     Corner::new("a bound that counts nothing", |draw| hybrid_loss_of(draw, [1, 1, 1, 1], 2, 0.0)),
     Corner::new("samples without a lane idle", |draw| sampling_of(draw, [3, 8, 8, 8], true, SLOTS as u32, 2)),
     Corner::new("a sample of one element", |draw| sampling_of(draw, [1, 1, 1, 1], false, 1, 1)),
-    Corner::new("guided samples, a learned variance", |draw| sampling_of(draw, [3, 7, 7, 3], true, 3, 2)),
+    Corner::new("guided, with a learned variance", |draw| sampling_of(draw, [3, 7, 7, 3], true, 3, 2)),
     Corner::new("a variance on whole quadruples", |draw| sampling_of(draw, [2, 5, 5, 4], false, 2, 2)),
 ];
 

@@ -182,7 +182,7 @@ pub const CORNERS: &[Corner] = &[
     Corner::new("chunks of rows, all full", |draw| case_of(draw, [2, 8, 8], [3, 2], 0.0, true)),
     Corner::new("a chunk of one row", |draw| case_of(draw, [2, 3, 11], [2, 3], 0.5, false)),
     Corner::new("groups across quadruples", |draw| case_of(draw, [3, 5, 7], [5, 3], 0.5, true)),
-    Corner::new("a surplus workgroup", |draw| case_of(draw, [3, 3, 3], [43, 4], 0.0, false)),
+    Corner::new("the last workgroup not full", |draw| case_of(draw, [3, 3, 3], [43, 4], 0.0, false)),
     // Where the last place of x is a tenth of the tolerance: not of many values.
     Corner::new("a mean far from 0", |draw| case_of(draw, [2, 4, 5], [2, 5], 20.0, true)),
 ];

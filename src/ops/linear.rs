@@ -101,8 +101,14 @@ impl Extent {
     }
 }
 
-fn rows_and_quads(candidate: &Candidate) -> (u32, u32) {
+/// As [`tile`].
+pub(super) fn rows_and_quads(candidate: &Candidate) -> (u32, u32) {
     if candidate.is_register() { (8, 2) } else { tile(candidate) }
+}
+
+/// As [`weight_tile`].
+pub(super) fn weight_quads(candidate: &Candidate) -> (u32, u32, u32) {
+    if candidate.is_register() { (2, 2, 1) } else { weight_tile(candidate) }
 }
 
 /// y = x W + bias. x: any shape of rows times C, weight: [1, 1, C, K] with C padded to a multiple of 4, bias:
@@ -152,7 +158,7 @@ pub fn backward_weight(r: &mut Recorder, x: Tensor, dy: Tensor, dweight: Tensor,
     let extent = Extent::new(x.elements(), dweight);
     assert_eq!(dy.elements(), extent.rows as u64 * extent.k4 as u64 * 4, "dy and weight disagree");
     let candidate = r.choose(&BACKWARD_WEIGHT, &extent.shape());
-    let (quads_c, quads_k, lanes) = if candidate.is_register() { (2, 2, 1) } else { weight_tile(candidate) };
+    let (quads_c, quads_k, lanes) = weight_quads(candidate);
     let tiles = extent.c4.div_ceil(quads_c) * extent.k4.div_ceil(quads_k);
     let (splits, split_rows) = reduce::splits(r, extent.rows, tiles * lanes);
     let [.., channels, k] = dweight.shape;

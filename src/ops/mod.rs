@@ -19,6 +19,8 @@ pub mod pool;
 pub mod reduce;
 pub mod resample;
 pub mod silu;
+#[cfg(test)]
+mod tiles;
 
 use std::sync::Arc;
 
@@ -58,11 +60,11 @@ impl Op {
         indices.into_iter().map(|index| Arc::new(Choices::forced(device, precision, index))).collect()
     }
 
-    /// What a case is known by: the corner's name, or `seed 5`.
+    /// What a case is known by: `silu, one element`, the corner's name, or `silu, seed 5`.
     pub fn name(&self, which: Which) -> String {
         match which {
-            Which::Corner(index) => self.corners[index].name.into(),
-            Which::Random(seed) => format!("seed {seed}"),
+            Which::Corner(index) => format!("{}, {}", self.kernel.name, self.corners[index].name),
+            Which::Random(seed) => format!("{}, seed {seed}", self.kernel.name),
         }
     }
 

@@ -66,7 +66,7 @@ pub const CORNERS: &[Corner] = &[
     Corner::new("one element", |draw| case_of(draw, [1, 1, 1, 1], [1, 1, 1])),
     Corner::new("workgroups without a lane idle", |draw| case_of(draw, [16, 3, 5, 16], [4, 2, 32])),
     Corner::new("the last workgroup not full", |draw| case_of(draw, [3, 4, 5, 9], [5, 3, 7])),
-    Corner::new("a surplus workgroup", |draw| case_of(draw, [9, 4, 4, 3], [3, 2, 9])),
+    Corner::new("one lane in the last workgroup", |draw| case_of(draw, [5, 3, 4, 3], [13, 1, 3])),
 ];
 
 pub fn case(draw: &mut Draw) {

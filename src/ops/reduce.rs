@@ -89,7 +89,7 @@ pub const CORNERS: &[Corner] = &[
     Corner::new("a list just over a turn", |draw| case_of(draw, [2, 3, 5, 7], 1025)),
     Corner::new("the last chunk not full", |draw| case_of(draw, [3, 5, 7, 9], 2051)),
     Corner::new("the last chunk of one row", |draw| case_of(draw, [1, 1, 17, 4], 5)),
-    Corner::new("a surplus workgroup", |draw| case_of(draw, [5, 9, 11, 23], 1023)),
+    Corner::new("a list just under a turn", |draw| case_of(draw, [5, 9, 11, 23], 1023)),
 ];
 
 pub fn case(draw: &mut Draw) {

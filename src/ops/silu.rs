@@ -38,7 +38,7 @@ pub const CORNERS: &[Corner] = &[
     Corner::new("one element", |draw| case_of(draw, [1, 1, 1, 1])),
     Corner::new("workgroups without a lane idle", |draw| case_of(draw, [3, 8, 8, 8])),
     Corner::new("the last workgroup not full", |draw| case_of(draw, [2, 7, 5, 7])),
-    Corner::new("a surplus workgroup", |draw| case_of(draw, [3, 7, 7, 3])),
+    Corner::new("one lane in the last workgroup", |draw| case_of(draw, [1, 3, 43, 3])),
 ];
 
 pub fn case(draw: &mut Draw) {
