@@ -2,6 +2,12 @@
 //!
 //! To add a kernel: `shaders/x.wgsl`, `src/cpu/x.rs` (twin), `src/ops/x.rs` (this layer), one line in [`ALL`].
 //! Tests, benches, `verify` and `profile` iterate [`ALL`]; none of them names a kernel.
+//!
+//! An op lists its [`Corner`]s: for each axis that a variant cuts into tiles or walks over in turns, an extent of one, one of
+//! less than a tile, tiles that are all full, several with the last one not full; and whatever else its code asks (a parity
+//! without inputs, a split that begins within a row). Every way to run the kernel runs all of them, and random cases on top.
+//! The edges that corners of convolution, linear layer and attention must reach are counted in `tiles.rs`: a candidate with a
+//! larger tile needs a corner that reaches its edges.
 
 pub mod adamw;
 pub mod add;
