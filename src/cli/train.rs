@@ -225,6 +225,7 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
         args.refuse_flags_with_resume()?;
         let mut context = adapter.open()?;
         run::restore_choices(&mut context, &args.out)?;
+        adapter.recall(&mut context)?;
         let mut run = Run::resume(&context, &args.out, args.flags.steps)?;
         return train(&mut run, &context, &args.out, args.json, started).map(|_| ());
     }

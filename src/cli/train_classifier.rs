@@ -111,6 +111,7 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     let mut run = if args.resume {
         context = adapter.open()?;
         run::restore_choices(&mut context, &args.out)?;
+        adapter.recall(&mut context)?;
         Run::resume(&context, &args.out, args.steps)?
     } else {
         let mut options = args.options()?;

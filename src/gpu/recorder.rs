@@ -232,6 +232,11 @@ impl Recorder {
         self.choices.possible(ways)
     }
 
+    /// Whether the device is a GPU.
+    pub fn is_gpu(&self) -> bool {
+        self.choices.device.gpu
+    }
+
     /// Lanes that fill the device.
     pub fn device_lanes(&self) -> u32 {
         self.choices.device.lanes()

@@ -32,20 +32,32 @@ static SUBGROUP: Kernel =
     Kernel::variant("attention", "subgroup", &[Need::Subgroups], &[PREFIX, wgsl!("attention.subgroup.wgsl")], TWINS);
 static TILED: Kernel = Kernel::variant("attention", "tiled", &[], &[PREFIX, wgsl!("attention.tiled.wgsl")], TWINS);
 
-static CANDIDATES: [Candidate; 7] = [
+/// Each sums the exponentials in an order of its own: the highest score so far is that of as many keys as it has lanes.
+static FORWARD_CANDIDATES: [Candidate; 7] = [
+    Candidate::new(&SUBGROUP, &[("LANES", 8)]).of_class("subgroup 8"),
+    Candidate::new(&SUBGROUP, &[("LANES", 4)]).of_class("subgroup 4"),
+    Candidate::new(&SUBGROUP, &[("LANES", 16)]).of_class("subgroup 16"),
+    Candidate::new(&KERNEL, &[]),
+    Candidate::for_gpus(&TILED, &[("CHANNEL_LANES", 8)]).of_class("tiled 8").usual_for(|shape| shape[3] <= 64),
+    Candidate::for_gpus(&TILED, &[("CHANNEL_LANES", 16)])
+        .of_class("tiled 16")
+        .usual_for(|shape| (65..=128).contains(&shape[3])),
+    Candidate::for_gpus(&TILED, &[("CHANNEL_LANES", 32)]).of_class("tiled 32").usual_for(|shape| shape[3] > 128),
+];
+static BACKWARD_CANDIDATES: [Candidate; 7] = [
     Candidate::new(&SUBGROUP, &[("LANES", 8)]),
     Candidate::new(&SUBGROUP, &[("LANES", 4)]),
     Candidate::new(&SUBGROUP, &[("LANES", 16)]),
     Candidate::new(&KERNEL, &[]),
-    Candidate::for_gpus(&TILED, &[("CHANNEL_LANES", 8)]),
-    Candidate::for_gpus(&TILED, &[("CHANNEL_LANES", 16)]),
-    Candidate::for_gpus(&TILED, &[("CHANNEL_LANES", 32)]),
+    Candidate::for_gpus(&TILED, &[("CHANNEL_LANES", 8)]).usual_for(|shape| shape[3] <= 64),
+    Candidate::for_gpus(&TILED, &[("CHANNEL_LANES", 16)]).usual_for(|shape| (65..=128).contains(&shape[3])),
+    Candidate::for_gpus(&TILED, &[("CHANNEL_LANES", 32)]).usual_for(|shape| shape[3] > 128),
 ];
 
 pub static FORWARD: Ways = Ways {
     kernel: "attention",
     entry: "forward",
-    candidates: &CANDIDATES,
+    candidates: &FORWARD_CANDIDATES,
     record: |r, shape| {
         let [q, k, v] = ["q", "k", "v"].map(|name| r.persistent(name, of_shape(shape)));
         forward(r, q, k, v);
@@ -54,7 +66,7 @@ pub static FORWARD: Ways = Ways {
 pub static BACKWARD_QUERY: Ways = Ways {
     kernel: "attention",
     entry: "backward_query",
-    candidates: &CANDIDATES,
+    candidates: &BACKWARD_CANDIDATES,
     record: |r, shape| {
         let inputs = inputs(r, shape);
         backward_query(r, &inputs);
@@ -63,7 +75,7 @@ pub static BACKWARD_QUERY: Ways = Ways {
 pub static BACKWARD_KEY_VALUE: Ways = Ways {
     kernel: "attention",
     entry: "backward_key_value",
-    candidates: &CANDIDATES,
+    candidates: &BACKWARD_CANDIDATES,
     record: |r, shape| {
         let inputs = inputs(r, shape);
         backward_key_value(r, &inputs);

@@ -2,6 +2,7 @@
 
 use super::{Corner, Draw, reduce};
 use crate::cpu::{Twin, conv2d as twin};
+use crate::gpu::choices::IN_ORDER;
 use crate::gpu::kernel::{File, wgsl};
 use crate::gpu::{Candidate, Grid, Kernel, Need, Recorder, Tensor, Value, Ways};
 
@@ -30,6 +31,15 @@ static COOP16: Kernel = Kernel::variant(
     TWINS,
 );
 
+/// Whether input and output channels fill half a tile of matrix units at least: else most of what they multiply is padding.
+fn fills_half_a_tile_of_8(shape: &[u32]) -> bool {
+    [shape[3], shape[4]].iter().all(|channels| *channels >= 16)
+}
+
+fn fills_half_a_tile_of_16(shape: &[u32]) -> bool {
+    [shape[3], shape[4]].iter().all(|channels| *channels >= 32)
+}
+
 static CANDIDATES: [Candidate; 12] = [
     Candidate::new(&SUBGROUP, &[("LANES", 8)]),
     Candidate::new(&SUBGROUP, &[("LANES", 4)]),
@@ -39,10 +49,10 @@ static CANDIDATES: [Candidate; 12] = [
     Candidate::for_gpus(&TILED, &[("ROW_LANES", 16), ("CHANNEL_LANES", 16)]),
     Candidate::for_gpus(&TILED, &[("ROW_LANES", 8), ("CHANNEL_LANES", 8)]),
     Candidate::for_gpus(&TILED, &[("ROW_LANES", 16), ("CHANNEL_LANES", 8)]),
-    Candidate::for_gpus(&COOP8, &[("LANES", 8)]),
-    Candidate::for_gpus(&COOP8, &[("LANES", 32)]),
-    Candidate::for_gpus(&COOP16, &[("LANES", 64)]),
-    Candidate::for_gpus(&COOP16, &[("LANES", 32)]),
+    Candidate::for_gpus(&COOP8, &[("LANES", 8)]).of_class("coop8").usual_for(fills_half_a_tile_of_8),
+    Candidate::for_gpus(&COOP8, &[("LANES", 32)]).of_class("coop8").usual_for(fills_half_a_tile_of_8),
+    Candidate::for_gpus(&COOP16, &[("LANES", 64)]).of_class("coop16").usual_for(fills_half_a_tile_of_16),
+    Candidate::for_gpus(&COOP16, &[("LANES", 32)]).of_class("coop16").usual_for(fills_half_a_tile_of_16),
 ];
 
 pub static FORWARD: Ways =
@@ -119,19 +129,29 @@ pub(super) fn tile(candidate: &Candidate) -> (u32, u32) {
     }
 }
 
-/// A tile of a weight's gradient: quads of x and of dy, and the lanes that share it.
-pub(super) fn weight_tile(candidate: &Candidate) -> (u32, u32, u32) {
+/// A tile of a weight's gradient: quads of x and of dy.
+pub(super) fn weight_tile(candidate: &Candidate) -> (u32, u32) {
     let constant = |name| candidate.constant(name);
     match candidate.kernel.variant {
-        "subgroup" => (8, constant("LANES"), constant("LANES")),
-        "coop8" => (8, 8, 4 * constant("LANES")),
-        "coop16" => (16, 16, 4 * constant("LANES")),
-        "tiled" => {
-            let (rows, channels) = (constant("ROW_LANES"), constant("CHANNEL_LANES"));
-            (2 * rows, 2 * channels, rows * channels)
-        }
-        _ => (2, 4, 1),
+        "subgroup" => (8, constant("LANES")),
+        "coop8" => (8, 8),
+        "coop16" => (16, 16),
+        "tiled" => (2 * constant("ROW_LANES"), 2 * constant("CHANNEL_LANES")),
+        _ => (2, 4),
     }
+}
+
+/// Lanes that make one split of a gradient of `matrices` matrices of `c4` by `k4` quads. All candidates of a class count
+/// alike, so that all of them split alike: on a GPU a lane makes 2 x 2 quads, on a driver that computes on the CPU 8 x 1,
+/// and on matrix units a workgroup is 128 lanes.
+pub(super) fn weight_lanes(r: &Recorder, candidate: &Candidate, matrices: u32, c4: u32, k4: u32) -> u32 {
+    let (quads_c, quads_k) = weight_tile(candidate);
+    matrices
+        * match candidate.class {
+            IN_ORDER if r.is_gpu() => c4.div_ceil(2) * k4.div_ceil(2),
+            IN_ORDER => c4.div_ceil(8) * k4,
+            _ => c4.div_ceil(quads_c) * k4.div_ceil(quads_k) * 128,
+        }
 }
 
 /// Tiles to lanes or workgroups, whatever a tile of the candidate is.
@@ -247,10 +267,11 @@ pub fn backward_weight(r: &mut Recorder, x: Tensor, dy: Tensor, geometry: Geomet
     let extent = Extent::new(x.shape, dweight.shape, geometry);
     assert_eq!(dy.shape, extent.y);
     let candidate = r.choose(&BACKWARD_WEIGHT, &extent.shape());
-    let (quads_c, quads_k, lanes) = weight_tile(candidate);
+    let (quads_c, quads_k) = weight_tile(candidate);
     let [taps_h, taps_w, channels, k] = dweight.shape;
     let tiles = taps_h * taps_w * x.channels4().div_ceil(quads_c) * dy.channels4().div_ceil(quads_k);
-    let (splits, split_rows) = reduce::splits(r, dy.rows(), tiles * lanes);
+    let lanes = weight_lanes(r, candidate, taps_h * taps_w, x.channels4(), dy.channels4());
+    let (splits, split_rows) = reduce::splits(r, dy.rows(), lanes);
     let partial = if splits == 1 { dweight } else { r.temp([splits * taps_h, taps_w, channels, k]) };
     let grid = grid(candidate, splits as u64 * tiles as u64);
     let params = extent.params(splits, split_rows, Epilogue::NONE);

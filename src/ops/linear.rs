@@ -1,6 +1,6 @@
 //! Linear layer: `shaders/linear.wgsl`. A 1x1 convolution is the same thing over N·H·W rows.
 
-use super::conv2d::{Epilogue, grid, tile, weight_tile};
+use super::conv2d::{Epilogue, grid, tile, weight_lanes, weight_tile};
 use super::{Corner, Draw, reduce};
 use crate::cpu::{Twin, linear as twin};
 use crate::gpu::kernel::{File, wgsl};
@@ -31,6 +31,15 @@ static COOP16: Kernel = Kernel::variant(
     TWINS,
 );
 
+/// Whether input and output channels fill half a tile of matrix units at least: else most of what they multiply is padding.
+fn fills_half_a_tile_of_8(shape: &[u32]) -> bool {
+    [shape[1], shape[2]].iter().all(|channels| *channels >= 16)
+}
+
+fn fills_half_a_tile_of_16(shape: &[u32]) -> bool {
+    [shape[1], shape[2]].iter().all(|channels| *channels >= 32)
+}
+
 static CANDIDATES: [Candidate; 12] = [
     Candidate::new(&SUBGROUP, &[("LANES", 8)]),
     Candidate::new(&SUBGROUP, &[("LANES", 4)]),
@@ -40,10 +49,10 @@ static CANDIDATES: [Candidate; 12] = [
     Candidate::for_gpus(&TILED, &[("ROW_LANES", 16), ("CHANNEL_LANES", 16)]),
     Candidate::for_gpus(&TILED, &[("ROW_LANES", 16), ("CHANNEL_LANES", 8)]),
     Candidate::for_gpus(&TILED, &[("ROW_LANES", 8), ("CHANNEL_LANES", 8)]),
-    Candidate::for_gpus(&COOP8, &[("LANES", 8)]),
-    Candidate::for_gpus(&COOP8, &[("LANES", 32)]),
-    Candidate::for_gpus(&COOP16, &[("LANES", 64)]),
-    Candidate::for_gpus(&COOP16, &[("LANES", 32)]),
+    Candidate::for_gpus(&COOP8, &[("LANES", 8)]).of_class("coop8").usual_for(fills_half_a_tile_of_8),
+    Candidate::for_gpus(&COOP8, &[("LANES", 32)]).of_class("coop8").usual_for(fills_half_a_tile_of_8),
+    Candidate::for_gpus(&COOP16, &[("LANES", 64)]).of_class("coop16").usual_for(fills_half_a_tile_of_16),
+    Candidate::for_gpus(&COOP16, &[("LANES", 32)]).of_class("coop16").usual_for(fills_half_a_tile_of_16),
 ];
 
 pub static FORWARD: Ways =
@@ -107,8 +116,8 @@ pub(super) fn rows_and_quads(candidate: &Candidate) -> (u32, u32) {
 }
 
 /// As [`weight_tile`].
-pub(super) fn weight_quads(candidate: &Candidate) -> (u32, u32, u32) {
-    if candidate.is_register() { (2, 2, 1) } else { weight_tile(candidate) }
+pub(super) fn weight_quads(candidate: &Candidate) -> (u32, u32) {
+    if candidate.is_register() { (2, 2) } else { weight_tile(candidate) }
 }
 
 /// y = x W + bias. x: any shape of rows times C, weight: [1, 1, C, K] with C padded to a multiple of 4, bias:
@@ -158,9 +167,10 @@ pub fn backward_weight(r: &mut Recorder, x: Tensor, dy: Tensor, dweight: Tensor,
     let extent = Extent::new(x.elements(), dweight);
     assert_eq!(dy.elements(), extent.rows as u64 * extent.k4 as u64 * 4, "dy and weight disagree");
     let candidate = r.choose(&BACKWARD_WEIGHT, &extent.shape());
-    let (quads_c, quads_k, lanes) = weight_quads(candidate);
+    let (quads_c, quads_k) = weight_quads(candidate);
     let tiles = extent.c4.div_ceil(quads_c) * extent.k4.div_ceil(quads_k);
-    let (splits, split_rows) = reduce::splits(r, extent.rows, tiles * lanes);
+    let lanes = weight_lanes(r, candidate, 1, extent.c4, extent.k4);
+    let (splits, split_rows) = reduce::splits(r, extent.rows, lanes);
     let [.., channels, k] = dweight.shape;
     let partial = if splits == 1 { dweight } else { r.temp([splits, 1, channels, k]) };
     let grid = grid(candidate, splits as u64 * tiles as u64);

@@ -59,8 +59,8 @@ pub fn sum_rows(r: &mut Recorder, x: Tensor, rows: u32, y: Tensor) {
 /// The fewest rows worth a split.
 const SPLIT_ROWS: u32 = 64;
 
-/// How a gradient of weights, whose tiles are `lanes` lanes, splits its sum over `rows` to fill the device: (splits, rows
-/// of a split).
+/// How a gradient of weights that `lanes` lanes make splits its sum over `rows` to fill the device: (splits, rows of a
+/// split).
 pub fn splits(r: &Recorder, rows: u32, lanes: u32) -> (u32, u32) {
     let wanted = r.device_lanes().div_ceil(lanes).min(rows.div_ceil(SPLIT_ROWS));
     let split_rows = rows.div_ceil(wanted);

@@ -105,7 +105,7 @@ fn of_conv2d(candidate: &Candidate, dispatch: &Dispatch) -> Edges {
             }
         }
         _ => {
-            let (quads_c, quads_k, _) = conv2d::weight_tile(candidate);
+            let (quads_c, quads_k) = conv2d::weight_tile(candidate);
             let mut edges = Edges {
                 axes: vec![Axis::new("channels in", c4, quads_c), Axis::new("channels out", k4, quads_k)],
                 others: Vec::new(),
@@ -142,7 +142,7 @@ fn of_linear(candidate: &Candidate, dispatch: &Dispatch) -> Edges {
             product(Axis::new("channels in", c4, quads), Axis::new("channels out, in turns", k4, QUADS_IN_TURN))
         }
         _ => {
-            let (quads_c, quads_k, _) = linear::weight_quads(candidate);
+            let (quads_c, quads_k) = linear::weight_quads(candidate);
             let mut edges = Edges {
                 axes: vec![Axis::new("channels in", c4, quads_c), Axis::new("channels out", k4, quads_k)],
                 others: Vec::new(),

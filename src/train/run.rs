@@ -42,7 +42,7 @@ struct TrainerState {
     images: u64,
     scheduler: SchedulerConfig,
     options: TrainOptions,
-    /// The variants it runs.
+    /// The variants that were chosen for it.
     #[serde(default)]
     choices: Vec<Chosen>,
     /// The loss's scale, and steps since it last changed.
@@ -128,8 +128,8 @@ pub fn recordings(options: &TrainOptions, data: &Dataset, choices: &Arc<Choices>
     Ok(vec![record(model.objective(), options, &DataShape::of(data), choices)?.gradients])
 }
 
-/// Puts the precision and the variants that the run in `directory` was made with into `context`: others would give other
-/// bits.
+/// Puts the precision of the run in `directory` and the variants that were chosen for it into `context`: others would give
+/// other bits.
 ///
 /// # Errors
 /// [`Error::File`] if there is no run.
