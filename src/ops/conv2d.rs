@@ -305,6 +305,8 @@ pub const CORNERS: &[Corner] = &[
     Corner::new("a row and a quadruple less", |draw| case_of(draw, [1, 1, 127, 122], [1, 1], 123, STRAIGHT)),
     Corner::new("several tiles of rows", |draw| case_of(draw, [3, 7, 9, 5], [3, 3], 9, Geometry::same(3))),
     Corner::new("several tiles of channels", |draw| case_of(draw, [1, 5, 6, 131], [3, 1], 258, Geometry::same(3))),
+    Corner::new("tiles of rows and x's channels", |draw| case_of(draw, [1, 10, 13, 131], [1, 1], 6, STRAIGHT)),
+    Corner::new("tiles of rows and y's channels", |draw| case_of(draw, [1, 10, 13, 5], [1, 1], 258, STRAIGHT)),
     Corner::new("workgroups without a lane idle", |draw| case_of(draw, [2, 32, 32, 11], [3, 3], 6, Geometry::same(3))),
     Corner::new("splits that begin within a row", |draw| case_of(draw, [2, 5, 17, 5], [3, 1], 9, Geometry::same(3))),
     Corner::new("full tiles of each parity", |draw| case_of(draw, [2, 16, 16, 3], [3, 3], 5, HALVING)),
