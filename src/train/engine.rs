@@ -163,8 +163,8 @@ fn loss_of_batch(r: &mut Recorder) -> Tensor {
 }
 
 /// Makes `square_sum`, and by it the optimizer's step, not finite from the first broken step on: two more are under way
-/// before the host hears of it, and these must change nothing. 0 times what is not finite is not a number, and a sum with that
-/// isn't, either. In half precision an infinite gradient breaks nothing: the loss was scaled too far.
+/// before the host hears of it, and these must change nothing. 0 times what is not finite is not a number, and neither is
+/// a sum with that. In half precision an infinite gradient breaks nothing: the loss was scaled too far.
 fn halt_if_broken(r: &mut Recorder, square_sum: Tensor, precision: Precision) {
     let loss = loss_of_batch(r);
     let nothing = match precision {
