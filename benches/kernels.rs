@@ -9,8 +9,8 @@ use criterion::measurement::{Measurement, ValueFormatter};
 use criterion::{BenchmarkGroup, Criterion, SamplingMode, Throughput};
 use diffuse::gpu::{Context, Memory, Plan, PlanOptions};
 use diffuse::nn::UNet;
-use diffuse::ops;
 use diffuse::ops::case::{Case, Values};
+use diffuse::ops::{self, Which};
 use diffuse::profile::{Options, Workload, measure, shapes};
 use diffuse::train::options::preset;
 
@@ -91,7 +91,7 @@ fn cases(context: &Context, group: &mut Group, wanted: impl Fn(&str) -> bool) {
         if !wanted(&name) {
             continue;
         }
-        let case = Case::new(op.case, 0, &context.choices);
+        let case = Case::new(op, Which::Random(0), &context.choices);
         let recording = &case.recording;
         let plan = Plan::new(context, recording, &mut Memory::default(), PlanOptions::default()).expect("it fits");
         for (tensor, values) in &case.inputs {

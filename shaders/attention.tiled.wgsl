@@ -163,7 +163,7 @@ fn gradient_value(place: Place, own: u32, other: u32, own_is_query: bool, lane: 
 }
 
 // Adds p times a row's quad, for each own token.
-fn outer_add(sums: ptr<function, Sums>, p: vec4<f32>, value: vec4<f32>) {
+fn add_row(sums: ptr<function, Sums>, p: vec4<f32>, value: vec4<f32>) {
     (*sums)[0] += p.x * value;
     (*sums)[1] += p.y * value;
     (*sums)[2] += p.z * value;
@@ -231,8 +231,8 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gro
         for (var t = 0u; t < BLOCK; t++) {
             let p = tile[tile_slot(at.y, t)];
             let row = row_of(place, other + t);
-            outer_add(&left, p, load4(v[row + loaded.x]));
-            outer_add(&right, p, load4(v[row + loaded.y]));
+            add_row(&left, p, load4(v[row + loaded.x]));
+            add_row(&right, p, load4(v[row + loaded.y]));
         }
     }
     workgroupBarrier();
@@ -279,15 +279,15 @@ fn backward_query(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgrou
         let d_p = gradient_value(place, own, other, true, lane);
         for (var j = 0u; j < SHARE; j++) {
             let t = at.x + j * CHANNEL_LANES;
-            let d_s = params.scale * exp(params.scale * s[j] - l) * (d_p[j] - d);
+            let d_s = params.scale * (exp(params.scale * s[j] - l) * (d_p[j] - d));
             tile[tile_slot(at.y, t)] = select(vec4<f32>(), d_s, other + t < params.tokens);
         }
         workgroupBarrier();
         for (var t = 0u; t < BLOCK; t++) {
             let d_s = tile[tile_slot(at.y, t)];
             let row = row_of(place, other + t);
-            outer_add(&left, d_s, load4(k[row + loaded.x]));
-            outer_add(&right, d_s, load4(k[row + loaded.y]));
+            add_row(&left, d_s, load4(k[row + loaded.x]));
+            add_row(&right, d_s, load4(k[row + loaded.y]));
         }
     }
     for (var j = 0u; j < 4u; j++) {
@@ -329,17 +329,17 @@ fn backward_key_value(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_work
             let d = deltas[statistics + query / 4u][query % 4u];
             let p = select(vec4<f32>(), exp(params.scale * s[j] - l), other + t < params.tokens);
             tile_p[tile_slot(at.y, t)] = p;
-            tile[tile_slot(at.y, t)] = params.scale * p * (d_p[j] - d);
+            tile[tile_slot(at.y, t)] = params.scale * (p * (d_p[j] - d));
         }
         workgroupBarrier();
         for (var t = 0u; t < BLOCK; t++) {
             let p = tile_p[tile_slot(at.y, t)];
             let d_s = tile[tile_slot(at.y, t)];
             let row = row_of(place, other + t);
-            outer_add(&k_left, d_s, load4(q[row + loaded.x]));
-            outer_add(&k_right, d_s, load4(q[row + loaded.y]));
-            outer_add(&v_left, p, load4(d_o[row + loaded.x]));
-            outer_add(&v_right, p, load4(d_o[row + loaded.y]));
+            add_row(&k_left, d_s, load4(q[row + loaded.x]));
+            add_row(&k_right, d_s, load4(q[row + loaded.y]));
+            add_row(&v_left, p, load4(d_o[row + loaded.x]));
+            add_row(&v_right, p, load4(d_o[row + loaded.y]));
         }
     }
     for (var j = 0u; j < 4u; j++) {

@@ -105,12 +105,7 @@ fn load_d_o(rows: vec4<u32>, c: u32) -> mat4x4<f32> {
     return mat4x4<f32>(load4(d_o[rows.x + c]), load4(d_o[rows.y + c]), load4(d_o[rows.z + c]), load4(d_o[rows.w + c]));
 }
 
-// sum + a b, as four multiply-adds for each column. Products are summed in this order everywhere, so that dP_ij - D_i is 0 to
-// the last bit where it should be: with one token.
-fn multiply_add(sum: vec4<f32>, a: mat4x4<f32>, b: vec4<f32>) -> vec4<f32> {
-    return sum + a[0] * b.x + a[1] * b.y + a[2] * b.z + a[3] * b.w;
-}
-
+// sum + a b. D is summed in the same order, so that dP_ij - D_i is 0 to the last bit where it should be: with one token.
 fn multiply_add4(sum: mat4x4<f32>, a: mat4x4<f32>, b: mat4x4<f32>) -> mat4x4<f32> {
     return mat4x4<f32>(multiply_add(sum[0], a, b[0]), multiply_add(sum[1], a, b[1]), multiply_add(sum[2], a, b[2]), multiply_add(sum[3], a, b[3]));
 }

@@ -31,19 +31,14 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gro
             }
             var at = (r * params.s + s) * params.c4 * 4u * params.k4 + k;
             for (var c = 0u; c < params.c4; c++) {
-                let a0 = load4(weight[at]);
-                let b0 = load4(weight[at + second]);
-                let a1 = load4(weight[at + params.k4]);
-                let b1 = load4(weight[at + params.k4 + second]);
-                let a2 = load4(weight[at + 2u * params.k4]);
-                let b2 = load4(weight[at + 2u * params.k4 + second]);
-                let a3 = load4(weight[at + 3u * params.k4]);
-                let b3 = load4(weight[at + 3u * params.k4 + second]);
+                let a = mat4x4<f32>(load4(weight[at]), load4(weight[at + params.k4]), load4(weight[at + 2u * params.k4]), load4(weight[at + 3u * params.k4]));
+                let other = at + second;
+                let b = mat4x4<f32>(load4(weight[other]), load4(weight[other + params.k4]), load4(weight[other + 2u * params.k4]), load4(weight[other + 3u * params.k4]));
                 at += 4u * params.k4;
                 for (var j = 0u; j < ROWS; j++) {
                     let v = load4(x[tap[j].offset + c]) * tap[j].inside;
-                    sum[2u * j] += v.x * a0 + v.y * a1 + v.z * a2 + v.w * a3;
-                    sum[2u * j + 1u] += v.x * b0 + v.y * b1 + v.z * b2 + v.w * b3;
+                    sum[2u * j] = multiply_add(sum[2u * j], a, v);
+                    sum[2u * j + 1u] = multiply_add(sum[2u * j + 1u], b, v);
                 }
             }
         }
@@ -85,18 +80,13 @@ fn backward_data(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroup
             }
             let at = ((r * params.s + s) * params.c4 + c) * 4u * params.k4;
             for (var k = 0u; k < params.k4; k++) {
-                let a0 = load4(weight[at + k]);
-                let a1 = load4(weight[at + k + params.k4]);
-                let a2 = load4(weight[at + k + 2u * params.k4]);
-                let a3 = load4(weight[at + k + 3u * params.k4]);
-                let b0 = load4(weight[at + k + second]);
-                let b1 = load4(weight[at + k + second + params.k4]);
-                let b2 = load4(weight[at + k + second + 2u * params.k4]);
-                let b3 = load4(weight[at + k + second + 3u * params.k4]);
+                let a = transpose(mat4x4<f32>(load4(weight[at + k]), load4(weight[at + k + params.k4]), load4(weight[at + k + 2u * params.k4]), load4(weight[at + k + 3u * params.k4])));
+                let other = at + k + second;
+                let b = transpose(mat4x4<f32>(load4(weight[other]), load4(weight[other + params.k4]), load4(weight[other + 2u * params.k4]), load4(weight[other + 3u * params.k4])));
                 for (var j = 0u; j < ROWS; j++) {
                     let v = load4(dy[tap[j].offset + k]) * tap[j].inside;
-                    sum[2u * j] += vec4<f32>(dot(v, a0), dot(v, a1), dot(v, a2), dot(v, a3));
-                    sum[2u * j + 1u] += vec4<f32>(dot(v, b0), dot(v, b1), dot(v, b2), dot(v, b3));
+                    sum[2u * j] = multiply_add(sum[2u * j], a, v);
+                    sum[2u * j + 1u] = multiply_add(sum[2u * j + 1u], b, v);
                 }
             }
         }

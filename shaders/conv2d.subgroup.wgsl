@@ -42,14 +42,11 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gro
                 for (var j = 0u; j < ROWS / LANES; j++) {
                     share[j] = load4(x[tap[j].offset + c]) * tap[j].inside;
                 }
-                let w0 = load4(weight[at]);
-                let w1 = load4(weight[at + params.k4]);
-                let w2 = load4(weight[at + 2u * params.k4]);
-                let w3 = load4(weight[at + 3u * params.k4]);
+                let w = mat4x4<f32>(load4(weight[at]), load4(weight[at + params.k4]), load4(weight[at + 2u * params.k4]), load4(weight[at + 3u * params.k4]));
                 at += 4u * params.k4;
                 for (var j = 0u; j < ROWS; j++) {
                     let v = subgroupShuffle(share[j / LANES], j % LANES);
-                    sum[j] += v.x * w0 + v.y * w1 + v.z * w2 + v.w * w3;
+                    sum[j] = multiply_add(sum[j], w, v);
                 }
             }
         }
@@ -97,7 +94,7 @@ fn backward_data(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroup
                 let w = transpose(mat4x4<f32>(load4(weight[at + k]), load4(weight[at + k + params.k4]), load4(weight[at + k + 2u * params.k4]), load4(weight[at + k + 3u * params.k4])));
                 for (var j = 0u; j < ROWS; j++) {
                     let v = subgroupShuffle(share[j / LANES], j % LANES);
-                    sum[j] += v.x * w[0] + v.y * w[1] + v.z * w[2] + v.w * w[3];
+                    sum[j] = multiply_add(sum[j], w, v);
                 }
             }
         }
@@ -164,7 +161,7 @@ fn backward_weight(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgro
             let b = subgroupShuffle(share[(4u * i + 1u) / LANES], (4u * i + 1u) % LANES);
             let e = subgroupShuffle(share[(4u * i + 2u) / LANES], (4u * i + 2u) % LANES);
             let f = subgroupShuffle(share[(4u * i + 3u) / LANES], (4u * i + 3u) % LANES);
-            sum[i] += d * transpose(mat4x4<f32>(a, b, e, f));
+            sum[i] = outer_add(outer_add(outer_add(outer_add(sum[i], a, d[0]), b, d[1]), e, d[2]), f, d[3]);
         }
     }
     let to = ((split * params.r * params.s + tap) * params.c4 + c) * 4u * params.k4;

@@ -48,18 +48,13 @@ fn staged_weights(buffer: u32, step: u32, quad: u32) -> mat4x4<f32> {
     );
 }
 
-// In this order it is four fused multiply-adds.
-fn multiply_add(sum: vec4<f32>, v: vec4<f32>, w: mat4x4<f32>) -> vec4<f32> {
-    return sum + v.x * w[0] + v.y * w[1] + v.z * w[2] + v.w * w[3];
-}
-
 alias Sums = array<vec4<f32>, ROWS>;
 
 // Adds one step of the lane's rows by its two quads.
 fn multiply(left: ptr<function, Sums>, right: ptr<function, Sums>, buffer: u32, step: u32, row: u32, w_left: mat4x4<f32>, w_right: mat4x4<f32>) {
     for (var j = 0u; j < ROWS; j++) {
         let v = staged_rows[row_slot(buffer, step, row + j * ROW_LANES)];
-        (*left)[j] = multiply_add((*left)[j], v, w_left);
-        (*right)[j] = multiply_add((*right)[j], v, w_right);
+        (*left)[j] = multiply_add((*left)[j], w_left, v);
+        (*right)[j] = multiply_add((*right)[j], w_right, v);
     }
 }

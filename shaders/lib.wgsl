@@ -6,6 +6,16 @@
 // Activations are stored as `real4`, four channels at a time: `load4(x[i])` and `x[i] = store4(value)`. Arithmetic, sums,
 // statistics, softmax and losses are f32 always. What real4 is says lib.f32.wgsl or lib.f16.wgsl, one of which follows.
 
+// sum + m v, and sum + d a^T: one multiply-add behind the other. Variants of a product that sum in this order, the summed
+// index ascending, give the same bits.
+fn multiply_add(sum: vec4<f32>, m: mat4x4<f32>, v: vec4<f32>) -> vec4<f32> {
+    return sum + m[0] * v.x + m[1] * v.y + m[2] * v.z + m[3] * v.w;
+}
+
+fn outer_add(sum: mat4x4<f32>, a: vec4<f32>, d: vec4<f32>) -> mat4x4<f32> {
+    return mat4x4<f32>(sum[0] + a.x * d, sum[1] + a.y * d, sum[2] + a.z * d, sum[3] + a.w * d);
+}
+
 // Written by the host before every step; everything else is fixed when a dispatch is recorded.
 struct Step {
     seed: u32,              // key of Philox, with the purpose of the draw

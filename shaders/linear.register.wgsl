@@ -20,18 +20,13 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gro
     }
     for (var c = 0u; c < params.c4; c++) {
         let at = 4u * c * params.k4 + k;
-        let a0 = load4(weight[at]);
-        let b0 = load4(weight[at + second]);
-        let a1 = load4(weight[at + params.k4]);
-        let b1 = load4(weight[at + params.k4 + second]);
-        let a2 = load4(weight[at + 2u * params.k4]);
-        let b2 = load4(weight[at + 2u * params.k4 + second]);
-        let a3 = load4(weight[at + 3u * params.k4]);
-        let b3 = load4(weight[at + 3u * params.k4 + second]);
+        let a = mat4x4<f32>(load4(weight[at]), load4(weight[at + params.k4]), load4(weight[at + 2u * params.k4]), load4(weight[at + 3u * params.k4]));
+        let other = at + second;
+        let b = mat4x4<f32>(load4(weight[other]), load4(weight[other + params.k4]), load4(weight[other + 2u * params.k4]), load4(weight[other + 3u * params.k4]));
         for (var j = 0u; j < ROWS; j++) {
             let v = load4(x[min(first + j, params.rows - 1u) * params.c4 + c]);
-            sum[2u * j] += v.x * a0 + v.y * a1 + v.z * a2 + v.w * a3;
-            sum[2u * j + 1u] += v.x * b0 + v.y * b1 + v.z * b2 + v.w * b3;
+            sum[2u * j] = multiply_add(sum[2u * j], a, v);
+            sum[2u * j + 1u] = multiply_add(sum[2u * j + 1u], b, v);
         }
     }
     for (var j = 0u; j < ROWS; j++) {
@@ -62,18 +57,13 @@ fn backward_data(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroup
     }
     for (var k = 0u; k < params.k4; k++) {
         let at = 4u * c * params.k4 + k;
-        let a0 = load4(weight[at]);
-        let a1 = load4(weight[at + params.k4]);
-        let a2 = load4(weight[at + 2u * params.k4]);
-        let a3 = load4(weight[at + 3u * params.k4]);
-        let b0 = load4(weight[at + second]);
-        let b1 = load4(weight[at + second + params.k4]);
-        let b2 = load4(weight[at + second + 2u * params.k4]);
-        let b3 = load4(weight[at + second + 3u * params.k4]);
+        let a = transpose(mat4x4<f32>(load4(weight[at]), load4(weight[at + params.k4]), load4(weight[at + 2u * params.k4]), load4(weight[at + 3u * params.k4])));
+        let other = at + second;
+        let b = transpose(mat4x4<f32>(load4(weight[other]), load4(weight[other + params.k4]), load4(weight[other + 2u * params.k4]), load4(weight[other + 3u * params.k4])));
         for (var j = 0u; j < ROWS; j++) {
             let v = load4(dy[min(first + j, params.rows - 1u) * params.k4 + k]);
-            sum[2u * j] += vec4<f32>(dot(v, a0), dot(v, a1), dot(v, a2), dot(v, a3));
-            sum[2u * j + 1u] += vec4<f32>(dot(v, b0), dot(v, b1), dot(v, b2), dot(v, b3));
+            sum[2u * j] = multiply_add(sum[2u * j], a, v);
+            sum[2u * j + 1u] = multiply_add(sum[2u * j + 1u], b, v);
         }
     }
     for (var j = 0u; j < ROWS; j++) {

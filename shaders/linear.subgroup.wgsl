@@ -27,13 +27,10 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gro
             share[j] = load4(x[min(first + j * LANES + lane, params.rows - 1u) * params.c4 + c]);
         }
         let at = 4u * c * params.k4 + k;
-        let w0 = load4(weight[at]);
-        let w1 = load4(weight[at + params.k4]);
-        let w2 = load4(weight[at + 2u * params.k4]);
-        let w3 = load4(weight[at + 3u * params.k4]);
+        let w = mat4x4<f32>(load4(weight[at]), load4(weight[at + params.k4]), load4(weight[at + 2u * params.k4]), load4(weight[at + 3u * params.k4]));
         for (var j = 0u; j < ROWS; j++) {
             let v = subgroupShuffle(share[j / LANES], j % LANES);
-            sum[j] += v.x * w0 + v.y * w1 + v.z * w2 + v.w * w3;
+            sum[j] = multiply_add(sum[j], w, v);
         }
     }
     for (var j = 0u; j < ROWS; j++) {
@@ -67,7 +64,7 @@ fn backward_data(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroup
         let w = transpose(mat4x4<f32>(load4(weight[at]), load4(weight[at + params.k4]), load4(weight[at + 2u * params.k4]), load4(weight[at + 3u * params.k4])));
         for (var j = 0u; j < ROWS; j++) {
             let v = subgroupShuffle(share[j / LANES], j % LANES);
-            sum[j] += v.x * w[0] + v.y * w[1] + v.z * w[2] + v.w * w[3];
+            sum[j] = multiply_add(sum[j], w, v);
         }
     }
     for (var j = 0u; j < ROWS; j++) {
@@ -118,7 +115,7 @@ fn backward_weight(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgro
             let b = subgroupShuffle(share[(4u * i + 1u) / LANES], (4u * i + 1u) % LANES);
             let e = subgroupShuffle(share[(4u * i + 2u) / LANES], (4u * i + 2u) % LANES);
             let f = subgroupShuffle(share[(4u * i + 3u) / LANES], (4u * i + 3u) % LANES);
-            sum[i] += d * transpose(mat4x4<f32>(a, b, e, f));
+            sum[i] = outer_add(outer_add(outer_add(outer_add(sum[i], a, d[0]), b, d[1]), e, d[2]), f, d[3]);
         }
     }
     let to = (split * params.c4 + c) * 4u * params.k4;

@@ -132,11 +132,6 @@ fn backward_data(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroup
 // Rows in a turn of backward_weight.
 const TURN = 4u * STEP;
 
-// What a lane's quad of x adds to its channels of dW by a quad of dy: a column for each channel of x.
-fn outer_add(sum: mat4x4<f32>, a: vec4<f32>, d: vec4<f32>) -> mat4x4<f32> {
-    return mat4x4<f32>(sum[0] + a.x * d, sum[1] + a.y * d, sum[2] + a.z * d, sum[3] + a.w * d);
-}
-
 fn store_partial(sum: mat4x4<f32>, first: u32, c: u32, k: u32) {
     if (c < params.c4 && k < params.k4) {
         let to = (first + 4u * c) * params.k4 + k;

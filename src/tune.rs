@@ -1,4 +1,8 @@
 //! Which variants this adapter runs fastest: measured once for each shape, kept in the user's cache directory.
+//!
+//! The clock chooses among candidates of one class, which give the same bits (see [`Choices::usual`]): whatever was measured,
+//! and however busy the machine is, runs of one seed give the same bits. Someone may choose otherwise: `diffuse tune`
+//! compares all classes, and what it finds is taken from a file.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -8,11 +12,11 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::files;
-use crate::gpu::choices::{Key, Ways};
-use crate::gpu::tune::{self, MOST_DEVIATION, Timing};
-use crate::gpu::{Choices, Context, Precision, Recording};
+use crate::gpu::choices::{Key, Way, Ways};
+use crate::gpu::tune::{self, Timing};
+use crate::gpu::{Candidate, Choices, Context, Precision, Recording};
 
 /// When to measure.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,126 +38,295 @@ pub struct Chosen {
     pub way: String,
 }
 
-/// What [`prepare`] measured.
+/// What was measured.
 #[derive(Clone, Debug, Default)]
 pub struct Tuning {
     /// Shape by shape, the fastest first.
     pub measured: Vec<(Key, Vec<Timing>)>,
     /// Shapes that the budget left to what won most of the others.
     pub guessed: usize,
-    /// Ways that compute wrongly here: `conv2d forward, subgroup LANES=8`.
-    pub wrong: BTreeSet<String>,
     pub time: Duration,
     /// Where the winners are kept.
     pub cache: Option<PathBuf>,
 }
 
-#[derive(Serialize, Deserialize)]
-struct Cache {
+/// What was tuned on an adapter, as files hold it.
+#[derive(Debug, Serialize, Deserialize)]
+struct Tuned {
     adapter: String,
     driver: String,
     winners: Vec<Chosen>,
+    /// What computes wrongly.
+    wrong: BTreeSet<Way>,
 }
 
 /// The environment variable that names another directory for the cache.
 pub const CACHE_DIRECTORY: &str = "DIFFUSE_CACHE_DIR";
 
-/// Time for what the cache lacks: most of it goes where there is most work, the rest is guessed.
-fn budget(context: &Context) -> Duration {
-    Duration::from_secs(if context.is_cpu() { 20 } else { 5 })
+/// What measures: [`WallClock`], or a test's stand-in.
+pub trait Clock {
+    /// Times `candidates` for a shape.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the device fails.
+    fn time(
+        &mut self,
+        context: &Context,
+        ways: &Ways,
+        shape: &[u32],
+        candidates: &[&'static Candidate],
+    ) -> Result<Vec<Timing>>;
+
+    /// Whether no more may be measured.
+    fn is_over(&mut self) -> bool;
+}
+
+/// The device's own time, for as long as a budget lasts.
+pub struct WallClock {
+    end: Option<Instant>,
+}
+
+impl WallClock {
+    /// Without an end.
+    pub fn endless() -> WallClock {
+        WallClock { end: None }
+    }
+
+    /// For what the cache lacks: most of the time goes where there is most work, the rest is guessed.
+    fn brief(context: &Context) -> WallClock {
+        let budget = Duration::from_secs(if context.is_cpu() { 20 } else { 5 });
+        WallClock { end: Some(Instant::now() + budget) }
+    }
+}
+
+impl Clock for WallClock {
+    fn time(
+        &mut self,
+        context: &Context,
+        ways: &Ways,
+        shape: &[u32],
+        candidates: &[&'static Candidate],
+    ) -> Result<Vec<Timing>> {
+        tune::time(context, ways, shape, candidates)
+    }
+
+    fn is_over(&mut self) -> bool {
+        self.end.is_some_and(|end| Instant::now() > end)
+    }
 }
 
 /// Puts the fastest known variants into `context`, and measures for what `record` asks and the cache in `directory` lacks.
 ///
 /// # Errors
-/// What `record` returns, or [`crate::error::Error::Device`] if the device fails. A cache that can't be read or written is
-/// a warning.
+/// What `record` returns, or [`Error::Device`] if the device fails. A cache that can't be read or written is a warning.
 pub fn prepare(
     context: &mut Context,
     mode: Mode,
     directory: Option<&Path>,
     record: impl FnOnce(&Arc<Choices>) -> Result<Vec<Recording>>,
 ) -> Result<Tuning> {
-    let mut choices = context.choices.defaults();
-    if mode == Mode::Off {
-        return Ok(Tuning::default());
+    match mode {
+        Mode::Off => Ok(Tuning::default()),
+        Mode::Cached => {
+            recall(context, directory);
+            let clock = &mut WallClock::brief(context);
+            prepare_by(context, clock, directory, record)
+        }
+        Mode::Full => prepare_by(context, &mut WallClock::endless(), directory, record),
     }
+}
+
+/// As [`prepare`], by a clock of the caller's; what `context` knows already is not measured again.
+///
+/// # Errors
+/// As [`prepare`].
+pub fn prepare_by(
+    context: &mut Context,
+    clock: &mut dyn Clock,
+    directory: Option<&Path>,
+    record: impl FnOnce(&Arc<Choices>) -> Result<Vec<Recording>>,
+) -> Result<Tuning> {
+    let start = Instant::now();
     let cache = directory.map(|directory| directory.join(file_name(context)));
-    if mode == Mode::Cached {
-        cached(cache.as_ref()).into_iter().for_each(|chosen| choices.set(chosen.key, chosen.way));
-    }
-    let recordings = record(&Arc::new(choices.clone()))?;
+    let recordings = record(&context.choices)?;
     let mut tuning = Tuning { cache, ..Tuning::default() };
-    let missing = missing(&recordings, &choices);
-    if !missing.is_empty() {
-        measure(context, mode, missing, &mut choices, &mut tuning)?;
-        store(context, &choices, &tuning);
+    let open = open(&recordings, &context.choices);
+    if !open.is_empty() {
+        measure(context, clock, open, &mut tuning)?;
+        store(context, &tuning);
     }
-    context.choices = Arc::new(choices);
+    tuning.time = start.elapsed();
     Ok(tuning)
 }
 
-/// What `choices` chose, for a file.
+/// Measures candidates of all classes for what `record` asks, as long as it takes. The winners of the usual classes are kept
+/// in the cache in `directory`, those of all classes are for a file, see [`write`].
+///
+/// # Errors
+/// What `record` returns, or [`Error::Device`] if the device fails.
+pub fn compare(
+    context: &mut Context,
+    directory: Option<&Path>,
+    record: impl FnOnce(&Arc<Choices>) -> Result<Vec<Recording>>,
+) -> Result<Tuning> {
+    let start = Instant::now();
+    let cache = directory.map(|directory| directory.join(file_name(context)));
+    let mut tuning = Tuning { cache, ..Tuning::default() };
+    for (key, ways) in open(&record(&context.choices)?, &context.choices) {
+        let choices = &context.choices;
+        let suits = |c: &&Candidate| c.suits(&choices.device, choices.precision);
+        let candidates: Vec<_> = ways.candidates.iter().filter(suits).collect();
+        measure_one(context, &mut WallClock::endless(), &key, ways, &candidates, &mut tuning)?;
+    }
+    store(context, &tuning);
+    tuning.time = start.elapsed();
+    Ok(tuning)
+}
+
+/// Writes the winners of all classes, for [`read`].
+///
+/// # Errors
+/// [`Error::File`] if it can't be written.
+pub fn write(context: &Context, path: &Path, tuning: &Tuning) -> Result<()> {
+    let winner = |(key, timings): &(Key, Vec<Timing>)| {
+        Some(Chosen { key: key.clone(), way: winner(timings)?.candidate.label() })
+    };
+    let tuned = Tuned { winners: tuning.measured.iter().filter_map(winner).collect(), ..Tuned::of(context) };
+    files::write_atomic(path, &serde_json::to_vec_pretty(&tuned).expect("names and numbers"))
+}
+
+/// The fastest way that computes rightly, of any class.
+pub fn winner(timings: &[Timing]) -> Option<&Timing> {
+    timings.iter().find(|timing| timing.is_right())
+}
+
+/// What `diffuse tune` wrote to `path`.
+///
+/// # Errors
+/// [`Error::File`] if it can't be read, is no such file, or was made on another adapter or driver.
+pub fn read(context: &Context, path: &Path) -> Result<Vec<Chosen>> {
+    let text = std::fs::read(path).map_err(|error| Error::file(path, error))?;
+    let tuned: Tuned = serde_json::from_slice(&text)
+        .map_err(|error| Error::file(path, format!("{error}; diffuse tune --out FILE makes such files")))?;
+    let here = Tuned::of(context);
+    if (&tuned.adapter, &tuned.driver) != (&here.adapter, &here.driver) {
+        let problem = format!(
+            "tuned on {}, {}; this is {}, {}: make another with diffuse tune --out FILE",
+            tuned.adapter, tuned.driver, here.adapter, here.driver
+        );
+        return Err(Error::file(path, problem));
+    }
+    Ok(tuned.winners)
+}
+
+/// What someone chose, for a file: the clock's choices change no bit, and are left out.
 pub fn chosen(choices: &Choices) -> Vec<Chosen> {
-    choices.iter().map(|(key, way)| Chosen { key: key.clone(), way: way.into() }).collect()
+    choices.explicit().iter().map(|(key, way)| Chosen { key: key.clone(), way: way.clone() }).collect()
 }
 
-/// The variants that a file names, for this device.
+/// Puts what a file names into `context`, to run whatever the clock says.
 pub fn restore(context: &mut Context, chosen: Vec<Chosen>) {
-    let mut choices = context.choices.defaults();
-    chosen.into_iter().for_each(|chosen| choices.set(chosen.key, chosen.way));
-    context.choices = Arc::new(choices);
+    let choices = Arc::make_mut(&mut context.choices);
+    chosen.into_iter().for_each(|chosen| choices.set_explicit(chosen.key, chosen.way));
 }
 
-/// Shapes that can run in several ways here and have no winner yet; those with the most work first.
-fn missing(recordings: &[Recording], choices: &Choices) -> Vec<(Key, &'static Ways)> {
-    let several =
-        |ways: &Ways| ways.candidates.iter().filter(|c| c.suits(&choices.device, choices.precision)).count() > 1;
+/// Puts what the cache in `directory` knows into `context`.
+pub fn recall(context: &mut Context, directory: Option<&Path>) {
+    let Some(path) = directory.map(|directory| directory.join(file_name(context))) else { return };
+    let tuned = cached(&path, context);
+    let choices = Arc::make_mut(&mut context.choices);
+    tuned.winners.into_iter().for_each(|chosen| choices.set_timed(chosen.key, chosen.way));
+    tuned.wrong.into_iter().for_each(|way| choices.exclude(way));
+}
+
+/// Every shape that was asked for, once; those with the most work first.
+fn asked(recordings: &[Recording]) -> Vec<(Key, &'static Ways)> {
     let asked = recordings.iter().flat_map(|recording| &recording.asked);
-    let open = asked.filter(|(key, ways)| several(ways) && choices.get(key).is_none());
-    let unique: BTreeMap<Key, &'static Ways> = open.map(|(key, ways)| (key.clone(), *ways)).collect();
+    let unique: BTreeMap<Key, &'static Ways> = asked.map(|(key, ways)| (key.clone(), *ways)).collect();
     let mut all: Vec<_> = unique.into_iter().collect();
     let work = |key: &Key| key.shape.iter().map(|extent| (*extent).max(1) as f64).product::<f64>();
     all.sort_by(|(a, _), (b, _)| work(b).total_cmp(&work(a)));
     all
 }
 
+/// Shapes that can run in several ways here, of which nothing is known yet.
+fn open(recordings: &[Recording], choices: &Choices) -> Vec<(Key, &'static Ways)> {
+    let suits = |ways: &Ways| ways.candidates.iter().filter(|c| c.suits(&choices.device, choices.precision)).count();
+    let mut all = asked(recordings);
+    all.retain(|(key, ways)| suits(ways) > 1 && !choices.knows(key));
+    all
+}
+
+/// The smallest shape of each entry point is always measured, so that what computes wrongly is found whatever the budget.
 fn measure(
-    context: &Context,
-    mode: Mode,
-    missing: Vec<(Key, &'static Ways)>,
-    choices: &mut Choices,
+    context: &mut Context,
+    clock: &mut dyn Clock,
+    open: Vec<(Key, &'static Ways)>,
     tuning: &mut Tuning,
 ) -> Result<()> {
-    let start = Instant::now();
+    let entry = |key: &Key| (key.kernel.clone(), key.entry.clone());
+    let smallest: BTreeMap<_, _> = open.iter().map(|(key, _)| (entry(key), key.clone())).collect();
+    let is_smallest = |key: &Key| smallest.values().any(|other| other == key);
+    let (first, rest): (Vec<_>, Vec<_>) = open.into_iter().partition(|(key, _)| is_smallest(key));
+    let must = first.len();
     let mut wins: BTreeMap<(String, String), BTreeMap<String, usize>> = BTreeMap::new();
-    for (key, ways) in missing {
-        let entry = (key.kernel.clone(), key.entry.clone());
-        if mode == Mode::Cached && start.elapsed() > budget(context) {
-            let most = wins.get(&entry).and_then(|wins| wins.iter().max_by_key(|(_, count)| **count));
-            if let Some((way, _)) = most {
-                choices.set(key, way.clone());
-                tuning.guessed += 1;
-            }
+    for (index, (key, ways)) in first.into_iter().chain(rest).enumerate() {
+        let candidates = context.choices.class(ways, &key.shape);
+        if index >= must && (candidates.len() < 2 || clock.is_over()) {
+            let most = wins.get(&entry(&key)).and_then(|wins| wins.iter().max_by_key(|(_, count)| **count));
+            let usual = || context.choices.usual(ways, &key.shape).label();
+            let way = most.map_or_else(usual, |(way, _)| way.clone());
+            tuning.guessed += (candidates.len() > 1) as usize;
+            Arc::make_mut(&mut context.choices).set_timed(key, way);
             continue;
         }
-        let mut timings = tune::time(context, ways, &key.shape)?;
-        for timing in timings.iter().filter(|timing| timing.deviation > MOST_DEVIATION) {
-            let way = format!("{} {}, {}", key.kernel, key.entry, timing.candidate.label());
-            if tuning.wrong.insert(way.clone()) {
-                let name = &context.info.name;
-                log::warn!("{name} computes {way} wrongly (deviation {:.1e}): not used", timing.deviation);
-            }
-        }
-        timings.sort_by(|a, b| a.seconds.total_cmp(&b.seconds));
-        let right = timings.iter().find(|timing| timing.deviation <= MOST_DEVIATION || timing.candidate.is_register());
-        let way = right.expect("every device runs the variant register").candidate.label();
-        *wins.entry(entry).or_default().entry(way.clone()).or_default() += 1;
-        choices.set(key.clone(), way);
-        tuning.measured.push((key, timings));
+        let way = measure_one(context, clock, &key, ways, &candidates, tuning)?;
+        *wins.entry(entry(&key)).or_default().entry(way).or_default() += 1;
     }
-    tuning.time = start.elapsed();
     Ok(())
+}
+
+/// Times `candidates` for one shape; the fastest of those that may be chosen is, and its label is returned.
+fn measure_one(
+    context: &mut Context,
+    clock: &mut dyn Clock,
+    key: &Key,
+    ways: &Ways,
+    candidates: &[&'static Candidate],
+    tuning: &mut Tuning,
+) -> Result<String> {
+    let mut timings = clock.time(context, ways, &key.shape, candidates)?;
+    let usual = loop {
+        let usual = context.choices.usual(ways, &key.shape);
+        let wrong = |timing: &&Timing| std::ptr::eq(timing.candidate, usual) && !timing.is_right();
+        let Some(timing) = timings.iter().find(wrong) else { break usual };
+        // The others' bits were compared with those of a wrong result.
+        exclude(context, ways, timing);
+        timings = clock.time(context, ways, &key.shape, candidates)?;
+    };
+    for timing in timings.iter().filter(|t| !t.is_right() || !t.usual_bits && t.candidate.class == usual.class) {
+        exclude(context, ways, timing);
+    }
+    timings.sort_by(|a, b| a.seconds.total_cmp(&b.seconds));
+    let may = |timing: &&Timing| timing.is_right() && timing.usual_bits && timing.candidate.class == usual.class;
+    let way = timings.iter().find(may).map_or(usual, |timing| timing.candidate).label();
+    Arc::make_mut(&mut context.choices).set_timed(key.clone(), way.clone());
+    tuning.measured.push((key.clone(), timings));
+    Ok(way)
+}
+
+/// A way that computes wrongly, or other bits than its class promises, is not used on this device.
+fn exclude(context: &mut Context, ways: &Ways, timing: &Timing) {
+    let way = context.choices.way(ways, timing.candidate);
+    let named = format!("{} {}, {}", way.kernel, way.entry, way.way);
+    let name = &context.info.name;
+    match timing.is_right() {
+        false => {
+            log::warn!("{name} computes {named} wrongly ({:.1} times what rounding allows): not used", timing.error)
+        }
+        true => log::info!("{name} rounds {named} otherwise than the other ways of its class: not used"),
+    }
+    Arc::make_mut(&mut context.choices).exclude(way);
 }
 
 /// Where the winners are kept: what [`CACHE_DIRECTORY`] names, or the user's cache directory, if there is one.
@@ -172,26 +345,31 @@ fn file_name(context: &Context) -> String {
     format!("tune-{:016x}.json", hasher.finish())
 }
 
-fn cached(path: Option<&PathBuf>) -> Vec<Chosen> {
-    let Some(text) = path.and_then(|path| std::fs::read(path).ok()) else { return Vec::new() };
-    match serde_json::from_slice::<Cache>(&text) {
-        Ok(cache) => cache.winners,
-        Err(error) => {
-            log::warn!("{}: {error}; measuring again", path.map(|path| path.display().to_string()).unwrap_or_default());
-            Vec::new()
-        }
+impl Tuned {
+    /// Nothing yet, on this adapter.
+    fn of(context: &Context) -> Tuned {
+        let (adapter, driver) = (context.info.name.clone(), context.driver());
+        Tuned { adapter, driver, winners: Vec::new(), wrong: BTreeSet::new() }
     }
 }
 
+fn cached(path: &Path, context: &Context) -> Tuned {
+    let Ok(text) = std::fs::read(path) else { return Tuned::of(context) };
+    serde_json::from_slice(&text).unwrap_or_else(|error| {
+        log::warn!("{}: {error}; measuring again", path.display());
+        Tuned::of(context)
+    })
+}
+
 /// Adds to what the file holds: other models' shapes stay.
-fn store(context: &Context, choices: &Choices, tuning: &Tuning) {
+fn store(context: &Context, tuning: &Tuning) {
     let Some(path) = &tuning.cache else { return };
-    let mut winners: BTreeMap<Key, String> =
-        cached(Some(path)).into_iter().map(|chosen| (chosen.key, chosen.way)).collect();
-    winners.extend(choices.iter().map(|(key, way)| (key.clone(), way.to_string())));
+    let known = cached(path, context);
+    let mut winners: BTreeMap<Key, String> = known.winners.into_iter().map(|chosen| (chosen.key, chosen.way)).collect();
+    winners.extend(context.choices.timed().clone());
     let winners = winners.into_iter().map(|(key, way)| Chosen { key, way }).collect();
-    let cache = Cache { adapter: context.info.name.clone(), driver: context.driver(), winners };
-    let text = serde_json::to_vec_pretty(&cache).expect("names and numbers");
+    let wrong = known.wrong.union(context.choices.wrong()).cloned().collect();
+    let text = serde_json::to_vec_pretty(&Tuned { winners, wrong, ..Tuned::of(context) }).expect("names and numbers");
     let directory = path.parent().map(std::fs::create_dir_all);
     let written = directory.transpose().map_err(|error| error.to_string());
     let written = written.and_then(|_| files::write_atomic(path, &text).map_err(|error| error.to_string()));

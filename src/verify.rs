@@ -2,69 +2,144 @@
 
 pub mod model;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde::{Serialize, Serializer};
 
 use crate::error::Result;
+use crate::gpu::agreement::Difference;
+use crate::gpu::kernel::Binding;
 use crate::gpu::recorder::Dispatch;
-use crate::gpu::{Context, Memory, Plan, PlanOptions, Precision, Tensor};
+use crate::gpu::{Choices, Context, Device, Memory, Plan, PlanOptions, Precision, Recording, Tensor};
 use crate::ops::case::Values;
-use crate::ops::{Case, Op};
+use crate::ops::{Case, Op, Which};
+
+/// An entry point in one of the ways to run it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Entry {
+    pub kernel: &'static str,
+    /// Empty where there is but one.
+    pub variant: &'static str,
+    pub entry: &'static str,
+    /// Values of the variant's `override` constants.
+    #[serde(serialize_with = "as_map")]
+    pub constants: &'static [(&'static str, u32)],
+    /// How it stores.
+    pub precision: Precision,
+}
+
+fn as_map<S: Serializer>(
+    constants: &&'static [(&'static str, u32)],
+    serializer: S,
+) -> std::result::Result<S::Ok, S::Error> {
+    serializer.collect_map(constants.iter().copied())
+}
+
+impl Entry {
+    /// What runs a dispatch of `recording`.
+    pub fn of(recording: &Recording, dispatch: &Dispatch) -> Entry {
+        let Dispatch { kernel, entry, constants, .. } = *dispatch;
+        Entry { kernel: kernel.name, variant: kernel.variant, entry, constants, precision: recording.precision }
+    }
+}
+
+impl std::fmt::Display for Entry {
+    /// `conv2d.tiled.forward ROW_LANES=16 CHANNEL_LANES=16 f16`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Entry { kernel, variant, entry, constants, precision } = self;
+        let dot = if variant.is_empty() { "" } else { "." };
+        write!(f, "{kernel}{dot}{variant}.{entry}")?;
+        constants.iter().try_for_each(|(name, value)| write!(f, " {name}={value}"))?;
+        if *precision == Precision::F16 { write!(f, " f16") } else { Ok(()) }
+    }
+}
 
 /// The worst of one entry point over its cases.
-#[derive(Clone, Debug, Default, serde::Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Worst {
-    /// Largest |gpu - twin| over what [`Tolerance`] allows: more than 1 is out of tolerance.
+    /// Largest |found - expected| over what the [`crate::gpu::Bound`] allows: more than 1 is wrong.
     pub error: f64,
-    /// Largest |gpu - twin|.
+    /// Largest |found - expected|.
     pub absolute: f64,
     /// Tensors compared.
     pub tensors: usize,
-    /// The case where it was found.
-    pub seed: u64,
+    /// Where the largest error was found, by [`Op::name`]: the case may be another kernel's.
+    pub case: String,
+    /// What was dispatched there: bindings and parameters.
+    pub shape: String,
+    /// What was wrong there, if anything was.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub wrong: Option<Wrong>,
+    /// All cases that were compared.
+    #[serde(skip)]
+    pub cases: BTreeSet<String>,
 }
 
-/// What |gpu - twin| may be: `rms` of the tensor's root mean square and `relative` of the element.
-#[derive(Clone, Copy, Debug)]
-pub struct Tolerance {
-    pub rms: f64,
-    pub relative: f64,
+/// The element of the largest error.
+#[derive(Clone, Debug, Serialize)]
+pub struct Wrong {
+    /// `y[0, 3, 2, 66]`; a channel behind the last is padding.
+    pub element: String,
+    pub found: f64,
+    /// What the twin computes.
+    pub expected: f64,
 }
 
-impl Tolerance {
-    /// The twins round what is stored in half precision as the device does; still a sum that lies between two halves may
-    /// go to either, 2^-11 of it apart, and what follows is computed from the other.
-    pub fn of(precision: Precision) -> Tolerance {
-        match precision {
-            Precision::F32 => Tolerance { rms: 1e-5, relative: 1e-4 },
-            Precision::F16 => Tolerance { rms: 1e-3, relative: 2e-3 },
-        }
+/// What checking found.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    pub entries: BTreeMap<Entry, Worst>,
+    /// Cases that wrote behind the end of a tensor, with the entry points that ran there.
+    pub torn: Vec<String>,
+}
+
+impl Report {
+    /// The entry points that are wrong.
+    pub fn wrong(&self) -> impl Iterator<Item = (&Entry, &Worst)> {
+        self.entries.iter().filter(|(_, worst)| worst.wrong.is_some())
+    }
+
+    /// Whether all that was compared agrees, and nothing was written behind an end.
+    pub fn agrees(&self) -> bool {
+        self.torn.is_empty() && self.wrong().next().is_none()
     }
 }
 
 /// Bytes behind every tensor that no kernel may touch.
 const GUARD: u64 = 1024;
 
-/// Runs one case in every variant on the device and through the twins; folds what each entry point wrote into `worst`, by
-/// `kernel.entry`.
+/// One random case in so many runs in each way but the first. It is odd, so that each way meets grids of one row and of two.
+const SHARE: u64 = 5;
+
+/// What checking `op` on `device` runs, and in which way: every corner and, of the `cases` random cases from seed `first` on, the
+/// first way all, each other one a share.
+pub fn trials(op: &Op, device: &Device, first: u64, cases: u64) -> Vec<(Which, Arc<Choices>)> {
+    let share = SHARE.min(cases).max(1);
+    let mut all = Vec::new();
+    for (index, choices) in op.choices(device).into_iter().enumerate() {
+        let corners = (0..op.corners.len()).map(Which::Corner);
+        let drawn = (0..cases).filter(|case| index == 0 || case % share == index as u64 % share);
+        let random = drawn.map(|case| Which::Random(first.wrapping_add(case)));
+        all.extend(corners.chain(random).map(|which| (which, choices.clone())));
+    }
+    all
+}
+
+/// Runs one case on the device and through the twins; what each entry point wrote goes into `report`.
 ///
 /// # Errors
 /// [`crate::error::Error::Device`] if the device fails.
-pub fn check_case(context: &Context, op: &Op, seed: u64, worst: &mut BTreeMap<String, Worst>) -> Result<()> {
-    // The first way runs every case, each of the others every fourth.
-    for (index, choices) in op.choices(context.kind()).iter().enumerate() {
-        if index > 0 && seed % 4 != index as u64 % 4 {
-            continue;
-        }
-        let case = Case::new(op.case, seed, choices);
-        compare(context, &case, seed, worst)?;
-    }
-    Ok(())
+pub fn check(context: &Context, op: &Op, which: Which, choices: &Arc<Choices>, report: &mut Report) -> Result<()> {
+    compare(context, &Case::new(op, which, choices), &op.name(which), report)
 }
 
-/// As [`check_case`], for a case that was already drawn.
-pub fn compare(context: &Context, case: &Case, seed: u64, worst: &mut BTreeMap<String, Worst>) -> Result<()> {
+/// As [`check`], for a case that was already drawn.
+///
+/// # Errors
+/// [`crate::error::Error::Device`] if the device fails.
+pub fn compare(context: &Context, case: &Case, name: &str, report: &mut Report) -> Result<()> {
     let recording = &case.recording;
-    let tolerance = Tolerance::of(recording.precision);
     let mut memory = Memory::default();
     let plan = Plan::new(context, recording, &mut memory, PlanOptions { reuse: false, guard: GUARD })?;
     for (tensor, values) in &case.inputs {
@@ -76,55 +151,67 @@ pub fn compare(context: &Context, case: &Case, seed: u64, worst: &mut BTreeMap<S
     let mut state = case.state();
     recording.run_cpu(&mut state, &case.step);
     plan.run(context, &case.step);
-    let mut writers: BTreeMap<u32, (String, bool)> = BTreeMap::new();
-    for dispatch in &recording.dispatches {
-        let entry = dispatch.kernel.entry_point(dispatch.entry);
-        for (id, binding) in dispatch.io.iter().zip(&entry.storage) {
-            if binding.writable {
-                writers.insert(*id, (label(recording.precision, dispatch), binding.integer));
-            }
-        }
-    }
-    for (id, (name, integer)) in writers {
+    for (id, (dispatch, binding)) in writers(recording) {
         let tensor = recording.tensor(id);
-        let computed = plan.read(context, tensor)?;
-        let reference = state.read(recording, tensor);
-        let entry = worst.entry(name).or_default();
-        let (error, absolute) = deviation(&computed, &reference, integer, tensor, tolerance);
-        entry.tensors += 1;
-        entry.absolute = entry.absolute.max(absolute);
-        if error > entry.error || entry.tensors == 1 {
-            (entry.error, entry.seed) = (error, seed);
-        }
+        let number = |value: f32| if binding.integer { value.to_bits() as f64 } else { value as f64 };
+        let found: Vec<f64> = plan.read(context, tensor)?.into_iter().map(number).collect();
+        let compared = Compared { name, recording, dispatch, binding, tensor, found: &found };
+        report.add(&compared, &state.read(recording, tensor));
     }
     if plan.torn(context)? {
         let names: Vec<String> =
-            recording.dispatches.iter().map(|dispatch| label(recording.precision, dispatch)).collect();
-        worst.entry(format!("written behind the end by one of {}", names.join(" "))).or_default().error = f64::INFINITY;
+            recording.dispatches.iter().map(|dispatch| Entry::of(recording, dispatch).to_string()).collect();
+        report.torn.push(format!("{name}: one of {}", names.join(", ")));
     }
     Ok(())
 }
 
-/// `conv2d.subgroup.forward`, with ` f16` where that is how it stores.
-fn label(precision: Precision, dispatch: &Dispatch) -> String {
-    let name = format!("{}.{}", dispatch.kernel.label(), dispatch.entry);
-    if precision == Precision::F32 { name } else { format!("{name} f16") }
+/// The dispatch that wrote each tensor last, through which binding.
+fn writers(recording: &Recording) -> BTreeMap<u32, (&Dispatch, &'static Binding)> {
+    let mut writers = BTreeMap::new();
+    for dispatch in &recording.dispatches {
+        let bindings = &dispatch.kernel.entry_point(dispatch.entry).storage;
+        for (id, binding) in dispatch.io.iter().zip(bindings).filter(|(_, binding)| binding.writable) {
+            writers.insert(*id, (dispatch, binding));
+        }
+    }
+    writers
 }
 
-/// Largest error in units of the tolerance, and largest absolute error. Padding is held to be exactly zero.
-fn deviation(computed: &[f32], reference: &[f64], integer: bool, tensor: Tensor, tolerance: Tolerance) -> (f64, f64) {
-    let stride = tensor.channels4() as usize * 4;
-    let channels = tensor.channels() as usize;
-    let rms = (reference.iter().map(|v| v * v).sum::<f64>() / tensor.count() as f64).sqrt();
-    let (mut worst, mut absolute) = (0.0f64, 0.0f64);
-    for (i, (computed, reference)) in computed.iter().zip(reference).enumerate() {
-        let computed = if integer { computed.to_bits() as f64 } else { *computed as f64 };
-        let difference = (computed - reference).abs();
-        let exact = integer || i % stride >= channels;
-        let allowed = if exact { 0.0 } else { tolerance.rms * rms + tolerance.relative * reference.abs() };
-        let error = if difference == 0.0 { 0.0 } else { difference / allowed };
-        worst = if error.is_nan() { f64::INFINITY } else { worst.max(error) };
-        absolute = if difference.is_nan() { f64::INFINITY } else { absolute.max(difference) };
+/// A tensor that a dispatch of a case wrote.
+struct Compared<'a> {
+    name: &'a str,
+    recording: &'a Recording,
+    dispatch: &'a Dispatch,
+    binding: &'static Binding,
+    tensor: Tensor,
+    found: &'a [f64],
+}
+
+impl Report {
+    /// Compares with what is expected; padding and integers must be equal.
+    fn add(&mut self, compared: &Compared, expected: &[f64]) {
+        let Compared { name, recording, dispatch, binding, tensor, found } = *compared;
+        let stride = tensor.channels4() as usize * 4;
+        let exact = |index: usize| binding.integer || index % stride >= tensor.channels() as usize;
+        let difference = dispatch.bound.compare(found, expected, exact);
+        let worst = self.entries.entry(Entry::of(recording, dispatch)).or_default();
+        worst.tensors += 1;
+        worst.absolute = worst.absolute.max(difference.absolute);
+        if difference.error > worst.error || worst.tensors == 1 {
+            let Difference { error, index, .. } = difference;
+            (worst.error, worst.case, worst.shape) = (error, name.into(), recording.shape(dispatch));
+            let element = format!("{}{:?}", binding.name, place(tensor, index));
+            let wrong = Wrong { element, found: found[index], expected: expected[index] };
+            worst.wrong = (!difference.agrees()).then_some(wrong);
+        }
+        worst.cases.insert(name.into());
     }
-    (worst, absolute)
+}
+
+/// Image, row, column, channel of an element as it lies in memory.
+fn place(tensor: Tensor, index: usize) -> [usize; 4] {
+    let (stride, [_, h, w, _]) = (tensor.channels4() as usize * 4, tensor.shape.map(|extent| extent as usize));
+    let row = index / stride;
+    [row / (h * w), row / w % h, row % w, index % stride]
 }

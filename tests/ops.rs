@@ -1,37 +1,74 @@
-//! Every kernel on the GPU against its f64 twin over drawn shapes, odd ones too.
+//! Every kernel on the GPU against its f64 twin: every corner and random cases, in every way that the adapter can run.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
-use diffuse::gpu::Context;
-use diffuse::{ops, verify};
+use diffuse::gpu::{Context, Precision};
+use diffuse::ops::{self, Op, Which};
+use diffuse::verify::{self, Entry, Report};
 
 const CASES: u64 = 24;
 
 #[test]
 fn every_kernel_agrees_with_its_twin() {
     let context = Context::new(None).expect("GPU tests need an adapter");
-    let mut worst = BTreeMap::new();
+    let mut report = Report::default();
     for op in ops::ALL {
-        for seed in 0..CASES {
-            verify::check_case(&context, op, seed, &mut worst).expect("the device works");
+        for (which, choices) in verify::trials(op, context.kind(), 0, CASES) {
+            verify::check(&context, op, which, &choices, &mut report).expect("the device works");
         }
     }
-    for (name, worst) in &worst {
-        println!("{name:32} {:9.3} of tolerance, seed {}", worst.error, worst.seed);
+    for (entry, worst) in &report.entries {
+        println!("{:64} {:9.3} of the bound, {}", entry.to_string(), worst.error, worst.case);
     }
-    let bad: Vec<_> = worst.iter().filter(|(_, worst)| worst.error > 1.0).collect();
-    assert!(bad.is_empty(), "{bad:#?}");
+    let wrong: Vec<_> = report.wrong().map(|(entry, worst)| (entry.to_string(), worst)).collect();
+    assert!(report.agrees(), "{wrong:#?} {:#?}", report.torn);
     for op in ops::ALL {
-        for kernel in op.variants() {
-            if !kernel.needs.iter().all(|need| context.kind().needs.contains(need)) {
-                println!("skipped: {} needs {:?}, which this adapter lacks", kernel.label(), kernel.needs);
-                continue;
+        every_entry_ran(&context, op, &report);
+        every_candidate_ran_every_corner(&context, op, &report);
+    }
+}
+
+fn every_entry_ran(context: &Context, op: &Op, report: &Report) {
+    for kernel in op.variants() {
+        if !kernel.needs.iter().all(|need| context.kind().needs.contains(need)) {
+            println!("skipped: {} needs {:?}, which this adapter lacks", kernel.label(), kernel.needs);
+            continue;
+        }
+        for entry in kernel.entry_points() {
+            let ran = report
+                .entries
+                .keys()
+                .any(|ran| (ran.kernel, ran.variant) == (kernel.name, kernel.variant) && ran.entry == entry.name);
+            assert!(ran, "no case runs {}.{}", kernel.label(), entry.name);
+        }
+    }
+}
+
+/// Those corners of `op` that ran the entry points which `is_meant` tells.
+fn corners(op: &Op, report: &Report, is_meant: impl Fn(&Entry) -> bool) -> BTreeSet<String> {
+    let names: BTreeSet<String> = (0..op.corners.len()).map(|index| op.name(Which::Corner(index))).collect();
+    let cases = report.entries.iter().filter(|(entry, _)| is_meant(entry)).flat_map(|(_, worst)| &worst.cases);
+    cases.filter(|case| names.contains(*case)).cloned().collect()
+}
+
+/// Whatever can run an entry point ran it in every corner that has it at all.
+fn every_candidate_ran_every_corner(context: &Context, op: &Op, report: &Report) {
+    let precisions: BTreeSet<Precision> = op.choices(context.kind()).iter().map(|choices| choices.precision).collect();
+    let check = |expected: &Entry| {
+        let all = corners(op, report, |entry| (entry.kernel, entry.entry) == (expected.kernel, expected.entry));
+        let ran = corners(op, report, |entry| entry == expected);
+        let missing: Vec<_> = all.difference(&ran).collect();
+        assert!(!all.is_empty() && missing.is_empty(), "{expected} did not run {missing:?} of {all:?}");
+    };
+    for precision in precisions {
+        for ways in op.ways {
+            for candidate in ways.candidates.iter().filter(|c| c.runs_on(context.kind(), precision)) {
+                let (kernel, variant) = (candidate.kernel.name, candidate.kernel.variant);
+                check(&Entry { kernel, variant, entry: ways.entry, constants: candidate.constants, precision });
             }
-            for entry in kernel.entry_points() {
-                let name = format!("{}.{}", kernel.label(), entry.name);
-                let half = format!("{name} f16");
-                assert!(worst.contains_key(&name) || worst.contains_key(&half), "no case runs {name}");
-            }
+        }
+        for (entry, _) in op.kernel.twins.iter().filter(|_| op.ways.is_empty()) {
+            check(&Entry { kernel: op.kernel.name, variant: "", entry, constants: &[], precision });
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Recordings and plans: who shares a buffer, what is refused while recording, and that neither reuse nor profiling
 //! changes a bit.
 
+use diffuse::gpu::kernel::File;
 use diffuse::gpu::recorder::Place;
 use diffuse::gpu::{
     Context, GRADIENTS, Grid, Kernel, Memory, Plan, PlanOptions, Recorder, Recording, Step, Tensor, WEIGHTS,
@@ -218,13 +219,16 @@ fn profiling_changes_no_bit() {
 /// y = factor x + y.
 static KERNEL: Kernel = Kernel::new(
     "blend",
-    &["struct Params { quads: u32, factor: f32 }
+    &[File {
+        name: "blend.wgsl",
+        text: "struct Params { quads: u32, factor: f32 }
      @group(0) @binding(14) var<uniform> params: Params;
      @group(0) @binding(0) var<storage, read> x: array<vec4<f32>>;
      @group(0) @binding(1) var<storage, read_write> y: array<vec4<f32>>;
      @compute @workgroup_size(64) fn blend(@builtin(local_invocation_index) i: u32) {
          if (i < params.quads) { y[i] = params.factor * x[i] + y[i]; }
-     }"],
+     }",
+    }],
     &[],
 );
 

@@ -15,11 +15,6 @@ const AVERAGES: u64 = 20;
 /// Numbers of steps that are tried.
 const LADDER: [usize; 8] = [4, 8, 16, 32, 64, 128, 256, 512];
 
-/// Generators apart from each other: neighbouring seeds of SplitMix64 give nearly the same numbers.
-fn random(seed: u64) -> Random {
-    Random::new(seed << 32)
-}
-
 /// What true samples show: the mean of their distances from the truth, and what hardly any draw exceeds: the mean and
 /// three standard deviations.
 pub struct Floor {
@@ -54,7 +49,7 @@ fn average(
 ) -> (f64, usize) {
     let mut evaluations = 0;
     let square = |seed: u64| {
-        let mut cloud = Cloud::draw(mixture, prediction, start, COUNT, random(seed));
+        let mut cloud = Cloud::draw(mixture, prediction, start, COUNT, Random::new(seed));
         let Ok(report) = program.run(&mut cloud);
         evaluations = evaluations.max(report.evaluations);
         quantiles.distance(&cloud.x).powi(2)

@@ -18,10 +18,11 @@ pub mod verify;
 
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use clap::{Parser, Subcommand};
 use diffuse::files;
 use diffuse::gpu::{Choices, Context, Precision, Recording};
@@ -52,17 +53,31 @@ pub struct Adapter {
     /// Adapter to use: its number or a part of its name, as `diffuse devices` lists them
     #[arg(long, global = true, value_name = "INDEX|NAME-PART")]
     device: Option<String>,
-    /// Variants of kernels: the usual ones, the fastest known ones (measured where none is known), or all measured again
-    #[arg(long, global = true, value_enum, default_value_t = Tune::Cached)]
+    /// Variants of kernels: `off` the usual ones, `cached` the fastest known ones (measured where none is known), `full` all
+    /// measured again; none of these changes a result. Or a file that `diffuse tune --out FILE` wrote
+    #[arg(long, global = true, value_name = "off|cached|full|FILE", default_value = "cached")]
     tune: Tune,
 }
 
-/// As [`Mode`] of the tuner.
-#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+/// When the tuner measures, and what someone chose.
+#[derive(Clone)]
 enum Tune {
-    Off,
-    Cached,
-    Full,
+    By(Mode),
+    File(PathBuf),
+}
+
+impl FromStr for Tune {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Tune, String> {
+        match text {
+            "off" => Ok(Tune::By(Mode::Off)),
+            "cached" => Ok(Tune::By(Mode::Cached)),
+            "full" => Ok(Tune::By(Mode::Full)),
+            path if Path::new(path).is_file() => Ok(Tune::File(path.into())),
+            path => Err(format!("neither off, cached, full nor a file: {path}")),
+        }
+    }
 }
 
 /// How activations are stored.
@@ -102,16 +117,29 @@ impl Adapter {
         Ok(context)
     }
 
+    /// Puts what the cache knows into `context`, for a run that goes on with the variants that were chosen for it.
+    fn recall(&self, context: &mut Context) -> Result<()> {
+        match &self.tune {
+            Tune::File(path) => bail!("--tune {} can't change in a resumed run", path.display()),
+            Tune::By(Mode::Off) => {}
+            Tune::By(_) => diffuse::tune::recall(context, cache_directory().as_deref()),
+        }
+        Ok(())
+    }
+
     /// Puts the fastest variants for what `record` records into `context`; says so in a line where it takes time.
     fn tune(
         &self,
         context: &mut Context,
         record: impl FnOnce(&Arc<Choices>) -> diffuse::error::Result<Vec<Recording>>,
     ) -> Result<()> {
-        let mode = match self.tune {
-            Tune::Off => Mode::Off,
-            Tune::Cached => Mode::Cached,
-            Tune::Full => Mode::Full,
+        let mode = match &self.tune {
+            Tune::By(mode) => *mode,
+            Tune::File(path) => {
+                let chosen = diffuse::tune::read(context, path)?;
+                diffuse::tune::restore(context, chosen);
+                Mode::Cached
+            }
         };
         let tuning = diffuse::tune::prepare(context, mode, cache_directory().as_deref(), record)?;
         if !tuning.measured.is_empty() {

@@ -7,12 +7,16 @@ use anyhow::{Result, bail};
 use serde_json::json;
 
 use super::{Adapter, Json, Storage};
+use diffuse::gpu::Choices;
 use diffuse::gpu::choices::Key;
-use diffuse::gpu::tune::{MOST_DEVIATION, Timing};
+use diffuse::gpu::tune::Timing;
 use diffuse::profile;
-use diffuse::tune::{self, Mode, Tuning};
+use diffuse::tune::{self, Tuning};
 
 /// Measure which variants of the kernels are fastest on this adapter, for a training step of a model
+///
+/// What other commands choose by the clock gives the same bits, whatever they choose. `tune` also compares ways that sum
+/// in other orders; `--out FILE` keeps the fastest of all, and `--tune FILE` runs them.
 #[derive(clap::Args)]
 pub struct Args {
     /// Model that comes with the program: digits, mnist, base, cifar10 [default: digits]
@@ -27,6 +31,9 @@ pub struct Args {
     /// How activations and copies of weights are stored; sums and master weights are f32 always
     #[arg(long, value_enum, default_value_t = Storage::F32)]
     precision: Storage,
+    /// Write the fastest ways of all to this file, which `--tune` of other commands takes
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
     #[command(flatten)]
     json: Json,
 }
@@ -41,9 +48,13 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     let options = profile::Options { batch: args.batch, steps: 1, infer: false, recompute: false };
     let cache = tune::cache_directory();
     let record = |choices: &_| profile::recordings(&config, &options, choices);
-    let tuning = tune::prepare(&mut context, Mode::Full, cache.as_deref(), record)?;
+    let tuning = tune::compare(&mut context, cache.as_deref(), record)?;
     eprintln!("{}", summary(&tuning, &context.info.name));
-    args.json.print(|| Ok(as_json(&tuning)), || Ok(table(&tuning)?))
+    if let Some(path) = &args.out {
+        tune::write(&context, path, &tuning)?;
+        eprintln!("wrote {}; run these ways with: --tune {}", path.display(), path.display());
+    }
+    args.json.print(|| Ok(as_json(&tuning)), || Ok(table(&tuning, &context.choices)?))
 }
 
 /// What was measured, in one line.
@@ -58,29 +69,28 @@ fn shape(key: &Key) -> String {
     key.shape.iter().map(u32::to_string).collect::<Vec<_>>().join("x")
 }
 
-/// The fastest way that computes rightly.
-fn winner(timings: &[Timing]) -> Option<&Timing> {
-    timings.iter().find(|timing| timing.deviation <= MOST_DEVIATION)
-}
-
-fn table(tuning: &Tuning) -> Result<String, std::fmt::Error> {
+fn table(tuning: &Tuning, choices: &Choices) -> Result<String, std::fmt::Error> {
     let out = &mut String::new();
     writeln!(out, "{:24} {:32} {:22} {:>9}  others, slower by", "kernel.entry", "shape", "fastest", "ms")?;
     for (key, timings) in &tuning.measured {
-        let Some(best) = winner(timings) else { continue };
+        let Some(best) = tune::winner(timings) else { continue };
+        let chosen = choices.timed().get(key);
+        let mark = |timing: &Timing| if Some(&timing.candidate.label()) == chosen { "*" } else { "" };
         let entry = format!("{}.{}", key.kernel, key.entry);
-        write!(out, "{entry:24} {:32} {:22} {:9.3} ", shape(key), best.candidate.label(), best.seconds * 1e3)?;
+        let name = format!("{}{}", best.candidate.label(), mark(best));
+        write!(out, "{entry:24} {:32} {name:22} {:9.3} ", shape(key), best.seconds * 1e3)?;
         for other in timings.iter().filter(|other| !std::ptr::eq(*other, best)) {
-            let wrong = if other.deviation > MOST_DEVIATION { " WRONG" } else { "" };
-            write!(out, " {} {:.2}{wrong}", other.candidate.label(), other.seconds / best.seconds)?;
+            let wrong = if other.is_right() { "" } else { " WRONG" };
+            write!(out, " {}{} {:.2}{wrong}", other.candidate.label(), mark(other), other.seconds / best.seconds)?;
         }
         writeln!(out)?;
     }
+    writeln!(out, "* runs without --tune FILE: the fastest of those that give the same bits")?;
     Ok(std::mem::take(out))
 }
 
 fn as_json(tuning: &Tuning) -> serde_json::Value {
-    let way = |timing: &Timing| json!({ "way": timing.candidate.label(), "seconds": timing.seconds, "deviation": timing.deviation });
+    let way = |timing: &Timing| json!({ "way": timing.candidate.label(), "seconds": timing.seconds, "class": timing.candidate.class, "error": timing.error, "usual_bits": timing.usual_bits });
     let shapes = tuning.measured.iter().map(|(key, timings)| {
         json!({ "kernel": key.kernel, "entry": key.entry, "shape": key.shape, "ways": timings.iter().map(way).collect::<Vec<_>>() })
     });

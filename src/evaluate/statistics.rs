@@ -207,8 +207,7 @@ mod tests {
 
     /// `count` normal vectors with these means and deviations.
     fn normals(count: usize, moments: &[(f64, f64)], seed: u64) -> Vec<Vec<f64>> {
-        // Streams of neighbouring seeds overlap.
-        let mut random = Random::new(seed << 32);
+        let mut random = Random::new(seed);
         (0..count).map(|_| moments.iter().map(|(m, s)| m + s * random.normal()).collect()).collect()
     }
 

@@ -1,10 +1,11 @@
 //! Which way each shape runs: kernels have variants, variants have tiles; what suits one device does not suit another.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::agreement::Declared;
 use super::kernel::{Kernel, Need, Precision};
 use super::recorder::Recorder;
 
@@ -33,19 +34,44 @@ pub struct Candidate {
     /// Runs everywhere, and is checked everywhere, but drivers that compute on the CPU neither time it nor choose it: it
     /// would cost their tuner more than it could win.
     pub gpu_only: bool,
+    /// What its results are held to, where that is not what sums of products in any order are.
+    pub bound: Option<Declared>,
+    /// Candidates of one class sum in one order, and so give the same bits: the clock chooses among them. Between classes
+    /// the rule of [`Choices::usual`] chooses.
+    pub class: &'static str,
+    /// The shapes for which that rule considers it: all, if there is none.
+    rule: Option<fn(&[u32]) -> bool>,
 }
+
+/// The class of those that add one product behind the other, the summed index ascending.
+pub const IN_ORDER: &str = "in order";
 
 /// The constant that says how many lanes of a subgroup a variant relies on.
 const LANES: &str = "LANES";
 
 impl Candidate {
     pub const fn new(kernel: &'static Kernel, constants: &'static [(&'static str, u32)]) -> Candidate {
-        Candidate { kernel, constants, gpu_only: false }
+        Candidate { kernel, constants, gpu_only: false, class: IN_ORDER, rule: None, bound: None }
     }
 
     /// One that only GPUs time and choose.
     pub const fn for_gpus(kernel: &'static Kernel, constants: &'static [(&'static str, u32)]) -> Candidate {
-        Candidate { kernel, constants, gpu_only: true }
+        Candidate { gpu_only: true, ..Candidate::new(kernel, constants) }
+    }
+
+    /// The same, held to a bound of its own.
+    pub const fn held_to(self, declared: Declared) -> Candidate {
+        Candidate { bound: Some(declared), ..self }
+    }
+
+    /// The same, which sums in an order of its own.
+    pub const fn of_class(self, class: &'static str) -> Candidate {
+        Candidate { class, ..self }
+    }
+
+    /// The same, which the rule considers for some shapes only.
+    pub const fn usual_for(self, rule: fn(&[u32]) -> bool) -> Candidate {
+        Candidate { rule: Some(rule), ..self }
     }
 
     /// The value of a constant; panics if this candidate does not set it.
@@ -102,12 +128,26 @@ pub struct Key {
     pub shape: Vec<u32>,
 }
 
+/// A candidate of an entry point, by its label.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Way {
+    pub kernel: String,
+    pub entry: String,
+    pub precision: Precision,
+    pub way: String,
+}
+
 /// What a device runs, shape by shape; where nothing is known, what suits most devices of its kind.
 #[derive(Clone, Debug, Default)]
 pub struct Choices {
     pub device: Device,
     pub precision: Precision,
-    chosen: BTreeMap<Key, String>,
+    /// What the clock chose, of the usual class.
+    timed: BTreeMap<Key, String>,
+    /// What someone chose, of any class.
+    explicit: BTreeMap<Key, String>,
+    /// What computes wrongly on this device.
+    wrong: BTreeSet<Way>,
     forced: Option<usize>,
 }
 
@@ -130,30 +170,72 @@ impl Choices {
         }
     }
 
-    /// The same device and precision, nothing chosen.
-    pub fn defaults(&self) -> Choices {
-        Choices { precision: self.precision, ..Choices::new(self.device.clone()) }
-    }
-
     /// What a shape is known by.
     pub fn key(&self, ways: &Ways, shape: &[u32]) -> Key {
         let (kernel, entry) = (ways.kernel.into(), ways.entry.into());
         Key { kernel, entry, precision: self.precision, shape: shape.into() }
     }
 
-    /// The candidate with this label runs from now on.
-    pub fn set(&mut self, key: Key, label: String) {
-        self.chosen.insert(key, label);
+    /// The candidate with this label won: it runs if it is of the same class as the usual one.
+    pub fn set_timed(&mut self, key: Key, label: String) {
+        self.timed.insert(key, label);
     }
 
-    /// The label chosen for a shape.
-    pub fn get(&self, key: &Key) -> Option<&str> {
-        self.chosen.get(key).map(String::as_str)
+    /// The candidate with this label runs, whatever its class.
+    pub fn set_explicit(&mut self, key: Key, label: String) {
+        self.explicit.insert(key, label);
     }
 
-    /// All that was chosen.
-    pub fn iter(&self) -> impl Iterator<Item = (&Key, &str)> {
-        self.chosen.iter().map(|(key, label)| (key, label.as_str()))
+    /// This way is not run unless someone asks for it.
+    pub fn exclude(&mut self, way: Way) {
+        self.wrong.insert(way);
+    }
+
+    /// Whether something is chosen for a shape.
+    pub fn knows(&self, key: &Key) -> bool {
+        self.explicit.contains_key(key) || self.timed.contains_key(key)
+    }
+
+    /// What the clock chose, by shape.
+    pub fn timed(&self) -> &BTreeMap<Key, String> {
+        &self.timed
+    }
+
+    /// What someone chose, by shape.
+    pub fn explicit(&self) -> &BTreeMap<Key, String> {
+        &self.explicit
+    }
+
+    /// What is excluded.
+    pub fn wrong(&self) -> &BTreeSet<Way> {
+        &self.wrong
+    }
+
+    /// A candidate of an entry point as it is known by here.
+    pub fn way(&self, ways: &Ways, candidate: &Candidate) -> Way {
+        let (kernel, entry) = (ways.kernel.into(), ways.entry.into());
+        Way { kernel, entry, precision: self.precision, way: candidate.label() }
+    }
+
+    /// What runs a shape where nothing else is chosen: a rule of the device, the precision and the shape alone, so that
+    /// runs of one seed give the same bits.
+    pub fn usual(&self, ways: &Ways, shape: &[u32]) -> &'static Candidate {
+        let right = |c: &&Candidate| self.wrong.is_empty() || !self.wrong.contains(&self.way(ways, c));
+        let considered =
+            |c: &&Candidate| c.suits(&self.device, self.precision) && c.rule.is_none_or(|rule| rule(shape));
+        let rightly = |c: &&Candidate| considered(c) && (c.is_register() || right(c));
+        let found = match self.device.gpu {
+            true => ways.candidates.iter().rev().find(rightly),
+            false => ways.candidates.iter().find(rightly),
+        };
+        found.expect("every device runs the variant register, for every shape")
+    }
+
+    /// What the clock may choose from for a shape: the candidates of the usual one's class.
+    pub fn class(&self, ways: &Ways, shape: &[u32]) -> Vec<&'static Candidate> {
+        let class = self.usual(ways, shape).class;
+        let suits = |c: &&Candidate| c.class == class && c.suits(&self.device, self.precision);
+        ways.candidates.iter().filter(suits).filter(|c| !self.wrong.contains(&self.way(ways, c))).collect()
     }
 
     /// What runs a shape.
@@ -163,14 +245,13 @@ impl Choices {
             return candidate;
         }
         let key = self.key(ways, shape);
-        let label = self.get(&key);
-        let chosen = ways.candidates.iter().filter(runs).find(|candidate| Some(candidate.label().as_str()) == label);
-        let suits = |candidate: &&Candidate| candidate.suits(&self.device, self.precision);
-        let usual = || match self.device.gpu {
-            true => ways.candidates.iter().rev().find(suits),
-            false => ways.candidates.iter().find(suits),
-        };
-        chosen.or_else(usual).expect("every device runs the variant register")
+        let named = |label: &String, among: &[&'static Candidate]| among.iter().find(|c| c.label() == *label).copied();
+        let explicit = self.explicit.get(&key).and_then(|label| {
+            let all: Vec<_> = ways.candidates.iter().filter(runs).collect();
+            named(label, &all)
+        });
+        let timed = || self.timed.get(&key).and_then(|label| named(label, &self.class(ways, shape)));
+        explicit.or_else(timed).unwrap_or_else(|| self.usual(ways, shape))
     }
 
     /// A way to run an entry point that not every device can: the one that is forced, or the first.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::choices::{Choices, Device};
 use super::kernel::Need;
+use super::pipelines::Pipelines;
 use crate::error::{Error, Result};
 
 /// An opened device.
@@ -16,6 +17,7 @@ pub struct Context {
     pub checked: bool,
     /// Which variants run: the defaults for this kind of device until the tuner's are put here.
     pub choices: Arc<Choices>,
+    pub(crate) pipelines: Pipelines,
     failure: Arc<Mutex<Option<String>>>,
 }
 
@@ -155,7 +157,8 @@ impl Context {
             }
         });
         let choices = Arc::new(Choices::new(kind(&adapter.info, device.features(), &adapter.adapter)));
-        Ok(Context { info: adapter.info, device, queue, checked, choices, failure })
+        let pipelines = Pipelines::default();
+        Ok(Context { info: adapter.info, device, queue, checked, choices, pipelines, failure })
     }
 
     /// What the kernels' variants see of this device.

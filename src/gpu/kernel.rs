@@ -12,12 +12,33 @@ use serde::{Deserialize, Serialize};
 
 use crate::cpu::Twin;
 
-/// The prefix of every shader that stores activations in single precision.
-pub const LIBRARY: &str =
-    concat!(include_str!("../../shaders/lib.wgsl"), "\n", include_str!("../../shaders/lib.f32.wgsl"));
-/// As [`LIBRARY`], in half precision.
-const LIBRARY_F16: &str =
-    concat!(include_str!("../../shaders/lib.wgsl"), "\n", include_str!("../../shaders/lib.f16.wgsl"));
+/// A WGSL file.
+#[derive(Clone, Copy, Debug)]
+pub struct File {
+    /// Its name in `shaders/`.
+    pub name: &'static str,
+    pub text: &'static str,
+}
+
+/// The [`File`] of this name in `shaders/`.
+macro_rules! wgsl {
+    ($name:literal) => {
+        $crate::gpu::kernel::File {
+            name: $name,
+            text: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/", $name)),
+        }
+    };
+}
+pub(crate) use wgsl;
+
+/// The prefix of every shader, by how it stores activations.
+fn library(precision: Precision) -> [File; 2] {
+    let storage = match precision {
+        Precision::F32 => wgsl!("lib.f32.wgsl"),
+        Precision::F16 => wgsl!("lib.f16.wgsl"),
+    };
+    [wgsl!("lib.wgsl"), storage]
+}
 
 /// How activations and the copies of weights that matrix products read are stored. Arithmetic, gradients of weights, master
 /// weights and the optimizer are f32 always.
@@ -56,8 +77,10 @@ pub struct Kernel {
     /// `register`, `subgroup`, ...; empty where there is but one.
     pub variant: &'static str,
     pub needs: &'static [Need],
-    /// Files, one behind the other: what the variants have in common comes first.
-    wgsl: &'static [&'static str],
+    /// One behind the other: what the variants have in common comes first.
+    wgsl: &'static [File],
+    /// Texts that stand in for those of the files of the same names.
+    changed: &'static [File],
     pub twins: &'static [(&'static str, Twin)],
     reflection: OnceLock<Reflection>,
 }
@@ -131,12 +154,8 @@ struct Reflection {
 }
 
 impl Kernel {
-    pub const fn new(
-        name: &'static str,
-        wgsl: &'static [&'static str],
-        twins: &'static [(&'static str, Twin)],
-    ) -> Kernel {
-        Kernel { name, variant: "", needs: &[], wgsl, twins, reflection: OnceLock::new() }
+    pub const fn new(name: &'static str, wgsl: &'static [File], twins: &'static [(&'static str, Twin)]) -> Kernel {
+        Kernel::variant(name, "", &[], wgsl, twins)
     }
 
     /// One of several variants: the files `wgsl`, one behind the other.
@@ -144,10 +163,16 @@ impl Kernel {
         name: &'static str,
         variant: &'static str,
         needs: &'static [Need],
-        wgsl: &'static [&'static str],
+        wgsl: &'static [File],
         twins: &'static [(&'static str, Twin)],
     ) -> Kernel {
-        Kernel { name, variant, needs, wgsl, twins, reflection: OnceLock::new() }
+        Kernel { name, variant, needs, wgsl, changed: &[], twins, reflection: OnceLock::new() }
+    }
+
+    /// The same with other texts of some of its files, the library's included: for tests that break a kernel.
+    pub fn with_changed(&self, changed: &'static [File]) -> Kernel {
+        let Kernel { name, variant, needs, wgsl, twins, .. } = *self;
+        Kernel { changed, ..Kernel::variant(name, variant, needs, wgsl, twins) }
     }
 
     /// `conv2d.subgroup`, or `add`.
@@ -157,14 +182,20 @@ impl Kernel {
 
     /// The kernel's own source, without the library.
     pub fn text(&self) -> String {
-        self.wgsl.join("\n")
+        joined(self.wgsl)
     }
 
-    /// The whole source: library, then this kernel.
+    /// All files, one behind the other: the library, then this kernel's own.
+    pub fn files(&self, precision: Precision) -> Vec<File> {
+        let files = library(precision).into_iter().chain(self.wgsl.iter().copied());
+        let stand_in = |file: File| self.changed.iter().copied().find(|changed| changed.name == file.name);
+        files.map(|file| stand_in(file).unwrap_or(file)).collect()
+    }
+
+    /// The whole source: what must be enabled, then all files.
     pub fn source(&self, precision: Precision) -> String {
-        let library = if precision == Precision::F32 { LIBRARY } else { LIBRARY_F16 };
         let enable = if self.needs.iter().any(|need| need.is_matrices()) { ENABLE_MATRICES } else { "" };
-        format!("{enable}{library}\n{}", self.text())
+        format!("{enable}{}", joined(&self.files(precision)))
     }
 
     /// Whether half precision makes a difference: it reads or writes what is stored as the precision says, or multiplies halves.
@@ -189,6 +220,11 @@ impl Kernel {
         let found = self.twins.iter().find(|(entry, _)| *entry == name);
         found.unwrap_or_else(|| panic!("src/cpu/{}.rs has no twin of {name}", self.name)).1
     }
+}
+
+fn joined(files: &[File]) -> String {
+    let texts: Vec<&str> = files.iter().map(|file| file.text).collect();
+    texts.join("\n")
 }
 
 fn reflect(kernel: &Kernel) -> Reflection {

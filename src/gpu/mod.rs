@@ -3,11 +3,13 @@
 //! `Recorder -> Recording` (no GPU needed: shapes, dispatches, scopes) `-> Plan` (buffers, bind groups, pipelines),
 //! which is then replayed for ever.
 
+pub mod agreement;
 pub mod choices;
 pub mod context;
 pub mod interpret;
 pub mod kernel;
 pub mod memory;
+mod pipelines;
 pub mod plan;
 pub mod profile;
 pub mod prune;
@@ -17,6 +19,7 @@ pub mod slots;
 pub mod step;
 pub mod tune;
 
+pub use agreement::Bound;
 pub use choices::{Candidate, Choices, Device, Ways};
 pub use context::Context;
 pub use interpret::CpuState;

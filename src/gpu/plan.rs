@@ -1,13 +1,13 @@
 //! A recording made ready for one device: buffers, bind groups, pipelines. Replayed for ever.
 
-use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use half::f16;
 
 use super::context::{Context, mebibytes};
-use super::kernel::{EntryPoint, Kernel, Precision};
+use super::kernel::EntryPoint;
 use super::memory::{Memory, STORAGE, read_buffer};
+use super::pipelines;
 use super::recorder::{Dispatch, Place, Recording, Tensor, Value};
 use super::step::{self, Step};
 use crate::error::{Error, Result};
@@ -105,9 +105,8 @@ impl Plan {
             params_bytes: params.size(),
             named_bytes: named.iter().map(wgpu::Buffer::size).sum(),
         };
-        let mut pipelines = Pipelines::default();
         for (index, dispatch) in recording.dispatches.iter().enumerate() {
-            let pipeline = pipelines.get(context, dispatch, recording.precision)?;
+            let pipeline = pipelines::get(context, dispatch, recording.precision)?;
             let bind_group = plan.bind(context, &pipeline, dispatch, &params, index as u64 * 256);
             plan.prepared.push(Prepared { pipeline, bind_group, grid: dispatch.grid });
         }
@@ -251,57 +250,6 @@ impl Prepared {
         pass.set_bind_group(0, &self.bind_group, &[]);
         pass.dispatch_workgroups(self.grid[0], self.grid[1], self.grid[2]);
     }
-}
-
-/// A kernel's label, the entry point, the constants.
-type PipelineKey = (String, &'static str, &'static [(&'static str, u32)]);
-
-/// Compiled modules and pipelines, one for each (kernel, entry, constants).
-#[derive(Default)]
-struct Pipelines {
-    modules: HashMap<String, wgpu::ShaderModule>,
-    pipelines: HashMap<PipelineKey, wgpu::ComputePipeline>,
-}
-
-impl Pipelines {
-    fn get(&mut self, context: &Context, dispatch: &Dispatch, precision: Precision) -> Result<wgpu::ComputePipeline> {
-        let Dispatch { kernel, entry, constants, .. } = *dispatch;
-        let key = (kernel.label(), entry, constants);
-        if let Some(pipeline) = self.pipelines.get(&key) {
-            return Ok(pipeline.clone());
-        }
-        let scope = context.device.push_error_scope(wgpu::ErrorFilter::Validation);
-        let module = self.modules.entry(kernel.label()).or_insert_with(|| create_module(context, kernel, precision));
-        let values: Vec<(&str, f64)> = constants.iter().map(|(name, value)| (*name, *value as f64)).collect();
-        let pipeline = context.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-            label: Some(entry),
-            layout: None,
-            module,
-            entry_point: Some(entry),
-            compilation_options: wgpu::PipelineCompilationOptions {
-                constants: &values,
-                zero_initialize_workgroup_memory: false,
-            },
-            cache: None,
-        });
-        if let Some(error) = pollster::block_on(scope.pop()) {
-            let label = kernel.label();
-            return Err(Error::Device(format!("{label}.{entry} does not compile on {}: {error}", context.info.name)));
-        }
-        self.pipelines.insert(key, pipeline.clone());
-        Ok(pipeline)
-    }
-}
-
-fn create_module(context: &Context, kernel: &'static Kernel, precision: Precision) -> wgpu::ShaderModule {
-    let source = wgpu::ShaderSource::Wgsl(kernel.source(precision).into());
-    let descriptor = wgpu::ShaderModuleDescriptor { label: Some(kernel.name), source };
-    if context.checked {
-        return context.device.create_shader_module(descriptor);
-    }
-    // SAFETY: the shaders are this crate's own; tests run them with guarded tails against the f64 twins, every loop is
-    // bounded by a parameter. Bounds checks and loop counters in inner loops cost up to ten times the work itself.
-    unsafe { context.device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
 }
 
 fn check_bindings(context: &Context, recording: &Recording) -> Result<()> {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::agreement::Bound;
 use super::choices::{Candidate, Choices, Key, Ways};
 use super::kernel::{Access, Binding, Kernel, Precision};
 
@@ -136,6 +137,8 @@ pub struct Dispatch {
     pub grid: [u32; 3],
     pub flops: u64,
     pub scope: usize,
+    /// What its results are held to.
+    pub bound: Bound,
 }
 
 /// A recorded tensor.
@@ -227,6 +230,11 @@ impl Recorder {
     /// A way to run an entry point that not every device can, if this one can.
     pub fn possible(&self, ways: &'static Ways) -> Option<&'static Candidate> {
         self.choices.possible(ways)
+    }
+
+    /// Whether the device is a GPU.
+    pub fn is_gpu(&self) -> bool {
+        self.choices.device.gpu
     }
 
     /// Lanes that fill the device.
@@ -338,7 +346,7 @@ impl Recorder {
     /// As [`Recorder::dispatch`], in the way that [`Recorder::choose`] gave.
     pub fn dispatch_candidate(
         &mut self,
-        &Candidate { kernel, constants, .. }: &Candidate,
+        &Candidate { kernel, constants, bound, .. }: &Candidate,
         entry: &'static str,
         params: &[(&'static str, Value)],
         io: &[Tensor],
@@ -369,6 +377,7 @@ impl Recorder {
             grid: fold(groups),
             flops,
             scope: self.recording.scopes.len() - 1,
+            bound: Bound::of(self.recording.precision, bound),
         });
     }
 
@@ -479,6 +488,20 @@ impl Recording {
         let scope = &self.scopes[dispatch.scope];
         let kernel = format!("{}.{}", dispatch.kernel.label(), dispatch.entry);
         if scope.is_empty() { kernel } else { format!("{scope} · {kernel}") }
+    }
+
+    /// What a dispatch is of: `x 1x7x9x67 weight 3x2x68x134 ... stride=2`, its bindings and parameters by their names.
+    pub fn shape(&self, dispatch: &Dispatch) -> String {
+        let bindings = dispatch.io.iter().zip(&dispatch.kernel.entry_point(dispatch.entry).storage);
+        let bindings = bindings.map(|(id, binding)| {
+            let [n, h, w, c] = self.tensor(*id).shape;
+            format!("{} {n}x{h}x{w}x{c}", binding.name)
+        });
+        let params = dispatch.params.iter().map(|(name, value)| match value {
+            Value::U32(value) => format!("{name}={value}"),
+            Value::F32(value) => format!("{name}={value}"),
+        });
+        bindings.chain(params).collect::<Vec<_>>().join(" ")
     }
 
     /// Bytes that `dispatch` must move at the least: each binding once, twice where it is read and written.

@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use super::kernel::{Field, Kernel, Uniform};
+use super::kernel::{Field, File, Kernel, Uniform};
 
 /// Values of the `Step` structure of `shaders/lib.wgsl` by field name; a field that is not set is 0.
 ///
@@ -13,14 +13,17 @@ pub struct Step {
 }
 
 /// Something that uses the structure, so that it is there to be read.
-const PROBE_SHADER: &[&str] = &["@group(0) @binding(0) var<storage, read_write> probe: array<u32>;
-            @compute @workgroup_size(1) fn main() { probe[0] = step.seed; }"];
+const PROBE: File = File {
+    name: "probe.wgsl",
+    text: "@group(0) @binding(0) var<storage, read_write> probe: array<u32>;
+            @compute @workgroup_size(1) fn main() { probe[0] = step.seed; }",
+};
 
 /// The structure as WGSL declares it.
 pub fn layout() -> &'static Uniform {
-    static PROBE: OnceLock<Uniform> = OnceLock::new();
-    PROBE.get_or_init(|| {
-        let kernel = Kernel::new("lib", PROBE_SHADER, &[]);
+    static LAYOUT: OnceLock<Uniform> = OnceLock::new();
+    LAYOUT.get_or_init(|| {
+        let kernel = Kernel::new("lib", &[PROBE], &[]);
         kernel.entry_point("main").step.clone().expect("the probe uses step")
     })
 }

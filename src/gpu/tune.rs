@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use super::agreement::Bound;
 use super::choices::{Candidate, Choices, Ways};
 use super::context::Context;
 use super::memory::Memory;
@@ -16,44 +17,93 @@ pub struct Timing {
     pub candidate: &'static Candidate,
     /// Of the fastest run.
     pub seconds: f64,
-    /// Largest deviation from what the variant `register` computes, over that one's root mean square.
-    pub deviation: f64,
+    /// Largest deviation from what the variant `register` computes, over what two right ways may differ by: more than 1 is
+    /// wrong.
+    pub error: f64,
+    /// Whether it gives the bits of the usual candidate.
+    pub usual_bits: bool,
 }
 
-/// More deviation than this is no rounding: such a way is not used.
-pub const MOST_DEVIATION: f64 = 1e-3;
+impl Timing {
+    /// Whether it computes rightly: the plain variant is what others are held to.
+    pub fn is_right(&self) -> bool {
+        self.error <= 1.0 || self.candidate.is_register()
+    }
+}
 
 /// Runs after the first, which compiles; fewer where one alone takes longer than [`LONG`].
 const RUNS: usize = 4;
 const LONG: f64 = 0.02;
 
-/// Times each candidate that suits this device, on buffers of its own.
+/// A candidate that was run.
+#[derive(Clone, Debug)]
+pub struct Run {
+    pub candidate: &'static Candidate,
+    /// Of the fastest run.
+    pub seconds: f64,
+    /// What it writes, tensor by tensor.
+    pub outputs: Vec<Vec<f32>>,
+}
+
+/// Times each of `candidates`, which this device runs, and compares what they compute.
 ///
 /// # Errors
 /// [`crate::error::Error::Device`] if the shape does not fit or the device fails.
-pub fn time(context: &Context, ways: &Ways, shape: &[u32]) -> Result<Vec<Timing>> {
-    let (device, precision) = (context.kind(), context.choices.precision);
+pub fn time(context: &Context, ways: &Ways, shape: &[u32], candidates: &[&'static Candidate]) -> Result<Vec<Timing>> {
+    let usual = context.choices.usual(ways, shape);
+    let register = ways.candidates.iter().find(|candidate| candidate.is_register());
+    let register = register.expect("every device runs the variant register");
+    let others = [register, usual].into_iter().filter(|other| !candidates.iter().any(|c| std::ptr::eq(*c, *other)));
+    let runs = run(context, ways, shape, &candidates.iter().copied().chain(others).collect::<Vec<_>>())?;
+    let outputs_of = |candidate: &Candidate| {
+        let run = runs.iter().find(|run| std::ptr::eq(run.candidate, candidate)).expect("it was run");
+        &run.outputs
+    };
+    let (plain, usual_bits) = (outputs_of(register), bits(outputs_of(usual)));
+    let bound = |candidate: &Candidate| Bound::of(context.choices.precision, candidate.bound);
+    let timing = |Run { candidate, seconds, outputs }: &Run| {
+        let between = bound(candidate).plus(bound(register));
+        let each = outputs.iter().zip(plain).map(|(found, plain)| error(between, found, plain));
+        let usual_bits = bits(outputs) == usual_bits;
+        Timing { candidate, seconds: *seconds, error: each.fold(0.0, f64::max), usual_bits }
+    };
+    Ok(runs[..candidates.len()].iter().map(timing).collect())
+}
+
+/// Runs one candidate after the other on the same inputs.
+///
+/// # Errors
+/// As [`time`].
+pub fn run(context: &Context, ways: &Ways, shape: &[u32], candidates: &[&'static Candidate]) -> Result<Vec<Run>> {
     let mut memory = Memory::default();
-    let mut all = Vec::new();
-    for (index, candidate) in ways.candidates.iter().enumerate().filter(|(_, c)| c.suits(device, precision)) {
-        let mut r = Recorder::new().with_choices(&Choices::forced(device, precision, index).into());
+    let mut runs = Vec::new();
+    for candidate in candidates.iter().copied() {
+        let index = ways.candidates.iter().position(|other| std::ptr::eq(other, candidate));
+        let index = index.expect("a candidate of the entry point");
+        let choices = Choices::forced(context.kind(), context.choices.precision, index);
+        let mut r = Recorder::new().with_choices(&choices.into());
         (ways.record)(&mut r, shape);
         let recording = r.finish();
         let plan = Plan::new(context, &recording, &mut memory, PlanOptions::default())?;
-        if all.is_empty() {
+        if runs.is_empty() {
             fill(context, &recording, &memory);
         }
         let seconds = fastest(context, &plan)?;
         let outputs = outputs(&recording).into_iter().map(|tensor| plan.read(context, tensor));
-        all.push((candidate, seconds, outputs.collect::<Result<Vec<_>>>()?));
+        let outputs = outputs.collect::<Result<_>>()?;
+        runs.push(Run { candidate, seconds, outputs });
     }
-    let plain = all.iter().position(|(candidate, ..)| candidate.kernel.needs.is_empty() && candidate.is_register());
-    let plain = all[plain.expect("every device runs the variant register")].2.clone();
-    let timing = |(candidate, seconds, outputs): (_, _, Vec<Vec<f32>>)| {
-        let each = outputs.iter().zip(&plain).map(|(found, plain)| deviation(found, plain));
-        Timing { candidate, seconds, deviation: each.fold(0.0, f64::max) }
-    };
-    Ok(all.into_iter().map(timing).collect())
+    Ok(runs)
+}
+
+fn bits(outputs: &[Vec<f32>]) -> Vec<u32> {
+    outputs.iter().flatten().map(|value| value.to_bits()).collect()
+}
+
+fn error(bound: Bound, found: &[f32], reference: &[f32]) -> f64 {
+    let [found, reference] =
+        [found, reference].map(|values| values.iter().map(|value| *value as f64).collect::<Vec<_>>());
+    bound.compare(&found, &reference, |_| false).error
 }
 
 /// The same numbers for every candidate, between -1/2 and 1/2.
@@ -104,12 +154,4 @@ fn outputs(recording: &Recording) -> Vec<Tensor> {
     let temporary = |id: u32| recording.tensors[id as usize].place == Place::Temporary;
     let ids = (0..recording.tensors.len() as u32).filter(|id| temporary(*id) && bound(*id) && !reads(*id));
     ids.map(|id| recording.tensor(id)).collect()
-}
-
-fn deviation(found: &[f32], plain: &[f32]) -> f64 {
-    let square: f64 = plain.iter().map(|value| (*value as f64).powi(2)).sum();
-    let rms = (square / plain.len() as f64).sqrt();
-    let differences = found.iter().zip(plain).map(|(found, plain)| (*found as f64 - *plain as f64).abs());
-    // NaN is the worst of all.
-    differences.fold(0.0, |worst, d| if d.is_nan() { f64::INFINITY } else { worst.max(d) }) / rms.max(f64::MIN_POSITIVE)
 }

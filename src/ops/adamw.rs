@@ -1,12 +1,13 @@
 //! Global-norm clip, AdamW and the average of the weights over flat buffers: `shaders/adamw.wgsl`.
 
-use super::{Draw, add, reduce};
+use super::{Corner, Draw, add, reduce};
 use crate::cpu::adamw as twin;
+use crate::gpu::kernel::wgsl;
 use crate::gpu::{Grid, Kernel, Precision, Recorder, Tensor};
 
 pub static KERNEL: Kernel = Kernel::new(
     "adamw",
-    &[include_str!("../../shaders/adamw.wgsl")],
+    &[wgsl!("adamw.wgsl")],
     &[("square_sum", twin::square_sum), ("update", twin::update), ("adjust_scale", twin::adjust_scale)],
 );
 
@@ -105,11 +106,27 @@ pub fn update(r: &mut Recorder, adamw: &AdamW, gradient_scale: f32, state: State
     r.dispatch(&KERNEL, "update", &params, &io, Grid::Invocations(weights.elements() / 4), 20 * weights.count());
 }
 
+/// A workgroup takes 64 quadruples, or 4,096 whose squares are summed.
+pub const CORNERS: &[Corner] = &[
+    Corner::new("one element", |draw| case_of(draw, 1, 1.0, 0.5, false)),
+    Corner::new("a norm that isn't finite", |draw| case_of(draw, 257, 1.0, 0.5, true)),
+    Corner::new("workgroups without a lane idle", |draw| case_of(draw, 2 * 16_384, 30.0, 0.5, false)),
+    Corner::new("lanes of squares not full", |draw| case_of(draw, 40_001, 30.0, 0.0, false)),
+    // Where the 1e-6 that clipping adds counts.
+    Corner::new("a norm as small as clipping's", |draw| case_of(draw, 65, 1e-6, 0.5, false)),
+    Corner::new("a norm below the limit", |draw| case_of(draw, 643, 1.0, 4.0, false)),
+];
+
 pub fn case(draw: &mut Draw) {
     let count = draw.choose(&[1, 3, 5, 64, 255, 257, 1030, 20_000, 40_001]);
+    let (norm, limit) = (draw.choose(&[1e-6, 1e-6, 1.0, 30.0]), draw.choose(&[0.0, 0.5, 0.5, 4.0]));
+    let broken = draw.range(0, 4) == 0;
+    case_of(draw, count, norm, limit, broken);
+}
+
+/// Of a gradient of about this norm, which is clipped at `limit` times as much, or not finite.
+fn case_of(draw: &mut Draw, count: u32, norm: f64, limit: f64, broken_norm: bool) {
     let shape = [1, 1, 1, count];
-    // Norms of the size of clipping's 1e-6, too.
-    let norm = draw.choose(&[1e-6, 1e-6, 1.0, 30.0]);
     let size = norm / (count as f64).sqrt();
     let gradient = draw.input_by("gradient", shape, |draw| size * draw.normal());
     let [weights, ema] = ["weights", "ema"].map(|name| draw.input(name, shape));
@@ -123,7 +140,7 @@ pub fn case(draw: &mut Draw) {
         beta2: draw.choose(&[0.999, 0.9]),
         eps: draw.choose(&[1e-8, 0.1]),
         weight_decay: draw.choose(&[0.0, 0.3]),
-        max_norm: norm * draw.choose(&[0.0, 0.5, 0.5, 4.0]),
+        max_norm: norm * limit,
     };
     let scale = draw.choose(&[1.0, 0.25]);
     let (size, good) = (draw.choose(&[1.0, 8.0]), draw.choose(&[0.0, 0.0, 1.0]));
@@ -135,7 +152,6 @@ pub fn case(draw: &mut Draw) {
         numbers[0]
     });
     let interval = draw.choose(&[1.0, 2.0, 5.0]);
-    let broken_norm = draw.range(0, 4) == 0;
     let r = &mut draw.recorder;
     let partials = r.temp([1, 1, 1, partial_count(count as u64)]);
     square_sum(r, gradient, partials, factor);

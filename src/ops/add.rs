@@ -1,12 +1,13 @@
 //! Elementwise sums: `shaders/add.wgsl`.
 
-use super::Draw;
+use super::{Corner, Draw};
 use crate::cpu::add as twin;
+use crate::gpu::kernel::wgsl;
 use crate::gpu::{Grid, Kernel, Precision, Recorder, Tensor};
 
 pub static KERNEL: Kernel = Kernel::new(
     "add",
-    &[include_str!("../../shaders/add.wgsl")],
+    &[wgsl!("add.wgsl")],
     &[
         ("add", twin::add),
         ("scale", twin::scale),
@@ -114,24 +115,33 @@ pub fn widen(r: &mut Recorder, a: Tensor) -> Tensor {
     }
 }
 
+/// A workgroup takes 1,024 quadruples, a lane 4 of them 256 apart.
+pub const CORNERS: &[Corner] = &[
+    Corner::new("one element", |draw| case_of(draw, [1, 1, 1, 1], 1)),
+    Corner::new("a guidance of fewer images", |draw| case_of(draw, [2, 3, 2, 5], 3)),
+    Corner::new("workgroups without a lane idle", |draw| case_of(draw, [4, 16, 16, 8], 1)),
+    Corner::new("a lane with fewer quadruples", |draw| case_of(draw, [3, 21, 11, 13], 2)),
+];
+
 pub fn case(draw: &mut Draw) {
-    // Now and then workgroups that are full to the last lane.
-    let full = draw.range(0, 3) == 0;
-    let small = [draw.range(1, 3), draw.range(1, 7), draw.range(1, 7), draw.range(1, 13)];
-    let shape = if full { [4, 16, 16, 8] } else { small };
+    let shape = [draw.range(1, 3), draw.range(1, 7), draw.range(1, 7), draw.range(1, 13)];
+    case_of(draw, shape, 2);
+}
+
+/// With `times` as many images in what is guided as in the guidance.
+fn case_of(draw: &mut Draw, shape: [u32; 4], times: u32) {
     let (a, b, dy) = (draw.input("a", shape), draw.input("b", shape), draw.input("dy", shape));
     let per_image = draw.input("per image", [shape[0], 1, 1, shape[3]]);
     let total = draw.input("total", shape);
     let factor = draw.uniform() as f32 + 0.5;
-    let doubled = draw.input("doubled", [2 * shape[0], shape[1], shape[2], shape[3]]);
+    let guided = draw.input("guided", [times * shape[0], shape[1], shape[2], shape[3]]);
     let coefficient = draw.normal();
     draw.step.set("classifier", coefficient);
     let r = &mut draw.recorder;
     let y = add_scaled(r, a, b, factor);
     let gradient = scale(r, dy, factor);
     add_per_image(r, a, per_image);
-    let source = if full { a } else { doubled };
-    add_guidance(r, source, b);
+    add_guidance(r, guided, b);
     let part = r.temp(shape);
     record(r, "widen", part, 1.0, &[a, part]);
     accumulate(r, total, part);

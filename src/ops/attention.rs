@@ -1,12 +1,13 @@
 //! Multi-head self-attention between its projections: `shaders/attention.wgsl`.
 
-use super::Draw;
 use super::add::scale;
 use super::conv2d::grid;
+use super::{Corner, Draw};
 use crate::cpu::{Twin, attention as twin};
+use crate::gpu::kernel::{File, wgsl};
 use crate::gpu::{Candidate, Kernel, Need, Recorder, Tensor, Ways};
 
-const PREFIX: &str = include_str!("../../shaders/attention.wgsl");
+const PREFIX: File = wgsl!("attention.wgsl");
 /// Of the variants whose `forward` makes L as well.
 const TWINS: &[(&str, Twin)] = &[
     ("forward", twin::forward_with_log_sums),
@@ -18,7 +19,7 @@ pub static KERNEL: Kernel = Kernel::variant(
     "attention",
     "register",
     &[],
-    &[PREFIX, include_str!("../../shaders/attention.register.wgsl")],
+    &[PREFIX, wgsl!("attention.register.wgsl")],
     &[
         ("log_sum_exp", twin::log_sum_exp),
         ("forward", twin::forward),
@@ -27,30 +28,36 @@ pub static KERNEL: Kernel = Kernel::variant(
         ("backward_key_value", twin::backward_key_value),
     ],
 );
-static SUBGROUP: Kernel = Kernel::variant(
-    "attention",
-    "subgroup",
-    &[Need::Subgroups],
-    &[PREFIX, include_str!("../../shaders/attention.subgroup.wgsl")],
-    TWINS,
-);
-static TILED: Kernel =
-    Kernel::variant("attention", "tiled", &[], &[PREFIX, include_str!("../../shaders/attention.tiled.wgsl")], TWINS);
+static SUBGROUP: Kernel =
+    Kernel::variant("attention", "subgroup", &[Need::Subgroups], &[PREFIX, wgsl!("attention.subgroup.wgsl")], TWINS);
+static TILED: Kernel = Kernel::variant("attention", "tiled", &[], &[PREFIX, wgsl!("attention.tiled.wgsl")], TWINS);
 
-static CANDIDATES: [Candidate; 7] = [
+/// Each sums the exponentials in an order of its own: the highest score so far is that of as many keys as it has lanes.
+static FORWARD_CANDIDATES: [Candidate; 7] = [
+    Candidate::new(&SUBGROUP, &[("LANES", 8)]).of_class("subgroup 8"),
+    Candidate::new(&SUBGROUP, &[("LANES", 4)]).of_class("subgroup 4"),
+    Candidate::new(&SUBGROUP, &[("LANES", 16)]).of_class("subgroup 16"),
+    Candidate::new(&KERNEL, &[]),
+    Candidate::for_gpus(&TILED, &[("CHANNEL_LANES", 8)]).of_class("tiled 8").usual_for(|shape| shape[3] <= 64),
+    Candidate::for_gpus(&TILED, &[("CHANNEL_LANES", 16)])
+        .of_class("tiled 16")
+        .usual_for(|shape| (65..=128).contains(&shape[3])),
+    Candidate::for_gpus(&TILED, &[("CHANNEL_LANES", 32)]).of_class("tiled 32").usual_for(|shape| shape[3] > 128),
+];
+static BACKWARD_CANDIDATES: [Candidate; 7] = [
     Candidate::new(&SUBGROUP, &[("LANES", 8)]),
     Candidate::new(&SUBGROUP, &[("LANES", 4)]),
     Candidate::new(&SUBGROUP, &[("LANES", 16)]),
     Candidate::new(&KERNEL, &[]),
-    Candidate::for_gpus(&TILED, &[("CHANNEL_LANES", 8)]),
-    Candidate::for_gpus(&TILED, &[("CHANNEL_LANES", 16)]),
-    Candidate::for_gpus(&TILED, &[("CHANNEL_LANES", 32)]),
+    Candidate::for_gpus(&TILED, &[("CHANNEL_LANES", 8)]).usual_for(|shape| shape[3] <= 64),
+    Candidate::for_gpus(&TILED, &[("CHANNEL_LANES", 16)]).usual_for(|shape| (65..=128).contains(&shape[3])),
+    Candidate::for_gpus(&TILED, &[("CHANNEL_LANES", 32)]).usual_for(|shape| shape[3] > 128),
 ];
 
 pub static FORWARD: Ways = Ways {
     kernel: "attention",
     entry: "forward",
-    candidates: &CANDIDATES,
+    candidates: &FORWARD_CANDIDATES,
     record: |r, shape| {
         let [q, k, v] = ["q", "k", "v"].map(|name| r.persistent(name, of_shape(shape)));
         forward(r, q, k, v);
@@ -59,7 +66,7 @@ pub static FORWARD: Ways = Ways {
 pub static BACKWARD_QUERY: Ways = Ways {
     kernel: "attention",
     entry: "backward_query",
-    candidates: &CANDIDATES,
+    candidates: &BACKWARD_CANDIDATES,
     record: |r, shape| {
         let inputs = inputs(r, shape);
         backward_query(r, &inputs);
@@ -68,7 +75,7 @@ pub static BACKWARD_QUERY: Ways = Ways {
 pub static BACKWARD_KEY_VALUE: Ways = Ways {
     kernel: "attention",
     entry: "backward_key_value",
-    candidates: &CANDIDATES,
+    candidates: &BACKWARD_CANDIDATES,
     record: |r, shape| {
         let inputs = inputs(r, shape);
         backward_key_value(r, &inputs);
@@ -86,11 +93,21 @@ pub struct Saved {
 }
 
 /// Tokens of a block, and quadruples of channels of a chunk, that a lane or a workgroup makes.
-fn tile(candidate: &Candidate) -> (u32, u32) {
+pub(super) fn tile(candidate: &Candidate) -> (u32, u32) {
     match candidate.kernel.variant {
         "subgroup" => (4, 8 * candidate.constant("LANES")),
         "tiled" => (32, 2 * candidate.constant("CHANNEL_LANES")),
         _ => (4, 4),
+    }
+}
+
+/// Other tokens that it walks over at a time.
+#[cfg(test)]
+pub(super) fn others(candidate: &Candidate) -> u32 {
+    match candidate.kernel.variant {
+        "subgroup" => 4 * candidate.constant("LANES"),
+        "tiled" => 32,
+        _ => 4,
     }
 }
 
@@ -207,22 +224,35 @@ fn inputs(r: &mut Recorder, shape: &[u32]) -> Inputs {
     Inputs { q, k, v, d_o, log_sum_exp, delta }
 }
 
+/// The largest tiles are 32 tokens of its own by 64 others by 128 quadruples of channels, the widest turn 4 quadruples.
+pub const CORNERS: &[Corner] = &[
+    Corner::new("one token of one channel", |draw| case_of(draw, [1, 1, 1, 1], 1.0)),
+    Corner::new("one full tile of tokens", |draw| case_of(draw, [1, 32, 2, 8], 1.0)),
+    Corner::new("one token less than a tile", |draw| case_of(draw, [2, 31, 1, 13], 1.0)),
+    Corner::new("several tiles of tokens", |draw| case_of(draw, [1, 69, 2, 5], 1.0)),
+    Corner::new("one full tile of channels", |draw| case_of(draw, [1, 4, 1, 512], 1.0)),
+    Corner::new("several tiles of channels", |draw| case_of(draw, [1, 34, 1, 523], 0.5)),
+    Corner::new("workgroups without a lane idle", |draw| case_of(draw, [2, 64, 4, 17], 1.0)),
+    Corner::new("several images and heads", |draw| case_of(draw, [3, 17, 3, 6], 2.0)),
+    Corner::new("scores of ten thousands", |draw| case_of_large_scores(draw, [2, 37, 2, 4], [4000.0, 1.0])),
+    Corner::new("scores thousands apart", |draw| case_of_large_scores(draw, [1, 35, 2, 16], [-4000.0, 300.0])),
+];
+
 pub fn case(draw: &mut Draw) {
     if draw.range(0, 3) == 0 {
-        return case_of_large_scores(draw);
+        let shape = [draw.range(1, 2), draw.choose(&[5, 17]), draw.range(1, 2), draw.choose(&[4, 16])];
+        let scores = [draw.choose(&[-4000.0, 4000.0]), draw.choose(&[1.0, 300.0])];
+        return case_of_large_scores(draw, shape, scores);
     }
     let tokens = draw.choose(&[1, 3, 5, 8, 17, 33]);
     let channels = draw.choose(&[1, 3, 4, 6, 16, 17, 20, 40]);
-    let mut shape = [draw.range(1, 3), tokens, draw.range(1, 3), channels];
-    match draw.range(0, 7) {
-        // Workgroups that are full to the last lane.
-        0 => shape = [2, 64, 4, 17],
-        // Heads wider than what one lane, or one workgroup of the narrowest tile, makes.
-        1 => shape = [1, draw.choose(&[7, 40]), 1, draw.choose(&[132, 260])],
-        _ => {}
-    }
-    // Scores have a deviation of sharpness^2.
+    let shape = [draw.range(1, 3), tokens, draw.range(1, 3), channels];
     let sharpness = draw.choose(&[0.5, 1.0, 1.0, 2.0]);
+    case_of(draw, shape, sharpness);
+}
+
+/// Of scores with a deviation of `sharpness`^2.
+fn case_of(draw: &mut Draw, shape: [u32; 4], sharpness: f64) {
     let q = draw.input_by("q", shape, |draw| sharpness * draw.normal());
     let k = draw.input_by("k", shape, |draw| sharpness * draw.normal());
     let (v, d_o) = (draw.input("v", shape), draw.input("d_o", shape));
@@ -238,10 +268,7 @@ pub fn case(draw: &mut Draw) {
 
 /// Scores of ten thousands, close together or thousands apart. Whole q and k make them exact in f32; L, whose last place
 /// is then 1e-3, is too coarse for a comparison of gradients.
-fn case_of_large_scores(draw: &mut Draw) {
-    let shape = [draw.range(1, 2), draw.choose(&[5, 17]), draw.range(1, 2), draw.choose(&[4, 16])];
-    let offset = draw.choose(&[-4000.0, 4000.0]);
-    let spread = draw.choose(&[1.0, 300.0]);
+fn case_of_large_scores(draw: &mut Draw, shape: [u32; 4], [offset, spread]: [f64; 2]) {
     let q = draw.input_by("q", shape, |draw| draw.range(0, 3) as f64);
     let k = draw.input_by("k", shape, |draw| offset + spread * draw.range(0, 3) as f64);
     let v = draw.input("v", shape);

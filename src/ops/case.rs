@@ -2,8 +2,54 @@
 
 use std::sync::Arc;
 
+use super::Op;
 use crate::gpu::{Choices, CpuState, Recorder, Recording, Step, Tensor};
 use crate::random::Random;
+
+/// A hard case of a kernel: a shape where one of its variants comes to an edge.
+#[derive(Clone, Copy, Debug)]
+pub struct Corner {
+    /// At most [`Corner::WIDTH`] characters.
+    pub name: &'static str,
+    /// Records it; what it draws are values, not shapes.
+    pub draw: fn(&mut Draw),
+}
+
+impl Corner {
+    /// Characters of a name, so that reports keep to a line.
+    pub const WIDTH: usize = 32;
+
+    pub const fn new(name: &'static str, draw: fn(&mut Draw)) -> Corner {
+        Corner { name, draw }
+    }
+}
+
+/// Which case of a kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// Number so-and-so of its corners.
+    Corner(usize),
+    /// The one that a seed draws.
+    Random(u64),
+}
+
+impl Which {
+    /// Every second case has its grids in two rows.
+    fn is_folded(self) -> bool {
+        match self {
+            Which::Corner(index) => index % 2 == 1,
+            Which::Random(seed) => seed % 2 == 1,
+        }
+    }
+
+    /// Of the values, and of the shapes where they are drawn.
+    fn seed(self) -> u64 {
+        match self {
+            Which::Corner(index) => !(index as u64),
+            Which::Random(seed) => seed,
+        }
+    }
+}
 
 /// Values of an input, padded layout.
 #[derive(Clone, Debug)]
@@ -52,28 +98,31 @@ impl Case {
         state
     }
 
-    /// The case number `seed` of a kernel, in the variants that `choices` names.
-    pub fn new(case: fn(&mut Draw), seed: u64, choices: &Arc<Choices>) -> Case {
+    /// A case of a kernel, in the variants that `choices` names. Panics if the kernel has no such corner.
+    pub fn new(op: &Op, which: Which, choices: &Arc<Choices>) -> Case {
         let mut draw = Draw {
             recorder: Recorder::new().with_choices(choices),
             step: Step::default(),
             inputs: Vec::new(),
             gradients: Vec::new(),
-            random: Random::new(seed),
+            random: Random::new(which.seed()),
         };
-        case(&mut draw);
+        match which {
+            Which::Corner(index) => (op.corners[index].draw)(&mut draw),
+            Which::Random(_) => (op.case)(&mut draw),
+        }
         let mut recording = draw.recorder.finish();
-        if seed % 2 == 1 {
+        if which.is_folded() {
             fold(&mut recording);
         }
         Case { recording, inputs: draw.inputs, gradients: draw.gradients, step: draw.step }
     }
 }
 
-/// Grids in two rows of workgroups, with a surplus in the last one now and then: as those beyond 65,535 are folded.
+/// Grids in two rows of workgroups, as those beyond 65,535 are folded; one or two in the last have nothing to do.
 fn fold(recording: &mut Recording) {
     for dispatch in recording.dispatches.iter_mut().filter(|dispatch| dispatch.grid[0] > 1 && dispatch.grid[1] == 1) {
-        dispatch.grid = [dispatch.grid[0].div_ceil(2), 2, 1];
+        dispatch.grid = [dispatch.grid[0] / 2 + 1, 2, 1];
     }
 }
 

@@ -1,12 +1,13 @@
 //! The most that an adapter reaches, which `diffuse profile` measures kernels by: `shaders/ceiling.wgsl`.
 
-use super::Draw;
+use super::{Corner, Draw};
 use crate::cpu::{Twin, ceiling as twin};
+use crate::gpu::kernel::wgsl;
 use crate::gpu::{Candidate, Grid, Kernel, Need, Recorder, Tensor, Ways};
 
 pub static KERNEL: Kernel = Kernel::new(
     "ceiling",
-    &[include_str!("../../shaders/ceiling.wgsl")],
+    &[wgsl!("ceiling.wgsl")],
     &[
         ("copy_1", twin::copy_1),
         ("copy_8", twin::copy_8),
@@ -31,22 +32,14 @@ static COOP8: Kernel = Kernel::variant(
     "ceiling",
     "coop8",
     &[Need::Subgroups, Need::Matrices8],
-    &[
-        include_str!("../../shaders/ceiling.coop.wgsl"),
-        include_str!("../../shaders/lib.coop8.wgsl"),
-        include_str!("../../shaders/lib.coop.wgsl"),
-    ],
+    &[wgsl!("ceiling.coop.wgsl"), wgsl!("lib.coop8.wgsl"), wgsl!("lib.coop.wgsl")],
     MATRIX_TWINS,
 );
 static COOP16: Kernel = Kernel::variant(
     "ceiling",
     "coop16",
     &[Need::Subgroups, Need::Matrices16],
-    &[
-        include_str!("../../shaders/ceiling.coop.wgsl"),
-        include_str!("../../shaders/lib.coop16.wgsl"),
-        include_str!("../../shaders/lib.coop.wgsl"),
-    ],
+    &[wgsl!("ceiling.coop.wgsl"), wgsl!("lib.coop16.wgsl"), wgsl!("lib.coop.wgsl")],
     MATRIX_TWINS,
 );
 
@@ -108,9 +101,20 @@ pub fn multiply(r: &mut Recorder, kind: Loop, x: Tensor, factors: Tensor, rounds
     r.dispatch(&KERNEL, kind.entry, &params, &[x, y, factors], Grid::Invocations(quads), flops);
 }
 
+/// Workgroups take 64, 256 or 2,048 quadruples. There is no padding: its sums would not be zero.
+pub const CORNERS: &[Corner] = &[
+    Corner::new("one quadruple", |draw| case_of(draw, 4, 1)),
+    Corner::new("workgroups without a lane idle", |draw| case_of(draw, 16_384, 2)),
+    Corner::new("the last workgroup not full", |draw| case_of(draw, 12_300, 3)),
+];
+
 pub fn case(draw: &mut Draw) {
-    // Now and then workgroups that are full to the last lane. There is no padding: its sums would not be zero.
     let count = draw.choose(&[4, 60, 1000, 2048, 3004, 8192, 12_300]);
+    let rounds = draw.range(1, 3);
+    case_of(draw, count, rounds);
+}
+
+fn case_of(draw: &mut Draw, count: u32, rounds: u32) {
     let x = draw.input("x", [1, 1, 1, count]);
     // Close to 1: what a step leaves out shows to the end.
     let mut near = 0;
@@ -118,7 +122,6 @@ pub fn case(draw: &mut Draw) {
         near += 1;
         if near % 4 == 1 { 1.0 - 0.01 * draw.uniform() } else { 0.02 * draw.normal() }
     });
-    let rounds = draw.range(1, 3);
     let small = draw.input_by("small", [1, 1, 1, 4], |draw| draw.range(1, 4) as f64 / 4.0);
     let r = &mut draw.recorder;
     if let Some(candidate) = r.possible(&MATRICES) {

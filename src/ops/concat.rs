@@ -1,14 +1,12 @@
 //! Concatenation over channels: `shaders/concat.wgsl`.
 
-use super::Draw;
+use super::{Corner, Draw};
 use crate::cpu::concat as twin;
+use crate::gpu::kernel::wgsl;
 use crate::gpu::{Grid, Kernel, Recorder, Tensor};
 
-pub static KERNEL: Kernel = Kernel::new(
-    "concat",
-    &[include_str!("../../shaders/concat.wgsl")],
-    &[("concat", twin::concat), ("split", twin::split)],
-);
+pub static KERNEL: Kernel =
+    Kernel::new("concat", &[wgsl!("concat.wgsl")], &[("concat", twin::concat), ("split", twin::split)]);
 
 struct Channels {
     a: u32,
@@ -53,12 +51,22 @@ pub fn concat_backward(r: &mut Recorder, dy: Tensor, channels: u32) -> (Tensor, 
     (part(0, channels), part(channels, dy.channels() - channels))
 }
 
+/// A workgroup takes 64 quadruples.
+pub const CORNERS: &[Corner] = &[
+    Corner::new("one channel each", |draw| case_of(draw, [1, 1, 1], [1, 1])),
+    Corner::new("workgroups without a lane idle", |draw| case_of(draw, [3, 8, 8], [8, 8])),
+    Corner::new("parts within quadruples", |draw| case_of(draw, [3, 7, 5], [6, 7])),
+    Corner::new("a part in one quadruple", |draw| case_of(draw, [1, 5, 7], [1, 2])),
+    Corner::new("a part on whole quadruples", |draw| case_of(draw, [2, 5, 7], [8, 3])),
+];
+
 pub fn case(draw: &mut Draw) {
-    // Now and then workgroups that are full to the last lane.
-    let full = draw.range(0, 3) == 0;
-    let [n, h, w] = if full { [3, 8, 8] } else { [draw.range(1, 3), draw.range(1, 6), draw.range(1, 6)] };
+    let rows = [draw.range(1, 3), draw.range(1, 6), draw.range(1, 6)];
     let channels = [draw.choose(&[1, 3, 4, 6, 8, 10, 12]), draw.range(1, 17)];
-    let [channels_a, channels_b] = if full { [8, 8] } else { channels };
+    case_of(draw, rows, channels);
+}
+
+fn case_of(draw: &mut Draw, [n, h, w]: [u32; 3], [channels_a, channels_b]: [u32; 2]) {
     let a = draw.input("a", [n, h, w, channels_a]);
     let b = draw.input("b", [n, h, w, channels_b]);
     let dy = draw.input("dy", [n, h, w, channels_a + channels_b]);

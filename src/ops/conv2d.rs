@@ -1,54 +1,44 @@
 //! Convolution: `shaders/conv2d.wgsl`.
 
-use super::{Draw, reduce};
+use super::{Corner, Draw, reduce};
 use crate::cpu::{Twin, conv2d as twin};
+use crate::gpu::choices::IN_ORDER;
+use crate::gpu::kernel::{File, wgsl};
 use crate::gpu::{Candidate, Grid, Kernel, Need, Recorder, Tensor, Value, Ways};
 
-const PREFIX: &str = include_str!("../../shaders/conv2d.wgsl");
+const PREFIX: File = wgsl!("conv2d.wgsl");
 const TWINS: &[(&str, Twin)] =
     &[("forward", twin::forward), ("backward_data", twin::backward_data), ("backward_weight", twin::backward_weight)];
 
-pub static KERNEL: Kernel =
-    Kernel::variant("conv2d", "register", &[], &[PREFIX, include_str!("../../shaders/conv2d.register.wgsl")], TWINS);
-static SUBGROUP: Kernel = Kernel::variant(
-    "conv2d",
-    "subgroup",
-    &[Need::Subgroups],
-    &[PREFIX, include_str!("../../shaders/conv2d.subgroup.wgsl")],
-    TWINS,
-);
-static TILED: Kernel = Kernel::variant(
-    "conv2d",
-    "tiled",
-    &[],
-    &[PREFIX, include_str!("../../shaders/lib.tiled.wgsl"), include_str!("../../shaders/conv2d.tiled.wgsl")],
-    TWINS,
-);
+pub static KERNEL: Kernel = Kernel::variant("conv2d", "register", &[], &[PREFIX, wgsl!("conv2d.register.wgsl")], TWINS);
+static SUBGROUP: Kernel =
+    Kernel::variant("conv2d", "subgroup", &[Need::Subgroups], &[PREFIX, wgsl!("conv2d.subgroup.wgsl")], TWINS);
+static TILED: Kernel =
+    Kernel::variant("conv2d", "tiled", &[], &[PREFIX, wgsl!("lib.tiled.wgsl"), wgsl!("conv2d.tiled.wgsl")], TWINS);
 
 static COOP8: Kernel = Kernel::variant(
     "conv2d",
     "coop8",
     &[Need::Subgroups, Need::Matrices8],
-    &[
-        PREFIX,
-        include_str!("../../shaders/lib.coop8.wgsl"),
-        include_str!("../../shaders/lib.coop.wgsl"),
-        include_str!("../../shaders/conv2d.coop.wgsl"),
-    ],
+    &[PREFIX, wgsl!("lib.coop8.wgsl"), wgsl!("lib.coop.wgsl"), wgsl!("conv2d.coop.wgsl")],
     TWINS,
 );
 static COOP16: Kernel = Kernel::variant(
     "conv2d",
     "coop16",
     &[Need::Subgroups, Need::Matrices16],
-    &[
-        PREFIX,
-        include_str!("../../shaders/lib.coop16.wgsl"),
-        include_str!("../../shaders/lib.coop.wgsl"),
-        include_str!("../../shaders/conv2d.coop.wgsl"),
-    ],
+    &[PREFIX, wgsl!("lib.coop16.wgsl"), wgsl!("lib.coop.wgsl"), wgsl!("conv2d.coop.wgsl")],
     TWINS,
 );
+
+/// Whether input and output channels fill half a tile of matrix units at least: else most of what they multiply is padding.
+fn fills_half_a_tile_of_8(shape: &[u32]) -> bool {
+    [shape[3], shape[4]].iter().all(|channels| *channels >= 16)
+}
+
+fn fills_half_a_tile_of_16(shape: &[u32]) -> bool {
+    [shape[3], shape[4]].iter().all(|channels| *channels >= 32)
+}
 
 static CANDIDATES: [Candidate; 12] = [
     Candidate::new(&SUBGROUP, &[("LANES", 8)]),
@@ -59,10 +49,10 @@ static CANDIDATES: [Candidate; 12] = [
     Candidate::for_gpus(&TILED, &[("ROW_LANES", 16), ("CHANNEL_LANES", 16)]),
     Candidate::for_gpus(&TILED, &[("ROW_LANES", 8), ("CHANNEL_LANES", 8)]),
     Candidate::for_gpus(&TILED, &[("ROW_LANES", 16), ("CHANNEL_LANES", 8)]),
-    Candidate::for_gpus(&COOP8, &[("LANES", 8)]),
-    Candidate::for_gpus(&COOP8, &[("LANES", 32)]),
-    Candidate::for_gpus(&COOP16, &[("LANES", 64)]),
-    Candidate::for_gpus(&COOP16, &[("LANES", 32)]),
+    Candidate::for_gpus(&COOP8, &[("LANES", 8)]).of_class("coop8").usual_for(fills_half_a_tile_of_8),
+    Candidate::for_gpus(&COOP8, &[("LANES", 32)]).of_class("coop8").usual_for(fills_half_a_tile_of_8),
+    Candidate::for_gpus(&COOP16, &[("LANES", 64)]).of_class("coop16").usual_for(fills_half_a_tile_of_16),
+    Candidate::for_gpus(&COOP16, &[("LANES", 32)]).of_class("coop16").usual_for(fills_half_a_tile_of_16),
 ];
 
 pub static FORWARD: Ways =
@@ -93,7 +83,7 @@ pub struct Geometry {
 
 impl Geometry {
     /// 3x3 or 1x1 that keeps the size.
-    pub fn same(taps: u32) -> Geometry {
+    pub const fn same(taps: u32) -> Geometry {
         Geometry { stride: 1, pad: taps / 2, pad_end: taps / 2 }
     }
 
@@ -139,19 +129,29 @@ pub(super) fn tile(candidate: &Candidate) -> (u32, u32) {
     }
 }
 
-/// A tile of a weight's gradient: quads of x and of dy, and the lanes that share it.
-pub(super) fn weight_tile(candidate: &Candidate) -> (u32, u32, u32) {
+/// A tile of a weight's gradient: quads of x and of dy.
+pub(super) fn weight_tile(candidate: &Candidate) -> (u32, u32) {
     let constant = |name| candidate.constant(name);
     match candidate.kernel.variant {
-        "subgroup" => (8, constant("LANES"), constant("LANES")),
-        "coop8" => (8, 8, 4 * constant("LANES")),
-        "coop16" => (16, 16, 4 * constant("LANES")),
-        "tiled" => {
-            let (rows, channels) = (constant("ROW_LANES"), constant("CHANNEL_LANES"));
-            (2 * rows, 2 * channels, rows * channels)
-        }
-        _ => (2, 4, 1),
+        "subgroup" => (8, constant("LANES")),
+        "coop8" => (8, 8),
+        "coop16" => (16, 16),
+        "tiled" => (2 * constant("ROW_LANES"), 2 * constant("CHANNEL_LANES")),
+        _ => (2, 4),
     }
+}
+
+/// Lanes that make one split of a gradient of `matrices` matrices of `c4` by `k4` quads. All candidates of a class count
+/// alike, so that all of them split alike: on a GPU a lane makes 2 x 2 quads, on a driver that computes on the CPU 8 x 1,
+/// and on matrix units a workgroup is 128 lanes.
+pub(super) fn weight_lanes(r: &Recorder, candidate: &Candidate, matrices: u32, c4: u32, k4: u32) -> u32 {
+    let (quads_c, quads_k) = weight_tile(candidate);
+    matrices
+        * match candidate.class {
+            IN_ORDER if r.is_gpu() => c4.div_ceil(2) * k4.div_ceil(2),
+            IN_ORDER => c4.div_ceil(8) * k4,
+            _ => c4.div_ceil(quads_c) * k4.div_ceil(quads_k) * 128,
+        }
 }
 
 /// Tiles to lanes or workgroups, whatever a tile of the candidate is.
@@ -267,10 +267,11 @@ pub fn backward_weight(r: &mut Recorder, x: Tensor, dy: Tensor, geometry: Geomet
     let extent = Extent::new(x.shape, dweight.shape, geometry);
     assert_eq!(dy.shape, extent.y);
     let candidate = r.choose(&BACKWARD_WEIGHT, &extent.shape());
-    let (quads_c, quads_k, lanes) = weight_tile(candidate);
+    let (quads_c, quads_k) = weight_tile(candidate);
     let [taps_h, taps_w, channels, k] = dweight.shape;
     let tiles = taps_h * taps_w * x.channels4().div_ceil(quads_c) * dy.channels4().div_ceil(quads_k);
-    let (splits, split_rows) = reduce::splits(r, dy.rows(), tiles * lanes);
+    let lanes = weight_lanes(r, candidate, taps_h * taps_w, x.channels4(), dy.channels4());
+    let (splits, split_rows) = reduce::splits(r, dy.rows(), lanes);
     let partial = if splits == 1 { dweight } else { r.temp([splits * taps_h, taps_w, channels, k]) };
     let grid = grid(candidate, splits as u64 * tiles as u64);
     let params = extent.params(splits, split_rows, Epilogue::NONE);
@@ -296,19 +297,33 @@ fn alone(r: &mut Recorder, shape: &[u32], entry: &str) {
     }
 }
 
+/// The largest tiles are 128 rows by 32 quadruples of channels, of a weight's gradient 32 by 32, the widest turn 4 quadruples of
+/// channels or 16 rows.
+pub const CORNERS: &[Corner] = &[
+    Corner::new("one element", |draw| case_of(draw, [1, 1, 1, 1], [1, 1], 1, STRAIGHT)),
+    Corner::new("one full tile", |draw| case_of(draw, [2, 8, 8, 128], [1, 1], 128, STRAIGHT)),
+    Corner::new("a row and a quadruple less", |draw| case_of(draw, [1, 1, 127, 122], [1, 1], 123, STRAIGHT)),
+    Corner::new("several tiles of rows", |draw| case_of(draw, [3, 7, 9, 5], [3, 3], 9, Geometry::same(3))),
+    Corner::new("several tiles of channels", |draw| case_of(draw, [1, 5, 6, 131], [3, 1], 258, Geometry::same(3))),
+    Corner::new("tiles of rows and x's channels", |draw| case_of(draw, [1, 10, 13, 131], [1, 1], 6, STRAIGHT)),
+    Corner::new("tiles of rows and y's channels", |draw| case_of(draw, [1, 10, 13, 5], [1, 1], 258, STRAIGHT)),
+    Corner::new("workgroups without a lane idle", |draw| case_of(draw, [2, 32, 32, 11], [3, 3], 6, Geometry::same(3))),
+    Corner::new("splits that begin within a row", |draw| case_of(draw, [2, 5, 17, 5], [3, 1], 9, Geometry::same(3))),
+    Corner::new("full tiles of each parity", |draw| case_of(draw, [2, 16, 16, 3], [3, 3], 5, HALVING)),
+    Corner::new("several tiles of each parity", |draw| case_of(draw, [2, 19, 17, 6], [2, 3], 7, HALVING)),
+    Corner::new("a parity without inputs", |draw| case_of(draw, [2, 1, 5, 9], [3, 3], 5, HALVING)),
+    Corner::new("a parity without taps", |draw| case_of(draw, [1, 7, 5, 9], [1, 1], 5, SKIPPING)),
+    Corner::new("halved, tiles of channels", |draw| case_of(draw, [1, 4, 5, 258], [3, 2], 131, HALVING)),
+    Corner::new("no padding before", |draw| case_of(draw, [3, 15, 13, 5], [3, 3], 9, DOWNSAMPLING)),
+];
+
+const STRAIGHT: Geometry = Geometry { stride: 1, pad: 0, pad_end: 0 };
+const HALVING: Geometry = Geometry { stride: 2, pad: 1, pad_end: 1 };
+const SKIPPING: Geometry = Geometry { stride: 2, pad: 0, pad_end: 0 };
+/// Diffusers' downsampling.
+const DOWNSAMPLING: Geometry = Geometry { stride: 2, pad: 0, pad_end: 1 };
+
 pub fn case(draw: &mut Draw) {
-    match draw.range(0, 8) {
-        // Several tiles of channels, the last one not full.
-        8 => {
-            let (c, k) = draw.choose(&[(67, 134), (134, 67)]);
-            return case_of(draw, [1, 7, 9, c], [3, 2], k, Geometry { stride: 2, pad: 1, pad_end: 1 });
-        }
-        // Workgroups that are full to the last lane.
-        0 | 1 => return case_of(draw, [2, 32, 32, 11], [3, 3], 6, Geometry::same(3)),
-        // A split of backward_weight that begins within a row.
-        2 => return case_of(draw, [3, 15, 13, 5], [3, 3], 9, Geometry { stride: 2, pad: 0, pad_end: 1 }),
-        _ => {}
-    }
     let taps = [draw.choose(&[1, 3, 3u32]), draw.choose(&[1, 3, 3])];
     let stride = draw.choose(&[1, 1, 2u32]);
     let pad = if taps == [1, 1] { 0 } else { draw.range(0, 1) };

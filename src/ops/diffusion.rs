@@ -1,12 +1,13 @@
 //! Training pairs, the loss and the sampler's step: `shaders/diffusion.wgsl`.
 
-use super::{Draw, concat, reduce};
+use super::{Corner, Draw, concat, reduce};
 use crate::cpu::diffusion as twin;
+use crate::gpu::kernel::wgsl;
 use crate::gpu::{Grid, Kernel, Recorder, Tensor};
 
 pub static KERNEL: Kernel = Kernel::new(
     "diffusion",
-    &[include_str!("../../shaders/diffusion.wgsl")],
+    &[wgsl!("diffusion.wgsl")],
     &[
         ("noise", twin::noise),
         ("loss", twin::loss),
@@ -232,8 +233,25 @@ pub fn broadcast_timestep(r: &mut Recorder, n: u32) -> Tensor {
     timestep
 }
 
+/// A workgroup takes 64 quadruples, or 1,024 of which a lane sums 16.
+pub const CORNERS: &[Corner] = &[
+    Corner::new("one image of one byte", |draw| noise_of(draw, 1, [1, 1, 1], 1, 1)),
+    Corner::new("a batch longer than an epoch", |draw| noise_of(draw, 3, [3, 5, 5], 8, 7)),
+    Corner::new("noise without a lane idle", |draw| noise_of(draw, 17, [8, 8, 4], 2, 1000)),
+    Corner::new("more labels than quadruples", |draw| noise_of(draw, 16, [1, 1, 2], 9, 2)),
+    Corner::new("a loss of one element", |draw| loss_of(draw, [1, 1, 1, 1])),
+    Corner::new("a loss without a lane idle", |draw| loss_of(draw, [2, 32, 32, 4])),
+    Corner::new("a lane of loss with fewer terms", |draw| loss_of(draw, [3, 23, 21, 11])),
+    Corner::new("mean and variance in a quadruple", |draw| hybrid_loss_of(draw, [3, 20, 23, 3], 4, 1.0)),
+    Corner::new("the last denoising step alone", |draw| hybrid_loss_of(draw, [2, 4, 5, 8], 1, 1.0)),
+    Corner::new("a bound that counts nothing", |draw| hybrid_loss_of(draw, [1, 1, 1, 1], 2, 0.0)),
+    Corner::new("samples without a lane idle", |draw| sampling_of(draw, [3, 8, 8, 8], true, SLOTS as u32, 2)),
+    Corner::new("a sample of one element", |draw| sampling_of(draw, [1, 1, 1, 1], false, 1, 1)),
+    Corner::new("guided, with a learned variance", |draw| sampling_of(draw, [3, 7, 7, 3], true, 3, 2)),
+    Corner::new("a variance on whole quadruples", |draw| sampling_of(draw, [2, 5, 5, 4], false, 2, 2)),
+];
+
 pub fn case(draw: &mut Draw) {
-    draw_step(draw);
     noise_case(draw);
     loss_case(draw);
     hybrid_loss_case(draw);
@@ -278,31 +296,30 @@ fn draw_step(draw: &mut Draw) {
 
 fn noise_case(draw: &mut Draw) {
     let images = draw.choose(&[1, 2, 3, 4, 5, 16, 17, 37]);
-    let full = draw.range(0, 3) == 0;
-    let [height, width, channels] =
-        if full { [8, 8, 4] } else { [draw.range(1, 6), draw.range(1, 7), draw.choose(&[1, 2, 3, 4, 5, 6, 9])] };
+    let size = [draw.range(1, 6), draw.range(1, 7), draw.choose(&[1, 2, 3, 4, 5, 6, 9])];
+    let (batch, timesteps) = (draw.range(1, 9), draw.choose(&[1, 2, 7, 1000]));
+    noise_of(draw, images, size, batch, timesteps);
+}
+
+fn noise_of(draw: &mut Draw, images: u32, [height, width, channels]: [u32; 3], batch: u32, timesteps: u32) {
+    draw_step(draw);
     let cursor = draw.range(0, images - 1);
     draw.step.set("cursor", cursor as f64);
     let words = (images * (2 + height * width * channels)).div_ceil(4);
     let first = draw.range(1, words);
     let words = [("records", first), ("more records", (words - first).max(1))];
     let words = words.map(|(name, count)| draw.integers(name, count, |draw| draw.bits() as u32));
-    let timesteps = draw.choose(&[1, 2, 7, 1000]);
-    let noise_of = Noise {
-        batch: if full { 2 } else { draw.range(1, 9) },
+    let pairs = Noise {
+        batch,
         schedule: draw.input("schedule", [timesteps, 1, 1, 8]),
         flip: draw.flip(),
         classes: 10,
         class_dropout: draw.choose(&[0.0, 0.5, 1.0]),
     };
-    noise(&mut draw.recorder, &Records { images, height, width, channels, words }, &noise_of);
+    noise(&mut draw.recorder, &Records { images, height, width, channels, words }, &pairs);
 }
 
 fn draw_shape(draw: &mut Draw, side: u32) -> [u32; 4] {
-    if draw.range(0, 3) == 0 {
-        // Workgroups that are full to the last lane.
-        return [3, 8, 8, 8];
-    }
     [draw.range(1, 4), draw.range(1, side), draw.range(1, side), draw.choose(&[1, 3, 4, 5, 6, 8, 11])]
 }
 
@@ -313,6 +330,10 @@ fn loss_case(draw: &mut Draw) {
         1 => draw_shape(draw, 12),
         _ => [draw.range(2, 4), draw.range(20, 25), draw.range(20, 25), draw.choose(&[5, 8, 11])],
     };
+    loss_of(draw, shape);
+}
+
+fn loss_of(draw: &mut Draw, shape: [u32; 4]) {
     let [out, target] = ["out", "target"].map(|name| draw.input(name, shape));
     let weight = draw.input_by("weight", [1, 1, 1, shape[0]], |draw| draw.uniform() + 0.1);
     let factor = draw.choose(&[1.0, 1024.0]);
@@ -322,14 +343,18 @@ fn loss_case(draw: &mut Draw) {
     draw.gradient(out, total, scale, d_out);
 }
 
-/// The bound's gradient stops at the mean: differences see it where the bound counts nothing, or at the variance alone.
 fn hybrid_loss_case(draw: &mut Draw) {
     let shape = if draw.flip() {
         draw_shape(draw, 5)
     } else {
         [draw.range(2, 4), 20, draw.range(20, 25), draw.choose(&[1, 3, 8])]
     };
-    let timesteps = draw.range(1, 4);
+    let (timesteps, bound) = (draw.range(1, 4), draw.choose(&[0.0, 1.0]));
+    hybrid_loss_of(draw, shape, timesteps, bound);
+}
+
+/// The bound's gradient stops at the mean: differences see it where the bound counts nothing, or at the variance alone.
+fn hybrid_loss_of(draw: &mut Draw, shape: [u32; 4], timesteps: u32, bound: f32) {
     let mut column = 0;
     let schedule = draw.input_by("levels", [timesteps, 1, 1, 8], |draw| {
         // alpha, sigma, target_x0, target_eps, weight, log_small, log_ratio, mean_error: bins of 1/50 deviations to 3.
@@ -343,7 +368,6 @@ fn hybrid_loss_case(draw: &mut Draw) {
     let timestep = draw.input_by("times", [1, 1, 1, shape[0]], |draw| draw.range(0, timesteps - 1) as f64);
     let factor = draw.choose(&[1.0, 1024.0]);
     let scale = draw.input_by("hybrid scale", [1, 1, 1, 1], |_| factor);
-    let bound = draw.choose(&[0.0, 1.0]);
     let r = &mut draw.recorder;
     let out = concat::concat(r, mean, variance);
     let total = r.temp([1, 1, 1, 1]);
@@ -358,11 +382,18 @@ fn hybrid_loss_case(draw: &mut Draw) {
 
 fn sampling_case(draw: &mut Draw) {
     let (shape, guided, slots) = (draw_shape(draw, 6), draw.flip(), draw.choose(&[1, 2, 3, SLOTS as u32]));
+    let parts = draw.choose(&[1, 2]);
+    sampling_of(draw, shape, guided, slots, parts);
+}
+
+/// Of a network's output with `parts` times the channels of x: the second half says the variance.
+fn sampling_of(draw: &mut Draw, shape: [u32; 4], guided: bool, slots: u32, parts: u32) {
+    draw_step(draw);
     let times = |count: u32| [count * shape[0], shape[1], shape[2], shape[3]];
     let previous = draw.input("previous", times(slots));
     let doubled = times(if guided { 2 } else { 1 });
     let [x, imputed] = ["x", "imputed"].map(|name| draw.input(name, doubled));
-    let outputs = shape[3] * draw.choose(&[1, 2]);
+    let outputs = shape[3] * parts;
     let answer = draw.input("answer", [doubled[0], shape[1], shape[2], outputs]);
     let single = [1, shape[1], shape[2], shape[3]];
     let known = draw.input("known", single);

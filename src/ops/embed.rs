@@ -1,13 +1,14 @@
 //! Embeddings of timesteps and classes: `shaders/embed.wgsl`.
 
-use super::Draw;
 use super::add::scale;
+use super::{Corner, Draw};
 use crate::cpu::embed as twin;
+use crate::gpu::kernel::wgsl;
 use crate::gpu::{Grid, Kernel, Recorder, Tensor};
 
 pub static KERNEL: Kernel = Kernel::new(
     "embed",
-    &[include_str!("../../shaders/embed.wgsl")],
+    &[wgsl!("embed.wgsl")],
     &[("timestep", twin::timestep), ("gather", twin::gather), ("gather_backward", twin::gather_backward)],
 );
 
@@ -79,21 +80,32 @@ pub fn gather_backward(r: &mut Recorder, labels: Tensor, dy: Tensor, d_table: Te
     record(r, "gather_backward", d_table, labels.channels(), Waves::default(), &[labels, dy, d_table], dy.count());
 }
 
+/// A workgroup takes 64 quadruples of what is written.
+pub const CORNERS: &[Corner] = &[
+    Corner::new("one image, one class", |draw| case_of(draw, 1, 2, [1, 1])),
+    Corner::new("workgroups without a lane idle", |draw| case_of(draw, 8, 64, [8, 64])),
+    Corner::new("a width that ends in a zero", |draw| case_of(draw, 5, 31, [11, 18])),
+    Corner::new("the last workgroup not full", |draw| case_of(draw, 9, 70, [10, 55])),
+    Corner::new("sines and cosines in a quadruple", |draw| case_of(draw, 3, 14, [2, 7])),
+];
+
 pub fn case(draw: &mut Draw) {
-    // Workgroups that are full to the last lane.
-    let full = draw.range(0, 5) == 0;
-    let count = if full { 8 } else { draw.range(1, 9) };
+    let (count, dim) = (draw.range(1, 9), draw.choose(&[2, 5, 8, 14, 31, 130]));
+    let table = [draw.range(1, 11), draw.choose(&[1, 4, 7, 18])];
+    case_of(draw, count, dim, table);
+}
+
+/// Of `count` timesteps in `dim` channels, and as many classes from a table.
+fn case_of(draw: &mut Draw, count: u32, dim: u32, [classes, channels]: [u32; 2]) {
     let whole = draw.flip();
     let t = draw.input_by("t", [1, 1, 1, count], |draw| {
         let t = draw.range(0, 4196) as f64 - 100.0;
         if whole { t } else { t / 4.0 + draw.uniform() }
     });
-    let dim = if full { 64 } else { draw.choose(&[2, 5, 8, 14, 31, 130]) };
     let freq_shift = if dim < 4 { 0.0 } else { draw.choose(&[0.0, 1.0]) };
     let flip = draw.flip();
     timestep(&mut draw.recorder, t, dim, flip, freq_shift);
 
-    let (classes, channels) = if full { (8, 64) } else { (draw.range(1, 11), draw.choose(&[1, 4, 7, 18])) };
     let table = draw.input("table", [1, 1, classes, channels]);
     let labels = draw.integers("labels", count, |draw| draw.range(0, classes - 1));
     let dy = draw.input("dy", [count, 1, 1, channels]);

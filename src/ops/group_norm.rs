@@ -1,12 +1,13 @@
 //! Group norm with optional modulation and SiLU: `shaders/group_norm.wgsl`.
 
-use super::{Draw, add};
+use super::{Corner, Draw, add};
 use crate::cpu::group_norm as twin;
+use crate::gpu::kernel::wgsl;
 use crate::gpu::{Grid, Kernel, Recorder, Tensor, Value};
 
 pub static KERNEL: Kernel = Kernel::new(
     "group_norm",
-    &[include_str!("../../shaders/group_norm.wgsl")],
+    &[wgsl!("group_norm.wgsl")],
     &[
         ("chunk_moments", twin::chunk_moments),
         ("affine", twin::affine),
@@ -173,19 +174,34 @@ pub fn backward(
     (dx, Some(dmodulation))
 }
 
+/// A lane takes 32 rows of a quadruple, a workgroup 64 lanes; of statistics a lane takes a group.
+pub const CORNERS: &[Corner] = &[
+    // A norm of one element is 0, and its gradient rounding alone: of two it is not.
+    Corner::new("one group of two elements", |draw| case_of(draw, [1, 1, 2], [1, 1], 0.5, false)),
+    Corner::new("workgroups without a lane idle", |draw| case_of(draw, [2, 3, 11], [64, 8], 0.5, true)),
+    Corner::new("chunks of rows, all full", |draw| case_of(draw, [2, 8, 8], [3, 2], 0.0, true)),
+    Corner::new("a chunk of one row", |draw| case_of(draw, [2, 3, 11], [2, 3], 0.5, false)),
+    Corner::new("groups across quadruples", |draw| case_of(draw, [3, 5, 7], [5, 3], 0.5, true)),
+    Corner::new("the last workgroup not full", |draw| case_of(draw, [3, 3, 3], [43, 4], 0.0, false)),
+    // Where the last place of x is a tenth of the tolerance: not of many values.
+    Corner::new("a mean far from 0", |draw| case_of(draw, [2, 4, 5], [2, 5], 20.0, true)),
+];
+
 pub fn case(draw: &mut Draw) {
-    // Now and then workgroups that are full to the last lane.
-    let full = draw.range(0, 3) == 0;
-    let (groups, size) = if full { (64, 8) } else { (draw.range(1, 5), draw.range(1, 5)) };
-    let [n, h, w] = if full { [2, 3, 11] } else { [draw.range(1, 3), draw.range(1, 9), draw.range(2, 9)] };
+    let images = [draw.range(1, 3), draw.range(1, 9), draw.range(2, 9)];
+    let groups = [draw.range(1, 5), draw.range(1, 5)];
+    let (offset, modulated) = (draw.choose(&[0.0, 0.5, 20.0]), draw.flip());
+    case_of(draw, images, groups, offset, modulated);
+}
+
+/// Of so many groups of so many channels each, about a mean of `offset`.
+fn case_of(draw: &mut Draw, [n, h, w]: [u32; 3], [groups, size]: [u32; 2], offset: f64, modulated: bool) {
     let c = groups * size;
     let shape = [n, h, w, c];
     let norm = Norm { groups, eps: draw.choose(&[1e-5, 1e-3]), silu: draw.flip() };
-    // Sometimes a mean that is far from 0, where the last place of x is a tenth of the tolerance: not of many values.
-    let offset = if full { 0.5 } else { draw.choose(&[0.0, 0.5, 20.0]) };
     let x = draw.input_by("x", shape, |draw| draw.normal() + offset);
     let (gamma, beta) = (draw.input("gamma", [1, 1, 1, c]), draw.input("beta", [1, 1, 1, c]));
-    let modulation = draw.flip().then(|| draw.input("modulation", [shape[0], 1, 2, c]));
+    let modulation = modulated.then(|| draw.input("modulation", [shape[0], 1, 2, c]));
     let dy = draw.input("dy", shape);
     let r = &mut draw.recorder;
     let (y, saved) = forward(r, x, gamma, beta, modulation, norm);

@@ -1,55 +1,44 @@
 //! Linear layer: `shaders/linear.wgsl`. A 1x1 convolution is the same thing over N·H·W rows.
 
-use super::conv2d::{Epilogue, grid, tile, weight_tile};
-use super::{Draw, reduce};
+use super::conv2d::{Epilogue, grid, tile, weight_lanes, weight_tile};
+use super::{Corner, Draw, reduce};
 use crate::cpu::{Twin, linear as twin};
+use crate::gpu::kernel::{File, wgsl};
 use crate::gpu::{Candidate, Kernel, Need, Recorder, Tensor, Value, Ways};
 
-const PREFIX: &str = include_str!("../../shaders/linear.wgsl");
+const PREFIX: File = wgsl!("linear.wgsl");
 const TWINS: &[(&str, Twin)] =
     &[("forward", twin::forward), ("backward_data", twin::backward_data), ("backward_weight", twin::backward_weight)];
 
-pub static KERNEL: Kernel =
-    Kernel::variant("linear", "register", &[], &[PREFIX, include_str!("../../shaders/linear.register.wgsl")], TWINS);
-static SUBGROUP: Kernel = Kernel::variant(
-    "linear",
-    "subgroup",
-    &[Need::Subgroups],
-    &[PREFIX, include_str!("../../shaders/linear.subgroup.wgsl")],
-    TWINS,
-);
-static TILED: Kernel = Kernel::variant(
-    "linear",
-    "tiled",
-    &[],
-    &[PREFIX, include_str!("../../shaders/lib.tiled.wgsl"), include_str!("../../shaders/linear.tiled.wgsl")],
-    TWINS,
-);
+pub static KERNEL: Kernel = Kernel::variant("linear", "register", &[], &[PREFIX, wgsl!("linear.register.wgsl")], TWINS);
+static SUBGROUP: Kernel =
+    Kernel::variant("linear", "subgroup", &[Need::Subgroups], &[PREFIX, wgsl!("linear.subgroup.wgsl")], TWINS);
+static TILED: Kernel =
+    Kernel::variant("linear", "tiled", &[], &[PREFIX, wgsl!("lib.tiled.wgsl"), wgsl!("linear.tiled.wgsl")], TWINS);
 
 static COOP8: Kernel = Kernel::variant(
     "linear",
     "coop8",
     &[Need::Subgroups, Need::Matrices8],
-    &[
-        PREFIX,
-        include_str!("../../shaders/lib.coop8.wgsl"),
-        include_str!("../../shaders/lib.coop.wgsl"),
-        include_str!("../../shaders/linear.coop.wgsl"),
-    ],
+    &[PREFIX, wgsl!("lib.coop8.wgsl"), wgsl!("lib.coop.wgsl"), wgsl!("linear.coop.wgsl")],
     TWINS,
 );
 static COOP16: Kernel = Kernel::variant(
     "linear",
     "coop16",
     &[Need::Subgroups, Need::Matrices16],
-    &[
-        PREFIX,
-        include_str!("../../shaders/lib.coop16.wgsl"),
-        include_str!("../../shaders/lib.coop.wgsl"),
-        include_str!("../../shaders/linear.coop.wgsl"),
-    ],
+    &[PREFIX, wgsl!("lib.coop16.wgsl"), wgsl!("lib.coop.wgsl"), wgsl!("linear.coop.wgsl")],
     TWINS,
 );
+
+/// Whether input and output channels fill half a tile of matrix units at least: else most of what they multiply is padding.
+fn fills_half_a_tile_of_8(shape: &[u32]) -> bool {
+    [shape[1], shape[2]].iter().all(|channels| *channels >= 16)
+}
+
+fn fills_half_a_tile_of_16(shape: &[u32]) -> bool {
+    [shape[1], shape[2]].iter().all(|channels| *channels >= 32)
+}
 
 static CANDIDATES: [Candidate; 12] = [
     Candidate::new(&SUBGROUP, &[("LANES", 8)]),
@@ -60,10 +49,10 @@ static CANDIDATES: [Candidate; 12] = [
     Candidate::for_gpus(&TILED, &[("ROW_LANES", 16), ("CHANNEL_LANES", 16)]),
     Candidate::for_gpus(&TILED, &[("ROW_LANES", 16), ("CHANNEL_LANES", 8)]),
     Candidate::for_gpus(&TILED, &[("ROW_LANES", 8), ("CHANNEL_LANES", 8)]),
-    Candidate::for_gpus(&COOP8, &[("LANES", 8)]),
-    Candidate::for_gpus(&COOP8, &[("LANES", 32)]),
-    Candidate::for_gpus(&COOP16, &[("LANES", 64)]),
-    Candidate::for_gpus(&COOP16, &[("LANES", 32)]),
+    Candidate::for_gpus(&COOP8, &[("LANES", 8)]).of_class("coop8").usual_for(fills_half_a_tile_of_8),
+    Candidate::for_gpus(&COOP8, &[("LANES", 32)]).of_class("coop8").usual_for(fills_half_a_tile_of_8),
+    Candidate::for_gpus(&COOP16, &[("LANES", 64)]).of_class("coop16").usual_for(fills_half_a_tile_of_16),
+    Candidate::for_gpus(&COOP16, &[("LANES", 32)]).of_class("coop16").usual_for(fills_half_a_tile_of_16),
 ];
 
 pub static FORWARD: Ways =
@@ -121,8 +110,14 @@ impl Extent {
     }
 }
 
-fn rows_and_quads(candidate: &Candidate) -> (u32, u32) {
+/// As [`tile`].
+pub(super) fn rows_and_quads(candidate: &Candidate) -> (u32, u32) {
     if candidate.is_register() { (8, 2) } else { tile(candidate) }
+}
+
+/// As [`weight_tile`].
+pub(super) fn weight_quads(candidate: &Candidate) -> (u32, u32) {
+    if candidate.is_register() { (2, 2) } else { weight_tile(candidate) }
 }
 
 /// y = x W + bias. x: any shape of rows times C, weight: [1, 1, C, K] with C padded to a multiple of 4, bias:
@@ -172,9 +167,10 @@ pub fn backward_weight(r: &mut Recorder, x: Tensor, dy: Tensor, dweight: Tensor,
     let extent = Extent::new(x.elements(), dweight);
     assert_eq!(dy.elements(), extent.rows as u64 * extent.k4 as u64 * 4, "dy and weight disagree");
     let candidate = r.choose(&BACKWARD_WEIGHT, &extent.shape());
-    let (quads_c, quads_k, lanes) = if candidate.is_register() { (2, 2, 1) } else { weight_tile(candidate) };
+    let (quads_c, quads_k) = weight_quads(candidate);
     let tiles = extent.c4.div_ceil(quads_c) * extent.k4.div_ceil(quads_k);
-    let (splits, split_rows) = reduce::splits(r, extent.rows, tiles * lanes);
+    let lanes = weight_lanes(r, candidate, 1, extent.c4, extent.k4);
+    let (splits, split_rows) = reduce::splits(r, extent.rows, lanes);
     let [.., channels, k] = dweight.shape;
     let partial = if splits == 1 { dweight } else { r.temp([splits, 1, channels, k]) };
     let grid = grid(candidate, splits as u64 * tiles as u64);
@@ -201,18 +197,26 @@ fn alone(r: &mut Recorder, shape: &[u32], entry: &str) {
     }
 }
 
+/// The tiles are those of convolution.
+pub const CORNERS: &[Corner] = &[
+    Corner::new("one element", |draw| case_of(draw, [1, 1, 1, 1], 1)),
+    Corner::new("one full tile", |draw| case_of(draw, [2, 8, 8, 128], 128)),
+    Corner::new("a row and a quadruple less", |draw| case_of(draw, [1, 1, 127, 122], 123)),
+    Corner::new("several tiles of rows", |draw| case_of(draw, [3, 7, 9, 5], 9)),
+    Corner::new("several tiles of channels", |draw| case_of(draw, [1, 3, 5, 131], 258)),
+    Corner::new("tiles of rows and x's channels", |draw| case_of(draw, [1, 10, 13, 131], 6)),
+    Corner::new("tiles of rows and y's channels", |draw| case_of(draw, [1, 10, 13, 5], 258)),
+    Corner::new("workgroups without a lane idle", |draw| case_of(draw, [2, 16, 32, 15], 32)),
+    Corner::new("splits of rows, the last short", |draw| case_of(draw, [2, 5, 19, 5], 9)),
+];
+
 pub fn case(draw: &mut Draw) {
-    // Now and then workgroups that are full to the last lane.
-    let full = draw.range(0, 3) == 0;
-    let small = [draw.range(1, 3), draw.range(1, 9), draw.range(1, 9), draw.range(1, 19)];
-    // Or several tiles of channels, the last one not full.
-    let wide = draw.range(0, 5) == 0;
-    let (shape, heads, d) = match (full, wide) {
-        (_, true) => ([1, 9, 15, 134], 2, 67),
-        (true, false) => ([2, 16, 32, 15], 2, 16),
-        (false, false) => (small, draw.range(1, 3), draw.range(1, 6)),
-    };
-    let k = heads * d.div_ceil(4) * 4;
+    let shape = [draw.range(1, 3), draw.range(1, 9), draw.range(1, 9), draw.range(1, 19)];
+    let k = draw.range(1, 3) * draw.range(1, 6).div_ceil(4) * 4;
+    case_of(draw, shape, k);
+}
+
+fn case_of(draw: &mut Draw, shape: [u32; 4], k: u32) {
     let x = draw.input("x", shape);
     let weight = draw.weight("weight", [1, 1, shape[3], k]);
     let bias = draw.input("bias", [1, 1, 1, k]);

@@ -1,7 +1,13 @@
 //! Forward and hand-derived backward passes as recorded dispatches, one file a shader.
 //!
-//! To add a kernel: `shaders/x.wgsl`, `src/cpu/x.rs` (twin), `src/ops/x.rs` (this layer), one line in [`ALL`].
+//! How to add one: README.md, "Adding a kernel".
 //! Tests, benches, `verify` and `profile` iterate [`ALL`]; none of them names a kernel.
+//!
+//! An op lists its [`Corner`]s: for each axis that a variant cuts into tiles or walks over in turns, an extent of one, one of
+//! less than a tile, tiles that are all full, several with the last one not full; and whatever else its code asks (a parity
+//! without inputs, a split that begins within a row). Every way to run the kernel runs all of them, and random cases on top.
+//! The edges that corners of convolution, linear layer and attention must reach are counted in `tiles.rs`: a candidate with a
+//! larger tile needs a corner that reaches its edges.
 
 pub mod adamw;
 pub mod add;
@@ -19,17 +25,21 @@ pub mod pool;
 pub mod reduce;
 pub mod resample;
 pub mod silu;
+#[cfg(test)]
+mod tiles;
 
 use std::sync::Arc;
 
 use crate::gpu::{Choices, Device, Kernel, Precision, Ways};
-pub use case::{Case, Draw};
+pub use case::{Case, Corner, Draw, Which};
 
 /// A kernel with what draws its cases.
 pub struct Op {
     pub kernel: &'static Kernel,
     /// The entry points that can run in several ways.
     pub ways: &'static [&'static Ways],
+    /// Hard shapes, worked out from the tiles and loops of every variant: each way to run the kernel is checked on all.
+    pub corners: &'static [Corner],
     /// Records one case of drawn shapes, small and odd ones, that runs every entry point which those shapes need.
     pub case: fn(&mut Draw),
 }
@@ -56,6 +66,14 @@ impl Op {
         indices.into_iter().map(|index| Arc::new(Choices::forced(device, precision, index))).collect()
     }
 
+    /// What a case is known by: `silu, one element`, the corner's name, or `silu, seed 5`.
+    pub fn name(&self, which: Which) -> String {
+        match which {
+            Which::Corner(index) => format!("{}, {}", self.kernel.name, self.corners[index].name),
+            Which::Random(seed) => format!("{}, seed {seed}", self.kernel.name),
+        }
+    }
+
     /// The kernel in all its variants.
     pub fn variants(&self) -> Vec<&'static Kernel> {
         let mut all = vec![self.kernel];
@@ -70,31 +88,34 @@ impl Op {
 
 /// Every kernel.
 pub const ALL: &[Op] = &[
-    Op { kernel: &add::KERNEL, ways: &[], case: add::case },
+    Op { kernel: &add::KERNEL, ways: &[], corners: add::CORNERS, case: add::case },
     Op {
         kernel: &attention::KERNEL,
         ways: &[&attention::FORWARD, &attention::BACKWARD_QUERY, &attention::BACKWARD_KEY_VALUE],
+        corners: attention::CORNERS,
         case: attention::case,
     },
-    Op { kernel: &embed::KERNEL, ways: &[], case: embed::case },
+    Op { kernel: &embed::KERNEL, ways: &[], corners: embed::CORNERS, case: embed::case },
     Op {
         kernel: &conv2d::KERNEL,
         ways: &[&conv2d::FORWARD, &conv2d::BACKWARD_DATA, &conv2d::BACKWARD_WEIGHT],
+        corners: conv2d::CORNERS,
         case: conv2d::case,
     },
-    Op { kernel: &concat::KERNEL, ways: &[], case: concat::case },
-    Op { kernel: &group_norm::KERNEL, ways: &[], case: group_norm::case },
+    Op { kernel: &concat::KERNEL, ways: &[], corners: concat::CORNERS, case: concat::case },
+    Op { kernel: &group_norm::KERNEL, ways: &[], corners: group_norm::CORNERS, case: group_norm::case },
     Op {
         kernel: &linear::KERNEL,
         ways: &[&linear::FORWARD, &linear::BACKWARD_DATA, &linear::BACKWARD_WEIGHT],
+        corners: linear::CORNERS,
         case: linear::case,
     },
-    Op { kernel: &pool::KERNEL, ways: &[], case: pool::case },
-    Op { kernel: &resample::KERNEL, ways: &[], case: resample::case },
-    Op { kernel: &silu::KERNEL, ways: &[], case: silu::case },
-    Op { kernel: &reduce::KERNEL, ways: &[], case: reduce::case },
-    Op { kernel: &diffusion::KERNEL, ways: &[], case: diffusion::case },
-    Op { kernel: &cross_entropy::KERNEL, ways: &[], case: cross_entropy::case },
-    Op { kernel: &adamw::KERNEL, ways: &[], case: adamw::case },
-    Op { kernel: &ceiling::KERNEL, ways: &[&ceiling::MATRICES], case: ceiling::case },
+    Op { kernel: &pool::KERNEL, ways: &[], corners: pool::CORNERS, case: pool::case },
+    Op { kernel: &resample::KERNEL, ways: &[], corners: resample::CORNERS, case: resample::case },
+    Op { kernel: &silu::KERNEL, ways: &[], corners: silu::CORNERS, case: silu::case },
+    Op { kernel: &reduce::KERNEL, ways: &[], corners: reduce::CORNERS, case: reduce::case },
+    Op { kernel: &diffusion::KERNEL, ways: &[], corners: diffusion::CORNERS, case: diffusion::case },
+    Op { kernel: &cross_entropy::KERNEL, ways: &[], corners: cross_entropy::CORNERS, case: cross_entropy::case },
+    Op { kernel: &adamw::KERNEL, ways: &[], corners: adamw::CORNERS, case: adamw::case },
+    Op { kernel: &ceiling::KERNEL, ways: &[&ceiling::MATRICES], corners: ceiling::CORNERS, case: ceiling::case },
 ];

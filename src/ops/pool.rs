@@ -1,13 +1,14 @@
 //! The tokens of attention pooling: `shaders/pool.wgsl`.
 
 use super::add::{scale, widen};
-use super::{Draw, reduce};
+use super::{Corner, Draw, reduce};
 use crate::cpu::pool as twin;
+use crate::gpu::kernel::wgsl;
 use crate::gpu::{Grid, Kernel, Recorder, Tensor};
 
 pub static KERNEL: Kernel = Kernel::new(
     "pool",
-    &[include_str!("../../shaders/pool.wgsl")],
+    &[wgsl!("pool.wgsl")],
     &[
         ("tokens", twin::tokens),
         ("tokens_backward", twin::tokens_backward),
@@ -60,26 +61,35 @@ pub fn first_backward(r: &mut Recorder, dy: Tensor, tokens: u32) -> Tensor {
     dx
 }
 
+/// A workgroup takes 64 quadruples of what is written.
+pub const CORNERS: &[Corner] = &[
+    Corner::new("one element", |draw| case_of(draw, [1, 1, 1, 1], [1, 1, 1])),
+    Corner::new("workgroups without a lane idle", |draw| case_of(draw, [16, 3, 5, 16], [4, 2, 32])),
+    Corner::new("the last workgroup not full", |draw| case_of(draw, [3, 4, 5, 9], [5, 3, 7])),
+    Corner::new("one lane in the last workgroup", |draw| case_of(draw, [5, 3, 4, 3], [13, 1, 3])),
+];
+
 pub fn case(draw: &mut Draw) {
-    // Now and then several workgroups, all full to the last lane.
-    let full = draw.range(0, 3) == 0;
-    let small = [draw.range(1, 3), draw.range(1, 5), draw.range(1, 5), draw.range(1, 13)];
-    let shape = if full { [16, 3, 5, 16] } else { small };
+    let shape = [draw.range(1, 3), draw.range(1, 5), draw.range(1, 5), draw.range(1, 13)];
+    let tokens_heads_d = [draw.range(1, 6), draw.range(1, 3), draw.range(1, 9)];
+    case_of(draw, shape, tokens_heads_d);
+}
+
+/// Pooled are the positions of `shape`; the first token is taken of as many images of others.
+fn case_of(draw: &mut Draw, shape: [u32; 4], [token_count, heads, d]: [u32; 3]) {
     let [n, h, w, c] = shape;
     let x = draw.input("x", shape);
     let positions = draw.input("positions", [1, 1, h * w + 1, c]);
     let dy = draw.input("dy", [n, h * w + 1, 1, c]);
-    let of_heads = [n, draw.range(1, 6), draw.range(1, 3), draw.range(1, 9)];
-    let of_heads = if full { [8, 4, 2, 32] } else { of_heads };
-    let all = draw.input("all", of_heads);
-    let d_one = draw.input("d one", [n, 1, of_heads[2], of_heads[3]]);
+    let all = draw.input("all", [n, token_count, heads, d]);
+    let d_one = draw.input("d one", [n, 1, heads, d]);
     let r = &mut draw.recorder;
     // Behind the end of a temporary stands NaN.
     let [x1, dy1, all1, d_one1] = [x, dy, all, d_one].map(|input| scale(r, input, 1.0));
     let (y, d_positions) = (tokens(r, x1, positions), r.temp(positions.shape));
     let dx = tokens_backward(r, dy1, shape, d_positions);
     let one = first(r, all1);
-    let d_all = first_backward(r, d_one1, of_heads[1]);
+    let d_all = first_backward(r, d_one1, token_count);
     draw.gradient(x, y, dy, dx);
     draw.gradient(positions, y, dy, d_positions);
     draw.gradient(all, one, d_one, d_all);

@@ -1,12 +1,13 @@
 //! Sums over rows, over partial results, and of a list: `shaders/reduce.wgsl`.
 
-use super::{Draw, add};
+use super::{Corner, Draw, add};
 use crate::cpu::reduce as twin;
+use crate::gpu::kernel::wgsl;
 use crate::gpu::{Grid, Kernel, Recorder, Tensor};
 
 pub static KERNEL: Kernel = Kernel::new(
     "reduce",
-    &[include_str!("../../shaders/reduce.wgsl")],
+    &[wgsl!("reduce.wgsl")],
     &[("columns", twin::columns), ("partials", twin::partials), ("total", twin::total)],
 );
 
@@ -58,8 +59,8 @@ pub fn sum_rows(r: &mut Recorder, x: Tensor, rows: u32, y: Tensor) {
 /// The fewest rows worth a split.
 const SPLIT_ROWS: u32 = 64;
 
-/// How a gradient of weights, whose tiles are `lanes` lanes, splits its sum over `rows` to fill the device: (splits, rows
-/// of a split).
+/// How a gradient of weights that `lanes` lanes make splits its sum over `rows` to fill the device: (splits, rows of a
+/// split).
 pub fn splits(r: &Recorder, rows: u32, lanes: u32) -> (u32, u32) {
     let wanted = r.device_lanes().div_ceil(lanes).min(rows.div_ceil(SPLIT_ROWS));
     let split_rows = rows.div_ceil(wanted);
@@ -80,14 +81,27 @@ pub fn total(r: &mut Recorder, parts: Tensor, total: Tensor) {
     record(r, "total", &extent, &[parts, total], Grid::Workgroups(1));
 }
 
+/// A workgroup takes 64 quadruples of sums, `total` 256 of its list at a time; rows are summed in chunks, whose number is
+/// about that of the rows in one.
+pub const CORNERS: &[Corner] = &[
+    Corner::new("one element", |draw| case_of(draw, [1, 1, 1, 1], 1)),
+    Corner::new("workgroups without a lane idle", |draw| case_of(draw, [4, 8, 8, 32], 1024)),
+    Corner::new("a list just over a turn", |draw| case_of(draw, [2, 3, 5, 7], 1025)),
+    Corner::new("the last chunk not full", |draw| case_of(draw, [3, 5, 7, 9], 2051)),
+    Corner::new("the last chunk of one row", |draw| case_of(draw, [1, 1, 17, 4], 5)),
+    Corner::new("a list just under a turn", |draw| case_of(draw, [5, 9, 11, 23], 1023)),
+];
+
 pub fn case(draw: &mut Draw) {
-    // Now and then workgroups that are full to the last lane.
-    let full = draw.range(0, 3) == 0;
-    let small = [draw.range(1, 4), draw.range(1, 9), draw.range(1, 9), draw.range(1, 13)];
-    let shape = if full { [4, 8, 8, 32] } else { small };
+    let shape = [draw.range(1, 4), draw.range(1, 9), draw.range(1, 9), draw.range(1, 13)];
+    let count = draw.range(1, 3000);
+    case_of(draw, shape, count);
+}
+
+/// Of rows and parts, and of a list of `count` numbers.
+fn case_of(draw: &mut Draw, shape: [u32; 4], count: u32) {
     let x = draw.input("x", shape);
     let parts = draw.input("parts", shape);
-    let count = draw.range(1, 3000);
     let list = draw.input("list", [1, 1, 1, count]);
     let r = &mut draw.recorder;
     sum_per_image(r, x);

@@ -1,12 +1,13 @@
 //! Nearest upsampling by two: `shaders/resample.wgsl`. Downsampling is a convolution of stride 2.
 
-use super::Draw;
+use super::{Corner, Draw};
 use crate::cpu::resample as twin;
+use crate::gpu::kernel::wgsl;
 use crate::gpu::{Grid, Kernel, Recorder, Tensor};
 
 pub static KERNEL: Kernel = Kernel::new(
     "resample",
-    &[include_str!("../../shaders/resample.wgsl")],
+    &[wgsl!("resample.wgsl")],
     &[("upsample", twin::upsample), ("upsample_backward", twin::upsample_backward)],
 );
 
@@ -30,11 +31,20 @@ pub fn upsample_backward(r: &mut Recorder, dy: Tensor) -> Tensor {
     dx
 }
 
+/// A workgroup takes 64 quadruples of what is written.
+pub const CORNERS: &[Corner] = &[
+    Corner::new("one element", |draw| case_of(draw, [1, 1, 1, 1])),
+    Corner::new("workgroups without a lane idle", |draw| case_of(draw, [2, 4, 8, 16])),
+    Corner::new("the last workgroup not full", |draw| case_of(draw, [3, 3, 5, 7])),
+    Corner::new("one lane in the last workgroup", |draw| case_of(draw, [1, 5, 13, 3])),
+];
+
 pub fn case(draw: &mut Draw) {
-    // Now and then workgroups that are full to the last lane.
-    let full = draw.range(0, 3) == 0;
-    let small = [draw.range(1, 3), draw.range(1, 6), draw.range(1, 6), draw.range(1, 13)];
-    let [n, h, w, c] = if full { [3, 4, 4, 32] } else { small };
+    let shape = [draw.range(1, 3), draw.range(1, 6), draw.range(1, 6), draw.range(1, 13)];
+    case_of(draw, shape);
+}
+
+fn case_of(draw: &mut Draw, [n, h, w, c]: [u32; 4]) {
     let x = draw.input("x", [n, h, w, c]);
     let dy = draw.input("dy", [n, 2 * h, 2 * w, c]);
     let y = upsample(&mut draw.recorder, x);

@@ -1,14 +1,12 @@
 //! SiLU: `shaders/silu.wgsl`.
 
-use super::Draw;
+use super::{Corner, Draw};
 use crate::cpu::silu as twin;
+use crate::gpu::kernel::wgsl;
 use crate::gpu::{Grid, Kernel, Recorder, Tensor};
 
-pub static KERNEL: Kernel = Kernel::new(
-    "silu",
-    &[include_str!("../../shaders/silu.wgsl")],
-    &[("forward", twin::forward), ("backward", twin::backward)],
-);
+pub static KERNEL: Kernel =
+    Kernel::new("silu", &[wgsl!("silu.wgsl")], &[("forward", twin::forward), ("backward", twin::backward)]);
 
 /// y = x sigmoid(x).
 pub fn forward(r: &mut Recorder, x: Tensor) -> Tensor {
@@ -35,11 +33,20 @@ pub fn backward(r: &mut Recorder, x: Tensor, dy: Tensor) -> Tensor {
     dx
 }
 
+/// A workgroup takes 64 quadruples.
+pub const CORNERS: &[Corner] = &[
+    Corner::new("one element", |draw| case_of(draw, [1, 1, 1, 1])),
+    Corner::new("workgroups without a lane idle", |draw| case_of(draw, [3, 8, 8, 8])),
+    Corner::new("the last workgroup not full", |draw| case_of(draw, [2, 7, 5, 7])),
+    Corner::new("one lane in the last workgroup", |draw| case_of(draw, [1, 3, 43, 3])),
+];
+
 pub fn case(draw: &mut Draw) {
-    // Now and then workgroups that are full to the last lane.
-    let full = draw.range(0, 3) == 0;
-    let small = [draw.range(1, 3), draw.range(1, 7), draw.range(1, 7), draw.range(1, 13)];
-    let shape = if full { [3, 8, 8, 8] } else { small };
+    let shape = [draw.range(1, 3), draw.range(1, 7), draw.range(1, 7), draw.range(1, 13)];
+    case_of(draw, shape);
+}
+
+fn case_of(draw: &mut Draw, shape: [u32; 4]) {
     let x = draw.input_by("x", shape, |draw| 4.0 * draw.normal());
     let dy = draw.input("dy", shape);
     let y = forward(&mut draw.recorder, x);

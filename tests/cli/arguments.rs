@@ -1,5 +1,6 @@
 //! Help, flags, devices, and `verify`, which has little else.
 
+use std::collections::BTreeSet;
 use std::process::{Command, Stdio};
 
 use super::*;
@@ -126,10 +127,20 @@ fn verify_checks_kernels() {
     let place = place();
     let said = accepted(place.path(), "verify --kernel silu --kernel add --cases 2 --json");
     let report = json(&said);
-    assert_eq!(report["out_of_tolerance"], 0);
-    let entries: Vec<&String> = report["kernels"].as_object().unwrap().keys().collect();
-    assert!(entries.iter().all(|name| name.starts_with("silu.") || name.starts_with("add.")), "{entries:?}");
-    assert!(entries.iter().any(|name| *name == "silu.backward"), "{entries:?}");
+    assert_eq!((&report["wrong"], &report["behind_the_end"]), (&0.into(), &serde_json::json!([])));
+    let entries = report["entries"].as_array().unwrap();
+    let kernels: BTreeSet<&str> = entries.iter().map(|entry| entry["kernel"].as_str().unwrap()).collect();
+    assert_eq!(kernels, BTreeSet::from(["add", "silu"]));
+    let backward =
+        entries.iter().find(|entry| (&entry["entry"], &entry["precision"]) == (&"backward".into(), &"f16".into()));
+    let backward = backward.expect("an entry point in half precision");
+    let fields: BTreeSet<&str> = backward.as_object().unwrap().keys().map(String::as_str).collect();
+    let documented =
+        ["kernel", "variant", "entry", "constants", "precision", "error", "absolute", "tensors", "case", "shape"];
+    assert_eq!(fields, BTreeSet::from(documented));
+    assert!(
+        backward["shape"].as_str().unwrap().contains("dy ") && backward["case"].as_str().unwrap().contains("silu, ")
+    );
     let table = accepted(place.path(), "verify --kernel silu --cases 1 --seed 18446744073709551615").out;
     assert!(table.contains("silu.forward") && table.contains("ok"), "{table}");
     let table = accepted(place.path(), "verify --kernel silu --cases 1 --json=new/figures.json").out;
@@ -137,7 +148,13 @@ fn verify_checks_kernels() {
         serde_json::from_slice(&fs::read(place.path().join("new/figures.json")).unwrap()).expect("JSON");
     assert!(table.contains("silu.forward") && figures["out_of_tolerance"] == 0, "{table} {figures}");
     refused(place.path(), "verify --kernel nonsense", &["no kernel nonsense", "silu"]);
-    refused(place.path(), "verify --kernel silu --cases 0", &["--cases"]);
+    // The corners alone.
+    let table = accepted(place.path(), "verify --kernel conv2d --cases 0 --verbose").out;
+    assert!(
+        table.contains("conv2d.register.forward: ") && table.contains("stride=") && !table.contains("seed"),
+        "{table}"
+    );
+    assert!(table.lines().all(|line| line.chars().count() <= 120), "{table}");
 }
 
 #[test]

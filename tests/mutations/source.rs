@@ -95,7 +95,10 @@ impl Source {
                 ("}", _) => (function, structure) = (None, None),
                 (_, Some(name)) => source.items.push((String::clone(name), range)),
                 _ if line.starts_with("fn ") => function = Some(words[1].to_string()),
-                _ if line.starts_with("const ") => source.items.push((words[1].to_string(), range)),
+                _ if ["const ", "override ", "alias "].iter().any(|kind| line.starts_with(kind)) => {
+                    source.items.push((words[1].to_string(), range));
+                }
+                _ if line.starts_with("var<workgroup>") => source.items.push((words[2].to_string(), range)),
                 _ if line.starts_with("struct ") => structure = Some(words[1].to_string()),
                 _ if line.contains("var<uniform>") => {
                     let [.., name, ty] = words[..] else { unreachable!("a uniform has a name and a type") };
@@ -111,17 +114,10 @@ impl Source {
         source
     }
 
-    /// Adds the uniforms of the prefix.
-    pub fn with_uniforms_of(mut self, library: &Source) -> Source {
-        self.uniforms.extend(library.uniforms.clone());
+    /// Adds the uniforms that another file declares.
+    pub fn with_uniforms_of(mut self, other: &str) -> Source {
+        self.uniforms.extend(Source::new(other).uniforms);
         self
-    }
-
-    /// Names of functions and constants, in the file's order.
-    pub fn names(&self) -> Vec<&str> {
-        let mut names: Vec<&str> = self.items.iter().map(|(name, _)| name.as_str()).collect();
-        names.dedup();
-        names
     }
 
     /// The body of the function `name`.
@@ -129,32 +125,19 @@ impl Source {
         self.items.iter().filter(|(item, _)| item == name).map(|(_, range)| &self.text[range.clone()]).collect()
     }
 
-    /// All names that `name` uses, itself included, directly or through others of this file, and of `library`.
-    pub fn reaches(&self, name: &str, library: &Source) -> BTreeSet<String> {
+    /// All functions, constants and the like that `name` uses, itself included, directly or through others.
+    pub fn reaches(&self, name: &str) -> BTreeSet<String> {
+        let known: BTreeSet<&str> = self.items.iter().map(|(name, _)| name.as_str()).collect();
         let mut reached = BTreeSet::new();
         let mut open = vec![name.to_string()];
         while let Some(name) = open.pop() {
-            let body = self.body(&name) + &library.body(&name);
+            let body = self.body(&name);
             if reached.insert(name) {
                 let words = tokens(&body).into_iter().filter(|token| token.kind == Kind::Word);
-                let known = |word: &str| self.names().contains(&word) || library.names().contains(&word);
-                open.extend(words.map(|token| token.text.to_string()).filter(|word| known(word)));
+                open.extend(words.map(|token| token.text).filter(|word| known.contains(word)).map(str::to_string));
             }
         }
         reached
-    }
-
-    /// `text` with each of `names`, say `x`, as `prefix_x`.
-    pub fn renamed(text: &str, names: &[&str], prefix: &str) -> String {
-        let mut result = String::new();
-        let mut end = 0;
-        for token in tokens(text).iter().filter(|token| names.contains(&token.text)) {
-            result += &text[end..token.start];
-            result += prefix;
-            result += token.text;
-            end = token.start + token.text.len();
-        }
-        result + &text[end..]
     }
 
     /// Every change.
@@ -162,6 +145,9 @@ impl Source {
         let mut mutants = Vec::new();
         for (function, range) in &self.items {
             let line = &self.text[range.clone()];
+            if is_set_by_candidates(line) {
+                continue;
+            }
             let number = self.text[..range.start].lines().count() + 1;
             let tokens = tokens(line);
             let mut changes: Vec<(Range<usize>, String)> =
@@ -219,6 +205,12 @@ impl Source {
         let known = tokens(&self.body(function)).iter().any(|token| token.text == other);
         if known { vec![other] } else { Vec::new() }
     }
+}
+
+/// An `override` that is a number: each candidate says another.
+fn is_set_by_candidates(line: &str) -> bool {
+    let value = |line: &str| line.split_once('=').map(|(_, value)| tokens(value).len());
+    line.starts_with("override ") && value(line) == Some(2)
 }
 
 fn number_changes(text: &str) -> Vec<String> {
@@ -328,7 +320,7 @@ fn dropped(line: &str, tokens: &[Token]) -> Option<(Range<usize>, String)> {
 }
 
 /// Every loop ends after so many rounds of an invocation, whatever its bounds have become.
-const FUEL: u32 = 10_000;
+pub const FUEL_DECLARED: &str = "var<private> fuel: u32 = 10000u;\n";
 
 /// Bounds all loops.
 pub fn bounded(text: &str) -> String {
@@ -339,5 +331,5 @@ pub fn bounded(text: &str) -> String {
         let guard = if opens && (head.starts_with("for (") || head.starts_with("loop ")) { guard } else { "" };
         format!("{line}{guard}\n")
     });
-    lines.collect::<String>() + &format!("var<private> fuel: u32 = {FUEL}u;\n")
+    lines.collect()
 }

@@ -1,0 +1,243 @@
+//! Do the corners reach every edge of every tile? Without a GPU: of what is recorded for a device that runs all candidates.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::{ALL, Case, Op, Which, attention, conv2d, linear};
+use crate::gpu::kernel::Need;
+use crate::gpu::recorder::{Dispatch, Value};
+use crate::gpu::{Candidate, Choices, Device, Precision};
+
+/// Lanes of a workgroup in the variants `register`, of which each lane has a tile.
+const LANES: u32 = 64;
+/// The longest turns of the loops: quadruples of channels, rows of backward_weight. Shorter ones divide them.
+const QUADS_IN_TURN: u32 = 4;
+const ROWS_IN_TURN: u32 = 16;
+
+/// Extents that one dispatch cuts into tiles.
+struct Axis {
+    name: &'static str,
+    extents: Vec<u32>,
+    tile: u32,
+}
+
+impl Axis {
+    fn new(name: &'static str, extent: u32, tile: u32) -> Axis {
+        Axis { name, extents: vec![extent], tile }
+    }
+
+    /// The cases of an axis that a corner must reach.
+    const EDGES: [&'static str; 3] =
+        ["less than a tile", "tiles that are all full", "several tiles, the last one not full"];
+
+    fn edges(&self) -> Vec<&'static str> {
+        let edge = |extent: &u32| match (extent / self.tile, extent % self.tile) {
+            (0, _) => Axis::EDGES[0],
+            (_, 0) => Axis::EDGES[1],
+            _ => Axis::EDGES[2],
+        };
+        self.extents.iter().filter(|extent| **extent > 0).map(edge).collect()
+    }
+}
+
+/// What a dispatch shows of its edges.
+#[derive(Default)]
+struct Edges {
+    axes: Vec<Axis>,
+    /// Further cases that some corner must reach, and whether this one does.
+    others: Vec<(&'static str, bool)>,
+    /// Tiles of all axes.
+    tiles: u32,
+}
+
+fn parameter(dispatch: &Dispatch, name: &str) -> u32 {
+    match dispatch.params.iter().find(|(param, _)| *param == name) {
+        Some((_, Value::U32(value))) => *value,
+        _ => panic!("{} has no parameter {name}", dispatch.entry),
+    }
+}
+
+/// Of a sum over `rows` that backward_weight splits.
+fn of_splits(dispatch: &Dispatch, rows: u32, edges: &mut Edges) {
+    let [splits, split_rows] = ["splits", "split_rows"].map(|name| parameter(dispatch, name));
+    let last = rows - (splits - 1) * split_rows;
+    edges.axes.push(Axis { name: "rows of a split", extents: vec![split_rows, last], tile: ROWS_IN_TURN });
+    let several = splits > 1;
+    edges
+        .others
+        .extend([("one split", !several), ("several splits, the last one short", several && last < split_rows)]);
+    edges.tiles *= splits;
+}
+
+fn of_conv2d(candidate: &Candidate, dispatch: &Dispatch) -> Edges {
+    let get = |name| parameter(dispatch, name);
+    let (c4, k4, images, outputs) = (get("c4"), get("k4"), get("n"), get("p") * get("q"));
+    let (rows, quads) = conv2d::tile(candidate);
+    match dispatch.entry {
+        "forward" => Edges {
+            axes: vec![
+                Axis::new("rows", images * outputs, rows),
+                Axis::new("channels out", k4, quads),
+                Axis::new("channels in, in turns", c4, QUADS_IN_TURN),
+            ],
+            others: vec![("images that end within a tile", images > 1 && !outputs.is_multiple_of(rows))],
+            tiles: (images * outputs).div_ceil(rows) * k4.div_ceil(quads),
+        },
+        "backward_data" => {
+            let (stride, parities) = (get("stride"), parities(dispatch));
+            let inputs: Vec<u32> = parities.iter().map(|parity| images * parity).collect();
+            Edges {
+                others: vec![
+                    ("images that end within a tile", images > 1 && !parities[0].is_multiple_of(rows)),
+                    ("a parity without inputs", inputs.contains(&0)),
+                    ("a parity without taps", stride == 2 && (get("r"), get("s")) == (1, 1)),
+                ],
+                tiles: inputs.iter().map(|inputs| inputs.div_ceil(rows)).sum::<u32>() * c4.div_ceil(quads),
+                axes: vec![
+                    Axis {
+                        name: if stride == 1 { "inputs" } else { "inputs of a parity" },
+                        extents: inputs,
+                        tile: rows,
+                    },
+                    Axis::new("channels in", c4, quads),
+                    Axis::new("channels out, in turns", k4, QUADS_IN_TURN),
+                ],
+            }
+        }
+        _ => {
+            let (quads_c, quads_k) = conv2d::weight_tile(candidate);
+            let mut edges = Edges {
+                axes: vec![Axis::new("channels in", c4, quads_c), Axis::new("channels out", k4, quads_k)],
+                others: Vec::new(),
+                tiles: get("r") * get("s") * c4.div_ceil(quads_c) * k4.div_ceil(quads_k),
+            };
+            of_splits(dispatch, images * outputs, &mut edges);
+            let within = get("splits") > 1 && !get("split_rows").is_multiple_of(get("q"));
+            edges.others.push(("a split that begins within a row", within));
+            edges
+        }
+    }
+}
+
+/// Inputs of an image with each parity.
+fn parities(dispatch: &Dispatch) -> Vec<u32> {
+    let [h, w, stride] = ["h", "w", "stride"].map(|name| parameter(dispatch, name));
+    let inputs = |first: u32, extent: u32| (0..extent).filter(|at| at % stride == first).count() as u32;
+    (0..stride * stride).map(|parity| inputs(parity / stride, h) * inputs(parity % stride, w)).collect()
+}
+
+fn of_linear(candidate: &Candidate, dispatch: &Dispatch) -> Edges {
+    let [m, c4, k4] = ["rows", "c4", "k4"].map(|name| parameter(dispatch, name));
+    let (rows, quads) = linear::rows_and_quads(candidate);
+    let product = |made: Axis, summed: Axis| Edges {
+        tiles: m.div_ceil(rows) * made.extents[0].div_ceil(quads),
+        axes: vec![Axis::new("rows", m, rows), made, summed],
+        others: Vec::new(),
+    };
+    match dispatch.entry {
+        "forward" => {
+            product(Axis::new("channels out", k4, quads), Axis::new("channels in, in turns", c4, QUADS_IN_TURN))
+        }
+        "backward_data" => {
+            product(Axis::new("channels in", c4, quads), Axis::new("channels out, in turns", k4, QUADS_IN_TURN))
+        }
+        _ => {
+            let (quads_c, quads_k) = linear::weight_quads(candidate);
+            let mut edges = Edges {
+                axes: vec![Axis::new("channels in", c4, quads_c), Axis::new("channels out", k4, quads_k)],
+                others: Vec::new(),
+                tiles: c4.div_ceil(quads_c) * k4.div_ceil(quads_k),
+            };
+            of_splits(dispatch, m, &mut edges);
+            edges
+        }
+    }
+}
+
+fn of_attention(candidate: &Candidate, dispatch: &Dispatch) -> Edges {
+    let [places, tokens, channels4] = ["places", "tokens", "channels4"].map(|name| parameter(dispatch, name));
+    let (own, quads) = attention::tile(candidate);
+    let others = attention::others(candidate);
+    Edges {
+        axes: vec![
+            Axis::new("own tokens", tokens, own),
+            Axis::new("other tokens", tokens, others),
+            Axis::new("channels", channels4, quads),
+            Axis::new("channels, in turns", channels4, QUADS_IN_TURN),
+        ],
+        others: vec![("several images and heads", parameter(dispatch, "heads") > 1 && places > 2)],
+        tiles: places,
+    }
+}
+
+/// Whether the grid has two rows of workgroups, and one that has nothing to do.
+fn has_surplus(candidate: &Candidate, dispatch: &Dispatch, tiles: u32) -> bool {
+    let groups = if candidate.is_register() { tiles.div_ceil(LANES) } else { tiles };
+    assert!(dispatch.grid[0] * dispatch.grid[1] >= groups, "{}: a workgroup is missing", candidate.label());
+    dispatch.grid[1] == 2 && dispatch.grid[0] * 2 > groups
+}
+
+/// By entry point and what some corner must reach: the corners that do.
+type Reached = BTreeMap<(&'static str, String), Vec<&'static str>>;
+
+fn reached(op: &Op, candidate: &Candidate, choices: &Arc<Choices>, of: fn(&Candidate, &Dispatch) -> Edges) -> Reached {
+    let mut reached = Reached::new();
+    for (index, corner) in op.corners.iter().enumerate() {
+        let case = Case::new(op, Which::Corner(index), choices);
+        let is_way = |dispatch: &&Dispatch| op.ways.iter().any(|ways| ways.entry == dispatch.entry);
+        let own = case.recording.dispatches.iter().filter(|dispatch| dispatch.kernel.name == op.kernel.name);
+        for dispatch in own.filter(is_way) {
+            assert_eq!((dispatch.kernel.label(), dispatch.constants), (candidate.kernel.label(), candidate.constants));
+            let edges = of(candidate, dispatch);
+            let mut note = |what: String, is_reached: bool| {
+                let corners = reached.entry((dispatch.entry, what)).or_default();
+                corners.extend(is_reached.then_some(corner.name));
+            };
+            for axis in &edges.axes {
+                Axis::EDGES.iter().for_each(|edge| {
+                    note(format!("{}, tiles of {}: {edge}", axis.name, axis.tile), axis.edges().contains(edge))
+                });
+            }
+            edges.others.iter().for_each(|(what, is_reached)| note(what.to_string(), *is_reached));
+            note("a surplus workgroup".into(), has_surplus(candidate, dispatch, edges.tiles));
+        }
+    }
+    reached
+}
+
+/// What no corner reaches.
+fn missing(name: &str, of: fn(&Candidate, &Dispatch) -> Edges) -> Vec<String> {
+    let op = ALL.iter().find(|op| op.kernel.name == name).expect("a kernel");
+    // Of a wider subgroup a GPU runs the narrower variants too.
+    let device = Device { gpu: true, subgroup: 64, needs: vec![Need::Subgroups, Need::Matrices8, Need::Matrices16] };
+    let mut missing = Vec::new();
+    for (index, candidate) in op.ways[0].candidates.iter().enumerate() {
+        let choices = Arc::new(Choices::forced(&device, Precision::F16, index));
+        for ((entry, what), corners) in reached(op, candidate, &choices, of) {
+            if corners.is_empty() {
+                missing.push(format!("{name}.{entry} {}, {what}", candidate.label()));
+            }
+        }
+    }
+    missing
+}
+
+#[test]
+fn the_corners_reach_every_edge_of_every_tile() {
+    let missing =
+        [missing("conv2d", of_conv2d), missing("linear", of_linear), missing("attention", of_attention)].concat();
+    assert!(missing.is_empty(), "no corner reaches\n{}", missing.join("\n"));
+}
+
+#[test]
+fn corners_have_names_of_their_own_that_fit_a_line() {
+    for op in ALL {
+        assert!(op.corners.len() > 1, "{}: grids of one row and of two", op.kernel.name);
+        for (index, corner) in op.corners.iter().enumerate() {
+            let name = corner.name;
+            assert!((1..=super::Corner::WIDTH).contains(&name.len()), "{}: the length of {name}", op.kernel.name);
+            let other = op.corners[..index].iter().find(|other| other.name == name);
+            assert!(other.is_none(), "{}: two corners {name}", op.kernel.name);
+        }
+    }
+}
