@@ -19,8 +19,10 @@ const NODE: &str = "a part in 1,000 of a node or weight changes a smooth integra
 const ANY: &str = "*";
 
 /// `(file.function, text, text that replaces its first occurrence in the line, why)`.
+type Rule = (&'static str, &'static str, &'static str, &'static str);
+
 #[rustfmt::skip]
-const ALLOWED: &[(&str, &str, &str, &str)] = &[
+const ALLOWED: &[Rule] = &[
     ("adamw.square_sum", "first + 4096u", "first + 4095u", "lanes step by 64: the last round begins at 4032"),
     ("lib.is_finite", "x) & 0x7f800000u", "x) & 0x7f800001u", "a NaN that a device makes has no lowest bit"),
     ("attention.LOWEST", "-1e30", "-1.001e30", "any value below all scores"),
@@ -145,12 +147,20 @@ const ALLOWED: &[(&str, &str, &str, &str)] = &[
     ("reduce.total", "lane == 0u", "lane == 1u", SAME_SUM),
 ];
 
-/// Why no case can notice `mutant`.
-pub fn reason(file: &str, mutant: &Mutant) -> Option<&'static str> {
-    ALLOWED.iter().find(|rule| matches(rule, file, mutant)).map(|rule| rule.3)
+/// Those that show in some ways to run the file alone, as ALLOWED with a part of the labels of these ways: where none of them
+/// is here, the reason holds.
+#[rustfmt::skip]
+const ELSEWHERE: &[(Rule, &str)] = &[
+];
+
+/// Why no case can notice `mutant`, in the ways of these labels.
+pub fn reason(file: &str, mutant: &Mutant, ways: &[String]) -> Option<&'static str> {
+    let elsewhere = ELSEWHERE.iter().filter(|(_, part)| !ways.iter().any(|way| way.contains(part)));
+    let rules = ALLOWED.iter().chain(elsewhere.map(|(rule, _)| rule));
+    rules.into_iter().find(|rule| matches(rule, file, mutant)).map(|rule| rule.3)
 }
 
-fn matches((place, from, to, _): &(&str, &str, &str, &str), file: &str, mutant: &Mutant) -> bool {
+fn matches((place, from, to, _): &Rule, file: &str, mutant: &Mutant) -> bool {
     let here = *place == format!("{file}.{}", mutant.function);
     let changed = || *to == ANY || mutant.line.replacen(from, to, 1).trim() == mutant.changed;
     here && mutant.line.contains(from) && changed()
@@ -158,6 +168,7 @@ fn matches((place, from, to, _): &(&str, &str, &str, &str), file: &str, mutant: 
 
 /// Entries that no mutant matches: the shader has changed.
 pub fn stale(all: &[(&'static str, Mutant)]) -> Vec<String> {
-    let unused = ALLOWED.iter().filter(|rule| !all.iter().any(|(file, mutant)| matches(rule, file, mutant)));
+    let rules = ALLOWED.iter().chain(ELSEWHERE.iter().map(|(rule, _)| rule));
+    let unused = rules.filter(|rule| !all.iter().any(|(file, mutant)| matches(rule, file, mutant)));
     unused.map(|(place, from, to, _)| format!("{place}: {from} -> {to}")).collect()
 }

@@ -59,6 +59,17 @@ impl Harness {
         Harness { context, settings, wanted, trials, reached, bounded }
     }
 
+    /// The ways that may run here.
+    pub fn labels(&self) -> Vec<String> {
+        let runs = |setting: &&Setting| setting.is_here() && self.is_wanted(setting);
+        self.settings.iter().filter(runs).map(Setting::label).collect()
+    }
+
+    fn is_wanted(&self, setting: &Setting) -> bool {
+        let label = setting.label();
+        self.wanted.as_ref().is_none_or(|all| all.iter().any(|wanted| label.starts_with(wanted)))
+    }
+
     /// What becomes of mutant number `number` of a file.
     pub fn fate(&mut self, number: usize, file: &str, mutant: &Mutant) -> Fate {
         let mut ways = self.ways(file, mutant);
@@ -95,11 +106,10 @@ impl Harness {
         let mut ways = Vec::new();
         for index in 0..self.settings.len() {
             let setting = &self.settings[index];
-            let wanted = |label: &str| self.wanted.as_ref().is_none_or(|all| all.iter().any(|w| label.starts_with(w)));
             let single = file != "lib.f16" && !setting.kernel.needs.iter().any(|need| need.is_matrices());
             let holds = setting.kernel.files(setting.precision).iter().any(|other| stem(other) == file);
             let right = (setting.precision == Precision::F32) == single;
-            if !holds || !right || !setting.is_here() || !wanted(&setting.label()) {
+            if !holds || !right || !setting.is_here() || !self.is_wanted(setting) {
                 continue;
             }
             let entries: Vec<&'static str> = setting.kernel.twins.iter().map(|(entry, _)| *entry).collect();

@@ -93,9 +93,9 @@ fn the_cases_catch_wrong_kernels() {
     let mutants = chosen(all_mutants(), wanted.as_deref());
     assert!(!mutants.is_empty(), "DIFFUSE_MUTATIONS names no function");
     let mut harness = Harness::new(listed("DIFFUSE_MUTATIONS_WAYS"));
-    let mut report = Report::default();
+    let (mut report, ways) = (Report::default(), harness.labels());
     for (number, (file, mutant)) in mutants.iter().enumerate() {
-        let fate = match allowed::reason(file, mutant) {
+        let fate = match allowed::reason(file, mutant, &ways) {
             Some(_) => Fate::Allowed,
             None => harness.fate(number, file, mutant),
         };

@@ -320,7 +320,7 @@ fn dropped(line: &str, tokens: &[Token]) -> Option<(Range<usize>, String)> {
 }
 
 /// Every loop ends after so many rounds of an invocation, whatever its bounds have become.
-pub const FUEL_DECLARED: &str = "var<private> fuel: u32 = 10000u;\n";
+pub const FUEL_DECLARED: &str = "var<private> fuel: u32 = 40000u;\n";
 
 /// Bounds all loops.
 pub fn bounded(text: &str) -> String {
