@@ -17,6 +17,7 @@ const EVEN: &str = "modulo a stride of 1 or 2 plus is minus";
 const MADE_TWICE: &str = "a surplus workgroup makes the first inputs of the images once more";
 const OUTSIDE: &str = "a turn behind the last row, all of whose factors are 0";
 const ONE_SHARE: &str = "the four rows of a quad are in one share, LANES being a multiple of 4";
+const PERMUTED: &str = "stores and loads are permuted alike: only the banks that they meet are others";
 const UNUSED_SHARE: &str = "a share that this many lanes do not hand round";
 
 const NODE: &str = "a part in 1,000 of a node or weight changes a smooth integral by less than the tolerance";
@@ -218,6 +219,17 @@ const ALLOWED: &[Rule] = &[
     ("linear.subgroup.backward_weight", "i + 2u) / LANES]", "i + 1u) / LANES]", ONE_SHARE),
     ("linear.subgroup.backward_weight", "i + 2u) / LANES]", "i + 3u) / LANES]", ONE_SHARE),
     ("linear.subgroup.backward_weight", "i + 3u) / LANES]", "i + 2u) / LANES]", ONE_SHARE),
+    ("conv2d.coop.forward", "lane / 4u, rows - 1u)", "lane / 4u, rows + 1u)", NOT_STORED),
+    ("conv2d.coop.forward", "lane / 4u, rows - 1u)", "lane / 4u, rows - 0u)", NOT_STORED),
+    ("lib.tiled.MAX_SHARE", "2u", "3u", LARGER_TILE),
+    ("lib.tiled.CHANNEL_SHARE", "8u", "9u", "whole numbers: 18 by 16 or 8 is what 16 is"),
+    ("lib.tiled.staged_rows", "2u", "3u", LARGER_TILE),
+    ("lib.tiled.staged_channels", "8u", "9u", LARGER_TILE),
+    ("lib.tiled.row_slot", "8u / STEP", "7u / STEP", PERMUTED),
+    ("lib.tiled.row_slot", "8u / STEP", "9u / STEP", PERMUTED),
+    ("lib.tiled.row_slot", "8u / STEP", "8u * STEP", PERMUTED),
+    ("lib.tiled.row_slot", "STEP * step", "STEP / step", PERMUTED),
+    ("lib.tiled.row_slot", "STEP * step", "STEP + step", PERMUTED),
     ("reduce.total", "half > 0u", "half >= 0u", ENDLESS),
     ("reduce.total", "lane < half", "lane <= half", "adds to a sum that is used up, a race that no driver here shows"),
     ("reduce.total", "lane == 0u", "lane != 0u", SAME_SUM),

@@ -51,8 +51,18 @@ fn open() -> Context {
     Context::checked(None).expect("GPU tests need an adapter")
 }
 
+/// Tells Mesa's drivers, which read it when they are loaded, not to optimize what runs once nor to keep it.
+fn compile_fast() {
+    // SAFETY: no other thread reads or writes the environment: the other tests open no device.
+    unsafe {
+        std::env::set_var("GALLIVM_PERF", "nopt");
+        std::env::set_var("MESA_SHADER_CACHE_DISABLE", "true");
+    }
+}
+
 impl Harness {
     pub fn new(wanted: Option<Vec<String>>) -> Harness {
+        compile_fast();
         let context = open();
         let settings = setting::all(context.kind());
         let (trials, reached, bounded) = (HashMap::new(), HashMap::new(), HashMap::new());
