@@ -1,6 +1,6 @@
 // Elementwise sums.
 //
-//   add           y = scale (a + b)          da = db = scale dy (scale_rows with b left out)
+//   add           y = scale (a + b)          da = db = scale dy, which `scale` makes
 //   scale         y = scale a
 //   add_per_image y[n,h,w,c] = a[n,h,w,c] + b[n,c]      da = dy, db[n,c] = sum over h,w of dy (reduce.wgsl)
 //   add_guidance  y = a + step.classifier b       b again and again where a has more images

@@ -124,6 +124,7 @@ struct Broadcast {
 @group(0) @binding(11) var<storage, read_write> previous: array<vec4<f32>>;
 @group(0) @binding(12) var<storage, read> known: array<vec4<f32>>;
 @group(0) @binding(13) var<storage, read> mask: array<vec4<f32>>;
+@group(0) @binding(13) var<storage, read> loss_scale: array<f32>;
 
 // 1 for the channels of quadruple `quad` that exist, 0 for padding. Quadruples of a pixel follow each other.
 fn channel_mask(quad: u32, channels: u32) -> vec4<f32> {
@@ -236,8 +237,6 @@ fn noise(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) group
 }
 
 // A lane takes 16 vec4, 64 apart, so that the 64 lanes of a group read side by side.
-@group(0) @binding(13) var<storage, read> loss_scale: array<f32>;
-
 @compute @workgroup_size(64)
 fn loss(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let partial = group_index(group, groups) * 64u + lane;

@@ -4,8 +4,13 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use crate::error::{Error, Result};
+
+/// Names of temporary files.
+const PREFIX: &str = ".diffuse-";
+const SUFFIX: &str = ".tmp";
 
 /// Replaces the file at `path` by `bytes`, or leaves it as it was.
 ///
@@ -62,7 +67,7 @@ fn create_temporary(directory: &Path) -> io::Result<(PathBuf, File)> {
     static COUNTER: AtomicU64 = AtomicU64::new(0);
     loop {
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-        let path = directory.join(format!(".diffuse-{}-{number}.tmp", std::process::id()));
+        let path = directory.join(format!("{PREFIX}{}-{number}{SUFFIX}", std::process::id()));
         match File::create_new(&path) {
             Ok(file) => return Ok((path, file)),
             // Left by a process that was killed, or another machine's on a shared disk.
@@ -79,6 +84,23 @@ fn fill(mut file: File, bytes: &[u8], permissions: Option<fs::Permissions>) -> i
     }
     // Some file systems report a full disk only here.
     file.sync_all()
+}
+
+/// A write takes less time than this between two touches of its temporary file.
+const ABANDONED: Duration = Duration::from_secs(600);
+
+/// Removes temporary files in `directory` that [`write_atomic`] left there because its process was killed: those that
+/// nobody has written to for ten minutes. What can't be removed stays; it is in nobody's way.
+pub fn remove_abandoned(directory: &Path) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let is_ours = name.to_str().is_some_and(|name| name.starts_with(PREFIX) && name.ends_with(SUFFIX));
+        let touched = entry.metadata().and_then(|metadata| metadata.modified());
+        let age = touched.ok().and_then(|touched| touched.elapsed().ok());
+        if is_ours && age.is_some_and(|age| age > ABANDONED) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
 }
 
 /// Makes the rename itself durable. The file is in place already, and some file systems refuse to sync a directory, so
@@ -127,6 +149,20 @@ mod tests {
         let longest = directory.path().join("n".repeat(255));
         write_atomic(&longest, b"").unwrap();
         assert_eq!(fs::read(&longest).unwrap(), b"");
+    }
+
+    #[test]
+    fn what_killed_processes_left_is_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let old = std::time::SystemTime::now() - 2 * ABANDONED;
+        for name in [".diffuse-17-0.tmp", ".diffuse-notes", "old.tmp"] {
+            File::create(directory.path().join(name)).unwrap().set_modified(old).unwrap();
+        }
+        // Somebody may be writing it.
+        File::create(directory.path().join(".diffuse-18-0.tmp")).unwrap();
+        remove_abandoned(directory.path());
+        remove_abandoned(&directory.path().join("nowhere"));
+        assert_eq!(names(directory.path()), [".diffuse-18-0.tmp", ".diffuse-notes", "old.tmp"]);
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! The `diffuse` binary.
 
 mod cli;
+#[cfg(all(target_os = "linux", target_env = "gnu", target_arch = "x86_64"))]
+mod glibc;
 
 use std::process::ExitCode;
 

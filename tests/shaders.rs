@@ -2,6 +2,7 @@
 //! WebGPU's limits, and agreement of the files with the twins.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use diffuse::gpu::{Kernel, Need, Precision};
 use diffuse::ops;
@@ -201,6 +202,49 @@ fn every_file_opens_with_a_comment_that_names_what_it_writes() {
                 let place = format!("shaders/{}.wgsl: {} of {}", kernel.name, binding.name, entry.name);
                 assert!(has_word(&head.join("\n"), &binding.name), "{place} is not named at the top");
             }
+        }
+    }
+}
+
+/// The lines of all files under `folder` of this extension, each with its file's path.
+fn lines_under(folder: &Path, extension: &str) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).expect("a folder of the repository").flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            found.extend(lines_under(&path, extension));
+        } else if path.extension().is_some_and(|own| own == extension) {
+            let text = std::fs::read_to_string(&path).expect("a source file can be read");
+            found.extend(text.lines().map(|line| (path.display().to_string(), line.to_string())));
+        }
+    }
+    found
+}
+
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| !word.is_empty())
+}
+
+/// Whether it is a name rather than an index of mathematics: `loss_scale`, not `S_ij`.
+fn is_name(word: &str) -> bool {
+    let is_part = |part: &str| part.len() > 1 && part.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
+    word.contains('_') && word.split('_').all(is_part)
+}
+
+/// A name in a comment that nothing bears any more misleads whoever looks for it.
+#[test]
+fn comments_name_what_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let shaders = lines_under(&root.join("shaders"), "wgsl");
+    let twins_and_host = lines_under(&root.join("src"), "rs");
+    let code = |line: &str| line.split("//").next().unwrap_or("").to_string();
+    let all: Vec<String> = shaders.iter().chain(&twins_and_host).map(|(_, line)| code(line)).collect();
+    let exists: BTreeSet<&str> = all.iter().flat_map(|line| words(line)).collect();
+    for (file, line) in &shaders {
+        let Some((_, comment)) = line.split_once("//") else { continue };
+        let quoted = comment.split('`').skip(1).step_by(2).filter_map(|quoted| words(quoted).next());
+        for name in words(comment).filter(|word| is_name(word)).chain(quoted) {
+            assert!(exists.contains(name), "{file}: no {name} in shaders/ or src/, which a comment names: {line}");
         }
     }
 }

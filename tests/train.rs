@@ -13,7 +13,7 @@ use diffuse::ops;
 use diffuse::ops::adamw::LOSS_SCALE;
 use diffuse::ops::diffusion::Records;
 use diffuse::train::engine::{DATA, DataShape, METRICS, Recordings, record, step_values};
-use diffuse::train::{Engine, Metrics, Run, TrainOptions, Watch, run};
+use diffuse::train::{Engine, Metrics, Run, Stored, TrainOptions, Watch, run};
 
 fn train(context: &Context, engine: &mut Engine, steps: u64) -> Vec<Metrics> {
     let mut all = Vec::new();
@@ -155,7 +155,11 @@ fn stop_and_resume_give_equal_bits() {
     assert!(!first.train(&mut watch).unwrap(), "it was stopped");
     assert!((5..12).contains(&first.steps_done()));
     drop(first);
-    let mut second = Run::resume(&context, &parts, None).unwrap();
+    let abandoned = parts.join(".diffuse-1-0.tmp");
+    let long_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(3600);
+    std::fs::File::create(&abandoned).unwrap().set_modified(long_ago).unwrap();
+    let mut second = Run::resume(&context, Stored::open(&parts).unwrap(), None).unwrap();
+    assert!(!abandoned.exists());
     assert!(second.train(&mut never()).unwrap());
     for file in ["diffusion_pytorch_model.safetensors", "trainer.safetensors", "trainer.json"] {
         let read = |run: &Path| std::fs::read(run.join("checkpoint").join(file)).unwrap();
@@ -215,6 +219,120 @@ fn an_overflow_in_half_precision_skips_the_step_and_halves_the_scale() {
     assert!(metrics[0].loss.is_finite() && !metrics[0].gradient_norm.is_finite(), "{metrics:?}");
     assert_eq!(engine.memory.read(&context, WEIGHTS).expect("the device works"), before);
     assert_eq!(engine.memory.read(&context, LOSS_SCALE).expect("the device works")[..2], [5e29, 0.0]);
+}
+
+/// All that a step changes.
+fn stand(context: &Context, engine: &Engine) -> Vec<Vec<u32>> {
+    let bits =
+        |name| engine.memory.read(context, name).expect("the device works").into_iter().map(f32::to_bits).collect();
+    [WEIGHTS, EMA, "m", "v"].map(bits).into()
+}
+
+/// Takes three steps, then one that `break_step` breaks and `mend` doesn't, and more until the host notices: the device
+/// must stand where it stood after three.
+#[track_caller]
+fn assert_halted(options: &TrainOptions, break_step: impl Fn(&Context, &Engine), mend: impl Fn(&Context, &Engine)) {
+    let context = context();
+    let data = dataset(9, 3);
+    let unet = UNet::new(options.model.clone()).expect("a valid model");
+    let mut engine = engine(&context, &unet, &data, options);
+    train(&context, &mut engine, 3);
+    let before = stand(&context, &engine);
+    break_step(&context, &engine);
+    engine.step(&context, 3).expect("nobody knows yet");
+    mend(&context, &engine);
+    let error = (4..8).find_map(|step| engine.step(&context, step).err()).expect("it is noticed");
+    println!("{error}");
+    assert!(error.to_string().starts_with("step 4: loss "), "{error}");
+    assert_eq!(engine.broken_step(), Some(3));
+    assert!(stand(&context, &engine) == before, "a step behind the broken one changed something");
+}
+
+#[test]
+fn nothing_changes_from_a_gradient_on_that_is_not_finite() {
+    for accumulate in [1, 2] {
+        let scale = |value: f32| {
+            move |context: &Context, engine: &Engine| engine.memory.write(context, LOSS_SCALE, 0, &[value, 0.0])
+        };
+        assert_halted(&options(8, 4, accumulate), scale(f32::INFINITY), scale(1.0));
+    }
+}
+
+/// The loss overflows where its gradient, the root of it, doesn't.
+#[test]
+fn nothing_changes_from_a_loss_on_that_is_not_finite() {
+    for (accumulate, precision) in [(1, Precision::F32), (2, Precision::F32), (1, Precision::F16)] {
+        let options = TrainOptions { precision, ..options(8, 4, accumulate) };
+        let kept = std::cell::RefCell::new(Vec::new());
+        let unet = UNet::new(options.model.clone()).expect("a valid model");
+        let bias = unet.params.all.iter().find(|parameter| parameter.name == "conv_out.bias").expect("it has one");
+        let break_step = |context: &Context, engine: &Engine| {
+            let [weights, schedule] =
+                [WEIGHTS, "schedule"].map(|name| engine.memory.read(context, name).expect("the device works"));
+            let (mut large, mut light) = (weights.clone(), schedule.clone());
+            // Half precision ends at 65,504: there the weight in the loss makes it overflow.
+            let (output, weight) = if precision == Precision::F32 { (2e25, 1e-12) } else { (3e4, 1e30) };
+            bias.pack(&[output], &mut large);
+            light.iter_mut().skip(4).step_by(8).for_each(|value| *value *= weight);
+            engine.memory.write(context, WEIGHTS, 0, &large);
+            engine.memory.write(context, "schedule", 0, &light);
+            *kept.borrow_mut() = vec![weights, schedule];
+        };
+        let mend = |context: &Context, engine: &Engine| {
+            for (name, values) in [WEIGHTS, "schedule"].into_iter().zip(kept.borrow().iter()) {
+                engine.memory.write(context, name, 0, values);
+            }
+        };
+        assert_halted(&options, break_step, mend);
+    }
+}
+
+#[test]
+fn no_step_follows_one_overflow_too_many_in_half_precision() {
+    let context = context();
+    let data = dataset(9, 3);
+    let options = TrainOptions { precision: Precision::F16, ..options(40, 4, 1) };
+    let unet = UNet::new(options.model.clone()).expect("a valid model");
+    let mut engine = engine(&context, &unet, &data, &options);
+    let before = stand(&context, &engine);
+    let error = (0..40).find_map(|step| {
+        // From step 26 on it would fit.
+        let scale = if step < 25 { 1e30f32 } else { 1024.0 };
+        engine.memory.write(&context, LOSS_SCALE, 0, &[scale, 0.0]);
+        engine.step(&context, step).err()
+    });
+    let error = error.expect("it is noticed").to_string();
+    assert!(error.starts_with("step 25: loss "), "{error}");
+    assert!(stand(&context, &engine) == before, "a step behind the last one changed something");
+}
+
+/// How far grids of samples are.
+#[derive(Default)]
+struct Drawing(Vec<(u64, u64)>);
+
+impl Watch for Drawing {
+    fn step(&mut self, _: &Metrics, _: f64) {}
+
+    fn note(&mut self, _: &str) {}
+
+    fn drawing(&mut self, done: u64, of: u64) {
+        self.0.push((done, of));
+    }
+
+    fn stop(&self) -> bool {
+        false
+    }
+}
+
+#[test]
+fn the_grid_at_the_end_tells_how_far_it_is() {
+    let context = context();
+    let place = tempfile::tempdir().expect("a place for runs");
+    let mut options = TrainOptions { model: model(10), sample_every: 9, sample_steps: 3, ..options(1, 2, 1) };
+    let data = run::load_data(&mut options).expect("the embedded digits");
+    let mut watch = Drawing::default();
+    assert!(Run::create(&context, place.path(), options, &data, false).unwrap().train(&mut watch).unwrap());
+    assert_eq!(watch.0, [(1, 3), (2, 3), (3, 3)]);
 }
 
 #[test]

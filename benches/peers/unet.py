@@ -1,9 +1,13 @@
 """The presets of diffuse in PyTorch (diffusers' UNet2DModel): the time of a training step.
 
-usage: unet.py MODEL BATCH STEPS MODE      MODEL: mnist | base | cifar10
-                                           MODE: cpu | cuda-eager | cuda-tf32 | cuda-compile-amp
-Prints one JSON object. A step is that of `diffuse train`: noise, forward, loss, backward, clip, AdamW, averaged weights.
+usage: unet.py MODELS BATCHES STEPS MODES
+    MODELS   of mnist, base, cifar10; with commas between them, as BATCHES and MODES
+    MODES    cpu; cuda-eager: without TF32; with TF32: cuda-tf32, cuda-amp, cuda-compile, cuda-compile-amp
+Prints a JSON object a line as soon as it is measured, with an `error` where that failed; the exit status is 1 if nothing
+could be measured. ROCm's devices are CUDA devices to PyTorch. A step is that of `diffuse train`: noise, forward, loss,
+backward, clip, AdamW, averaged weights.
 """
+import itertools
 import json
 import statistics
 import sys
@@ -31,14 +35,16 @@ NAMES = {
     "cpu": "CPU eager f32",
     "cuda-eager": "CUDA eager f32",
     "cuda-tf32": "CUDA eager TF32",
+    "cuda-amp": "CUDA eager, AMP bf16, channels_last",
+    "cuda-compile": "CUDA compile TF32",
     "cuda-compile-amp": "CUDA compile, AMP bf16, channels_last",
 }
 WARM_UP = 3
 
 
-def main():
-    model, batch, steps, mode = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
-    cuda, fast = mode.startswith("cuda"), mode == "cuda-compile-amp"
+def measure(model, batch, steps, mode):
+    """A record of `steps` training steps of `batch` images in `mode`; times are milliseconds."""
+    cuda, compiled, amp = mode.startswith("cuda"), "compile" in mode, mode.endswith("amp")
     device = "cuda" if cuda else "cpu"
     if cuda:
         tf32 = mode != "cuda-eager"
@@ -47,11 +53,11 @@ def main():
     torch.manual_seed(0)
     config = MODELS[model]
     unet = UNet2DModel(**config).to(device)
-    if fast:
+    if amp:
         unet = unet.to(memory_format=torch.channels_last)
     weights = list(unet.parameters())
     average = [weight.detach().clone() for weight in weights]
-    forward = torch.compile(unet) if fast else unet
+    forward = torch.compile(unet) if compiled else unet
     optimizer = torch.optim.AdamW(weights, lr=1e-4, fused=cuda)
     side = config["sample_size"]
     images = torch.randn(batch, config["in_channels"], side, side, device=device)
@@ -62,9 +68,9 @@ def main():
         noise = torch.randn_like(images)
         alpha = kept[timestep].view(-1, 1, 1, 1)
         noisy = alpha.sqrt() * images + (1 - alpha).sqrt() * noise
-        if fast:
+        if amp:
             noisy = noisy.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(device, dtype=torch.bfloat16, enabled=fast):
+        with torch.autocast(device, dtype=torch.bfloat16, enabled=amp):
             out = forward(noisy, timestep).sample
         loss = F.mse_loss(out.float(), noise)
         optimizer.zero_grad(set_to_none=True)
@@ -84,13 +90,32 @@ def main():
     first = [timed() for _ in range(WARM_UP)][0]
     times = [timed() for _ in range(steps)]
     hardware = torch.cuda.get_device_name() if cuda else f"{torch.get_num_threads()} threads"
-    print(json.dumps({
+    return {
         "peer": f"PyTorch {torch.__version__.split('+')[0]}, {NAMES[mode]}",
         "hardware": hardware,
         "parameters": sum(weight.numel() for weight in weights),
         "step_ms": statistics.median(times),
         "first_ms": first,
-    }))
+    }
+
+
+def main():
+    models, batches, steps, modes = sys.argv[1:5]
+    measured = 0
+    # What compiles takes longest, so that modes come outermost.
+    for mode, model, batch in itertools.product(modes.split(","), models.split(","), map(int, batches.split(","))):
+        try:
+            record = measure(model, batch, int(steps), mode)
+            measured += 1
+        except Exception as error:
+            # Out of memory, or no compiler for torch.compile: the others may still run.
+            record = {"error": f"{type(error).__name__}: {error}".splitlines()[0]}
+            print(f"{model}, {batch}, {mode}: {record['error']}", file=sys.stderr)
+        print(json.dumps({"model": model, "batch": batch, "mode": mode, **record}), flush=True)
+        if mode.startswith("cuda"):
+            torch._dynamo.reset()
+            torch.cuda.empty_cache()
+    sys.exit(0 if measured else 1)
 
 
 if __name__ == "__main__":

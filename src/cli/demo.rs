@@ -73,7 +73,7 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     if !train::train(&mut run, &context, &args.out, false, started)? {
         return Ok(());
     }
-    drop(run);
+    let _lock = run.into_lock();
     let samples = args.out.join("samples.png");
     let gif = args.out.join("denoising.gif");
     draw(&context, &args.out, &samples, &gif)?;

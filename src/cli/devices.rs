@@ -3,30 +3,39 @@
 use anyhow::{Result, bail};
 use serde_json::json;
 
-use diffuse::gpu::context::{Adapter, NO_ADAPTER, adapters, mebibytes};
+use super::Json;
+use diffuse::gpu::context::{Adapter, NO_ADAPTER, adapters, choose, driver, mebibytes};
 
 /// List adapters, drivers, limits and features
 #[derive(clap::Args)]
 pub struct Args {
-    /// Print one JSON object on stdout
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    json: Json,
 }
 
 /// Runs the command.
-pub fn run(args: &Args) -> Result<()> {
+pub fn run(args: &Args, adapter: &super::Adapter) -> Result<()> {
     let all = adapters();
-    if args.json {
-        let list: Vec<_> = all.iter().enumerate().map(|(index, adapter)| describe(index, adapter)).collect();
-        super::print(&json!({ "adapters": list }).to_string())?;
-    } else if !all.is_empty() {
-        let texts: Vec<String> = all.iter().enumerate().map(|(index, adapter)| text(index, adapter)).collect();
-        super::print(&texts.join("\n"))?;
-    }
     if all.is_empty() {
         bail!(NO_ADAPTER);
     }
-    Ok(())
+    let table = || {
+        let texts: Vec<String> = all.iter().enumerate().map(|(index, adapter)| text(index, adapter)).collect();
+        Ok(texts.join("\n"))
+    };
+    args.json.print(|| Ok(object(&all, adapter.wanted())), table)
+}
+
+/// All adapters; before them the one that the other commands compute on, as these name it.
+fn object(all: &[Adapter], wanted: Option<&str>) -> serde_json::Value {
+    let list: Vec<_> = all.iter().enumerate().map(|(index, adapter)| describe(index, adapter)).collect();
+    let chosen = choose(all, wanted).map(|index| &all[index].info);
+    json!({
+        "adapter": chosen.map(|info| &info.name),
+        "driver": chosen.map(driver),
+        "type": chosen.map(|info| format!("{:?}", info.device_type)),
+        "adapters": list,
+    })
 }
 
 fn describe(index: usize, adapter: &Adapter) -> serde_json::Value {

@@ -19,22 +19,32 @@ pub mod verify;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Parser, Subcommand};
+use diffuse::files;
 use diffuse::gpu::{Choices, Context, Precision, Recording};
 use diffuse::tune::{Mode, cache_directory};
 
 /// Trains and samples diffusion U-Nets on any GPU, with hand-written kernels that check themselves.
 #[derive(Parser)]
-#[command(version, about, max_term_width = 110)]
+#[command(version = version(), about, max_term_width = 110)]
 pub struct Cli {
     #[command(flatten)]
     pub adapter: Adapter,
     #[command(subcommand)]
     pub command: Command,
+}
+
+/// The package's version, with the commit where the build was told it.
+fn version() -> &'static str {
+    static VERSION: LazyLock<String> = LazyLock::new(|| {
+        let commit = option_env!("DIFFUSE_COMMIT").map(|commit| format!(" ({commit})"));
+        format!("{}{}", env!("CARGO_PKG_VERSION"), commit.unwrap_or_default())
+    });
+    &VERSION
 }
 
 /// What to compute on, and which variants of the kernels run there.
@@ -90,9 +100,14 @@ impl Storage {
 }
 
 impl Adapter {
+    /// What --device was given.
+    fn wanted(&self) -> Option<&str> {
+        self.device.as_deref()
+    }
+
     /// Opens the adapter.
     fn open(&self) -> Result<Context> {
-        Ok(Context::new(self.device.as_deref())?)
+        Ok(Context::new(self.wanted())?)
     }
 
     /// Opens the adapter, for activations stored as `storage` says.
@@ -175,7 +190,7 @@ impl Cli {
             Command::Certify(args) => certify::run(args),
             Command::Profile(args) => profile::run(args, adapter),
             Command::Tune(args) => self::tune::run(args, adapter),
-            Command::Devices(args) => devices::run(args),
+            Command::Devices(args) => devices::run(args, adapter),
         }
     }
 }
@@ -192,6 +207,30 @@ fn catch_interrupts() {
     };
     if let Err(error) = ctrlc::set_handler(handler) {
         log::warn!("Ctrl-C will end the program at once: {error}");
+    }
+}
+
+/// Whether figures are wanted as JSON, and where.
+#[derive(clap::Args)]
+struct Json {
+    /// Print one JSON object on stdout instead of the table, or write it to a file beside the table
+    #[arg(long, value_name = "F.json", num_args = 0..=1, require_equals = true, default_missing_value = "-")]
+    json: Option<PathBuf>,
+}
+
+impl Json {
+    /// Prints the table or the object, or prints the one and writes the other to the file.
+    fn print(
+        &self,
+        object: impl FnOnce() -> Result<serde_json::Value>,
+        table: impl FnOnce() -> Result<String>,
+    ) -> Result<()> {
+        match self.json.as_deref() {
+            Some(path) if path == Path::new("-") => return print(&object()?.to_string()),
+            Some(path) => files::write_atomic(path, format!("{}\n", object()?).as_bytes())?,
+            None => (),
+        }
+        print(table()?.trim_end())
     }
 }
 

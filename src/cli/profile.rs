@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use serde_json::json;
 
-use super::{Adapter, Storage};
+use super::{Adapter, Json, Storage};
 use diffuse::checkpoint;
 use diffuse::files;
 use diffuse::gpu::Choices;
@@ -42,9 +42,8 @@ pub struct Args {
     /// A training step that computes outputs of norms and activations once more instead of keeping them
     #[arg(long, conflicts_with = "infer")]
     recompute: bool,
-    /// Print one JSON object on stdout
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    json: Json,
     /// Trace of the profiled step, for ui.perfetto.dev or chrome://tracing
     #[arg(long, value_name = "F.json")]
     trace: Option<PathBuf>,
@@ -95,7 +94,7 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     let report = &profile.report;
     let comparison = old.map(|old| compare::compare(&old, report));
     let costs = options.infer.then(|| samplers::measure(&context, &config, &options)).transpose()?;
-    if args.json {
+    let object = || {
         let mut object = serde_json::to_value(report)?;
         if let Some(comparison) = &comparison {
             object["comparison"] = serde_json::to_value(comparison)?;
@@ -103,8 +102,9 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
         if let Some(costs) = &costs {
             object["samplers"] = serde_json::to_value(costs)?;
         }
-        super::print(&object.to_string())?;
-    } else {
+        Ok(object)
+    };
+    let table = || {
         let mut text = tables::report(report, context.is_cpu())?;
         if let Some(costs) = &costs {
             text.push_str(&tables::samplers(costs)?);
@@ -112,8 +112,9 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
         if let Some(comparison) = &comparison {
             text.push_str(&tables::comparison(comparison)?);
         }
-        super::print(text.trim_end())?;
-    }
+        Ok(text)
+    };
+    args.json.print(object, table)?;
     if let Some(path) = &args.trace {
         write_trace(path, &profile)?;
     }
@@ -142,23 +143,18 @@ fn measure_shapes(args: &Args, adapter: &Adapter) -> Result<()> {
         figures.push(shape.measure(&context, &ceilings, SHAPE_BUDGET)?);
     }
     let (adapter, driver) = (&context.info.name, context.driver());
-    if args.json {
-        let object = json!({ "adapter": adapter, "driver": driver, "ceilings": ceilings, "shapes": figures });
-        return super::print(&object.to_string());
-    }
-    super::print(tables::shapes(adapter, &driver, &ceilings, &figures)?.trim_end())
+    let object = || Ok(json!({ "adapter": adapter, "driver": driver, "ceilings": ceilings, "shapes": figures }));
+    args.json.print(object, || Ok(tables::shapes(adapter, &driver, &ceilings, &figures)?))
 }
 
 fn print_predictions(args: &Args, config: &UNetConfig, options: &Options) -> Result<()> {
     let recorded = Recorded::new(&UNet::new(config.clone())?, options, &Default::default())?;
     let (predictions, counts) = (predict::predict(&recorded, options.batch), predict::counts(&recorded));
-    if args.json {
+    let object = || {
         let launch = predict::LAUNCH_MICROSECONDS;
-        let object =
-            json!({ "batch": options.batch, "launch_us": launch, "predictions": predictions, "kernels": counts });
-        return super::print(&object.to_string());
-    }
-    super::print(tables::predictions(options, &predictions, &counts)?.trim_end())
+        Ok(json!({ "batch": options.batch, "launch_us": launch, "predictions": predictions, "kernels": counts }))
+    };
+    args.json.print(object, || Ok(tables::predictions(options, &predictions, &counts)?))
 }
 
 /// The model that --preset or --model names.

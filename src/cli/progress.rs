@@ -73,6 +73,16 @@ impl Watch for Progress {
         self.say(line);
     }
 
+    fn drawing(&mut self, done: u64, of: u64) {
+        let message = format!("drawing samples {done}/{of}");
+        if !self.plain {
+            self.bar.set_message(message);
+        } else if self.last.elapsed() >= INTERVAL {
+            self.last = Instant::now();
+            eprintln!("{message}");
+        }
+    }
+
     fn stop(&self) -> bool {
         super::interrupted()
     }

@@ -11,7 +11,7 @@ use super::{Adapter, Storage};
 use diffuse::checkpoint;
 use diffuse::gpu::{Context, context::mebibytes};
 use diffuse::train::options::{LearningRateSchedule, NoiseSchedule, Target, Weighting, preset};
-use diffuse::train::{Run, TrainOptions, run};
+use diffuse::train::{Run, Stored, TrainOptions, run};
 
 /// Train a U-Net
 #[derive(clap::Args)]
@@ -223,10 +223,11 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     let started = Instant::now();
     if args.resume {
         args.refuse_flags_with_resume()?;
+        let stored = Stored::open(&args.out)?;
         let mut context = adapter.open()?;
-        run::restore_choices(&mut context, &args.out)?;
+        stored.restore_choices(&mut context);
         adapter.recall(&mut context)?;
-        let mut run = Run::resume(&context, &args.out, args.flags.steps)?;
+        let mut run = Run::resume(&context, stored, args.flags.steps)?;
         return train(&mut run, &context, &args.out, args.json, started).map(|_| ());
     }
     let mut options = args.options()?;

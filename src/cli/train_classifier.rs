@@ -14,10 +14,10 @@ use diffuse::evaluate::observer::{Accuracy, accuracy_by_noise};
 use diffuse::evaluate::{Observer, images_of};
 use diffuse::gpu::Context;
 use diffuse::train::options::{NoiseSchedule, preset};
-use diffuse::train::{Run, Task, TrainOptions, run};
+use diffuse::train::{Run, Stored, Task, TrainOptions, run};
 
 /// Train a classifier of noisy images: the U-Net's encoder half with attention pooling. Where the data have no test
-/// images, every tenth image is held out and tells how good it is
+/// images, every tenth image of each class is held out and tells how good it is
 #[derive(clap::Args)]
 pub struct Args {
     /// `digits` (embedded), a directory of IDX files, or a directory of images with a sub-folder a class
@@ -109,10 +109,14 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     let started = Instant::now();
     let mut context;
     let mut run = if args.resume {
+        let stored = Stored::open(&args.out)?;
+        if stored.options().task != Task::Classify {
+            bail!("{}: this run trains a U-Net: train --resume goes on with it", args.out.display());
+        }
         context = adapter.open()?;
-        run::restore_choices(&mut context, &args.out)?;
+        stored.restore_choices(&mut context);
         adapter.recall(&mut context)?;
-        Run::resume(&context, &args.out, args.steps)?
+        Run::resume(&context, stored, args.steps)?
     } else {
         let mut options = args.options()?;
         let data = run::load_data(&mut options)?;
@@ -120,12 +124,9 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
         adapter.tune(&mut context, |choices| run::recordings(&options, &data, choices))?;
         Run::create(&context, &args.out, options, &data, false)?
     };
-    if run.options().task != Task::Classify {
-        bail!("{}: this run trains a U-Net: train --resume goes on with it", args.out.display());
-    }
     let done = train(&mut run, &context, &args.out, false, started)?;
     let (step, options) = (run.steps_done(), run.options().clone());
-    drop(run);
+    let _lock = run.into_lock();
     if !done {
         return Ok(());
     }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use serde_json::json;
 
-use super::{Adapter, Storage};
+use super::{Adapter, Json, Storage};
 use diffuse::gpu::Choices;
 use diffuse::gpu::choices::Key;
 use diffuse::gpu::tune::Timing;
@@ -34,9 +34,8 @@ pub struct Args {
     /// Write the fastest ways of all to this file, which `--tune` of other commands takes
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// Print one JSON object on stdout
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    json: Json,
 }
 
 /// Runs the command.
@@ -55,10 +54,7 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
         tune::write(&context, path, &tuning)?;
         eprintln!("wrote {}; run these ways with: --tune {}", path.display(), path.display());
     }
-    match args.json {
-        true => super::print(&as_json(&tuning).to_string()),
-        false => super::print(table(&tuning, &context.choices)?.trim_end()),
-    }
+    args.json.print(|| Ok(as_json(&tuning)), || Ok(table(&tuning, &context.choices)?))
 }
 
 /// What was measured, in one line.

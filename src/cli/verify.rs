@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use serde_json::json;
 
-use super::Adapter;
 use super::progress::Progress;
+use super::{Adapter, Json};
 use diffuse::gpu::{Bound, Context, Precision};
 use diffuse::ops::{self, Op};
 use diffuse::verify::{self, Report, model};
@@ -32,9 +32,8 @@ pub struct Args {
     /// Print the shape where each entry point was furthest off, not only of what is wrong
     #[arg(long, conflicts_with = "model")]
     verbose: bool,
-    /// Print one JSON object on stdout
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    json: Json,
 }
 
 /// Runs the command.
@@ -73,7 +72,7 @@ fn verify_kernels(args: &Args, adapter: &Adapter) -> Result<()> {
         }
     }
     progress.finish();
-    super::print(&if args.json { as_json(&context, &report) } else { table(&report, args.verbose) })?;
+    args.json.print(|| Ok(as_json(&context, &report)), || Ok(table(&report, args.verbose)))?;
     match (report.wrong().count(), report.torn.len()) {
         (0, 0) => Ok(()),
         (0, torn) => bail!("{torn} cases wrote behind the end of a tensor on {}", context.info.name),
@@ -90,16 +89,15 @@ struct Line<'a> {
     worst: &'a verify::Worst,
 }
 
-fn as_json(context: &Context, report: &Report) -> String {
+fn as_json(context: &Context, report: &Report) -> serde_json::Value {
     let lines: Vec<Line> = report.entries.iter().map(|(entry, worst)| Line { entry, worst }).collect();
-    let object = json!({
+    json!({
         "adapter": context.info.name,
         "driver": context.driver(),
         "entries": lines,
         "wrong": report.wrong().count(),
         "behind_the_end": report.torn,
-    });
-    object.to_string()
+    })
 }
 
 /// A line for each entry point; what is wrong, or all if `verbose`, with its shape.
@@ -149,17 +147,18 @@ fn verify_model(
     let context = adapter.open()?;
     let errors = model::verify_model(&context, directory, reference)?;
     let bad = errors.iter().filter(|tensor| tensor.error > model::TOLERANCE).count();
-    if args.json {
+    let object = || {
         let (adapter, driver) = (&context.info.name, context.driver());
-        let object = json!({ "adapter": adapter, "driver": driver, "tensors": errors, "out_of_tolerance": bad });
-        super::print(&object.to_string())?;
-    } else {
+        Ok(json!({ "adapter": adapter, "driver": driver, "tensors": errors, "out_of_tolerance": bad }))
+    };
+    let table = || {
         let lines = errors.iter().map(|tensor| {
             let verdict = if tensor.error > model::TOLERANCE { "WRONG" } else { "ok" };
             format!("{:64} {:10.2e}  {verdict}", tensor.name, tensor.error)
         });
-        super::print(&lines.collect::<Vec<_>>().join("\n"))?;
-    }
+        Ok(lines.collect::<Vec<_>>().join("\n"))
+    };
+    args.json.print(object, table)?;
     if bad > 0 {
         bail!("{bad} of {} tensors are further than {} from the reference", errors.len(), model::TOLERANCE);
     }

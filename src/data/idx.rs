@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use flate2::bufread::MultiGzDecoder;
 use image::{DynamicImage, GrayImage};
 
-use super::{Dataset, MAX_BYTES, Shape, Want, entries, fill_images, reason, resize};
+use super::{Dataset, Shape, Want, bytes_of, entries, fill_images, reason, resize};
 use crate::error::{Error, Result};
 
 /// How the names of image files end, and how their labels' do.
@@ -158,10 +158,13 @@ fn parse<const D: usize>(mut source: impl BufRead) -> std::result::Result<Values
 
 fn values<const D: usize>(mut source: impl Read) -> std::result::Result<Values<D>, String> {
     let shape = header(&mut source)?;
-    let expected = shape.iter().try_fold(1_u64, |product, &side| product.checked_mul(u64::from(side)));
-    let expected = expected
-        .filter(|&bytes| bytes <= MAX_BYTES)
-        .ok_or_else(|| format!("its header promises {shape:?} values, more than can be held: is it damaged?"))?;
+    let each = shape[1..].iter().try_fold(1_u64, |product, &side| product.checked_mul(u64::from(side)));
+    let expected = each.and_then(|each| bytes_of(shape[0].into(), each)).ok_or_else(|| {
+        format!(
+            "its header promises {shape:?} values, more than can be held (4 GiB with labels): give fewer images, or is it \
+             damaged?"
+        )
+    })? as u64;
     let mut bytes = Vec::new();
     // The vector grows with what arrives, so a wrong header costs no memory. The one byte more shows a tail, and
     // makes the gzip decoder reach its checksum.

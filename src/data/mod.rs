@@ -18,8 +18,16 @@ pub use split::{HELD_OUT, Split, load_split};
 const ACCEPTED: &str = "give `digits`, a directory with IDX files (train-images-idx3-ubyte[.gz] and its labels) \
                         or a folder of PNG, JPEG or GIF images (one sub-folder per class, or none)";
 
-/// The most bytes that a shader can address in one array of 4-byte words with a u32 index.
-const MAX_BYTES: u64 = 1 << 34;
+/// The most bytes of all images and their labels: kernels address them by a u32.
+const MAX_BYTES: u64 = u32::MAX as u64;
+/// Bytes of a label on the GPU.
+const LABEL_BYTES: u64 = 2;
+
+/// The bytes of `count` images of `each` bytes, without their labels; none where a kernel couldn't address them all.
+fn bytes_of(count: u64, each: u64) -> Option<usize> {
+    let with_labels = each.checked_add(LABEL_BYTES)?.checked_mul(count)?;
+    if with_labels > MAX_BYTES { None } else { usize::try_from(count * each).ok() }
+}
 
 /// Images in memory as bytes, the way the GPU gets them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -126,15 +134,11 @@ struct Shape {
 }
 
 impl Shape {
-    /// The bytes of `count` images of this shape, refused where a GPU buffer couldn't hold them.
+    /// The bytes of `count` images of this shape, refused where a kernel couldn't address them.
     fn bytes(self, count: usize) -> Result<usize> {
-        let sides = [self.height, self.width, self.channels].map(u64::from);
-        sides
-            .iter()
-            .try_fold(count as u64, |product, &side| product.checked_mul(side))
-            .filter(|&bytes| bytes <= MAX_BYTES)
-            .and_then(|bytes| usize::try_from(bytes).ok())
-            .ok_or_else(|| self.too_large(count))
+        let [height, width, channels] = [self.height, self.width, self.channels].map(u64::from);
+        let each = (height * width).checked_mul(channels);
+        each.and_then(|each| bytes_of(count as u64, each)).ok_or_else(|| self.too_large(count))
     }
 
     /// Zeroed room for `count` images, or an error where the machine has too little memory for them.
@@ -149,8 +153,8 @@ impl Shape {
     fn too_large(self, count: usize) -> Error {
         let Shape { height, width, channels } = self;
         Error::Config(format!(
-            "{count} images of {height}x{width}x{channels} are too large to hold: ask for a smaller size or give \
-             fewer images"
+            "{count} images of {height}x{width}x{channels} are too large to hold, in memory or in the 4 GiB that kernels \
+             can address: ask for a smaller size or give fewer images"
         ))
     }
 }
@@ -228,6 +232,19 @@ fn reason(error: &std::io::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_data_set_is_what_a_u32_can_address_with_its_labels() {
+        // 65,536 bytes each with the label.
+        let shape = Shape { height: 2, width: 32_767, channels: 1 };
+        assert_eq!(shape.bytes(65_535).expect("a word of 32 bits reaches the end"), 65_535 * 65_534);
+        let error = shape.bytes(65_536).expect_err("one byte too many").to_string();
+        assert!(
+            error.contains("65536 images of 2x32767x1 are too large to hold") && error.contains("4 GiB"),
+            "{error}"
+        );
+        assert!(Shape { height: u32::MAX, width: u32::MAX, channels: 3 }.bytes(usize::MAX).is_err());
+    }
 
     #[test]
     fn failures_come_in_order_whatever_thread_met_them() {

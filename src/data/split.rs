@@ -1,11 +1,12 @@
 //! Training images and test images of one source.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::{Dataset, Want, check, idx, load, name_of};
 use crate::error::Result;
 
-/// One image in so many is held out where the source has no test images.
+/// One image of each class in so many is held out where the source has no test images.
 pub const HELD_OUT: usize = 10;
 
 /// Two data sets of the same classes that have no image in common.
@@ -13,13 +14,13 @@ pub const HELD_OUT: usize = 10;
 pub struct Split {
     pub train: Dataset,
     pub test: Dataset,
-    /// Whether the test images were taken out of the training images, every tenth one, for want of others: a model
-    /// that was trained on all of them has seen them.
+    /// Whether the test images were taken out of the training images, every tenth of each class, for want of others: a
+    /// model that was trained on all of them has seen them.
     pub held_out: bool,
 }
 
 /// As [`load`], with test images: the `t10k` pair of a directory of IDX files that has a `train` pair, too; else every
-/// tenth image, which is taken from the others.
+/// tenth image of each class, which is taken from the others.
 ///
 /// # Errors
 /// Those of [`load`], for either part.
@@ -34,45 +35,63 @@ pub fn load_split(source: &str, want: &Want) -> Result<Split> {
     }
 }
 
-/// Takes every tenth image out; of fewer than two images none can be spared, and both parts are the whole.
-fn hold_out(mut whole: Dataset) -> Split {
-    if whole.len() < 2 {
+/// Takes the test images out; where none can be spared, both parts are the whole.
+fn hold_out(whole: Dataset) -> Split {
+    let tests = test_indices(&whole.labels);
+    if tests.is_empty() {
         return Split { test: whole.clone(), train: whole, held_out: true };
     }
+    let mut is_test = vec![false; whole.len()];
+    tests.iter().for_each(|&index| is_test[index] = true);
+    let rest: Vec<usize> = (0..whole.len()).filter(|&index| !is_test[index]).collect();
+    let test = Dataset { warnings: Vec::new(), ..part(&whole, &tests) };
+    Split { train: part(&whole, &rest), test, held_out: true }
+}
+
+/// The images that are held out: every tenth of each class, in the order of the data; where no class has ten, the first
+/// of each that has two. A class never loses its last image. They come class by class in turn, so that the first of
+/// them are of all classes, too.
+fn test_indices(labels: &[u32]) -> Vec<usize> {
+    let mut classes: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
+    labels.iter().enumerate().for_each(|(index, label)| classes.entry(*label).or_default().push(index));
+    let most = classes.values().map(Vec::len).max().unwrap_or(0);
+    let first = if most < HELD_OUT { 0 } else { HELD_OUT - 1 };
+    let can_spare = || classes.values().filter(|images| images.len() > 1);
+    (first..most)
+        .step_by(HELD_OUT)
+        .flat_map(|rank| can_spare().filter_map(move |images| images.get(rank)))
+        .copied()
+        .collect()
+}
+
+/// The images at `indices`.
+fn part(whole: &Dataset, indices: &[usize]) -> Dataset {
     let bytes = whole.images.len() / whole.len();
-    let is_test = |index: usize| index % HELD_OUT == HELD_OUT - 1 || (whole.len() < HELD_OUT && index == 0);
-    let part = |test: bool| -> (Vec<u8>, Vec<u32>) {
-        let kept = || (0..whole.len()).filter(move |index| is_test(*index) == test);
-        let images = kept().flat_map(|index| &whole.images[index * bytes..][..bytes]).copied().collect();
-        (images, kept().map(|index| whole.labels[index]).collect())
-    };
-    let ((images, labels), (test_images, test_labels)) = (part(false), part(true));
-    let test = Dataset {
-        images: test_images,
-        labels: test_labels,
+    Dataset {
+        images: indices.iter().flat_map(|index| &whole.images[index * bytes..][..bytes]).copied().collect(),
+        labels: indices.iter().map(|&index| whole.labels[index]).collect(),
         name: whole.name.clone(),
         classes: whole.classes.clone(),
-        warnings: Vec::new(),
-        ..whole
-    };
-    whole.images = images;
-    whole.labels = labels;
-    Split { train: whole, test, held_out: true }
+        warnings: whole.warnings.clone(),
+        ..*whole
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn numbered(count: u8) -> Dataset {
+    /// Images whose bytes say which they are, of these classes.
+    fn numbered(labels: &[u32]) -> Dataset {
+        let classes = labels.iter().max().map_or(0, |label| label + 1);
         Dataset {
             name: "numbers".into(),
             height: 1,
             width: 2,
             channels: 1,
-            images: (0..count).flat_map(|i| [i, 100 + i]).collect(),
-            labels: (0..count.into()).collect(),
-            classes: (0..count).map(|i| i.to_string()).collect(),
+            images: (0..labels.len() as u8).flat_map(|i| [i, 100 + i]).collect(),
+            labels: labels.to_vec(),
+            classes: (0..classes).map(|i| i.to_string()).collect(),
             flip: false,
             warnings: vec!["odd".into()],
         }
@@ -80,14 +99,34 @@ mod tests {
 
     #[test]
     fn every_tenth_image_is_held_out() {
-        let Split { train, test, held_out } = hold_out(numbered(25));
+        let Split { train, test, held_out } = hold_out(numbered(&[0; 25]));
         assert!(held_out);
-        assert_eq!(test.labels, [9, 19]);
-        assert_eq!(test.images, [9, 109, 19, 119]);
+        assert_eq!((test.images, test.labels), (vec![9, 109, 19, 119], vec![0, 0]));
         assert_eq!((train.len(), train.images.len(), &train.warnings), (23, 46, &vec!["odd".to_string()]));
-        assert_eq!(train.labels[8..11], [8, 10, 11]);
         assert_eq!(train.images[16..20], [8, 108, 10, 110]);
-        let few = hold_out(numbered(3));
-        assert_eq!((few.test.labels, few.train.labels), (vec![0], vec![1, 2]));
+        assert!(test.warnings.is_empty());
+    }
+
+    #[test]
+    fn every_class_is_held_out_alike_whatever_the_order() {
+        let cycling: Vec<u32> = (0..100).map(|i| i % 10).collect();
+        let test = hold_out(numbered(&cycling)).test;
+        assert_eq!(test.labels, (0..10).collect::<Vec<_>>());
+        assert_eq!(test.images.iter().step_by(2).copied().collect::<Vec<_>>(), (90..100).collect::<Vec<_>>());
+        let sorted: Vec<u32> = (0..60).map(|i| i / 20).collect();
+        assert_eq!(hold_out(numbered(&sorted)).test.labels, [0, 1, 2, 0, 1, 2]);
+        let uneven: Vec<u32> = [vec![0; 31], vec![1; 9], vec![2; 10]].concat();
+        let Split { train, test, .. } = hold_out(numbered(&uneven));
+        assert_eq!((test.labels, train.len()), (vec![0, 2, 0, 0], 46));
+    }
+
+    #[test]
+    fn a_small_set_keeps_an_image_of_each_class() {
+        let few = hold_out(numbered(&[0, 0, 1, 2, 2, 2]));
+        assert_eq!((few.test.labels, few.train.labels), (vec![0, 2], vec![0, 1, 2, 2]));
+        for alone in [&[0][..], &[0, 1, 2]] {
+            let whole = hold_out(numbered(alone));
+            assert_eq!((&whole.test.labels[..], &whole.train.labels[..]), (alone, alone));
+        }
     }
 }

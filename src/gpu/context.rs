@@ -69,15 +69,10 @@ fn describe(adapter: wgpu::Adapter) -> Adapter {
     }
 }
 
-/// The adapter that `wanted` names (an index of [`adapters`] or a part of a name, case ignored), or the one that
+/// Index in `all` of the adapter that `wanted` names (an index or a part of a name, case ignored), or of the one that
 /// looks fastest: discrete, integrated, virtual, then CPU.
-fn select(wanted: Option<&str>) -> Result<Adapter> {
-    let mut all = adapters();
-    if all.is_empty() {
-        return Err(Error::Device(NO_ADAPTER.into()));
-    }
-    let names = || all.iter().enumerate().map(|(i, a)| format!("{i}: {}", a.info.name)).collect::<Vec<_>>().join(", ");
-    let index = match wanted {
+pub fn choose(all: &[Adapter], wanted: Option<&str>) -> Option<usize> {
+    match wanted {
         None => {
             let rank = |adapter: &Adapter| match adapter.info.device_type {
                 wgpu::DeviceType::DiscreteGpu => 0,
@@ -94,8 +89,16 @@ fn select(wanted: Option<&str>) -> Result<Adapter> {
                 .iter()
                 .position(|a| !wanted.is_empty() && a.info.name.to_lowercase().contains(&wanted.to_lowercase())),
         },
-    };
-    match index {
+    }
+}
+
+fn select(wanted: Option<&str>) -> Result<Adapter> {
+    let mut all = adapters();
+    if all.is_empty() {
+        return Err(Error::Device(NO_ADAPTER.into()));
+    }
+    let names = || all.iter().enumerate().map(|(i, a)| format!("{i}: {}", a.info.name)).collect::<Vec<_>>().join(", ");
+    match choose(&all, wanted) {
         Some(index) => Ok(all.swap_remove(index)),
         None => Err(Error::Device(format!("no device {}; there are {}", wanted.unwrap_or("to use"), names()))),
     }
@@ -175,7 +178,7 @@ impl Context {
 
     /// The driver's name and version.
     pub fn driver(&self) -> String {
-        format!("{} {}", self.info.driver, self.info.driver_info).trim().to_string()
+        driver(&self.info)
     }
 
     /// Waits until all submitted work is done.
@@ -228,6 +231,11 @@ impl Context {
         }
         Ok(buffer)
     }
+}
+
+/// The driver's name and version.
+pub fn driver(info: &wgpu::AdapterInfo) -> String {
+    format!("{} {}", info.driver, info.driver_info).trim().to_string()
 }
 
 /// What choices of variants depend on.

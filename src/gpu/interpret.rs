@@ -35,7 +35,10 @@ impl CpuState {
     pub fn read(&self, recording: &Recording, tensor: Tensor) -> Vec<f64> {
         match recording.tensors[tensor.id as usize].place {
             Place::Temporary => {
-                self.temporaries.get(&tensor.id).cloned().unwrap_or_else(|| vec![0.0; tensor.elements() as usize])
+                let elements = tensor.elements() as usize;
+                // Of another length it is that of another recording, which ran on this state before.
+                let own = self.temporaries.get(&tensor.id).filter(|values| values.len() == elements);
+                own.cloned().unwrap_or_else(|| vec![0.0; elements])
             }
             Place::Buffer { buffer, offset } => {
                 let name = &recording.buffers[buffer].name;

@@ -39,6 +39,11 @@ impl Ring {
         Ok(oldest)
     }
 
+    /// Steps whose values are not known yet.
+    pub fn under_way(&self) -> usize {
+        self.under_way.len()
+    }
+
     /// Queues a copy of the f32 at byte `offset` of `from` to place `to` of this step's values.
     pub fn copy(&mut self, context: &Context, from: &wgpu::Buffer, offset: u64, to: u64) {
         let buffer = self.filling.as_ref().expect("make_room comes first");

@@ -60,9 +60,9 @@ pub fn time(context: &Context, ways: &Ways, shape: &[u32], candidates: &[&'stati
         &run.outputs
     };
     let (plain, usual_bits) = (outputs_of(register), bits(outputs_of(usual)));
-    let bound = Bound::of(context.choices.precision, None);
-    let between = bound.plus(bound);
+    let bound = |candidate: &Candidate| Bound::of(context.choices.precision, candidate.bound);
     let timing = |Run { candidate, seconds, outputs }: &Run| {
+        let between = bound(candidate).plus(bound(register));
         let each = outputs.iter().zip(plain).map(|(found, plain)| error(between, found, plain));
         let usual_bits = bits(outputs) == usual_bits;
         Timing { candidate, seconds: *seconds, error: each.fold(0.0, f64::max), usual_bits }

@@ -1,6 +1,6 @@
 //! Forward and hand-derived backward passes as recorded dispatches, one file a shader.
 //!
-//! To add a kernel: `shaders/x.wgsl`, `src/cpu/x.rs` (twin), `src/ops/x.rs` (this layer), one line in [`ALL`].
+//! How to add one: README.md, "Adding a kernel".
 //! Tests, benches, `verify` and `profile` iterate [`ALL`]; none of them names a kernel.
 //!
 //! An op lists its [`Corner`]s: for each axis that a variant cuts into tiles or walks over in turns, an extent of one, one of

@@ -24,6 +24,8 @@ pub const DATA: &str = "data";
 /// Loss at element 0, squared norm of the gradient at element 64.
 pub const METRICS: &str = "metrics";
 const METRICS_ELEMENTS: u64 = 128;
+/// 0 as long as all is finite, not a number from the first step on whose loss, or gradient in single precision, is not.
+const BROKEN: &str = "broken";
 
 /// Elements of a flat buffer that one dispatch of the optimizer takes: a binding of 64 MiB.
 const RANGE: u64 = 1 << 24;
@@ -49,6 +51,8 @@ pub struct Engine {
     images: u64,
     /// Steps in a row whose gradient wasn't finite.
     skipped: u32,
+    /// Steps done before the one that broke.
+    broken: Option<u64>,
 }
 
 /// Such steps that half precision may take to find its scale.
@@ -146,8 +150,30 @@ fn record_accumulate(elements: u64) -> Recording {
             let gradient = r.range(GRADIENTS, elements, offset, [1, 1, 1, count]);
             add::accumulate(r, total, gradient);
         }
+        let loss = loss_of_batch(r);
+        let nothing = add::scale(r, loss, 0.0);
+        let broken = r.persistent(BROKEN, [1, 1, 1, 1]);
+        add::accumulate(r, broken, nothing);
     });
     std::mem::take(r).finish()
+}
+
+fn loss_of_batch(r: &mut Recorder) -> Tensor {
+    r.range(METRICS, METRICS_ELEMENTS, 0, [1, 1, 1, 1])
+}
+
+/// Makes `square_sum`, and by it the optimizer's step, not finite from the first broken step on: two more are under way
+/// before the host hears of it, and these must change nothing. 0 times what is not finite is not a number, and neither is
+/// a sum with that. In half precision an infinite gradient breaks nothing: the loss was scaled too far.
+fn halt_if_broken(r: &mut Recorder, square_sum: Tensor, precision: Precision) {
+    let loss = loss_of_batch(r);
+    let nothing = match precision {
+        Precision::F32 => add::add_scaled(r, loss, square_sum, 0.0),
+        Precision::F16 => add::scale(r, loss, 0.0),
+    };
+    let broken = r.persistent(BROKEN, [1, 1, 1, 1]);
+    add::accumulate(r, broken, nothing);
+    add::accumulate(r, square_sum, broken);
 }
 
 fn record_update(elements: u64, options: &TrainOptions, precision: Precision) -> Recording {
@@ -170,6 +196,7 @@ fn record_update(elements: u64, options: &TrainOptions, precision: Precision) ->
         }
         let all = r.range("squares", partials, 0, [1, 1, 1, partials as u32]);
         reduce::total(r, all, square_sum);
+        halt_if_broken(r, square_sum, precision);
     });
     r.scope("optimizer", |r| {
         for range in ranges(elements) {
@@ -224,17 +251,23 @@ impl Engine {
         memory.write(context, DATA, 0, &Records::pack(&data.images, &data.labels));
         let ring = Ring::new(context, options.accumulate as u64 + 1)?;
         let (options, images) = (options.clone(), data.len() as u64);
-        Ok(Engine { memory, gradients, accumulate, update, ring, options, images, skipped: 0 })
+        Ok(Engine { memory, gradients, accumulate, update, ring, options, images, skipped: 0, broken: None })
     }
 
-    /// Encodes and submits step `step` (from 0). Gives what is known by now of an earlier step, without waiting for this
+    /// Encodes and submits step `step` (from 0). Gives what is known by now of earlier steps, without waiting for this
     /// one, and the time spent to encode.
     ///
     /// # Errors
-    /// [`Error::Device`] if the device failed, [`Error::Diverged`] if an earlier step's loss or gradient is not finite.
-    pub fn step(&mut self, context: &Context, step: u64) -> Result<(Option<Metrics>, Duration)> {
+    /// [`Error::Device`] if the device failed, [`Error::Diverged`] if an earlier step's loss or gradient is not finite:
+    /// weights, moments and average stay as they were before it.
+    pub fn step(&mut self, context: &Context, step: u64) -> Result<(Vec<Metrics>, Duration)> {
         let ready = self.ring.make_room(context)?;
-        let metrics = ready.map(|(step, values)| self.metrics(step, &values)).transpose()?;
+        let mut known: Vec<Metrics> =
+            ready.into_iter().map(|(step, values)| self.metrics(step, &values)).collect::<Result<_>>()?;
+        // If those under way may be one skip too many, no step may follow them.
+        if self.skipped as usize + self.ring.under_way() > MOST_SKIPPED as usize {
+            known.extend(self.finish(context)?);
+        }
         let mut encoding = Duration::ZERO;
         if self.accumulate.is_some() {
             self.memory.clear(context, ACCUMULATED);
@@ -251,7 +284,7 @@ impl Engine {
         encoding += self.update.run_timed(context, &values).1;
         self.ring.copy(context, self.memory.buffer(METRICS), 256, self.options.accumulate as u64);
         self.ring.submit(step);
-        Ok((metrics, encoding))
+        Ok((known, encoding))
     }
 
     /// What is known of the steps under way; waits for them.
@@ -276,12 +309,16 @@ impl Engine {
         self.skipped = if metrics.gradient_norm.is_finite() { 0 } else { self.skipped + 1 };
         let most = if self.options.precision == Precision::F16 { MOST_SKIPPED } else { 0 };
         if !metrics.loss.is_finite() || self.skipped > most {
-            return Err(Error::Diverged(format!(
-                "step {}: loss {}, gradient norm {}; weights are left as they were: try a smaller --lr",
-                metrics.step, metrics.loss, metrics.gradient_norm
-            )));
+            self.broken.get_or_insert(step);
+            let Metrics { step, loss, gradient_norm, .. } = metrics;
+            return Err(Error::Diverged(format!("step {step}: loss {loss}, gradient norm {gradient_norm}")));
         }
         Ok(metrics)
+    }
+
+    /// Steps done before the one that broke, if one did: where weights, moments and average stand.
+    pub fn broken_step(&self) -> Option<u64> {
+        self.broken
     }
 
     /// Bytes allocated for the run.

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 
-/// Held as long as the run; the system takes it back when the process ends, however it ends.
+/// Held until it is dropped; the system takes it back when the process ends, however it ends.
 pub struct Lock {
     _directory: Option<File>,
 }

@@ -5,14 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use serde::{Deserialize, Serialize};
-
 use super::engine::{DataShape, Engine, FIRST_MOMENT, Metrics, SECOND_MOMENT, record};
 use super::lock::Lock;
 use super::log::MetricsLog;
 use super::model::{Model, Objective};
 use super::options::{Task, TrainOptions};
-use crate::checkpoint::{self, SchedulerConfig};
+use super::stored::{SAMPLES, Stored, TRAINER_STATE, TrainerState, claim, refuse_used, replace_checkpoint};
+use crate::checkpoint;
 use crate::data::{self, Dataset, Want};
 use crate::error::{Error, Result};
 use crate::gpu::context::mebibytes;
@@ -21,38 +20,10 @@ use crate::nn::config::Size;
 use crate::ops::adamw::LOSS_SCALE;
 use crate::sample::{self, Generator, Request, Start};
 use crate::tensors::FileTensors;
-use crate::tune::{self, Chosen};
-use crate::{chart, picture, tensors};
+use crate::{chart, picture, tensors, tune};
 
 /// Raw weights and moments, under `weights.NAME`, `m.NAME`, `v.NAME`.
 pub const TRAINER: &str = "trainer.safetensors";
-const TRAINER_STATE: &str = "trainer.json";
-const CHECKPOINT: &str = "checkpoint";
-
-/// Where a run stands; with the options all that resumption needs beside the tensors.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct TrainerState {
-    /// Optimizer steps done.
-    step: u64,
-    /// Batches drawn: Philox's counter of the next.
-    counter: u64,
-    /// Times the data were gone through, and images used up of this one.
-    epoch: u64,
-    cursor: u64,
-    images: u64,
-    scheduler: SchedulerConfig,
-    options: TrainOptions,
-    /// The variants that were chosen for it.
-    #[serde(default)]
-    choices: Vec<Chosen>,
-    /// The loss's scale, and steps since it last changed.
-    #[serde(default = "unscaled")]
-    loss_scale: [f32; 2],
-}
-
-fn unscaled() -> [f32; 2] {
-    [1.0, 0.0]
-}
 
 /// What the loop tells and asks after each step.
 pub trait Watch {
@@ -60,6 +31,8 @@ pub trait Watch {
     fn step(&mut self, metrics: &Metrics, images_per_second: f64);
     /// Called with one line worth telling.
     fn note(&mut self, line: &str);
+    /// Called for every sampler step of a grid of samples: `done` of `of`.
+    fn drawing(&mut self, _done: u64, _of: u64) {}
     /// Whether to save and end after this step.
     fn stop(&self) -> bool;
 }
@@ -76,7 +49,9 @@ pub struct Run<'a> {
     classes: u32,
     /// Steps done.
     step: u64,
-    _lock: Lock,
+    /// Steps done at the last checkpoint.
+    saved: Option<u64>,
+    lock: Lock,
 }
 
 /// Loads the data as the model wants them; a model without a size takes the data's.
@@ -112,10 +87,6 @@ pub fn load_data(options: &mut TrainOptions) -> Result<Dataset> {
             classes + 1
         )));
     }
-    let bytes = data.len() as u64 * (2 + data.height as u64 * data.width as u64 * data.channels as u64);
-    if bytes >= 1 << 32 {
-        return Err(Error::Config(format!("{} is {}; at most 4 GiB go to the GPU", options.data, mebibytes(bytes))));
-    }
     Ok(data)
 }
 
@@ -126,18 +97,6 @@ pub fn load_data(options: &mut TrainOptions) -> Result<Dataset> {
 pub fn recordings(options: &TrainOptions, data: &Dataset, choices: &Arc<Choices>) -> Result<Vec<Recording>> {
     let model = Model::new(options, data)?;
     Ok(vec![record(model.objective(), options, &DataShape::of(data), choices)?.gradients])
-}
-
-/// Puts the precision of the run in `directory` and the variants that were chosen for it into `context`: others would give
-/// other bits.
-///
-/// # Errors
-/// [`Error::File`] if there is no run.
-pub fn restore_choices(context: &mut Context, directory: &Path) -> Result<()> {
-    let state: TrainerState = checkpoint::read_json(&find_run(directory)?.join(TRAINER_STATE))?;
-    context.choices = context.choices.at(state.options.precision);
-    tune::restore(context, state.choices);
-    Ok(())
 }
 
 impl<'a> Run<'a> {
@@ -154,6 +113,7 @@ impl<'a> Run<'a> {
     ) -> Result<Run<'a>> {
         options.validate()?;
         if !replace {
+            // Spares the time to plan; another process may still come first.
             refuse_used(directory)?;
         }
         let model = Model::new(&options, data)?;
@@ -162,20 +122,23 @@ impl<'a> Run<'a> {
         engine.memory.write(context, WEIGHTS, 0, &weights);
         engine.memory.write(context, EMA, 0, &weights);
         fs::create_dir_all(directory).map_err(|error| Error::file(directory, error))?;
-        let lock = Lock::take(directory)?;
+        let lock = claim(directory)?;
+        if !replace {
+            refuse_used(directory)?;
+        }
         checkpoint::write_json(&directory.join(checkpoint::CONFIG), &options)?;
         let log = MetricsLog::create(directory)?;
-        Ok(Run::new(context, directory, options, model, engine, log, data, 0, lock))
+        Ok(Run::new(context, directory, options, model, engine, log, data, None, lock))
     }
 
-    /// Goes on with the run in `directory`, to `steps` instead of what it was started with if given.
+    /// Goes on with a run, to `steps` instead of what it was started with if given. `context` has the run's choices:
+    /// [`Stored::restore_choices`].
     ///
     /// # Errors
-    /// [`Error::File`] if there is none, or its files are not whole.
-    pub fn resume(context: &'a Context, directory: &Path, steps: Option<u64>) -> Result<Run<'a>> {
-        let lock = Lock::take(directory)?;
-        let checkpoint = find_run(directory)?;
-        let state: TrainerState = checkpoint::read_json(&checkpoint.join(TRAINER_STATE))?;
+    /// [`Error::File`] if its files are not whole, [`Error::Config`] if the data are others.
+    pub fn resume(context: &'a Context, stored: Stored, steps: Option<u64>) -> Result<Run<'a>> {
+        let Stored { directory, checkpoint, state, lock } = stored;
+        let directory = &directory;
         let mut options = state.options;
         options.steps = steps.unwrap_or(options.steps);
         options.validate()?;
@@ -203,7 +166,7 @@ impl<'a> Run<'a> {
         engine.memory.write(context, LOSS_SCALE, 0, &state.loss_scale);
         checkpoint::write_json(&directory.join(checkpoint::CONFIG), &options)?;
         let log = MetricsLog::resume(directory, state.step)?;
-        Ok(Run::new(context, directory, options, model, engine, log, &data, state.step, lock))
+        Ok(Run::new(context, directory, options, model, engine, log, &data, Some(state.step), lock))
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -215,12 +178,13 @@ impl<'a> Run<'a> {
         engine: Engine,
         log: MetricsLog,
         data: &Dataset,
-        step: u64,
+        saved: Option<u64>,
         lock: Lock,
     ) -> Run<'a> {
         let (directory, images) = (directory.to_path_buf(), data.len() as u64);
         let classes = data.classes.len() as u32;
-        Run { context, directory, options, model, engine, log, images, classes, step, _lock: lock }
+        let step = saved.unwrap_or(0);
+        Run { context, directory, options, model, engine, log, images, classes, step, saved, lock }
     }
 
     /// Flags, model included.
@@ -243,11 +207,39 @@ impl<'a> Run<'a> {
         self.engine.allocated_bytes()
     }
 
+    /// Frees the device. The directory stays locked for whoever reads in it what the run made.
+    pub fn into_lock(self) -> Lock {
+        self.lock
+    }
+
     /// Trains to the last step, or until `watch` says stop. Whether all steps were done.
     ///
     /// # Errors
-    /// [`Error::Diverged`] if the loss is not finite, [`Error::Device`], [`Error::File`] if the disk is full.
+    /// [`Error::Diverged`] if the loss or the gradient is not finite, [`Error::Device`], [`Error::File`] if the disk is
+    /// full.
     pub fn train(&mut self, watch: &mut dyn Watch) -> Result<bool> {
+        match (self.train_steps(watch), self.engine.broken_step()) {
+            (Err(Error::Diverged(problem)), Some(step)) => Err(self.give_up(step, &problem)),
+            (result, _) => result,
+        }
+    }
+
+    /// The device stands where it stood after `step` steps, before the one that broke. That is saved for want of another
+    /// checkpoint; one that is there may be the better, for what leads to such a step often begins before it.
+    fn give_up(&mut self, step: u64, problem: &str) -> Error {
+        self.step = step;
+        if self.saved.is_none() && step > 0 {
+            // That this failed is in the message.
+            let _ = self.save();
+        }
+        let left = match self.saved {
+            Some(step) => format!("checkpoint/ holds step {step}"),
+            None => "no checkpoint was written".into(),
+        };
+        Error::Diverged(format!("{problem}; {left}: start anew in another --out with a smaller --lr"))
+    }
+
+    fn train_steps(&mut self, watch: &mut dyn Watch) -> Result<bool> {
         let mut pace = Pace::new((self.options.batch * self.options.accumulate) as f64);
         while self.step < self.options.steps && !watch.stop() {
             let (metrics, _) = self.engine.step(self.context, self.step)?;
@@ -290,14 +282,14 @@ impl<'a> Run<'a> {
     }
 
     fn show_samples(&mut self, watch: &mut dyn Watch) -> Result<()> {
-        if let Some(path) = self.draw_samples()? {
+        if let Some(path) = self.draw_samples(watch)? {
             watch.note(&format!("step {}: {}", self.step, path.display()));
         }
         Ok(())
     }
 
     /// Draws a grid with the averaged weights into `samples/`, if the model is one that draws.
-    fn draw_samples(&mut self) -> Result<Option<PathBuf>> {
+    fn draw_samples(&mut self, watch: &mut dyn Watch) -> Result<Option<PathBuf>> {
         let Model::Denoiser(unet) = &self.model else { return Ok(None) };
         let (height, width) = self.options.model.sample_size.map(Size::sides).unwrap_or_default();
         let conditional = unet.is_conditional();
@@ -320,9 +312,13 @@ impl<'a> Run<'a> {
         };
         let memory = &mut self.engine.memory;
         let generator = Generator::new(self.context, unet, memory, EMA, count, &request)?;
-        let images = generator.run(memory, &request, |_| Ok(()))?.images;
+        let drawn = generator.run(memory, &request, |progress| {
+            watch.drawing(progress.done as u64, progress.of as u64);
+            Ok(())
+        })?;
+        let images = drawn.images;
         let columns = if conditional { self.classes.min(10) as usize } else { 4 };
-        let path = self.directory.join(format!("samples/step_{:06}.png", self.step));
+        let path = self.directory.join(SAMPLES).join(format!("step_{:06}.png", self.step));
         picture::write_png(&path, &picture::grid(&images, columns, picture::default_scale(height as usize)))?;
         Ok(Some(path))
     }
@@ -330,28 +326,16 @@ impl<'a> Run<'a> {
     /// Writes `checkpoint/` anew, whole or not at all, and `loss.png`.
     fn save(&mut self) -> Result<()> {
         self.log.flush()?;
-        let counter = self.step * self.options.accumulate as u64;
-        let position = counter * self.options.batch as u64;
         let loss_scale = self.engine.memory.read(self.context, LOSS_SCALE)?;
         let state = TrainerState {
             step: self.step,
-            counter,
-            epoch: position / self.images,
-            cursor: position % self.images,
             images: self.images,
-            scheduler: self.options.scheduler(),
             options: self.options.clone(),
             choices: tune::chosen(&self.context.choices),
             loss_scale: [loss_scale[0], loss_scale[1]],
         };
-        let fresh = self.directory.join("checkpoint.new");
-        let written = self.write_checkpoint(&fresh, &state);
-        let swapped = written.and_then(|()| swap(&self.directory, &fresh));
-        if swapped.is_err() {
-            // The error that led here is the one to report; the old checkpoint stands.
-            let _ = fs::remove_dir_all(&fresh);
-        }
-        swapped?;
+        replace_checkpoint(&self.directory, |fresh| self.write_checkpoint(fresh, &state))?;
+        self.saved = Some(self.step);
         let title = format!("training loss, {} steps", self.step);
         chart::write_loss_chart(&self.directory.join("loss.png"), &title, self.log.points())
     }
@@ -359,9 +343,6 @@ impl<'a> Run<'a> {
     fn write_checkpoint(&self, directory: &Path, state: &TrainerState) -> Result<()> {
         let memory = &self.engine.memory;
         let average = memory.read(self.context, EMA)?;
-        if directory.exists() {
-            fs::remove_dir_all(directory).map_err(|error| Error::file(directory, error))?;
-        }
         self.model.save(directory, &average, &self.options.scheduler())?;
         let mut stored = FileTensors::new();
         for name in [WEIGHTS, FIRST_MOMENT, SECOND_MOMENT] {
@@ -371,55 +352,6 @@ impl<'a> Run<'a> {
         tensors::write(&directory.join(TRAINER), &stored)?;
         checkpoint::write_json(&directory.join(TRAINER_STATE), state)
     }
-}
-
-/// A run that was saved is somebody's work; of one that was not, only the metrics would be lost.
-fn refuse_used(directory: &Path) -> Result<()> {
-    let problem = if checkpoint_of(directory).is_some() {
-        "holds a run already; --resume goes on with it, --out takes another place"
-    } else if directory.join(super::log::FILE).exists() {
-        "holds a run that is under way or ended before its first checkpoint; remove it or take another --out"
-    } else {
-        return Ok(());
-    };
-    Err(Error::file(directory, problem))
-}
-
-/// The checkpoint of the run in `directory`.
-fn checkpoint_of(directory: &Path) -> Option<PathBuf> {
-    let places = [directory.join(CHECKPOINT), directory.join("checkpoint.old")];
-    places.into_iter().find(|place| place.join(TRAINER_STATE).is_file())
-}
-
-fn find_run(directory: &Path) -> Result<PathBuf> {
-    checkpoint_of(directory).ok_or_else(|| {
-        let problem = match directory.join(TRAINER_STATE).is_file() {
-            true => "a checkpoint; --out takes the directory of the run, which holds it",
-            false => "no run to go on with: there is no checkpoint/trainer.json",
-        };
-        Error::file(directory, problem)
-    })
-}
-
-/// The old checkpoint makes way only when the new one is whole; between the two renames [`checkpoint::find`] takes
-/// `checkpoint.old`.
-fn swap(directory: &Path, fresh: &Path) -> Result<()> {
-    let (current, old) = (directory.join(CHECKPOINT), directory.join("checkpoint.old"));
-    let at = |path: &Path| {
-        let path = path.to_path_buf();
-        move |error: std::io::Error| Error::file(path, error)
-    };
-    if current.exists() {
-        if old.exists() {
-            fs::remove_dir_all(&old).map_err(at(&old))?;
-        }
-        fs::rename(&current, &old).map_err(at(&current))?;
-    }
-    fs::rename(fresh, &current).map_err(at(&current))?;
-    if old.exists() {
-        fs::remove_dir_all(&old).map_err(at(&old))?;
-    }
-    Ok(())
 }
 
 /// Takes the tensors whose name starts with `prefix`, without it.

@@ -162,6 +162,89 @@ fn control_c_saves_and_says_how_to_go_on() {
     assert_eq!(read_json(&run.join("config.json"))["steps"], more);
 }
 
+#[cfg(unix)]
+fn wait_until_said(place: &Path, what: &str, child: &mut Child) {
+    let start = Instant::now();
+    while !fs::read_to_string(place.join("stderr")).unwrap().contains(what) {
+        assert!(child.try_wait().unwrap().is_none(), "it ended before it said {what:?}");
+        assert!(start.elapsed() < PATIENCE, "never said: {what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Both find the directory empty; the other one is done while this one still plans.
+#[cfg(unix)]
+#[test]
+fn a_run_that_came_first_is_not_overwritten() {
+    let place = place();
+    let run = place.path().join("run");
+    let log = fs::File::create(place.path().join("stderr")).unwrap();
+    let mut command = typed(place.path(), "train --data digits --preset mnist --batch 1 --out run --steps 1");
+    let mut child = command.env("RUST_LOG", "info").stdout(Stdio::null()).stderr(log).spawn().expect("it can be run");
+    wait_until_said(place.path(), "on the device", &mut child);
+    copy(&trained().0.join("run"), &run);
+    let before = files(place.path());
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+    let said = fs::read_to_string(place.path().join("stderr")).unwrap();
+    assert!(said.lines().last().is_some_and(|line| line.starts_with("error: run: holds a run already")), "{said}");
+    assert_eq!(files(place.path()), before);
+    assert_same_bits(&run, &trained().0.join("run"));
+}
+
+/// What a classifier is worth is measured on its checkpoint, which nobody may replace meanwhile.
+#[cfg(unix)]
+#[test]
+fn a_run_stays_locked_until_its_checkpoint_was_read() {
+    let place = place();
+    let mut child = begin(place.path(), "train-classifier --data digits --batch 2 --steps 1 --out run");
+    wait_until_said(place.path(), "trained 1 steps", &mut child);
+    refused(place.path(), "train-classifier --resume --steps 2 --out run", &["run: in use", "another process"]);
+    assert!(child.wait().unwrap().success());
+    accepted(place.path(), "train-classifier --resume --steps 2 --out run");
+}
+
+#[test]
+fn a_run_that_breaks_leaves_what_was_there_before() {
+    let place = place();
+    let line = "train --data digits --model tiny.json --batch 4 --sample-every 0 --lr 10 --warmup 60 --max-norm 0 \
+                --lr-schedule constant --precision f16 --checkpoint-every 0";
+    let said = run(typed(place.path(), &format!("{line} --steps 200 --out broken")));
+    let error = said.err.lines().last().unwrap();
+    let step: u64 = error.strip_prefix("error: step ").unwrap().split(':').next().unwrap().parse().unwrap();
+    let holds = format!("checkpoint/ holds step {}", step - 1);
+    assert_refused(line, &said, &[&holds, "another --out", "smaller --lr"]);
+    accepted(place.path(), &format!("{line} --steps {} --out whole", step - 1));
+    let read = |run: &str, file: &str| fs::read(place.path().join(run).join("checkpoint").join(file)).unwrap();
+    for file in &STORED[..2] {
+        assert!(read("broken", file) == read("whole", file), "{file} differs");
+    }
+    assert_eq!(lines(&place.path().join("broken/metrics.csv")).len() as u64, step);
+    // It goes on from there, and breaks where it broke; the checkpoint stands.
+    let before = read("broken", STORED[1]);
+    refused(place.path(), "train --resume --out broken", &[&format!("step {step}: loss"), &holds]);
+    assert!(before == read("broken", STORED[1]));
+}
+
+#[test]
+fn the_state_of_a_run_is_what_resumption_reads() {
+    let place = place_with_run();
+    let path = place.path().join("run/checkpoint/trainer.json");
+    let mut state = read_json(&path);
+    let mut keys: Vec<&String> = state.as_object().unwrap().keys().collect();
+    keys.sort();
+    assert_eq!(keys, ["choices", "images", "loss_scale", "options", "step"]);
+    accepted(place.path(), "train --resume --out run --steps 14");
+    // A checkpoint of old said in other words, too, where it stands.
+    let old = place_with_run();
+    for (key, value) in [("counter", 12.into()), ("epoch", 0.into()), ("cursor", 48.into()), ("scheduler", Value::Null)]
+    {
+        state[key] = value;
+    }
+    fs::write(old.path().join("run/checkpoint/trainer.json"), state.to_string()).unwrap();
+    accepted(old.path(), "train --resume --out run --steps 14");
+    assert_same_bits(&place.path().join("run"), &old.path().join("run"));
+}
+
 /// A small disk, gone when it is dropped.
 #[cfg(target_os = "linux")]
 struct Disk(PathBuf);

@@ -118,9 +118,9 @@ fn a_wrong_idx_header_is_refused_without_believing_it() {
         (labels.clone(), "swapped"),
         (b"<html>not found</html>".to_vec(), "not an IDX file"),
         (idx(&[u32::MAX; 3], &[1; 50]), "more than can be held"),
-        (idx(&[70_000, 1000, 1000], &[1; 50]), "more than can be held"),
-        (idx(&[70_000, 400, 400], &[1; 50]), "promises 11200000000 values, 50 follow"),
-        (gzip(&idx(&[70_000, 400, 400], &[1; 50])), "promises 11200000000 values, 50 follow"),
+        (idx(&[65_536, 2, 32_767], &[1; 50]), "more than can be held (4 GiB with labels)"),
+        (idx(&[65_535, 2, 32_767], &[1; 50]), "promises 4294770690 values, 50 follow"),
+        (gzip(&idx(&[65_535, 2, 32_767], &[1; 50])), "promises 4294770690 values, 50 follow"),
         (idx(&[0, 28, 28], &[]), "no pixels"),
         (checksum, "damaged"),
     ];

@@ -12,7 +12,7 @@ use serde_json::Value;
 /// All of it, a line each.
 pub fn lines(found: &Found, split: &Split) -> Vec<String> {
     let mut lines = vec![match split.held_out {
-        true => "test images: every tenth of the data, which have no others; was the model trained on them too?".into(),
+        true => "test images: every tenth of each class, held out; was the model trained on them too?".into(),
         false => "test images: the data's own".to_string(),
     }];
     lines.extend(found.bound.iter().flat_map(bound));
