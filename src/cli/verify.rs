@@ -107,10 +107,11 @@ fn table(report: &Report, verbose: bool) -> String {
         let verdict = if worst.wrong.is_some() { "WRONG" } else { "ok" };
         let (error, absolute) = (worst.error, worst.absolute);
         let case = worst.case.strip_prefix(&format!("{}, ", entry.kernel)).unwrap_or(&worst.case);
-        lines.push(format!("{error:8.3} {absolute:9.1e} {verdict:5}  {entry}: {case}"));
+        let error = if error < 1e4 { format!("{error:.3}") } else { format!("{error:.1e}") };
+        lines.push(format!("{error:>8} {absolute:9.1e} {verdict:5}  {entry}: {case}"));
         if let Some(wrong) = &worst.wrong {
             let verify::Wrong { element, found, expected } = wrong;
-            lines.push(format!("    {element} is {found:e}, the twin has {expected:e}"));
+            lines.push(format!("    {element} is {found:.6e}, the twin has {expected:.6e}"));
         }
         if verbose || worst.wrong.is_some() {
             lines.extend(wrapped(&worst.shape));

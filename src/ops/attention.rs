@@ -230,7 +230,7 @@ pub const CORNERS: &[Corner] = &[
     Corner::new("one full tile of tokens", |draw| case_of(draw, [1, 32, 2, 8], 1.0)),
     Corner::new("one token less than a tile", |draw| case_of(draw, [2, 31, 1, 13], 1.0)),
     Corner::new("several tiles of tokens", |draw| case_of(draw, [1, 69, 2, 5], 1.0)),
-    Corner::new("one full tile of channels", |draw| case_of(draw, [1, 4, 1, 512], 1.0)),
+    Corner::new("one full tile of channels", |draw| case_of(draw, [1, 4, 2, 512], 1.0)),
     Corner::new("several tiles of channels", |draw| case_of(draw, [1, 34, 1, 523], 0.5)),
     Corner::new("workgroups without a lane idle", |draw| case_of(draw, [2, 64, 4, 17], 1.0)),
     Corner::new("several images and heads", |draw| case_of(draw, [3, 17, 3, 6], 2.0)),

@@ -51,12 +51,33 @@ fn open() -> Context {
     Context::checked(None).expect("GPU tests need an adapter")
 }
 
+/// Tells Mesa's drivers, which read it when they are loaded, not to optimize what runs once nor to keep it.
+fn compile_fast() {
+    // SAFETY: no other thread reads or writes the environment: the other tests open no device.
+    unsafe {
+        std::env::set_var("GALLIVM_PERF", "nopt");
+        std::env::set_var("MESA_SHADER_CACHE_DISABLE", "true");
+    }
+}
+
 impl Harness {
     pub fn new(wanted: Option<Vec<String>>) -> Harness {
+        compile_fast();
         let context = open();
         let settings = setting::all(context.kind());
         let (trials, reached, bounded) = (HashMap::new(), HashMap::new(), HashMap::new());
         Harness { context, settings, wanted, trials, reached, bounded }
+    }
+
+    /// The ways that may run here.
+    pub fn labels(&self) -> Vec<String> {
+        let runs = |setting: &&Setting| setting.is_here() && self.is_wanted(setting);
+        self.settings.iter().filter(runs).map(Setting::label).collect()
+    }
+
+    fn is_wanted(&self, setting: &Setting) -> bool {
+        let label = setting.label();
+        self.wanted.as_ref().is_none_or(|all| all.iter().any(|wanted| label.starts_with(wanted)))
     }
 
     /// What becomes of mutant number `number` of a file.
@@ -95,11 +116,10 @@ impl Harness {
         let mut ways = Vec::new();
         for index in 0..self.settings.len() {
             let setting = &self.settings[index];
-            let wanted = |label: &str| self.wanted.as_ref().is_none_or(|all| all.iter().any(|w| label.starts_with(w)));
             let single = file != "lib.f16" && !setting.kernel.needs.iter().any(|need| need.is_matrices());
             let holds = setting.kernel.files(setting.precision).iter().any(|other| stem(other) == file);
             let right = (setting.precision == Precision::F32) == single;
-            if !holds || !right || !setting.is_here() || !wanted(&setting.label()) {
+            if !holds || !right || !setting.is_here() || !self.is_wanted(setting) {
                 continue;
             }
             let entries: Vec<&'static str> = setting.kernel.twins.iter().map(|(entry, _)| *entry).collect();

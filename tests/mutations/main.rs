@@ -6,8 +6,9 @@
 //! compiling is what takes time. The ways to run a file (variant, constants, precision) take turns at being the first that a mutant meets.
 //!
 //! By default a seeded sample of every function runs. `DIFFUSE_MUTATIONS=all` runs every mutant, `DIFFUSE_MUTATIONS=A,B`
-//! those whose `file.function` begins with A or B (`conv2d.subgroup`, `linear.tiled.forward`), and
-//! `DIFFUSE_MUTATIONS_WAYS=A,B` lets only ways run whose label begins so (`conv2d.tiled`, `conv2d.subgroup LANES=8`).
+//! those whose `file.function` begins with A or B (`conv2d.subgroup`, `linear.tiled.forward`), of each function as many as
+//! `DIFFUSE_MUTATIONS_SAMPLE` says, if it does. `DIFFUSE_MUTATIONS_WAYS=A,B` lets only ways run whose label begins so
+//! (`conv2d.tiled`, `conv2d.subgroup LANES=8`).
 
 mod allowed;
 mod harness;
@@ -57,15 +58,18 @@ fn all_mutants() -> Vec<(&'static str, Mutant)> {
     sources(&setting::all(&Device::default())).into_iter().flat_map(of_file).collect()
 }
 
-/// `SAMPLE` mutants of each function, or those that `wanted` names.
-fn chosen(all: Vec<(&'static str, Mutant)>, wanted: Option<&[String]>) -> Vec<(&'static str, Mutant)> {
-    if let Some(wanted) = wanted {
-        let name = |file: &str, mutant: &Mutant| format!("{file}.{}.", mutant.function);
-        let named = |(file, mutant): &(&'static str, Mutant)| {
-            wanted.iter().any(|wanted| wanted == "all" || name(file, mutant).starts_with(&format!("{wanted}.")))
-        };
-        return all.into_iter().filter(named).collect();
-    }
+/// Those that `wanted` names, or all.
+fn named(all: Vec<(&'static str, Mutant)>, wanted: Option<&[String]>) -> Vec<(&'static str, Mutant)> {
+    let Some(wanted) = wanted else { return all };
+    let is_wanted = |(file, mutant): &(&'static str, Mutant)| {
+        let name = format!("{file}.{}.", mutant.function);
+        wanted.iter().any(|wanted| wanted == "all" || name.starts_with(&format!("{wanted}.")))
+    };
+    all.into_iter().filter(is_wanted).collect()
+}
+
+/// `count` mutants of each function.
+fn sample(all: Vec<(&'static str, Mutant)>, count: usize) -> Vec<(&'static str, Mutant)> {
     let mut functions: BTreeMap<(&str, String), Vec<Mutant>> = BTreeMap::new();
     for (file, mutant) in all {
         functions.entry((file, mutant.function.clone())).or_default().push(mutant);
@@ -73,12 +77,23 @@ fn chosen(all: Vec<(&'static str, Mutant)>, wanted: Option<&[String]>) -> Vec<(&
     let mut random = Random::new(SEED);
     let mut sample = Vec::new();
     for ((file, _), mut mutants) in functions {
-        for _ in 0..SAMPLE.min(mutants.len()) {
+        for _ in 0..count.min(mutants.len()) {
             let index = random.bits() as usize % mutants.len();
             sample.push((file, mutants.swap_remove(index)));
         }
     }
     sample
+}
+
+/// Those to run, as the environment says; see above.
+fn chosen() -> Vec<(&'static str, Mutant)> {
+    let wanted = listed("DIFFUSE_MUTATIONS");
+    let count = match std::env::var("DIFFUSE_MUTATIONS_SAMPLE") {
+        Ok(count) => count.parse().expect("DIFFUSE_MUTATIONS_SAMPLE is a number of mutants"),
+        Err(_) if wanted.is_some() => usize::MAX,
+        Err(_) => SAMPLE,
+    };
+    sample(named(all_mutants(), wanted.as_deref()), count)
 }
 
 #[test]
@@ -89,13 +104,12 @@ fn no_allowance_is_stale() {
 
 #[test]
 fn the_cases_catch_wrong_kernels() {
-    let wanted = listed("DIFFUSE_MUTATIONS");
-    let mutants = chosen(all_mutants(), wanted.as_deref());
+    let mutants = chosen();
     assert!(!mutants.is_empty(), "DIFFUSE_MUTATIONS names no function");
     let mut harness = Harness::new(listed("DIFFUSE_MUTATIONS_WAYS"));
-    let mut report = Report::default();
+    let (mut report, ways) = (Report::default(), harness.labels());
     for (number, (file, mutant)) in mutants.iter().enumerate() {
-        let fate = match allowed::reason(file, mutant) {
+        let fate = match allowed::reason(file, mutant, &ways) {
             Some(_) => Fate::Allowed,
             None => harness.fate(number, file, mutant),
         };

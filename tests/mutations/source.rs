@@ -14,6 +14,8 @@ pub struct Mutant {
     pub number: usize,
     pub line: String,
     pub changed: String,
+    /// The text of the next line.
+    pub next: String,
 }
 
 /// A file's functions and constants.
@@ -149,6 +151,7 @@ impl Source {
                 continue;
             }
             let number = self.text[..range.start].lines().count() + 1;
+            let next = self.text[range.end..].lines().next().unwrap_or("").trim();
             let tokens = tokens(line);
             let mut changes: Vec<(Range<usize>, String)> =
                 (0..tokens.len()).flat_map(|index| self.changes(function, line, &tokens, index)).collect();
@@ -162,6 +165,7 @@ impl Source {
                     number,
                     line: line.trim().to_string(),
                     changed: changed.trim().to_string(),
+                    next: next.to_string(),
                 });
             }
         }
@@ -320,7 +324,7 @@ fn dropped(line: &str, tokens: &[Token]) -> Option<(Range<usize>, String)> {
 }
 
 /// Every loop ends after so many rounds of an invocation, whatever its bounds have become.
-pub const FUEL_DECLARED: &str = "var<private> fuel: u32 = 10000u;\n";
+pub const FUEL_DECLARED: &str = "var<private> fuel: u32 = 40000u;\n";
 
 /// Bounds all loops.
 pub fn bounded(text: &str) -> String {
