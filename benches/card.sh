@@ -549,11 +549,11 @@ title() {
 # about KIND: heading of such parts and what they show.
 about() {
     case "$1" in
-        verify) chapter "Kernels against their twins" "Every kernel in every variant, in f32 and in f16, computed drawn shapes; the table compares with the same computation in f64 on the CPU. An error above 1 tolerance is wrong." ;;
+        verify) chapter "Kernels against their twins" "Every kernel in every variant, in f32 and in f16, on shapes that were drawn by chance, compared with the same computation in f64 on the processor. An error above 1 tolerance is wrong." ;;
         profile) chapter "Training steps" "One step is forward, loss, backward, clipping and optimizer. The wall time is what counts; the kernels' is the sum over a profiled step's dispatches, each timed alone: where it is much less, the card waited for its driver or the CPU. Each folded table shows where that time goes, by kernel and by layer, as shares of the ceilings that were measured on this card." ;;
         train) chapter "Training on digits" "$TRAIN_STEPS steps of 16 images of handwritten digits. The loss is the mean squared error of the noise that the network predicts: about 1 for one that knows nothing. Equal digests of two runs mean that all weights and losses have the same bits." ;;
         samples) chapter "Samples" "The picture at the top shows what the network drew after those $TRAIN_STEPS steps, each digit in turn. After so few, strokes are all that can be expected; noise alone would mean that training or sampling went wrong." ;;
-        tune) chapter "Variants of kernels" "Every variant of a kernel, timed on the shapes of a training step of \`$tuned\` with 16 images: the fastest first, then how many times as long the others took." ;;
+        tune) chapter "Variants of kernels" "Every variant of a kernel, timed on the shapes of a training step of \`$tuned\` with 16 images: the fastest first, then how many times as long the others took. WRONG strays too far from the plain variant \`register\` and is not used." ;;
         torch) chapter "PyTorch" "Training steps of the same U-Nets in PyTorch on the same machine. TF32 is on; AMP is bf16 with channels_last." ;;
     esac
 }
@@ -613,6 +613,20 @@ missing() {
     for name in $PARTS; do settled "$name" || echo "- \`$name\` ($(title "$name")): $(why "$name")"; done
 }
 
+# Ways that the tuner refused, as warnings name them: `NAME computes WAY wrongly (deviation D): not used`.
+refused() {
+    local found
+    found="$(cat parts/*/err 2>/dev/null | ascii | sed -n 's/.* computes \(.*\) wrongly.*/\1/p' | sort -u | paste -sd';' - | sed 's/;/; /g')"
+    echo "${found:-none so far}"
+}
+
+kind_of_adapter() {
+    case "$type" in
+        '"Cpu"') echo "no GPU: a driver that computes on the processor" ;;
+        *) echo "$type" | plain | sed 's/Gpu$/ GPU/' ;;
+    esac
+}
+
 summary() {
     local missing
     missing="$(missing)"
@@ -623,12 +637,13 @@ summary() {
     echo
     echo "| | |"
     echo "|---|---|"
-    echo "| adapter | $(echo "$adapter" | plain) ($(echo "$type" | plain)) |"
+    echo "| adapter | $(echo "$adapter" | plain) ($(kind_of_adapter)) |"
     echo "| driver | $(echo "$driver" | plain) |"
     echo "| date | $(date -u +%Y-%m-%d) |"
     echo "| binary | $version |"
     echo "| host | $host |"
     echo "| kernels verified | $(verified) |"
+    echo "| variants that the tuner refused | $(refused) |"
     echo "| equal bits | $(equal_bits) |"
     echo "| loss on digits | $(loss) |"
     if [ -n "$missing" ]; then echo "| missing | $(echo "$missing" | wc -l) of $(echo "$PARTS" | wc -w) parts, see [below](#missing) |"; fi
@@ -638,7 +653,7 @@ summary() {
     rates_table
     echo
     echo "The models are U-Nets for images of 28x28 (\`mnist\`) and 32x32 pixels (\`base\`, \`cifar10\`), the batch is in images. f16 keeps"
-    echo "activations in half precision."
+    echo "activations in half precision. – is not measured; *over 45 s* was cut off then, without a result."
     if [ -s parts/samples/samples.png ]; then
         printf '\n![samples](%s.png)\n\n*Drawn after %s training steps on this card.*\n' "$file" "$TRAIN_STEPS"
     fi

@@ -31,7 +31,10 @@ case "$1" in
         echo "step 10.500 ms" && echo "read /home/somebody/secret/model.json"
         echo '{"step_ms":10.5,"images_per_s":1523.81,"profiled_ms":null,"dispatches":658,"flops":21000000000,"kernels":[{"step_ms":1}]}' >"$json"
         ;;
-    tune) echo "conv2d.forward 1x1 register" && echo '{"shapes":[]}' >"$json" ;;
+    tune)
+        echo "[WARN ] Test Card computes conv2d forward, coop8 wrongly (deviation 1.0e-1): not used" >&2
+        echo "conv2d.forward 1x1 register" && echo '{"shapes":[]}' >"$json"
+        ;;
     train)
         mkdir -p "$out/checkpoint"
         echo "${weights:-same}" >"$out/checkpoint/diffusion_pytorch_model.safetensors"
@@ -133,7 +136,9 @@ fn a_report_is_whole_and_kept() {
     assert_eq!(part(&report, "train-3")["status"], "skipped");
     for line in [
         "# Test Card (R) \"9000\"",
+        "| adapter | Test Card (R) \"9000\" (Discrete GPU) |",
         "| kernels verified | yes",
+        "| variants that the tuner refused | conv2d forward, coop8 |",
         "| equal bits | yes: two runs",
         "| loss on digits | 0.1799 over the first 20 steps, 0.0053 over the last 20 of 200 |",
         "| base, 16 | 1523.8 | 1523.8 | 2000.0 | 2000.0 | 2000.0 | 2000.0 |",

@@ -106,6 +106,9 @@ fn devices_are_listed_and_chosen() {
     let list = json(&accepted(place.path(), "devices --json"));
     let name = list["adapters"][0]["name"].as_str().expect("an adapter has a name").to_string();
     assert!(accepted(place.path(), "devices").out.starts_with(&format!("0: {name}")));
+    let chosen = json(&accepted(place.path(), "devices --device 0 --json"));
+    assert_eq!((&chosen["adapter"], &chosen["type"]), (&list["adapters"][0]["name"], &list["adapters"][0]["type"]));
+    assert_eq!(json(&accepted(place.path(), "devices --device nonsense --json"))["adapter"], serde_json::Value::Null);
     for device in ["nonsense", "99"] {
         let line = format!("verify --device {device} --kernel silu");
         refused(place.path(), &line, &[&format!("no device {device}"), &format!("0: {name}")]);
@@ -140,6 +143,10 @@ fn verify_checks_kernels() {
     );
     let table = accepted(place.path(), "verify --kernel silu --cases 1 --seed 18446744073709551615").out;
     assert!(table.contains("silu.forward") && table.contains("ok"), "{table}");
+    let table = accepted(place.path(), "verify --kernel silu --cases 1 --json=new/figures.json").out;
+    let figures: serde_json::Value =
+        serde_json::from_slice(&fs::read(place.path().join("new/figures.json")).unwrap()).expect("JSON");
+    assert!(table.contains("silu.forward") && figures["out_of_tolerance"] == 0, "{table} {figures}");
     refused(place.path(), "verify --kernel nonsense", &["no kernel nonsense", "silu"]);
     // The corners alone.
     let table = accepted(place.path(), "verify --kernel conv2d --cases 0 --verbose").out;
