@@ -13,11 +13,16 @@ const SAME_SUM: &str = "every lane holds the same sum behind the barrier";
 const COPIED_TWICE: &str = "some of what it copies is copied by another lane, too";
 const ENDLESS: &str = "never ends without the harness's bound: no test would pass";
 
-const EVEN: &str = "modulo a stride of 1 or 2 plus is minus";
+const EVEN: &str = "modulo 2, or a stride of 1 or 2, plus is minus";
+const BEHIND_LAST: &str = "what is loaded or staged behind the last turn is not multiplied";
 const MADE_TWICE: &str = "a surplus workgroup makes the first inputs of the images once more";
 const OUTSIDE: &str = "a turn behind the last row, all of whose factors are 0";
 const ONE_SHARE: &str = "the four rows of a quad are in one share, LANES being a multiple of 4";
 const PERMUTED: &str = "stores and loads are permuted alike: only the banks that they meet are others";
+const NOT_HANDED: &str = "what a lane holds of blocks that do not exist is not handed round";
+const NO_TOKENS: &str = "a round of tokens that do not exist, whose P is 0";
+const FOUR_LANES: &str = "with 4 lanes a share is one quad: lane / 4 is 0";
+const EIGHT_LANES: &str = "8 / 3 is 2 as 8 / 4 is, and 4 / 3 is 1";
 const UNUSED_SHARE: &str = "a share that this many lanes do not hand round";
 
 const NODE: &str = "a part in 1,000 of a node or weight changes a smooth integral by less than the tolerance";
@@ -230,6 +235,64 @@ const ALLOWED: &[Rule] = &[
     ("lib.tiled.row_slot", "8u / STEP", "8u * STEP", PERMUTED),
     ("lib.tiled.row_slot", "STEP * step", "STEP / step", PERMUTED),
     ("lib.tiled.row_slot", "STEP * step", "STEP + step", PERMUTED),
+    ("attention.subgroup.query_key", "c < params.channels4; c +=", "c <= params.channels4; c +=", TIMES_ZERO),
+    ("attention.subgroup.key_query", "c < params.channels4; c +=", "c <= params.channels4; c +=", TIMES_ZERO),
+    ("attention.subgroup.gradient_value", "c < params.channels4; c +=", "c <= params.channels4; c +=", TIMES_ZERO),
+    ("attention.subgroup.value_gradient", "c < params.channels4; c +=", "c <= params.channels4; c +=", TIMES_ZERO),
+    ("attention.subgroup.share_at", "params.channels4 - 1u", "params.channels4 + 1u", TIMES_ZERO),
+    ("attention.subgroup.forward", "lane), params.channels4 - 1u", "lane), params.channels4 + 1u", NOT_STORED),
+    ("attention.subgroup.backward_query", "lane), params.channels4 - 1u", "lane), params.channels4 + 1u", NOT_STORED),
+    ("attention.subgroup.backward_key_value", "lane), params.channels4 - 1u", "lane), params.channels4 + 1u", NOT_STORED),
+    ("attention.subgroup.backward_key_value", "lane, block_count() - 1u", "lane, block_count() + 1u", NOT_HANDED),
+    ("attention.subgroup.share_at", "params.channels4 - 1u", "params.channels4 - 0u", TIMES_ZERO),
+    ("attention.subgroup.forward", "lane), params.channels4 - 1u", "lane), params.channels4 - 0u", NOT_STORED),
+    ("attention.subgroup.backward_query", "lane), params.channels4 - 1u", "lane), params.channels4 - 0u", NOT_STORED),
+    ("attention.subgroup.backward_key_value", "lane), params.channels4 - 1u", "lane), params.channels4 - 0u", NOT_STORED),
+    ("attention.subgroup.backward_key_value", "lane, block_count() - 1u", "lane, block_count() - 0u", NOT_HANDED),
+    ("attention.subgroup.has_channels", "< params.channels4", "<= params.channels4", NOT_STORED),
+    ("attention.subgroup.forward", "first < block_count()", "first <= block_count()", NO_TOKENS),
+    ("attention.subgroup.forward", "block_count() - first", "block_count() + first", NO_TOKENS),
+    ("attention.subgroup.forward", "j < 4u", "j <= 4u", CLAMPED),
+    ("attention.subgroup.forward", "j < 4u", "j < 5u", CLAMPED),
+    ("attention.subgroup.backward_query", "first < block_count()", "first <= block_count()", NO_TOKENS),
+    ("attention.subgroup.backward_query", "block_count() - first", "block_count() + first", NO_TOKENS),
+    ("attention.subgroup.backward_query", "j < 4u", "j <= 4u", CLAMPED),
+    ("attention.subgroup.backward_query", "j < 4u", "j < 5u", CLAMPED),
+    ("attention.subgroup.backward_key_value", "first < block_count()", "first <= block_count()", NO_TOKENS),
+    ("attention.subgroup.backward_key_value", "block_count() - first", "block_count() + first", NO_TOKENS),
+    ("attention.subgroup.backward_key_value", "j < 4u", "j <= 4u", CLAMPED),
+    ("attention.subgroup.backward_key_value", "j < 4u", "j < 5u", CLAMPED),
+    ("attention.subgroup.forward", "place.chunk == 0u && lane", "place.chunk == 0u || lane", SAME_SUM),
+    ("attention.subgroup.forward", "&& lane == 0u", "&& lane != 0u", SAME_SUM),
+    ("attention.subgroup.forward", "&& lane == 0u", "&& lane == 1u", SAME_SUM),
+    ("conv2d.tiled.forward", "first >= rows", "first > rows", SURPLUS),
+    ("conv2d.tiled.forward", "return;", "", SURPLUS),
+    ("conv2d.tiled.forward", "bias[min(k + at.x, params.k4 - 1u)]", "bias[min(k + at.x, params.k4 + 1u)]", NOT_STORED),
+    ("conv2d.tiled.forward", "bias[min(k + at.x + CHANNEL_LANES, params.k4 - 1u)]", "bias[min(k + at.x + CHANNEL_LANES, params.k4 + 1u)]", NOT_STORED),
+    ("conv2d.tiled.forward", "% TILE_QUADS, params.k4 - 1u)", "% TILE_QUADS, params.k4 + 1u)", NOT_STORED),
+    ("conv2d.tiled.forward", "STEP, rows - 1u)", "STEP, rows + 1u)", NOT_STORED),
+    ("conv2d.tiled.forward", "bias[min(k + at.x, params.k4 - 1u)]", "bias[min(k + at.x, params.k4 - 0u)]", NOT_STORED),
+    ("conv2d.tiled.forward", "bias[min(k + at.x + CHANNEL_LANES, params.k4 - 1u)]", "bias[min(k + at.x + CHANNEL_LANES, params.k4 - 0u)]", NOT_STORED),
+    ("conv2d.tiled.forward", "% TILE_QUADS, params.k4 - 1u)", "% TILE_QUADS, params.k4 - 0u)", NOT_STORED),
+    ("conv2d.tiled.forward", "STEP, rows - 1u)", "STEP, rows - 0u)", NOT_STORED),
+    ("conv2d.tiled.forward", "j < ROWS; j++) {\nleft[j] = bias", "j <= ROWS; j++) {\nleft[j] = bias", CLAMPED),
+    ("conv2d.tiled.forward", "let buffer = (turn - 1u) % 2u", "let buffer = (turn + 1u) % 2u", EVEN),
+    ("linear.tiled.forward", "first >= params.rows", "first > params.rows", SURPLUS),
+    ("linear.tiled.forward", "return;", "", SURPLUS),
+    ("linear.tiled.backward_data", "first >= params.rows", "first > params.rows", SURPLUS),
+    ("linear.tiled.backward_data", "return;", "", SURPLUS),
+    ("linear.tiled.forward", "bias[min(k + at.x, params.k4 - 1u)]", "bias[min(k + at.x, params.k4 + 1u)]", NOT_STORED),
+    ("linear.tiled.forward", "bias[min(k + at.x + CHANNEL_LANES, params.k4 - 1u)]", "bias[min(k + at.x + CHANNEL_LANES, params.k4 + 1u)]", NOT_STORED),
+    ("linear.tiled.forward", "% TILE_QUADS, params.k4 - 1u)", "% TILE_QUADS, params.k4 + 1u)", NOT_STORED),
+    ("linear.tiled.forward", "STEP, params.rows - 1u)", "STEP, params.rows + 1u)", NOT_STORED),
+    ("linear.tiled.forward", "bias[min(k + at.x, params.k4 - 1u)]", "bias[min(k + at.x, params.k4 - 0u)]", NOT_STORED),
+    ("linear.tiled.forward", "bias[min(k + at.x + CHANNEL_LANES, params.k4 - 1u)]", "bias[min(k + at.x + CHANNEL_LANES, params.k4 - 0u)]", NOT_STORED),
+    ("linear.tiled.forward", "% TILE_QUADS, params.k4 - 1u)", "% TILE_QUADS, params.k4 - 0u)", NOT_STORED),
+    ("linear.tiled.forward", "STEP, params.rows - 1u)", "STEP, params.rows - 0u)", NOT_STORED),
+    ("linear.tiled.forward", "j < ROWS; j++) {\nleft[j] = bias", "j <= ROWS; j++) {\nleft[j] = bias", CLAMPED),
+    ("linear.tiled.forward", "let buffer = (turn - 1u) % 2u", "let buffer = (turn + 1u) % 2u", EVEN),
+    ("conv2d.tiled.forward", "j < ROW_SHARE; j++) {\nif", "j <= ROW_SHARE; j++) {\nif", CLAMPED),
+    ("conv2d.tiled.forward", "turn < turns) {\nfor", "turn <= turns) {\nfor", BEHIND_LAST),
     ("reduce.total", "half > 0u", "half >= 0u", ENDLESS),
     ("reduce.total", "lane < half", "lane <= half", "adds to a sum that is used up, a race that no driver here shows"),
     ("reduce.total", "lane == 0u", "lane != 0u", SAME_SUM),
@@ -240,6 +303,29 @@ const ALLOWED: &[Rule] = &[
 /// is here, the reason holds.
 #[rustfmt::skip]
 const ELSEWHERE: &[(Rule, &str)] = &[
+    (("attention.subgroup.query_key", "c += LANES / 4u", "c += LANES / 3u", EIGHT_LANES), "attention.subgroup LANES=16"),
+    (("attention.subgroup.query_key", "i < LANES / 4u", "i < LANES / 3u", EIGHT_LANES), "attention.subgroup LANES=16"),
+    (("attention.subgroup.key_query", "c += LANES / 4u", "c += LANES / 3u", EIGHT_LANES), "attention.subgroup LANES=16"),
+    (("attention.subgroup.key_query", "i < LANES / 4u", "i < LANES / 3u", EIGHT_LANES), "attention.subgroup LANES=16"),
+    (("attention.subgroup.gradient_value", "c += LANES / 4u", "c += LANES / 3u", EIGHT_LANES), "attention.subgroup LANES=16"),
+    (("attention.subgroup.gradient_value", "i < LANES / 4u", "i < LANES / 3u", EIGHT_LANES), "attention.subgroup LANES=16"),
+    (("attention.subgroup.value_gradient", "c += LANES / 4u", "c += LANES / 3u", EIGHT_LANES), "attention.subgroup LANES=16"),
+    (("attention.subgroup.value_gradient", "i < LANES / 4u", "i < LANES / 3u", EIGHT_LANES), "attention.subgroup LANES=16"),
+    (("attention.subgroup.own_quads", "share, 4u * i)", "share, 3u * i)", FOUR_LANES), "attention.subgroup LANES=8"),
+    (("attention.subgroup.own_quads", "share, 4u * i)", "share, 5u * i)", FOUR_LANES), "attention.subgroup LANES=8"),
+    (("attention.subgroup.own_quads", "share, 4u * i + 1u", "share, 3u * i + 1u", FOUR_LANES), "attention.subgroup LANES=8"),
+    (("attention.subgroup.own_quads", "share, 4u * i + 1u", "share, 5u * i + 1u", FOUR_LANES), "attention.subgroup LANES=8"),
+    (("attention.subgroup.own_quads", "share, 4u * i + 2u", "share, 3u * i + 2u", FOUR_LANES), "attention.subgroup LANES=8"),
+    (("attention.subgroup.own_quads", "share, 4u * i + 2u", "share, 5u * i + 2u", FOUR_LANES), "attention.subgroup LANES=8"),
+    (("attention.subgroup.own_quads", "share, 4u * i + 3u", "share, 3u * i + 3u", FOUR_LANES), "attention.subgroup LANES=8"),
+    (("attention.subgroup.own_quads", "share, 4u * i + 3u", "share, 5u * i + 3u", FOUR_LANES), "attention.subgroup LANES=8"),
+    (("attention.subgroup.share_at", "lane % 4u", "lane % 5u", FOUR_LANES), "attention.subgroup LANES=8"),
+    (("attention.subgroup.share_at", "c + lane", "c - lane", FOUR_LANES), "attention.subgroup LANES=8"),
+    (("attention.subgroup.share_at", "lane / 4u", "lane / 5u", FOUR_LANES), "attention.subgroup LANES=8"),
+    (("attention.subgroup.inside", "select(0.0", "select(1.0", FOUR_LANES), "attention.subgroup LANES=8"),
+    (("attention.subgroup.inside", "c + lane", "c - lane", FOUR_LANES), "attention.subgroup LANES=8"),
+    (("attention.subgroup.inside", "lane / 4u", "lane / 5u", FOUR_LANES), "attention.subgroup LANES=8"),
+    (("attention.subgroup.inside", "4u < params", "4u <= params", FOUR_LANES), "attention.subgroup LANES=8"),
     (("conv2d.subgroup.backward_weight", "(4u * i + 2u) % LANES", "(4u * i - 2u) % LANES", "modulo 4 plus 2 is minus 2"), "conv2d.subgroup LANES=8"),
     (("linear.subgroup.backward_weight", "(4u * i + 2u) % LANES", "(4u * i - 2u) % LANES", "modulo 4 plus 2 is minus 2"), "linear.subgroup LANES=8"),
     (("conv2d.subgroup.forward", "j < ROWS / LANES; j++) {\ncorner[j]", "j <= ROWS / LANES; j++) {\ncorner[j]", UNUSED_SHARE), "conv2d.subgroup LANES=4"),

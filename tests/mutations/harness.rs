@@ -183,6 +183,7 @@ impl Harness {
         let count = drawn.len();
         self.trials.insert((index, entry), drawn);
         let right = self.mutated(setting.kernel, setting.precision, None);
+        assert!(is_valid(&setting, right), "{} without a mutant is not valid", setting.label());
         for number in 0..count {
             let verdict = self.run(index, entry, number, right);
             assert_eq!(verdict, Verdict::Agrees, "{} {entry} without a mutant", setting.label());
