@@ -4,7 +4,7 @@
 use diffuse::gpu::kernel::File;
 use diffuse::gpu::recorder::Place;
 use diffuse::gpu::{
-    Context, GRADIENTS, Grid, Kernel, Memory, Plan, PlanOptions, Recorder, Recording, Step, Tensor, WEIGHTS,
+    Context, GRADIENTS, Grid, Kernel, Memory, Plan, PlanOptions, Recorder, Recording, Step, Tensor, WEIGHTS, Work,
 };
 use diffuse::nn::{UNet, UNetConfig};
 use diffuse::ops::add;
@@ -213,6 +213,22 @@ fn profiling_changes_no_bit() {
             assert!(spans.iter().all(|span| span.end >= span.start));
         });
         assert!(plain == profiled);
+    }
+}
+
+#[test]
+fn where_a_submission_ends_changes_no_bit() {
+    let context = open();
+    for network in networks() {
+        let plain = bits(&context, &network, PlanOptions::default(), plain_run(&context));
+        for most_flops in [1, 100_000] {
+            let bounded = bits(&context, &network, PlanOptions::default(), |plan| {
+                let mut work = Work::of_at_most(&context, most_flops);
+                work.run(plan, &Step::default());
+                work.finish();
+            });
+            assert!(plain == bounded, "at most {most_flops} FLOPs in a submission");
+        }
     }
 }
 

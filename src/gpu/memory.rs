@@ -62,13 +62,6 @@ impl Memory {
         names.iter().for_each(|name| drop(self.buffers.remove(*name)));
     }
 
-    /// Sets a whole buffer to zero.
-    pub fn clear(&self, context: &Context, name: &str) {
-        let mut encoder = context.device.create_command_encoder(&Default::default());
-        encoder.clear_buffer(self.buffer(name), 0, None);
-        context.queue.submit([encoder.finish()]);
-    }
-
     /// Reads a whole buffer back; waits for all work before it.
     pub fn read(&self, context: &Context, name: &str) -> Result<Vec<f32>> {
         let buffer = self.buffer(name);

@@ -18,6 +18,7 @@ pub mod ring;
 pub mod slots;
 pub mod step;
 pub mod tune;
+pub mod work;
 
 pub use agreement::Bound;
 pub use choices::{Candidate, Choices, Device, Ways};
@@ -29,3 +30,4 @@ pub use plan::{Plan, PlanOptions};
 pub use recorder::{EMA, GRADIENTS, Grid, Recorder, Recording, Tensor, Value, WEIGHTS, Weight};
 pub use ring::Ring;
 pub use step::Step;
+pub use work::Work;

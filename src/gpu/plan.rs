@@ -1,15 +1,15 @@
 //! A recording made ready for one device: buffers, bind groups, pipelines. Replayed for ever.
 
-use std::time::{Duration, Instant};
-
 use half::f16;
 
 use super::context::{Context, mebibytes};
 use super::kernel::EntryPoint;
 use super::memory::{Memory, STORAGE, read_buffer};
 use super::pipelines;
+use super::profile::Submission;
 use super::recorder::{Dispatch, Place, Recording, Tensor, Value};
 use super::step::{self, Step};
+use super::work::Work;
 use crate::error::{Error, Result};
 
 /// How temporaries are laid out.
@@ -32,6 +32,7 @@ pub(crate) struct Prepared {
     pub pipeline: wgpu::ComputePipeline,
     pub bind_group: wgpu::BindGroup,
     pub grid: [u32; 3],
+    pub flops: u64,
 }
 
 /// The word that stands `behind` words before the end of guarded buffer `number`: a signalling NaN. Where a kernel reads
@@ -44,8 +45,6 @@ fn guard_word(number: usize, behind: u64) -> u32 {
 /// A recording on a device.
 pub struct Plan {
     pub(crate) prepared: Vec<Prepared>,
-    /// Where one submission ends and the next begins.
-    submits: Vec<std::ops::Range<usize>>,
     places: Vec<Option<(wgpu::Buffer, u64)>>,
     bytes: Vec<u64>,
     half: Vec<bool>,
@@ -56,9 +55,6 @@ pub struct Plan {
     params_bytes: u64,
     named_bytes: u64,
 }
-
-/// Work after which a new submission begins: systems that watch the GPU kill one that takes seconds.
-const FLOPS_PER_SUBMIT: u64 = 200_000_000_000;
 
 impl Plan {
     /// Allocates buffers, compiles pipelines and binds everything.
@@ -94,7 +90,6 @@ impl Plan {
         context.queue.write_buffer(&params, 0, &params_lines(recording));
         let mut plan = Plan {
             prepared: Vec::new(),
-            submits: submits(recording),
             places,
             bytes: (0..recording.tensors.len()).map(|id| recording.tensor_bytes(id as u32)).collect(),
             half: (0..recording.tensors.len()).map(|id| recording.is_half(id as u32)).collect(),
@@ -108,7 +103,7 @@ impl Plan {
         for (index, dispatch) in recording.dispatches.iter().enumerate() {
             let pipeline = pipelines::get(context, dispatch, recording.precision)?;
             let bind_group = plan.bind(context, &pipeline, dispatch, &params, index as u64 * 256);
-            plan.prepared.push(Prepared { pipeline, bind_group, grid: dispatch.grid });
+            plan.prepared.push(Prepared { pipeline, bind_group, grid: dispatch.grid, flops: dispatch.flops });
         }
         context.check()?;
         Ok(plan)
@@ -152,33 +147,14 @@ impl Plan {
     }
 
     /// Runs the whole recording once. Returns at once; the device works on.
-    pub fn run(&self, context: &Context, step: &Step) -> wgpu::SubmissionIndex {
-        self.run_timed(context, step).0
-    }
-
-    /// As [`Plan::run`], with the time the CPU spent to encode and submit.
-    pub fn run_timed(&self, context: &Context, step: &Step) -> (wgpu::SubmissionIndex, Duration) {
-        let start = Instant::now();
-        self.write_step(context, step);
-        let mut last = None;
-        for range in &self.submits {
-            let mut encoder = context.device.create_command_encoder(&Default::default());
-            self.encode(&mut encoder, range.clone());
-            last = Some(context.queue.submit([encoder.finish()]));
-        }
-        let last = last.unwrap_or_else(|| context.queue.submit([]));
-        (last, start.elapsed())
+    pub fn run(&self, context: &Context, step: &Step) -> Submission {
+        let mut work = Work::new(context);
+        work.run(self, step);
+        work.finish()
     }
 
     pub(crate) fn write_step(&self, context: &Context, step: &Step) {
         context.queue.write_buffer(&self.uniform, 0, &step.to_bytes());
-    }
-
-    fn encode(&self, encoder: &mut wgpu::CommandEncoder, range: std::ops::Range<usize>) {
-        let mut pass = encoder.begin_compute_pass(&Default::default());
-        for prepared in &self.prepared[range] {
-            prepared.record(&mut pass);
-        }
     }
 
     /// Bytes that this plan allocated, its share of named buffers included.
@@ -268,20 +244,6 @@ fn check_bindings(context: &Context, recording: &Recording) -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn submits(recording: &Recording) -> Vec<std::ops::Range<usize>> {
-    let mut ranges = Vec::new();
-    let (mut start, mut flops) = (0, 0);
-    for (index, dispatch) in recording.dispatches.iter().enumerate() {
-        if flops + dispatch.flops > FLOPS_PER_SUBMIT && index > start {
-            ranges.push(start..index);
-            (start, flops) = (index, 0);
-        }
-        flops += dispatch.flops;
-    }
-    ranges.push(start..recording.dispatches.len());
-    ranges
 }
 
 /// The parameters of every dispatch as WGSL lays them out, 256 bytes each.

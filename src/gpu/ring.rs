@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 
 use super::context::Context;
 use super::memory::mapped_values;
+use super::profile::Submission;
+use super::work::Work;
 use crate::error::Result;
 
 /// Steps that may be under way: enough to keep the device busy, few enough for Ctrl-C.
@@ -13,8 +15,7 @@ const SLOTS: usize = 3;
 pub struct Ring {
     free: Vec<wgpu::Buffer>,
     filling: Option<wgpu::Buffer>,
-    under_way: VecDeque<(u64, wgpu::Buffer, wgpu::SubmissionIndex)>,
-    last: Option<wgpu::SubmissionIndex>,
+    under_way: VecDeque<(u64, wgpu::Buffer, Submission)>,
 }
 
 impl Ring {
@@ -26,7 +27,7 @@ impl Ring {
         let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
         let buffer = |_| context.create_buffer("loss", values * 4, usage);
         let free = (0..SLOTS).map(buffer).collect::<Result<_>>()?;
-        Ok(Ring { free, filling: None, under_way: VecDeque::new(), last: None })
+        Ok(Ring { free, filling: None, under_way: VecDeque::new() })
     }
 
     /// Waits for the oldest step if all buffers are under way; gives its values.
@@ -44,19 +45,17 @@ impl Ring {
         self.under_way.len()
     }
 
-    /// Queues a copy of the f32 at byte `offset` of `from` to place `to` of this step's values.
-    pub fn copy(&mut self, context: &Context, from: &wgpu::Buffer, offset: u64, to: u64) {
+    /// Copies the first `count` f32 of `from` to place `to` of this step's values.
+    pub fn copy(&self, work: &mut Work, from: &wgpu::Buffer, count: u64, to: u64) {
         let buffer = self.filling.as_ref().expect("make_room comes first");
-        let mut encoder = context.device.create_command_encoder(&Default::default());
-        encoder.copy_buffer_to_buffer(from, offset, buffer, to * 4, 4);
-        self.last = Some(context.queue.submit([encoder.finish()]));
+        work.copy(from, 0, buffer, to * 4, count * 4);
     }
 
-    /// Asks for this step's values.
-    pub fn submit(&mut self, step: u64) {
+    /// Asks for the values of `step`, which was submitted as `last`.
+    pub fn ask(&mut self, step: u64, last: Submission) {
         let buffer = self.filling.take().expect("make_room comes first");
         buffer.map_async(wgpu::MapMode::Read, .., |_| {});
-        self.under_way.push_back((step, buffer, self.last.clone().expect("copy comes first")));
+        self.under_way.push_back((step, buffer, last));
     }
 
     /// Waits for all steps under way.

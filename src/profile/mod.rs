@@ -147,7 +147,9 @@ fn time_replay(context: &Context, workload: &Workload) -> Result<Duration> {
     let values = workload.values(0);
     let mut total = Duration::ZERO;
     for part in &workload.parts {
-        total += part.plan.run_timed(context, &values).1;
+        let start = Instant::now();
+        part.plan.run(context, &values);
+        total += start.elapsed();
         context.wait()?;
     }
     Ok(total)

@@ -1,7 +1,7 @@
 //! One training step as plans: batch, forward, loss, backward; then clip, AdamW and average.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::model::Objective;
 use super::options::TrainOptions;
@@ -9,7 +9,7 @@ use crate::data::Dataset;
 use crate::error::{Error, Result};
 use crate::gpu::{
     Choices, Context, EMA, GRADIENTS, Memory, Plan, PlanOptions, Precision, Recorder, Recording, Ring, Step, Tensor,
-    WEIGHTS,
+    WEIGHTS, Work,
 };
 use crate::ops::diffusion::{self, Noise, Records};
 use crate::ops::{adamw, add, reduce};
@@ -21,8 +21,9 @@ pub const SECOND_MOMENT: &str = "v";
 const ACCUMULATED: &str = "accumulated";
 /// The data set's buffer.
 pub const DATA: &str = "data";
-/// Loss at element 0, squared norm of the gradient at element 64.
+/// Loss at element 0, squared norm of the gradient at [`SQUARE_SUM`].
 pub const METRICS: &str = "metrics";
+const SQUARE_SUM: u64 = 64;
 const METRICS_ELEMENTS: u64 = 128;
 /// 0 as long as all is finite, not a number from the first step on whose loss, or gradient in single precision, is not.
 const BROKEN: &str = "broken";
@@ -184,7 +185,7 @@ fn record_update(elements: u64, options: &TrainOptions, precision: Precision) ->
         r.range(name, elements, offset, [1, 1, 1, count])
     };
     let partials: u64 = ranges(elements).map(|(_, count)| adamw::partial_count(count as u64) as u64).sum();
-    let square_sum = r.range(METRICS, METRICS_ELEMENTS, 64, [1, 1, 1, 1]);
+    let square_sum = r.range(METRICS, METRICS_ELEMENTS, SQUARE_SUM, [1, 1, 1, 1]);
     r.scope("gradient norm", |r| {
         let mut offset = 0;
         for range in ranges(elements) {
@@ -249,7 +250,7 @@ impl Engine {
         let accumulate = recordings.accumulate.as_ref().map(|recording| plan(&mut memory, recording)).transpose()?;
         let update = plan(&mut memory, &recordings.update)?;
         memory.write(context, DATA, 0, &Records::pack(&data.images, &data.labels));
-        let ring = Ring::new(context, options.accumulate as u64 + 1)?;
+        let ring = Ring::new(context, options.accumulate as u64 + SQUARE_SUM)?;
         let (options, images) = (options.clone(), data.len() as u64);
         Ok(Engine { memory, gradients, accumulate, update, ring, options, images, skipped: 0, broken: None })
     }
@@ -268,23 +269,28 @@ impl Engine {
         if self.skipped as usize + self.ring.under_way() > MOST_SKIPPED as usize {
             known.extend(self.finish(context)?);
         }
-        let mut encoding = Duration::ZERO;
+        let start = Instant::now();
+        let mut work = Work::new(context);
+        let (batches, metrics) = (self.options.accumulate as u64, self.memory.buffer(METRICS));
         if self.accumulate.is_some() {
-            self.memory.clear(context, ACCUMULATED);
+            work.clear(self.memory.buffer(ACCUMULATED));
         }
-        for batch in 0..self.options.accumulate as u64 {
+        for batch in 0..batches {
             let values = step_values(&self.options, self.images, step, batch);
-            encoding += self.gradients.run_timed(context, &values).1;
+            work.run(&self.gradients, &values);
             if let Some(plan) = &self.accumulate {
-                encoding += plan.run_timed(context, &values).1;
+                work.run(plan, &values);
             }
-            self.ring.copy(context, self.memory.buffer(METRICS), 0, batch);
+            if batch + 1 < batches {
+                self.ring.copy(&mut work, metrics, 1, batch);
+            }
         }
-        let values = step_values(&self.options, self.images, step, 0);
-        encoding += self.update.run_timed(context, &values).1;
-        self.ring.copy(context, self.memory.buffer(METRICS), 256, self.options.accumulate as u64);
-        self.ring.submit(step);
-        Ok((known, encoding))
+        work.run(&self.update, &step_values(&self.options, self.images, step, 0));
+        // The last batch's loss and the squared norm.
+        self.ring.copy(&mut work, metrics, SQUARE_SUM + 1, batches - 1);
+        let last = work.finish();
+        self.ring.ask(step, last);
+        Ok((known, start.elapsed()))
     }
 
     /// What is known of the steps under way; waits for them.
@@ -297,7 +303,8 @@ impl Engine {
     }
 
     fn metrics(&mut self, step: u64, values: &[f32]) -> Result<Metrics> {
-        let (square_sum, losses) = values.split_last().expect("losses, then the squared norm");
+        let losses = &values[..self.options.accumulate as usize];
+        let square_sum = values[losses.len() - 1 + SQUARE_SUM as usize];
         let scale = 1.0 / self.options.accumulate as f32;
         let metrics = Metrics {
             step: step + 1,

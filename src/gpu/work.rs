@@ -1,0 +1,97 @@
+//! Commands on their way to the device: in one submission, unless that would be more than a device takes at once.
+
+use super::context::Context;
+use super::plan::Plan;
+use super::profile::Submission;
+use super::step::Step;
+
+/// FLOPs after which a new submission begins: systems that watch the GPU kill one that takes seconds.
+pub const MOST_FLOPS: u64 = 200_000_000_000;
+
+/// Plans and copies, one behind the other.
+pub struct Work<'a> {
+    context: &'a Context,
+    most_flops: u64,
+    encoder: Option<wgpu::CommandEncoder>,
+    flops: u64,
+    /// The plans of this submission, by their addresses: a second run of one writes its uniform anew, and that comes before
+    /// the whole submission.
+    plans: Vec<usize>,
+    last: Option<Submission>,
+}
+
+impl<'a> Work<'a> {
+    /// Nothing yet.
+    pub fn new(context: &'a Context) -> Work<'a> {
+        Work::of_at_most(context, MOST_FLOPS)
+    }
+
+    /// The same, with another bound for a submission.
+    pub fn of_at_most(context: &'a Context, most_flops: u64) -> Work<'a> {
+        Work { context, most_flops, encoder: None, flops: 0, plans: Vec::new(), last: None }
+    }
+
+    /// Runs a whole recording once.
+    pub fn run(&mut self, plan: &Plan, step: &Step) {
+        let address = std::ptr::from_ref(plan) as usize;
+        if self.plans.contains(&address) {
+            self.submit();
+        }
+        plan.write_step(self.context, step);
+        self.plans.push(address);
+        let mut rest = &plan.prepared[..];
+        while !rest.is_empty() {
+            let count = self.fitting(rest.iter().map(|prepared| prepared.flops));
+            let (now, later) = rest.split_at(count);
+            let mut pass = self.encoder().begin_compute_pass(&Default::default());
+            now.iter().for_each(|prepared| prepared.record(&mut pass));
+            drop(pass);
+            rest = later;
+            if !rest.is_empty() {
+                self.submit();
+            }
+        }
+    }
+
+    /// Copies `bytes` of a buffer.
+    pub fn copy(&mut self, from: &wgpu::Buffer, offset: u64, to: &wgpu::Buffer, to_offset: u64, bytes: u64) {
+        self.encoder().copy_buffer_to_buffer(from, offset, to, to_offset, bytes);
+    }
+
+    /// Sets a buffer to zeros.
+    pub fn clear(&mut self, buffer: &wgpu::Buffer) {
+        self.encoder().clear_buffer(buffer, 0, None);
+    }
+
+    /// Hands over what is left; the last submission.
+    pub fn finish(mut self) -> Submission {
+        if self.encoder.is_some() || self.last.is_none() {
+            self.submit();
+        }
+        self.last.expect("it was just submitted")
+    }
+
+    /// How many dispatches of these FLOPs still go into this submission; at least one into an empty one.
+    fn fitting(&mut self, flops: impl Iterator<Item = u64>) -> usize {
+        let mut count = 0;
+        for flops in flops {
+            if self.flops > 0 && self.flops + flops > self.most_flops {
+                break;
+            }
+            self.flops += flops;
+            count += 1;
+        }
+        count
+    }
+
+    fn encoder(&mut self) -> &mut wgpu::CommandEncoder {
+        self.encoder.get_or_insert_with(|| self.context.device.create_command_encoder(&Default::default()))
+    }
+
+    fn submit(&mut self) {
+        let commands = self.encoder.take().map(wgpu::CommandEncoder::finish);
+        self.last = Some(self.context.queue.submit(commands));
+        self.flops = 0;
+        self.plans.clear();
+    }
+}
