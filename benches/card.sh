@@ -549,7 +549,7 @@ title() {
 # about KIND: heading of such parts and what they show.
 about() {
     case "$1" in
-        verify) chapter "Kernels against their twins" "Every kernel in every variant, in f32 and in f16, on shapes that were drawn by chance, compared with the same computation in f64 on the processor. An error above 1 tolerance is wrong." ;;
+        verify) chapter "Kernels against their twins" "Every kernel in every variant, in f32 and in f16, on the corners of its tiles and on shapes drawn by chance, compared with its twin: the same computation in f64 on the processor. The first column is the largest error as a share of what rounding may cause: above 1 is wrong." ;;
         profile) chapter "Training steps" "One step is forward, loss, backward, clipping and optimizer. The wall time is what counts; the kernels' is the sum over a profiled step's dispatches, each timed alone: where it is much less, the card waited for its driver or the CPU. Each folded table shows where that time goes, by kernel and by layer, as shares of the ceilings that were measured on this card." ;;
         train) chapter "Training on digits" "$TRAIN_STEPS steps of 16 images of handwritten digits. The loss is the mean squared error of the noise that the network predicts: about 1 for one that knows nothing. Equal digests of two runs mean that all weights and losses have the same bits." ;;
         samples) chapter "Samples" "The picture at the top shows what the network drew after those $TRAIN_STEPS steps, each digit in turn. After so few, strokes are all that can be expected; noise alone would mean that training or sampling went wrong." ;;
