@@ -16,7 +16,7 @@ const ENDLESS: &str = "never ends without the harness's bound: no test would pas
 const EVEN: &str = "modulo 2, or a stride of 1 or 2, plus is minus";
 const BEHIND_LAST: &str = "what is loaded or staged behind the last turn is not multiplied";
 const MADE_TWICE: &str = "a surplus workgroup makes the first inputs of the images once more";
-const OUTSIDE: &str = "a turn behind the last row, all of whose factors are 0";
+const OUTSIDE: &str = "a turn behind the last one, all of whose factors are 0";
 const ONE_SHARE: &str = "the four rows of a quad are in one share, LANES being a multiple of 4";
 const PERMUTED: &str = "stores and loads are permuted alike: only the banks that they meet are others";
 const NOT_HANDED: &str = "what a lane holds of blocks that do not exist is not handed round";
@@ -325,6 +325,21 @@ const ALLOWED: &[Rule] = &[
     ("linear.tiled.backward_data", "params.k4 + STEP - 1u) /", "params.k4 + STEP - 1u) *", OUTSIDE),
     ("linear.tiled.backward_data", "STEP, params.rows - 1u)", "STEP, params.rows + 1u)", NOT_STORED),
     ("linear.tiled.backward_data", "STEP, params.rows - 1u)", "STEP, params.rows - 0u)", NOT_STORED),
+    ("attention.tiled.MAX_SHARE", "4u", "5u", LARGER_TILE),
+    ("attention.tiled.Sums", "4>", "5>", LARGER_TILE),
+    ("attention.tiled.query_key", "turn < turn_count()) {\nfor", "turn <= turn_count()) {\nfor", BEHIND_LAST),
+    ("attention.tiled.query_key", "(turn - 1u) % 2u", "(turn + 1u) % 2u", EVEN),
+    ("attention.tiled.gradient_value", "turn < turn_count()) {\nfor", "turn <= turn_count()) {\nfor", BEHIND_LAST),
+    ("attention.tiled.gradient_value", "(turn - 1u) % 2u", "(turn + 1u) % 2u", EVEN),
+    ("attention.tiled.forward", "vec2<u32>(params.channels4 - 1u)", "vec2<u32>(params.channels4 + 1u)", NOT_STORED),
+    ("attention.tiled.forward", "vec2<u32>(params.channels4 - 1u)", "vec2<u32>(params.channels4 - 0u)", NOT_STORED),
+    ("attention.tiled.backward_query", "vec2<u32>(params.channels4 - 1u)", "vec2<u32>(params.channels4 + 1u)", NOT_STORED),
+    ("attention.tiled.backward_query", "vec2<u32>(params.channels4 - 1u)", "vec2<u32>(params.channels4 - 0u)", NOT_STORED),
+    ("attention.tiled.backward_key_value", "vec2<u32>(params.channels4 - 1u)", "vec2<u32>(params.channels4 + 1u)", NOT_STORED),
+    ("attention.tiled.backward_key_value", "vec2<u32>(params.channels4 - 1u)", "vec2<u32>(params.channels4 - 0u)", NOT_STORED),
+    ("attention.tiled.turn_count", "params.channels4 + STEP - 1u) /", "params.channels4 + STEP + 1u) /", OUTSIDE),
+    ("attention.tiled.turn_count", "params.channels4 + STEP - 1u) /", "params.channels4 + STEP - 0u) /", OUTSIDE),
+    ("attention.tiled.turn_count", "params.channels4 + STEP - 1u) /", "params.channels4 + STEP - 1u) *", OUTSIDE),
     ("reduce.total", "half > 0u", "half >= 0u", ENDLESS),
     ("reduce.total", "lane < half", "lane <= half", "adds to a sum that is used up, a race that no driver here shows"),
     ("reduce.total", "lane == 0u", "lane != 0u", SAME_SUM),
