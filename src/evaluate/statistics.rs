@@ -288,7 +288,7 @@ mod tests {
         assert!(mean.abs() < 3.0 * error && values.iter().any(|value| *value < 0.0), "{mean} +- {error}");
         // E k(x, y) of independent normals in one dimension: (xy + 1)³ has the mean 1 + 3 E x² E y² = 1 + 3 s² t² with
         // means 0; so MMD² of N(0, 1) and N(0, 4) is 4 + 49 - 2 · 13 = 27.
-        let values: Vec<f64> = (0..30)
+        let values: Vec<f64> = (0..100)
             .map(|seed| {
                 let (a, b) = (normals(200, &[(0.0, 1.0)], 2 * seed), normals(200, &[(0.0, 2.0)], 2 * seed + 1));
                 kernel_distance(&a, &b, seed).value

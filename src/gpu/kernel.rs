@@ -198,6 +198,23 @@ impl Kernel {
         format!("{enable}{}", joined(&self.files(precision)))
     }
 
+    /// A place in [`Kernel::source`] as one in its file: `shaders/conv2d.tiled.wgsl:57:12`.
+    fn place(&self, precision: Precision, location: Option<naga::SourceLocation>) -> String {
+        let Some(location) = location else { return format!("shaders/{}.wgsl", self.label()) };
+        let enabled = self.source(precision).len() - joined(&self.files(precision)).len();
+        let enabled_lines = self.source(precision)[..enabled].lines().count() as u32;
+        let mut line = location.line_number.saturating_sub(enabled_lines);
+        for file in self.files(precision) {
+            // As `joined` puts them behind each other.
+            let lines = file.text.split('\n').count() as u32;
+            if line <= lines {
+                return format!("shaders/{}:{line}:{}", file.name, location.line_position);
+            }
+            line -= lines;
+        }
+        format!("shaders/{}.wgsl", self.label())
+    }
+
     /// Whether half precision makes a difference: it reads or writes what is stored as the precision says, or multiplies halves.
     pub fn knows_halves(&self) -> bool {
         self.needs.iter().any(|need| need.is_matrices())
@@ -230,14 +247,19 @@ fn joined(files: &[File]) -> String {
 fn reflect(kernel: &Kernel) -> Reflection {
     let parse = |precision| {
         let source = kernel.source(precision);
-        naga::front::wgsl::parse_str(&source)
-            .unwrap_or_else(|error| panic!("{}", error.emit_to_string_with_path(&source, kernel.name)))
+        naga::front::wgsl::parse_str(&source).unwrap_or_else(|error| {
+            let place = kernel.place(precision, error.location(&source));
+            panic!("{place}: {}", error.message())
+        })
     };
     let (module, half) = (parse(Precision::F32), parse(Precision::F16));
-    let source = kernel.source(Precision::F32);
-    let info = Validator::new(ValidationFlags::all(), Capabilities::all())
-        .validate(&module)
-        .unwrap_or_else(|error| panic!("{}", error.emit_to_string_with_path(&source, kernel.name)));
+    let validated = Validator::new(ValidationFlags::all(), Capabilities::all()).validate(&module);
+    let info = validated.unwrap_or_else(|error| {
+        let place = kernel.place(Precision::F32, error.location(&kernel.source(Precision::F32)));
+        let inner: &dyn std::error::Error = error.as_inner();
+        let causes = std::iter::successors(Some(inner), |error| error.source()).map(ToString::to_string);
+        panic!("{place}: {}", causes.collect::<Vec<_>>().join(": "))
+    });
     let entry_points = module.entry_points.iter().enumerate();
     Reflection {
         entry_points: entry_points
@@ -309,5 +331,28 @@ fn element_kind(module: &Module, ty: naga::Handle<naga::Type>) -> ScalarKind {
         TypeInner::Array { base, .. } => element_kind(module, base),
         TypeInner::Vector { scalar, .. } | TypeInner::Scalar(scalar) => scalar.kind,
         _ => panic!("a storage buffer is an array of numbers or vectors"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FIRST: File = File { name: "first.wgsl", text: "const ONE = 1u;\n" };
+    const UNKNOWN: File = File { name: "unknown.wgsl", text: "// a call\nfn two() -> u32 { return ONE + three(); }\n" };
+    const UNEQUAL: File = File { name: "unequal.wgsl", text: "\n\nfn two(a: f32) -> u32 { return a; }\n" };
+    static NO_SUCH_FUNCTION: Kernel = Kernel::new("first", &[FIRST, UNKNOWN], &[]);
+    static WRONG_TYPE: Kernel = Kernel::variant("first", "coop8", &[Need::Matrices8], &[FIRST, UNEQUAL], &[]);
+
+    #[test]
+    #[should_panic(expected = "shaders/unknown.wgsl:2:32: no definition in scope")]
+    fn what_does_not_parse_is_named_by_its_file_and_line() {
+        NO_SUCH_FUNCTION.entry_points();
+    }
+
+    #[test]
+    #[should_panic(expected = "shaders/unequal.wgsl:3:")]
+    fn what_is_not_valid_is_named_by_its_file_and_line() {
+        WRONG_TYPE.entry_points();
     }
 }
