@@ -301,8 +301,8 @@ fn alone(r: &mut Recorder, shape: &[u32], entry: &str) {
 /// channels or 16 rows.
 pub const CORNERS: &[Corner] = &[
     Corner::new("one element", |draw| case_of(draw, [1, 1, 1, 1], [1, 1], 1, STRAIGHT)),
-    Corner::new("a row and a quadruple less", |draw| case_of(draw, [1, 1, 127, 122], [1, 1], 123, STRAIGHT)),
     Corner::new("one full tile", |draw| case_of(draw, [2, 8, 8, 128], [1, 1], 128, STRAIGHT)),
+    Corner::new("a row and a quadruple less", |draw| case_of(draw, [1, 1, 127, 122], [1, 1], 123, STRAIGHT)),
     Corner::new("several tiles of rows", |draw| case_of(draw, [3, 7, 9, 5], [3, 3], 9, Geometry::same(3))),
     Corner::new("several tiles of channels", |draw| case_of(draw, [1, 5, 6, 131], [3, 1], 258, Geometry::same(3))),
     Corner::new("tiles of rows and x's channels", |draw| case_of(draw, [1, 10, 13, 131], [1, 1], 6, STRAIGHT)),

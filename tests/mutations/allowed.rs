@@ -23,6 +23,7 @@ const NOT_HANDED: &str = "what a lane holds of blocks that do not exist is not h
 const NO_TOKENS: &str = "a round of tokens that do not exist, whose P is 0";
 const FOUR_LANES: &str = "with 4 lanes a share is one quad: lane / 4 is 0";
 const EIGHT_LANES: &str = "8 / 3 is 2 as 8 / 4 is, and 4 / 3 is 1";
+const SERIES: &str = "less than a last place of the sine: a thousandth of angle^7 / 5040, the angle below pi / 4";
 const UNUSED_SHARE: &str = "a share that this many lanes do not hand round";
 
 const NODE: &str = "a part in 1,000 of a node or weight changes a smooth integral by less than the tolerance";
@@ -340,6 +341,12 @@ const ALLOWED: &[Rule] = &[
     ("attention.tiled.turn_count", "params.channels4 + STEP - 1u) /", "params.channels4 + STEP + 1u) /", OUTSIDE),
     ("attention.tiled.turn_count", "params.channels4 + STEP - 1u) /", "params.channels4 + STEP - 0u) /", OUTSIDE),
     ("attention.tiled.turn_count", "params.channels4 + STEP - 1u) /", "params.channels4 + STEP - 1u) *", OUTSIDE),
+    ("conv2d.register.backward_data", "parity.first.x + params.pad", "parity.first.x - params.pad", EVEN),
+    ("conv2d.register.backward_data", "parity.first.y + params.pad", "parity.first.y - params.pad", EVEN),
+    ("reduce.sums", "256>", "257>", LARGER_TILE),
+    ("lib.sin_cos_turns", "(-1.0 / 5040.0", "(-1.001 / 5040.0", SERIES),
+    ("conv2d.tiled.backward_weight", "end - start + TURN - 1u", "end + start + TURN - 1u", OUTSIDE),
+    ("conv2d.tiled.backward_weight", "end - start + TURN - 1u", "end - start + TURN + 1u", OUTSIDE),
     ("reduce.total", "half > 0u", "half >= 0u", ENDLESS),
     ("reduce.total", "lane < half", "lane <= half", "adds to a sum that is used up, a race that no driver here shows"),
     ("reduce.total", "lane == 0u", "lane != 0u", SAME_SUM),
@@ -350,6 +357,8 @@ const ALLOWED: &[Rule] = &[
 /// is here, the reason holds.
 #[rustfmt::skip]
 const ELSEWHERE: &[(Rule, &str)] = &[
+    (("conv2d.subgroup.MAX_SHARE", "8u", "7u", UNUSED_SHARE), "conv2d.subgroup LANES=4"),
+    (("linear.subgroup.MAX_SHARE", "8u", "7u", UNUSED_SHARE), "linear.subgroup LANES=4"),
     (("attention.subgroup.query_key", "c += LANES / 4u", "c += LANES / 3u", EIGHT_LANES), "attention.subgroup LANES=16"),
     (("attention.subgroup.query_key", "i < LANES / 4u", "i < LANES / 3u", EIGHT_LANES), "attention.subgroup LANES=16"),
     (("attention.subgroup.key_query", "c += LANES / 4u", "c += LANES / 3u", EIGHT_LANES), "attention.subgroup LANES=16"),
