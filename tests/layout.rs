@@ -136,7 +136,7 @@ fn shaders_ops_and_twins_have_the_same_names() {
 
 #[test]
 fn layers_import_only_what_the_table_lists() {
-    let mut wrong = Vec::new();
+    let (mut wrong, mut used) = (Vec::new(), BTreeSet::new());
     for (file, text) in files("src", ".rs").iter().filter(|(file, _)| !TOP.contains(&layer(file))) {
         let own = layer(file);
         let found = LAYERS.iter().find(|(name, _)| *name == own);
@@ -144,6 +144,7 @@ fn layers_import_only_what_the_table_lists() {
         for path in arrows(file, &code(text)) {
             let (to, part) = path.split_once("::").unwrap_or((&path, ""));
             let known = LAYERS.iter().any(|(name, _)| *name == to);
+            used.insert((own.to_string(), to.to_string()));
             if known && to != own && !allowed.split(' ').any(|layer| layer == to) {
                 wrong.push(format!("{file}: {own} -> {path} is not in the table"));
             }
@@ -154,6 +155,9 @@ fn layers_import_only_what_the_table_lists() {
             }
         }
     }
+    let listed = LAYERS.iter().flat_map(|(own, allowed)| allowed.split_whitespace().map(move |to| (*own, to)));
+    let unused = listed.filter(|(own, to)| !used.contains(&(own.to_string(), to.to_string())));
+    wrong.extend(unused.map(|(own, to)| format!("nothing in {own} imports {to} any more: take it out of the table")));
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
