@@ -146,7 +146,7 @@ fn verify_checks_kernels() {
     let table = accepted(place.path(), "verify --kernel silu --cases 1 --json=new/figures.json").out;
     let figures: serde_json::Value =
         serde_json::from_slice(&fs::read(place.path().join("new/figures.json")).unwrap()).expect("JSON");
-    assert!(table.contains("silu.forward") && figures["out_of_tolerance"] == 0, "{table} {figures}");
+    assert!(table.contains("silu.forward") && figures["wrong"] == 0, "{table} {figures}");
     refused(place.path(), "verify --kernel nonsense", &["no kernel nonsense", "silu"]);
     // The corners alone.
     let table = accepted(place.path(), "verify --kernel conv2d --cases 0 --verbose").out;
