@@ -15,18 +15,18 @@ const LAYERS: &[(&str, &str)] = &[
     ("data", "error"),
     ("tensors", "error files"),
     ("picture", "error files"),
-    ("chart", "error files picture"),
+    ("chart", "error picture"),
     ("gpu", "cpu error random"),
     ("ops", "cpu gpu random"),
     ("nn", "error gpu ops random"),
-    ("checkpoint", "diffusion error files gpu nn tensors"),
+    ("checkpoint", "diffusion error files nn tensors"),
     ("verify", "checkpoint error gpu nn ops tensors"),
     ("tune", "error files gpu ops"),
-    ("sample", "checkpoint diffusion error files gpu guidance nn ops picture random tensors"),
-    ("train", "chart checkpoint data diffusion error files gpu nn ops picture random sample tensors tune"),
+    ("sample", "diffusion error gpu guidance nn ops picture"),
+    ("train", "chart checkpoint data diffusion error files gpu nn ops picture sample tensors tune"),
     ("guidance", "diffusion error gpu nn ops"),
     ("evaluate", "data diffusion error gpu nn ops picture random sample"),
-    ("profile", "chart checkpoint diffusion error files gpu nn ops random sample train"),
+    ("profile", "chart diffusion error gpu nn ops random sample train"),
 ];
 /// What a user types may reach everything.
 const TOP: &[&str] = &["lib", "main", "cli", "glibc"];
