@@ -129,7 +129,7 @@ fn shaders_ops_and_twins_have_the_same_names() {
     let shaders = stems("shaders", ".wgsl", &[]);
     assert_eq!(shaders, stems("src/cpu", ".rs", &["mod"]), "shaders/ and src/cpu/");
     let kernels = stems("shaders", ".wgsl", &["lib"]);
-    assert_eq!(kernels, stems("src/ops", ".rs", &["mod", "case", "tiles"]), "shaders/ and src/ops/");
+    assert_eq!(kernels, stems("src/ops", ".rs", &["mod", "case", "matrix", "tiles"]), "shaders/ and src/ops/");
     let all: BTreeSet<String> = diffuse::ops::ALL.iter().map(|op| op.kernel.name.to_string()).collect();
     assert_eq!(kernels, all, "shaders/ and ops::ALL");
 }

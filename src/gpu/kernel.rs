@@ -20,12 +20,12 @@ pub struct File {
     pub text: &'static str,
 }
 
-/// The [`File`] of this name in `shaders/`.
+/// The [`File`] of this name in `shaders/`, which may come in parts.
 macro_rules! wgsl {
-    ($name:literal) => {
+    ($($part:literal)+) => {
         $crate::gpu::kernel::File {
-            name: $name,
-            text: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/", $name)),
+            name: concat!($($part),+),
+            text: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/", $($part),+)),
         }
     };
 }

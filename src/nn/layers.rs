@@ -3,8 +3,9 @@
 use super::config::UNetConfig;
 use super::params::{Init, Layout, Params};
 use crate::gpu::{Recorder, Tensor, Weight};
-use crate::ops::conv2d::{self, Epilogue, Geometry};
+use crate::ops::conv2d::{self, Geometry};
 use crate::ops::group_norm::{self, Norm};
+use crate::ops::matrix::Epilogue;
 use crate::ops::{add, attention, concat, linear, resample};
 
 /// Convolution with bias.

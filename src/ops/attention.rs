@@ -1,7 +1,7 @@
 //! Multi-head self-attention between its projections: `shaders/attention.wgsl`.
 
 use super::add::scale;
-use super::conv2d::grid;
+use super::matrix::grid;
 use super::{Corner, Draw};
 use crate::cpu::{Twin, attention as twin};
 use crate::gpu::kernel::{File, wgsl};

@@ -1,74 +1,11 @@
 //! Convolution: `shaders/conv2d.wgsl`.
 
-use super::{Corner, Draw, reduce};
-use crate::cpu::{Twin, conv2d as twin};
-use crate::gpu::choices::IN_ORDER;
+use super::matrix::{self, Epilogue, WeightGradient, grid, products};
+use super::{Corner, Draw};
 use crate::gpu::kernel::{File, wgsl};
-use crate::gpu::{Candidate, Grid, Kernel, Need, Recorder, Tensor, Value, Ways};
+use crate::gpu::{Candidate, Kernel, Need, Recorder, Tensor, Value, Ways};
 
-const PREFIX: File = wgsl!("conv2d.wgsl");
-const TWINS: &[(&str, Twin)] =
-    &[("forward", twin::forward), ("backward_data", twin::backward_data), ("backward_weight", twin::backward_weight)];
-
-pub static KERNEL: Kernel = Kernel::variant("conv2d", "register", &[], &[PREFIX, wgsl!("conv2d.register.wgsl")], TWINS);
-static SUBGROUP: Kernel =
-    Kernel::variant("conv2d", "subgroup", &[Need::Subgroups], &[PREFIX, wgsl!("conv2d.subgroup.wgsl")], TWINS);
-static TILED: Kernel =
-    Kernel::variant("conv2d", "tiled", &[], &[PREFIX, wgsl!("lib.tiled.wgsl"), wgsl!("conv2d.tiled.wgsl")], TWINS);
-
-static COOP8: Kernel = Kernel::variant(
-    "conv2d",
-    "coop8",
-    &[Need::Subgroups, Need::Matrices8],
-    &[PREFIX, wgsl!("lib.coop8.wgsl"), wgsl!("lib.coop.wgsl"), wgsl!("conv2d.coop.wgsl")],
-    TWINS,
-);
-static COOP16: Kernel = Kernel::variant(
-    "conv2d",
-    "coop16",
-    &[Need::Subgroups, Need::Matrices16],
-    &[PREFIX, wgsl!("lib.coop16.wgsl"), wgsl!("lib.coop.wgsl"), wgsl!("conv2d.coop.wgsl")],
-    TWINS,
-);
-
-/// Whether input and output channels fill half a tile of matrix units at least: else most of what they multiply is padding.
-fn fills_half_a_tile_of_8(shape: &[u32]) -> bool {
-    [shape[3], shape[4]].iter().all(|channels| *channels >= 16)
-}
-
-fn fills_half_a_tile_of_16(shape: &[u32]) -> bool {
-    [shape[3], shape[4]].iter().all(|channels| *channels >= 32)
-}
-
-static CANDIDATES: [Candidate; 12] = [
-    Candidate::new(&SUBGROUP, &[("LANES", 8)]),
-    Candidate::new(&SUBGROUP, &[("LANES", 4)]),
-    Candidate::new(&SUBGROUP, &[("LANES", 16)]),
-    Candidate::new(&KERNEL, &[]),
-    Candidate::new(&SUBGROUP, &[("LANES", 32)]),
-    Candidate::for_gpus(&TILED, &[("ROW_LANES", 16), ("CHANNEL_LANES", 16)]),
-    Candidate::for_gpus(&TILED, &[("ROW_LANES", 8), ("CHANNEL_LANES", 8)]),
-    Candidate::for_gpus(&TILED, &[("ROW_LANES", 16), ("CHANNEL_LANES", 8)]),
-    Candidate::for_gpus(&COOP8, &[("LANES", 8)]).of_class("coop8").usual_for(fills_half_a_tile_of_8),
-    Candidate::for_gpus(&COOP8, &[("LANES", 32)]).of_class("coop8").usual_for(fills_half_a_tile_of_8),
-    Candidate::for_gpus(&COOP16, &[("LANES", 64)]).of_class("coop16").usual_for(fills_half_a_tile_of_16),
-    Candidate::for_gpus(&COOP16, &[("LANES", 32)]).of_class("coop16").usual_for(fills_half_a_tile_of_16),
-];
-
-pub static FORWARD: Ways =
-    Ways { kernel: "conv2d", entry: "forward", candidates: &CANDIDATES, record: |r, shape| alone(r, shape, "forward") };
-pub static BACKWARD_DATA: Ways = Ways {
-    kernel: "conv2d",
-    entry: "backward_data",
-    candidates: &CANDIDATES,
-    record: |r, shape| alone(r, shape, "backward_data"),
-};
-pub static BACKWARD_WEIGHT: Ways = Ways {
-    kernel: "conv2d",
-    entry: "backward_weight",
-    candidates: &CANDIDATES,
-    record: |r, shape| alone(r, shape, "backward_weight"),
-};
+products!("conv2d", crate::cpu::conv2d, |shape: &[u32]| [shape[3], shape[4]], [(16, 16), (8, 8), (16, 8)]);
 
 /// How the window moves over the input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,71 +29,14 @@ impl Geometry {
     }
 }
 
-/// What is done to the output while it is in registers: y = scale (conv + bias + addend).
-#[derive(Clone, Copy, Debug)]
-pub struct Epilogue {
-    /// [N, P, Q, K] or [N, 1, 1, K].
-    pub addend: Option<Tensor>,
-    pub scale: f32,
-}
-
-impl Epilogue {
-    /// Nothing but the bias.
-    pub const NONE: Epilogue = Epilogue { addend: None, scale: 1.0 };
-
-    /// As the shader's params, for an output [N, P, Q, K]. Panics if the addend has neither shape.
-    fn params(self, y: [u32; 4]) -> [(&'static str, Value); 2] {
-        let kind = match self.addend.map(|addend| addend.shape) {
-            None => 0u32,
-            Some(shape) if shape == y => 2,
-            Some(shape) => {
-                assert_eq!(shape, [y[0], 1, 1, y[3]], "an addend is of the output, or of each image");
-                1
-            }
-        };
-        [("addend", kind.into()), ("scale", self.scale.into())]
-    }
-}
-
-/// A tile of a candidate: rows and quads of channels of one lane or workgroup.
+/// As [`matrix::tile`].
 pub(super) fn tile(candidate: &Candidate) -> (u32, u32) {
-    match candidate.kernel.variant {
-        "subgroup" => (32, candidate.constant("LANES")),
-        "coop8" => (32, 8),
-        "coop16" => (64, 16),
-        "tiled" => (8 * candidate.constant("ROW_LANES"), 2 * candidate.constant("CHANNEL_LANES")),
-        _ => (16, 2),
-    }
+    matrix::tile(candidate, (16, 2))
 }
 
-/// A tile of a weight's gradient: quads of x and of dy.
+/// As [`matrix::weight_tile`].
 pub(super) fn weight_tile(candidate: &Candidate) -> (u32, u32) {
-    let constant = |name| candidate.constant(name);
-    match candidate.kernel.variant {
-        "subgroup" => (8, constant("LANES")),
-        "coop8" => (8, 8),
-        "coop16" => (16, 16),
-        "tiled" => (2 * constant("ROW_LANES"), 2 * constant("CHANNEL_LANES")),
-        _ => (2, 4),
-    }
-}
-
-/// Lanes that make one split of a gradient of `matrices` matrices of `c4` by `k4` quads. All candidates of a class count
-/// alike, so that all of them split alike: on a GPU a lane makes 2 x 2 quads, on a driver that computes on the CPU 8 x 1,
-/// and on matrix units a workgroup is 128 lanes.
-pub(super) fn weight_lanes(r: &Recorder, candidate: &Candidate, matrices: u32, c4: u32, k4: u32) -> u32 {
-    let (quads_c, quads_k) = weight_tile(candidate);
-    matrices
-        * match candidate.class {
-            IN_ORDER if r.is_gpu() => c4.div_ceil(2) * k4.div_ceil(2),
-            IN_ORDER => c4.div_ceil(8) * k4,
-            _ => c4.div_ceil(quads_c) * k4.div_ceil(quads_k) * 128,
-        }
-}
-
-/// Tiles to lanes or workgroups, whatever a tile of the candidate is.
-pub(super) fn grid(candidate: &Candidate, tiles: u64) -> Grid {
-    if candidate.is_register() { Grid::Invocations(tiles) } else { Grid::Workgroups(tiles) }
+    matrix::weight_tile(candidate, (2, 4))
 }
 
 struct Extent {
@@ -203,7 +83,21 @@ impl Extent {
             ("split_rows", split_rows.into()),
             ("splits", splits.into()),
         ];
-        own.into_iter().chain(epilogue.params(self.y)).collect()
+        own.into_iter()
+            .chain([("addend", self.addend_kind(epilogue).into()), ("scale", epilogue.scale.into())])
+            .collect()
+    }
+
+    /// What the shader calls NONE, PER_IMAGE, PER_ROW. Panics if the addend is neither.
+    fn addend_kind(&self, epilogue: Epilogue) -> u32 {
+        match epilogue.addend.map(|addend| addend.shape) {
+            None => 0,
+            Some(shape) if shape == self.y => 2,
+            Some(shape) => {
+                assert_eq!(shape, [self.y[0], 1, 1, self.y[3]], "an addend is of the output, or of each image");
+                1
+            }
+        }
     }
 
     /// Multiplies and adds, those on padding included.
@@ -267,19 +161,16 @@ pub fn backward_weight(r: &mut Recorder, x: Tensor, dy: Tensor, geometry: Geomet
     let extent = Extent::new(x.shape, dweight.shape, geometry);
     assert_eq!(dy.shape, extent.y);
     let candidate = r.choose(&BACKWARD_WEIGHT, &extent.shape());
-    let (quads_c, quads_k) = weight_tile(candidate);
-    let [taps_h, taps_w, channels, k] = dweight.shape;
-    let tiles = taps_h * taps_w * x.channels4().div_ceil(quads_c) * dy.channels4().div_ceil(quads_k);
-    let lanes = weight_lanes(r, candidate, taps_h * taps_w, x.channels4(), dy.channels4());
-    let (splits, split_rows) = reduce::splits(r, dy.rows(), lanes);
-    let partial = if splits == 1 { dweight } else { r.temp([splits * taps_h, taps_w, channels, k]) };
-    let grid = grid(candidate, splits as u64 * tiles as u64);
-    let params = extent.params(splits, split_rows, Epilogue::NONE);
-    r.dispatch_candidate(candidate, "backward_weight", &params, &[x, dy, partial], grid, extent.flops());
-    if splits > 1 {
-        reduce::sum_partials(r, partial, splits, dweight);
-    }
-    reduce::sum_rows(r, dy, dy.rows(), dbias);
+    let gradient = WeightGradient {
+        rows: dy.rows(),
+        matrices: dweight.shape[0] * dweight.shape[1],
+        c4: x.channels4(),
+        k4: dy.channels4(),
+        tile: weight_tile(candidate),
+        flops: extent.flops(),
+    };
+    let params = |splits, split_rows| extent.params(splits, split_rows, Epilogue::NONE);
+    gradient.record(r, candidate, [x, dy], [dweight, dbias], params);
 }
 
 /// One entry point alone, on inputs of its own.

@@ -1,74 +1,11 @@
 //! Linear layer: `shaders/linear.wgsl`. A 1x1 convolution is the same thing over N·H·W rows.
 
-use super::conv2d::{Epilogue, grid, tile, weight_lanes, weight_tile};
-use super::{Corner, Draw, reduce};
-use crate::cpu::{Twin, linear as twin};
+use super::matrix::{self, Epilogue, WeightGradient, grid, products};
+use super::{Corner, Draw};
 use crate::gpu::kernel::{File, wgsl};
 use crate::gpu::{Candidate, Kernel, Need, Recorder, Tensor, Value, Ways};
 
-const PREFIX: File = wgsl!("linear.wgsl");
-const TWINS: &[(&str, Twin)] =
-    &[("forward", twin::forward), ("backward_data", twin::backward_data), ("backward_weight", twin::backward_weight)];
-
-pub static KERNEL: Kernel = Kernel::variant("linear", "register", &[], &[PREFIX, wgsl!("linear.register.wgsl")], TWINS);
-static SUBGROUP: Kernel =
-    Kernel::variant("linear", "subgroup", &[Need::Subgroups], &[PREFIX, wgsl!("linear.subgroup.wgsl")], TWINS);
-static TILED: Kernel =
-    Kernel::variant("linear", "tiled", &[], &[PREFIX, wgsl!("lib.tiled.wgsl"), wgsl!("linear.tiled.wgsl")], TWINS);
-
-static COOP8: Kernel = Kernel::variant(
-    "linear",
-    "coop8",
-    &[Need::Subgroups, Need::Matrices8],
-    &[PREFIX, wgsl!("lib.coop8.wgsl"), wgsl!("lib.coop.wgsl"), wgsl!("linear.coop.wgsl")],
-    TWINS,
-);
-static COOP16: Kernel = Kernel::variant(
-    "linear",
-    "coop16",
-    &[Need::Subgroups, Need::Matrices16],
-    &[PREFIX, wgsl!("lib.coop16.wgsl"), wgsl!("lib.coop.wgsl"), wgsl!("linear.coop.wgsl")],
-    TWINS,
-);
-
-/// Whether input and output channels fill half a tile of matrix units at least: else most of what they multiply is padding.
-fn fills_half_a_tile_of_8(shape: &[u32]) -> bool {
-    [shape[1], shape[2]].iter().all(|channels| *channels >= 16)
-}
-
-fn fills_half_a_tile_of_16(shape: &[u32]) -> bool {
-    [shape[1], shape[2]].iter().all(|channels| *channels >= 32)
-}
-
-static CANDIDATES: [Candidate; 12] = [
-    Candidate::new(&SUBGROUP, &[("LANES", 8)]),
-    Candidate::new(&SUBGROUP, &[("LANES", 4)]),
-    Candidate::new(&SUBGROUP, &[("LANES", 16)]),
-    Candidate::new(&KERNEL, &[]),
-    Candidate::new(&SUBGROUP, &[("LANES", 32)]),
-    Candidate::for_gpus(&TILED, &[("ROW_LANES", 16), ("CHANNEL_LANES", 16)]),
-    Candidate::for_gpus(&TILED, &[("ROW_LANES", 16), ("CHANNEL_LANES", 8)]),
-    Candidate::for_gpus(&TILED, &[("ROW_LANES", 8), ("CHANNEL_LANES", 8)]),
-    Candidate::for_gpus(&COOP8, &[("LANES", 8)]).of_class("coop8").usual_for(fills_half_a_tile_of_8),
-    Candidate::for_gpus(&COOP8, &[("LANES", 32)]).of_class("coop8").usual_for(fills_half_a_tile_of_8),
-    Candidate::for_gpus(&COOP16, &[("LANES", 64)]).of_class("coop16").usual_for(fills_half_a_tile_of_16),
-    Candidate::for_gpus(&COOP16, &[("LANES", 32)]).of_class("coop16").usual_for(fills_half_a_tile_of_16),
-];
-
-pub static FORWARD: Ways =
-    Ways { kernel: "linear", entry: "forward", candidates: &CANDIDATES, record: |r, shape| alone(r, shape, "forward") };
-pub static BACKWARD_DATA: Ways = Ways {
-    kernel: "linear",
-    entry: "backward_data",
-    candidates: &CANDIDATES,
-    record: |r, shape| alone(r, shape, "backward_data"),
-};
-pub static BACKWARD_WEIGHT: Ways = Ways {
-    kernel: "linear",
-    entry: "backward_weight",
-    candidates: &CANDIDATES,
-    record: |r, shape| alone(r, shape, "backward_weight"),
-};
+products!("linear", crate::cpu::linear, |shape: &[u32]| [shape[1], shape[2]], [(16, 16), (16, 8), (8, 8)]);
 
 struct Extent {
     rows: u32,
@@ -91,8 +28,8 @@ impl Extent {
         [self.rows, 4 * self.c4, 4 * self.k4]
     }
 
-    fn params(&self, splits: u32, split_rows: u32, epilogue: Epilogue) -> [(&'static str, Value); 7] {
-        [
+    fn params(&self, splits: u32, split_rows: u32, epilogue: Epilogue) -> Vec<(&'static str, Value)> {
+        vec![
             ("rows", self.rows.into()),
             ("c4", self.c4.into()),
             ("k4", self.k4.into()),
@@ -105,19 +42,19 @@ impl Extent {
 
     /// Tiles of the rows by `channels4` quads.
     fn tiles(&self, candidate: &Candidate, channels4: u32) -> u64 {
-        let (rows, quads) = rows_and_quads(candidate);
+        let (rows, quads) = tile(candidate);
         self.rows.div_ceil(rows) as u64 * channels4.div_ceil(quads) as u64
     }
 }
 
-/// As [`tile`].
-pub(super) fn rows_and_quads(candidate: &Candidate) -> (u32, u32) {
-    if candidate.is_register() { (8, 2) } else { tile(candidate) }
+/// As [`matrix::tile`].
+pub(super) fn tile(candidate: &Candidate) -> (u32, u32) {
+    matrix::tile(candidate, (8, 2))
 }
 
-/// As [`weight_tile`].
-pub(super) fn weight_quads(candidate: &Candidate) -> (u32, u32) {
-    if candidate.is_register() { (2, 2) } else { weight_tile(candidate) }
+/// As [`matrix::weight_tile`].
+pub(super) fn weight_tile(candidate: &Candidate) -> (u32, u32) {
+    matrix::weight_tile(candidate, (2, 2))
 }
 
 /// y = x W + bias. x: any shape of rows times C, weight: [1, 1, C, K] with C padded to a multiple of 4, bias:
@@ -167,19 +104,10 @@ pub fn backward_weight(r: &mut Recorder, x: Tensor, dy: Tensor, dweight: Tensor,
     let extent = Extent::new(x.elements(), dweight);
     assert_eq!(dy.elements(), extent.rows as u64 * extent.k4 as u64 * 4, "dy and weight disagree");
     let candidate = r.choose(&BACKWARD_WEIGHT, &extent.shape());
-    let (quads_c, quads_k) = weight_quads(candidate);
-    let tiles = extent.c4.div_ceil(quads_c) * extent.k4.div_ceil(quads_k);
-    let lanes = weight_lanes(r, candidate, 1, extent.c4, extent.k4);
-    let (splits, split_rows) = reduce::splits(r, extent.rows, lanes);
-    let [.., channels, k] = dweight.shape;
-    let partial = if splits == 1 { dweight } else { r.temp([splits, 1, channels, k]) };
-    let grid = grid(candidate, splits as u64 * tiles as u64);
-    let params = extent.params(splits, split_rows, Epilogue::NONE);
-    r.dispatch_candidate(candidate, "backward_weight", &params, &[x, dy, partial], grid, extent.flops);
-    if splits > 1 {
-        reduce::sum_partials(r, partial, splits, dweight);
-    }
-    reduce::sum_rows(r, dy, extent.rows, dbias);
+    let (rows, c4, k4, flops) = (extent.rows, extent.c4, extent.k4, extent.flops);
+    let gradient = WeightGradient { rows, matrices: 1, c4, k4, tile: weight_tile(candidate), flops };
+    let params = |splits, split_rows| extent.params(splits, split_rows, Epilogue::NONE);
+    gradient.record(r, candidate, [x, dy], [dweight, dbias], params);
 }
 
 /// One entry point alone, on inputs of its own.

@@ -21,6 +21,7 @@ pub mod diffusion;
 pub mod embed;
 pub mod group_norm;
 pub mod linear;
+pub mod matrix;
 pub mod pool;
 pub mod reduce;
 pub mod resample;

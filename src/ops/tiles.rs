@@ -128,7 +128,7 @@ fn parities(dispatch: &Dispatch) -> Vec<u32> {
 
 fn of_linear(candidate: &Candidate, dispatch: &Dispatch) -> Edges {
     let [m, c4, k4] = ["rows", "c4", "k4"].map(|name| parameter(dispatch, name));
-    let (rows, quads) = linear::rows_and_quads(candidate);
+    let (rows, quads) = linear::tile(candidate);
     let product = |made: Axis, summed: Axis| Edges {
         tiles: m.div_ceil(rows) * made.extents[0].div_ceil(quads),
         axes: vec![Axis::new("rows", m, rows), made, summed],
@@ -142,7 +142,7 @@ fn of_linear(candidate: &Candidate, dispatch: &Dispatch) -> Edges {
             product(Axis::new("channels in", c4, quads), Axis::new("channels out, in turns", k4, QUADS_IN_TURN))
         }
         _ => {
-            let (quads_c, quads_k) = linear::weight_quads(candidate);
+            let (quads_c, quads_k) = linear::weight_tile(candidate);
             let mut edges = Edges {
                 axes: vec![Axis::new("channels in", c4, quads_c), Axis::new("channels out", k4, quads_k)],
                 others: Vec::new(),

@@ -1,0 +1,177 @@
+//! What convolution and linear layer have in common: both are products of matrices, y = scale (x W + bias + addend), whose
+//! variants cut rows and channels into the same tiles.
+
+use super::reduce;
+use crate::gpu::choices::IN_ORDER;
+use crate::gpu::{Candidate, Grid, Recorder, Tensor, Value};
+
+/// Defines the kernel `$name` in its variants, with the twins in `$twin`, and the ways to run its three entry points, each of
+/// which `alone(r, shape, entry)` records. `$channels` gives input and output channels of a shape; `$tiled` are the
+/// `ROW_LANES` and `CHANNEL_LANES` of the tiles in workgroup memory, the usual ones last.
+macro_rules! products {
+    ($name:literal, $twin:path, $channels:expr, $tiled:expr) => {
+        use $twin as twin;
+
+        const TWINS: &[(&str, crate::cpu::Twin)] = &[
+            ("forward", twin::forward),
+            ("backward_data", twin::backward_data),
+            ("backward_weight", twin::backward_weight),
+        ];
+const PREFIX: File = wgsl!($name ".wgsl");
+        pub static KERNEL: Kernel =
+    Kernel::variant($name, "register", &[], &[PREFIX, wgsl!($name ".register.wgsl")], TWINS);
+        static SUBGROUP: Kernel =
+    Kernel::variant($name, "subgroup", &[Need::Subgroups], &[PREFIX, wgsl!($name ".subgroup.wgsl")], TWINS);
+        static TILED: Kernel =
+    Kernel::variant($name, "tiled", &[], &[PREFIX, wgsl!("lib.tiled.wgsl"), wgsl!($name ".tiled.wgsl")], TWINS);
+        static COOP8: Kernel = Kernel::variant(
+            $name,
+            "coop8",
+            &[Need::Subgroups, Need::Matrices8],
+    &[PREFIX, wgsl!("lib.coop8.wgsl"), wgsl!("lib.coop.wgsl"), wgsl!($name ".coop.wgsl")],
+            TWINS,
+        );
+        static COOP16: Kernel = Kernel::variant(
+            $name,
+            "coop16",
+            &[Need::Subgroups, Need::Matrices16],
+    &[PREFIX, wgsl!("lib.coop16.wgsl"), wgsl!("lib.coop.wgsl"), wgsl!($name ".coop.wgsl")],
+            TWINS,
+        );
+
+        /// Whether input and output channels fill half a tile of matrix units at least: else most of what they multiply is
+        /// padding.
+        fn fills_half_a_tile_of_8(shape: &[u32]) -> bool {
+            $channels(shape).iter().all(|channels| *channels >= 16)
+        }
+
+        fn fills_half_a_tile_of_16(shape: &[u32]) -> bool {
+            $channels(shape).iter().all(|channels| *channels >= 32)
+        }
+
+        static CANDIDATES: [Candidate; 12] = [
+            Candidate::new(&SUBGROUP, &[("LANES", 8)]),
+            Candidate::new(&SUBGROUP, &[("LANES", 4)]),
+            Candidate::new(&SUBGROUP, &[("LANES", 16)]),
+            Candidate::new(&KERNEL, &[]),
+            Candidate::new(&SUBGROUP, &[("LANES", 32)]),
+            Candidate::for_gpus(&TILED, &[("ROW_LANES", $tiled[0].0), ("CHANNEL_LANES", $tiled[0].1)]),
+            Candidate::for_gpus(&TILED, &[("ROW_LANES", $tiled[1].0), ("CHANNEL_LANES", $tiled[1].1)]),
+            Candidate::for_gpus(&TILED, &[("ROW_LANES", $tiled[2].0), ("CHANNEL_LANES", $tiled[2].1)]),
+            Candidate::for_gpus(&COOP8, &[("LANES", 8)]).of_class("coop8").usual_for(fills_half_a_tile_of_8),
+            Candidate::for_gpus(&COOP8, &[("LANES", 32)]).of_class("coop8").usual_for(fills_half_a_tile_of_8),
+            Candidate::for_gpus(&COOP16, &[("LANES", 64)]).of_class("coop16").usual_for(fills_half_a_tile_of_16),
+            Candidate::for_gpus(&COOP16, &[("LANES", 32)]).of_class("coop16").usual_for(fills_half_a_tile_of_16),
+        ];
+
+        pub static FORWARD: Ways = Ways {
+            kernel: $name,
+            entry: "forward",
+            candidates: &CANDIDATES,
+            record: |r, shape| alone(r, shape, "forward"),
+        };
+        pub static BACKWARD_DATA: Ways = Ways {
+            kernel: $name,
+            entry: "backward_data",
+            candidates: &CANDIDATES,
+            record: |r, shape| alone(r, shape, "backward_data"),
+        };
+        pub static BACKWARD_WEIGHT: Ways = Ways {
+            kernel: $name,
+            entry: "backward_weight",
+            candidates: &CANDIDATES,
+            record: |r, shape| alone(r, shape, "backward_weight"),
+        };
+    };
+}
+pub(super) use products;
+
+/// What is done to the output while it is in registers: y = scale (x W + bias + addend).
+#[derive(Clone, Copy, Debug)]
+pub struct Epilogue {
+    /// As large as y; of a convolution [N, 1, 1, K], too.
+    pub addend: Option<Tensor>,
+    pub scale: f32,
+}
+
+impl Epilogue {
+    /// Nothing but the bias.
+    pub const NONE: Epilogue = Epilogue { addend: None, scale: 1.0 };
+}
+
+/// Tiles to lanes or workgroups, whatever a tile of the candidate is.
+pub(super) fn grid(candidate: &Candidate, tiles: u64) -> Grid {
+    if candidate.is_register() { Grid::Invocations(tiles) } else { Grid::Workgroups(tiles) }
+}
+
+/// A tile of a candidate: rows and quads of channels of one lane or workgroup; `register` is that of the plain variant.
+pub(super) fn tile(candidate: &Candidate, register: (u32, u32)) -> (u32, u32) {
+    match candidate.kernel.variant {
+        "subgroup" => (32, candidate.constant("LANES")),
+        "coop8" => (32, 8),
+        "coop16" => (64, 16),
+        "tiled" => (8 * candidate.constant("ROW_LANES"), 2 * candidate.constant("CHANNEL_LANES")),
+        _ => register,
+    }
+}
+
+/// A tile of a weight's gradient: quads of x and of dy, likewise.
+pub(super) fn weight_tile(candidate: &Candidate, register: (u32, u32)) -> (u32, u32) {
+    match candidate.kernel.variant {
+        "subgroup" => (8, candidate.constant("LANES")),
+        "coop8" => (8, 8),
+        "coop16" => (16, 16),
+        "tiled" => (2 * candidate.constant("ROW_LANES"), 2 * candidate.constant("CHANNEL_LANES")),
+        _ => register,
+    }
+}
+
+/// The gradient of a weight as a product over rows.
+pub(super) struct WeightGradient {
+    /// Rows of dy, and their number in memory.
+    pub rows: u32,
+    /// Matrices of the weight, one for each tap, of `c4` by `k4` quads.
+    pub matrices: u32,
+    pub c4: u32,
+    pub k4: u32,
+    /// Quads of x and of dy in a tile.
+    pub tile: (u32, u32),
+    pub flops: u64,
+}
+
+impl WeightGradient {
+    /// Lanes that make one split. All candidates of a class count alike, so that all of them split alike: on a GPU a lane makes
+    /// 2 x 2 quads, on a driver that computes on the CPU 8 x 1, and on matrix units a workgroup is 128 lanes.
+    fn lanes(&self, r: &Recorder, candidate: &Candidate) -> u32 {
+        match candidate.class {
+            IN_ORDER if r.is_gpu() => self.matrices * self.c4.div_ceil(2) * self.k4.div_ceil(2),
+            IN_ORDER => self.matrices * self.c4.div_ceil(8) * self.k4,
+            _ => self.tiles() * 128,
+        }
+    }
+
+    fn tiles(&self) -> u32 {
+        self.matrices * self.c4.div_ceil(self.tile.0) * self.k4.div_ceil(self.tile.1)
+    }
+
+    /// Records it and the bias's, the sum over rows. `params` are those of the kernel for (splits, rows of a split).
+    pub fn record(
+        &self,
+        r: &mut Recorder,
+        candidate: &Candidate,
+        [x, dy]: [Tensor; 2],
+        [dweight, dbias]: [Tensor; 2],
+        params: impl FnOnce(u32, u32) -> Vec<(&'static str, Value)>,
+    ) {
+        let (splits, split_rows) = reduce::splits(r, self.rows, self.lanes(r, candidate));
+        let [taps_h, taps_w, channels, k] = dweight.shape;
+        let partial = if splits == 1 { dweight } else { r.temp([splits * taps_h, taps_w, channels, k]) };
+        let grid = grid(candidate, splits as u64 * self.tiles() as u64);
+        let params = params(splits, split_rows);
+        r.dispatch_candidate(candidate, "backward_weight", &params, &[x, dy, partial], grid, self.flops);
+        if splits > 1 {
+            reduce::sum_partials(r, partial, splits, dweight);
+        }
+        reduce::sum_rows(r, dy, self.rows, dbias);
+    }
+}
