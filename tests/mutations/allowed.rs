@@ -24,6 +24,7 @@ const NO_TOKENS: &str = "a round of tokens that do not exist, whose P is 0";
 const FOUR_LANES: &str = "with 4 lanes a share is one quad: lane / 4 is 0";
 const EIGHT_LANES: &str = "8 / 3 is 2 as 8 / 4 is, and 4 / 3 is 1";
 const SERIES: &str = "less than a last place of the sine: a thousandth of angle^7 / 5040, the angle below pi / 4";
+const REPEATED: &str = "the token behind the last repeats it: the same value in the same place";
 const UNUSED_SHARE: &str = "a share that this many lanes do not hand round";
 
 const NODE: &str = "a part in 1,000 of a node or weight changes a smooth integral by less than the tolerance";
@@ -347,6 +348,14 @@ const ALLOWED: &[Rule] = &[
     ("lib.sin_cos_turns", "(-1.0 / 5040.0", "(-1.001 / 5040.0", SERIES),
     ("conv2d.tiled.backward_weight", "end - start + TURN - 1u", "end + start + TURN - 1u", OUTSIDE),
     ("conv2d.tiled.backward_weight", "end - start + TURN - 1u", "end - start + TURN + 1u", OUTSIDE),
+    ("attention.tiled.forward", "token < params.tokens", "token <= params.tokens", REPEATED),
+    ("attention.tiled.forward", "other < params.tokens; other", "other <= params.tokens; other", NO_TOKENS),
+    ("attention.tiled.backward_query", "token < params.tokens", "token <= params.tokens", REPEATED),
+    ("attention.tiled.backward_query", "other < params.tokens; other", "other <= params.tokens; other", NO_TOKENS),
+    ("attention.tiled.backward_key_value", "token < params.tokens", "token <= params.tokens", REPEATED),
+    ("attention.tiled.backward_key_value", "other < params.tokens; other", "other <= params.tokens; other", NO_TOKENS),
+    ("attention.tiled.forward", "&& at.x == 0u", "&& at.x != 0u", SAME_SUM),
+    ("attention.tiled.forward", "&& at.x == 0u", "&& at.x == 1u", SAME_SUM),
     ("reduce.total", "half > 0u", "half >= 0u", ENDLESS),
     ("reduce.total", "lane < half", "lane <= half", "adds to a sum that is used up, a race that no driver here shows"),
     ("reduce.total", "lane == 0u", "lane != 0u", SAME_SUM),
