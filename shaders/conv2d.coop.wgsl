@@ -32,9 +32,8 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gro
             for (var t = lane; t < STEP * QUADS; t += 4u * LANES) {
                 let channel = 4u * c + t / QUADS;
                 let k = first_quad + t % QUADS;
-                let inside = select(0.0, 1.0, channel < 4u * params.c4 && k < params.k4);
                 let at = (tap * 4u * params.c4 + min(channel, 4u * params.c4 - 1u)) * params.k4 + min(k, params.k4 - 1u);
-                stage_right(t / QUADS * TILE + 4u * (t % QUADS), load4(weight[at]) * inside);
+                stage_right(t / QUADS * TILE + 4u * (t % QUADS), load4(weight[at]));
             }
             workgroupBarrier();
             for (var inner = 0u; inner < STEP; inner += SIDE) {
@@ -56,15 +55,15 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gro
     workgroupBarrier();
     coopStoreT(c01, &result[unit * SIDE * SIDE], SIDE);
     workgroupBarrier();
-    store_forward(own, unit, first + row, first_quad + (column + 1u * SIDE) / 4u);
+    store_forward(own, unit, first + row, first_quad + (column + SIDE) / 4u);
     workgroupBarrier();
     coopStoreT(c10, &result[unit * SIDE * SIDE], SIDE);
     workgroupBarrier();
-    store_forward(own, unit, first + row + 1u * SIDE, first_quad + column / 4u);
+    store_forward(own, unit, first + row + SIDE, first_quad + column / 4u);
     workgroupBarrier();
     coopStoreT(c11, &result[unit * SIDE * SIDE], SIDE);
     workgroupBarrier();
-    store_forward(own, unit, first + row + 1u * SIDE, first_quad + (column + 1u * SIDE) / 4u);
+    store_forward(own, unit, first + row + SIDE, first_quad + (column + SIDE) / 4u);
     workgroupBarrier();
 }
 
@@ -110,9 +109,8 @@ fn backward_data(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroup
                     stage_left(to, load4(dy[source.offset + min(quad, params.k4 - 1u)]) * inside);
                     // Row (input channel) by row of the weight, as it lies in memory.
                     let channel = 4u * first_quad + j * LANES + lane / 4u;
-                    let exists = select(0.0, 1.0, channel < 4u * params.c4 && quad < params.k4);
                     let at = ((r * params.s + s) * 4u * params.c4 + min(channel, 4u * params.c4 - 1u)) * params.k4 + min(quad, params.k4 - 1u);
-                    stage_right(to, load4(weight[at]) * exists);
+                    stage_right(to, load4(weight[at]));
                 }
                 workgroupBarrier();
                 for (var inner = 0u; inner < STEP; inner += SIDE) {
@@ -135,15 +133,15 @@ fn backward_data(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroup
     workgroupBarrier();
     coopStoreT(c01, &result[unit * SIDE * SIDE], SIDE);
     workgroupBarrier();
-    store_data(own, unit, parity, first + row, first_quad + (column + 1u * SIDE) / 4u);
+    store_data(own, unit, parity, first + row, first_quad + (column + SIDE) / 4u);
     workgroupBarrier();
     coopStoreT(c10, &result[unit * SIDE * SIDE], SIDE);
     workgroupBarrier();
-    store_data(own, unit, parity, first + row + 1u * SIDE, first_quad + column / 4u);
+    store_data(own, unit, parity, first + row + SIDE, first_quad + column / 4u);
     workgroupBarrier();
     coopStoreT(c11, &result[unit * SIDE * SIDE], SIDE);
     workgroupBarrier();
-    store_data(own, unit, parity, first + row + 1u * SIDE, first_quad + (column + 1u * SIDE) / 4u);
+    store_data(own, unit, parity, first + row + SIDE, first_quad + (column + SIDE) / 4u);
     workgroupBarrier();
 }
 
@@ -183,11 +181,10 @@ fn backward_weight(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgro
             let source = tap_of(corner_of(min(output, end - 1u)), tap / params.s, tap % params.s);
             let c = first_c + t % QUADS;
             let k = first_k + t % QUADS;
-            let in_x = select(0.0, source.inside, output < end && c < params.c4);
-            let in_dy = select(0.0, 1.0, output < end && k < params.k4);
+            let inside = select(0.0, source.inside, output < end);
             let to = t / QUADS * TILE + 4u * (t % QUADS);
-            stage_left(to, load4(x[source.offset + min(c, params.c4 - 1u)]) * in_x);
-            stage_right(to, load4(gradient[min(output, end - 1u) * params.k4 + min(k, params.k4 - 1u)]) * in_dy);
+            stage_left(to, load4(x[source.offset + min(c, params.c4 - 1u)]) * inside);
+            stage_right(to, load4(gradient[min(output, end - 1u) * params.k4 + min(k, params.k4 - 1u)]));
         }
         workgroupBarrier();
         for (var inner = 0u; inner < STEP; inner += SIDE) {
@@ -209,15 +206,15 @@ fn backward_weight(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgro
     workgroupBarrier();
     coopStoreT(c01, &result[unit * SIDE * SIDE], SIDE);
     workgroupBarrier();
-    store_weight(split < params.splits, own, unit, to, 4u * first_c + row, first_k + (column + 1u * SIDE) / 4u);
+    store_weight(split < params.splits, own, unit, to, 4u * first_c + row, first_k + (column + SIDE) / 4u);
     workgroupBarrier();
     coopStoreT(c10, &result[unit * SIDE * SIDE], SIDE);
     workgroupBarrier();
-    store_weight(split < params.splits, own, unit, to, 4u * first_c + row + 1u * SIDE, first_k + column / 4u);
+    store_weight(split < params.splits, own, unit, to, 4u * first_c + row + SIDE, first_k + column / 4u);
     workgroupBarrier();
     coopStoreT(c11, &result[unit * SIDE * SIDE], SIDE);
     workgroupBarrier();
-    store_weight(split < params.splits, own, unit, to, 4u * first_c + row + 1u * SIDE, first_k + (column + 1u * SIDE) / 4u);
+    store_weight(split < params.splits, own, unit, to, 4u * first_c + row + SIDE, first_k + (column + SIDE) / 4u);
     workgroupBarrier();
 }
 

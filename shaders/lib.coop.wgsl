@@ -1,6 +1,7 @@
 // Matrix units: a workgroup of four subgroups multiplies a tile of 4 SIDE rows by 4 SIDE channels, each subgroup 2 x 2 matrices
-// of SIDE x SIDE; f16 in, f32 accumulated. The kernel stages STEP of the inner dimension at a time in workgroup memory, where
-// all padding is zero, so that matrices are always whole.
+// of SIDE x SIDE; f16 in, f32 accumulated. The kernel stages STEP of the inner dimension at a time in workgroup memory: matrices
+// are always whole. Where the inner dimension ends, the left side is zero; rows and channels that there are not repeat the last
+// and are not stored.
 //
 //   left:  TILE x STEP in rows, or STEP x TILE      right: the same      result: one matrix of each subgroup
 //

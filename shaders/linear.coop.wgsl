@@ -19,14 +19,13 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gro
         let quad = c + lane % 4u;
         for (var j = 0u; j < TILE / LANES; j++) {
             let m = first + j * LANES + lane / 4u;
-            let inside = select(0.0, 1.0, m < params.rows && quad < params.c4);
+            let inside = select(0.0, 1.0, quad < params.c4);
             stage_left((j * LANES + lane / 4u) * STEP + 4u * (lane % 4u), load4(x[min(m, params.rows - 1u) * params.c4 + min(quad, params.c4 - 1u)]) * inside);
         }
         for (var t = lane; t < STEP * QUADS; t += 4u * LANES) {
             let channel = 4u * c + t / QUADS;
             let k = first_quad + t % QUADS;
-            let inside = select(0.0, 1.0, channel < 4u * params.c4 && k < params.k4);
-            stage_right(t / QUADS * TILE + 4u * (t % QUADS), load4(weight[min(channel, 4u * params.c4 - 1u) * params.k4 + min(k, params.k4 - 1u)]) * inside);
+            stage_right(t / QUADS * TILE + 4u * (t % QUADS), load4(weight[min(channel, 4u * params.c4 - 1u) * params.k4 + min(k, params.k4 - 1u)]));
         }
         workgroupBarrier();
         for (var inner = 0u; inner < STEP; inner += SIDE) {
@@ -47,15 +46,15 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gro
     workgroupBarrier();
     coopStoreT(c01, &result[unit * SIDE * SIDE], SIDE);
     workgroupBarrier();
-    store_forward(own, unit, first + row, first_quad + (column + 1u * SIDE) / 4u);
+    store_forward(own, unit, first + row, first_quad + (column + SIDE) / 4u);
     workgroupBarrier();
     coopStoreT(c10, &result[unit * SIDE * SIDE], SIDE);
     workgroupBarrier();
-    store_forward(own, unit, first + row + 1u * SIDE, first_quad + column / 4u);
+    store_forward(own, unit, first + row + SIDE, first_quad + column / 4u);
     workgroupBarrier();
     coopStoreT(c11, &result[unit * SIDE * SIDE], SIDE);
     workgroupBarrier();
-    store_forward(own, unit, first + row + 1u * SIDE, first_quad + (column + 1u * SIDE) / 4u);
+    store_forward(own, unit, first + row + SIDE, first_quad + (column + SIDE) / 4u);
     workgroupBarrier();
 }
 
@@ -88,13 +87,12 @@ fn backward_data(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroup
         let quad = k + lane % 4u;
         for (var j = 0u; j < TILE / LANES; j++) {
             let m = first + j * LANES + lane / 4u;
-            let inside = select(0.0, 1.0, m < params.rows && quad < params.k4);
+            let inside = select(0.0, 1.0, quad < params.k4);
             let to = (j * LANES + lane / 4u) * STEP + 4u * (lane % 4u);
             stage_left(to, load4(dy[min(m, params.rows - 1u) * params.k4 + min(quad, params.k4 - 1u)]) * inside);
             // Row (input channel) by row of the weight, as it lies in memory.
             let channel = 4u * first_quad + j * LANES + lane / 4u;
-            let exists = select(0.0, 1.0, channel < 4u * params.c4 && quad < params.k4);
-            stage_right(to, load4(weight[min(channel, 4u * params.c4 - 1u) * params.k4 + min(quad, params.k4 - 1u)]) * exists);
+            stage_right(to, load4(weight[min(channel, 4u * params.c4 - 1u) * params.k4 + min(quad, params.k4 - 1u)]));
         }
         workgroupBarrier();
         for (var inner = 0u; inner < STEP; inner += SIDE) {
@@ -115,15 +113,15 @@ fn backward_data(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroup
     workgroupBarrier();
     coopStoreT(c01, &result[unit * SIDE * SIDE], SIDE);
     workgroupBarrier();
-    store_data(own, unit, first + row, first_quad + (column + 1u * SIDE) / 4u);
+    store_data(own, unit, first + row, first_quad + (column + SIDE) / 4u);
     workgroupBarrier();
     coopStoreT(c10, &result[unit * SIDE * SIDE], SIDE);
     workgroupBarrier();
-    store_data(own, unit, first + row + 1u * SIDE, first_quad + column / 4u);
+    store_data(own, unit, first + row + SIDE, first_quad + column / 4u);
     workgroupBarrier();
     coopStoreT(c11, &result[unit * SIDE * SIDE], SIDE);
     workgroupBarrier();
-    store_data(own, unit, first + row + 1u * SIDE, first_quad + (column + 1u * SIDE) / 4u);
+    store_data(own, unit, first + row + SIDE, first_quad + (column + SIDE) / 4u);
     workgroupBarrier();
 }
 
@@ -159,11 +157,10 @@ fn backward_weight(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgro
             let at = m + t / QUADS;
             let c = first_c + t % QUADS;
             let k = first_k + t % QUADS;
-            let in_x = select(0.0, 1.0, at < end && c < params.c4);
-            let in_dy = select(0.0, 1.0, at < end && k < params.k4);
+            let inside = select(0.0, 1.0, at < end);
             let to = t / QUADS * TILE + 4u * (t % QUADS);
-            stage_left(to, load4(x[min(at, end - 1u) * params.c4 + min(c, params.c4 - 1u)]) * in_x);
-            stage_right(to, load4(gradient[min(at, end - 1u) * params.k4 + min(k, params.k4 - 1u)]) * in_dy);
+            stage_left(to, load4(x[min(at, end - 1u) * params.c4 + min(c, params.c4 - 1u)]) * inside);
+            stage_right(to, load4(gradient[min(at, end - 1u) * params.k4 + min(k, params.k4 - 1u)]));
         }
         workgroupBarrier();
         for (var inner = 0u; inner < STEP; inner += SIDE) {
@@ -185,15 +182,15 @@ fn backward_weight(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgro
     workgroupBarrier();
     coopStoreT(c01, &result[unit * SIDE * SIDE], SIDE);
     workgroupBarrier();
-    store_weight(split < params.splits, own, unit, to, 4u * first_c + row, first_k + (column + 1u * SIDE) / 4u);
+    store_weight(split < params.splits, own, unit, to, 4u * first_c + row, first_k + (column + SIDE) / 4u);
     workgroupBarrier();
     coopStoreT(c10, &result[unit * SIDE * SIDE], SIDE);
     workgroupBarrier();
-    store_weight(split < params.splits, own, unit, to, 4u * first_c + row + 1u * SIDE, first_k + column / 4u);
+    store_weight(split < params.splits, own, unit, to, 4u * first_c + row + SIDE, first_k + column / 4u);
     workgroupBarrier();
     coopStoreT(c11, &result[unit * SIDE * SIDE], SIDE);
     workgroupBarrier();
-    store_weight(split < params.splits, own, unit, to, 4u * first_c + row + 1u * SIDE, first_k + (column + 1u * SIDE) / 4u);
+    store_weight(split < params.splits, own, unit, to, 4u * first_c + row + SIDE, first_k + (column + SIDE) / 4u);
     workgroupBarrier();
 }
 

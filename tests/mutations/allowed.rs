@@ -27,6 +27,12 @@ const SERIES: &str = "less than a last place of the sine: a thousandth of angle^
 const REPEATED: &str = "the token behind the last repeats it: the same value in the same place";
 const UNUSED_SHARE: &str = "a share that this many lanes do not hand round";
 
+const OWN_MATRIX: &str = "a subgroup reads what it stored itself, and no driver here lets its lanes run apart";
+const QUARTERS: &str = "a multiple of 4 and 1 more are the same quad";
+const UNREAD: &str = "elements behind those that are read";
+const MASKED: &str = "the caller takes 0 in its place";
+const RACE: &str = "a race that no driver here shows: a row of lanes goes on together";
+
 const NODE: &str = "a part in 1,000 of a node or weight changes a smooth integral by less than the tolerance";
 
 /// Any change of the line.
@@ -226,6 +232,36 @@ const ALLOWED: &[Rule] = &[
     ("linear.subgroup.backward_weight", "i + 2u) / LANES]", "i + 1u) / LANES]", ONE_SHARE),
     ("linear.subgroup.backward_weight", "i + 2u) / LANES]", "i + 3u) / LANES]", ONE_SHARE),
     ("linear.subgroup.backward_weight", "i + 3u) / LANES]", "i + 2u) / LANES]", ONE_SHARE),
+    ("conv2d.coop.forward", "workgroupBarrier();\nstore_forward(", "\nstore_forward(", OWN_MATRIX),
+    ("conv2d.coop.forward", "workgroupBarrier();\ncoopStoreT(c01", "\ncoopStoreT(c01", OWN_MATRIX),
+    ("conv2d.coop.forward", "workgroupBarrier();\ncoopStoreT(c10", "\ncoopStoreT(c10", OWN_MATRIX),
+    ("conv2d.coop.forward", "workgroupBarrier();\ncoopStoreT(c11", "\ncoopStoreT(c11", OWN_MATRIX),
+    ("linear.coop.forward", "workgroupBarrier();\nstore_forward(", "\nstore_forward(", OWN_MATRIX),
+    ("linear.coop.forward", "workgroupBarrier();\ncoopStoreT(c01", "\ncoopStoreT(c01", OWN_MATRIX),
+    ("linear.coop.forward", "workgroupBarrier();\ncoopStoreT(c10", "\ncoopStoreT(c10", OWN_MATRIX),
+    ("linear.coop.forward", "workgroupBarrier();\ncoopStoreT(c11", "\ncoopStoreT(c11", OWN_MATRIX),
+    ("conv2d.coop.backward_data", "workgroupBarrier();\nstore_data(", "\nstore_data(", OWN_MATRIX),
+    ("conv2d.coop.backward_data", "workgroupBarrier();\ncoopStoreT(c01", "\ncoopStoreT(c01", OWN_MATRIX),
+    ("conv2d.coop.backward_data", "workgroupBarrier();\ncoopStoreT(c10", "\ncoopStoreT(c10", OWN_MATRIX),
+    ("conv2d.coop.backward_data", "workgroupBarrier();\ncoopStoreT(c11", "\ncoopStoreT(c11", OWN_MATRIX),
+    ("linear.coop.backward_data", "workgroupBarrier();\nstore_data(", "\nstore_data(", OWN_MATRIX),
+    ("linear.coop.backward_data", "workgroupBarrier();\ncoopStoreT(c01", "\ncoopStoreT(c01", OWN_MATRIX),
+    ("linear.coop.backward_data", "workgroupBarrier();\ncoopStoreT(c10", "\ncoopStoreT(c10", OWN_MATRIX),
+    ("linear.coop.backward_data", "workgroupBarrier();\ncoopStoreT(c11", "\ncoopStoreT(c11", OWN_MATRIX),
+    ("conv2d.coop.backward_weight", "workgroupBarrier();\nstore_weight(", "\nstore_weight(", OWN_MATRIX),
+    ("conv2d.coop.backward_weight", "workgroupBarrier();\ncoopStoreT(c01", "\ncoopStoreT(c01", OWN_MATRIX),
+    ("conv2d.coop.backward_weight", "workgroupBarrier();\ncoopStoreT(c10", "\ncoopStoreT(c10", OWN_MATRIX),
+    ("conv2d.coop.backward_weight", "workgroupBarrier();\ncoopStoreT(c11", "\ncoopStoreT(c11", OWN_MATRIX),
+    ("linear.coop.backward_weight", "workgroupBarrier();\nstore_weight(", "\nstore_weight(", OWN_MATRIX),
+    ("linear.coop.backward_weight", "workgroupBarrier();\ncoopStoreT(c01", "\ncoopStoreT(c01", OWN_MATRIX),
+    ("linear.coop.backward_weight", "workgroupBarrier();\ncoopStoreT(c10", "\ncoopStoreT(c10", OWN_MATRIX),
+    ("linear.coop.backward_weight", "workgroupBarrier();\ncoopStoreT(c11", "\ncoopStoreT(c11", OWN_MATRIX),
+    ("attention.tiled.source_of", "params.channels4 - 1u", "params.channels4 + 1u", MASKED),
+    ("attention.tiled.source_of", "params.channels4 - 1u", "params.channels4 - 0u", MASKED),
+    ("attention.tiled.staged", "4u * STEP", "5u * STEP", LARGER_TILE),
+    ("attention.tiled.staged_slot", "2u * step)", "2u / step)", PERMUTED),
+    ("attention.tiled.staged_slot", "2u * step)", "2u + step)", PERMUTED),
+    ("attention.tiled.forward", "workgroupBarrier();\ntile[tile_slot(at.y, at.x)] = sum;", "\ntile[tile_slot(at.y, at.x)] = sum;", RACE),
     ("conv2d.coop.forward", "lane / 4u, rows - 1u)", "lane / 4u, rows + 1u)", NOT_STORED),
     ("conv2d.coop.forward", "lane / 4u, rows - 1u)", "lane / 4u, rows - 0u)", NOT_STORED),
     ("lib.tiled.MAX_SHARE", "2u", "3u", LARGER_TILE),
