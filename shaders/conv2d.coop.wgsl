@@ -64,7 +64,6 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gro
     coopStoreT(c11, &result[unit * SIDE * SIDE], SIDE);
     workgroupBarrier();
     store_forward(own, unit, first + row + SIDE, first_quad + (column + SIDE) / 4u);
-    workgroupBarrier();
 }
 
 fn store_forward(own: u32, unit: u32, first: u32, first_quad: u32) {
@@ -142,7 +141,6 @@ fn backward_data(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroup
     coopStoreT(c11, &result[unit * SIDE * SIDE], SIDE);
     workgroupBarrier();
     store_data(own, unit, parity, first + row + SIDE, first_quad + (column + SIDE) / 4u);
-    workgroupBarrier();
 }
 
 fn store_data(own: u32, unit: u32, parity: Parity, first: u32, first_quad: u32) {
@@ -215,7 +213,6 @@ fn backward_weight(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgro
     coopStoreT(c11, &result[unit * SIDE * SIDE], SIDE);
     workgroupBarrier();
     store_weight(split < params.splits, own, unit, to, 4u * first_c + row + SIDE, first_k + (column + SIDE) / 4u);
-    workgroupBarrier();
 }
 
 fn store_weight(exists: bool, own: u32, unit: u32, to: u32, first: u32, first_quad: u32) {
