@@ -136,6 +136,7 @@ pub const CORNERS: &[Corner] = &[
     Corner::new("tiles of rows and y's channels", |draw| case_of(draw, [1, 10, 13, 5], 258)),
     Corner::new("workgroups without a lane idle", |draw| case_of(draw, [2, 16, 32, 15], 32)),
     Corner::new("splits of rows, the last short", |draw| case_of(draw, [2, 5, 19, 5], 9)),
+    Corner::new("full tiles of channels, splits", |draw| case_of(draw, [1, 10, 20, 64], 32)),
 ];
 
 pub fn case(draw: &mut Draw) {

@@ -30,6 +30,7 @@ const UNUSED_SHARE: &str = "a share that this many lanes do not hand round";
 const OWN_MATRIX: &str = "a subgroup reads what it stored itself, and no driver here lets its lanes run apart";
 const UNREAD: &str = "elements behind those that are read";
 const BEHIND_ARRAY: &str = "what it does besides is written behind the array, where bounds checks stop it";
+const LAST_PLACE: &str = "a part in 1,000 is the last place of a half";
 const MASKED: &str = "the caller takes 0 in its place";
 const RACE: &str = "a race that no driver here shows: a row of lanes goes on together";
 
@@ -322,6 +323,9 @@ const ALLOWED: &[Rule] = &[
     ("linear.coop.forward", "c < params.c4; c", "c <= params.c4; c", OUTSIDE),
     ("linear.coop.backward_data", "k < params.k4; k", "k <= params.k4; k", OUTSIDE),
     ("linear.coop.backward_weight", "m < end; m", "m <= end; m", OUTSIDE),
+    ("linear.coop.backward_data", "quad, params.k4 - 1u)]) * inside", "quad, params.split_rows - 1u)]) * inside", TIMES_ZERO),
+    ("linear.coop.backward_weight", "select(0.0, 1.0, at < end)", "select(0.0, 1.001, at < end)", LAST_PLACE),
+    ("conv2d.tiled.backward_weight", "if (turn < turns) {\nlet buffer", "if (turn <= turns) {\nlet buffer", BEHIND_LAST),
     ("attention.tiled.source_of", "params.channels4 - 1u", "params.channels4 + 1u", MASKED),
     ("attention.tiled.source_of", "params.channels4 - 1u", "params.channels4 - 0u", MASKED),
     ("attention.tiled.staged", "4u * STEP", "5u * STEP", LARGER_TILE),
@@ -468,6 +472,7 @@ const ALLOWED: &[Rule] = &[
 /// is here, the reason holds.
 #[rustfmt::skip]
 const ELSEWHERE: &[(Rule, &str)] = &[
+    (("linear.subgroup.backward_weight", "j < ROWS / LANES", "j < ROWS * LANES", UNREAD), "linear.subgroup LANES=4"),
     (("conv2d.coop.store_forward", "t / (SIDE / 4u), t %", "t / (SIDE / 3u), t %", EIGHT_LANES), "coop16"),
     (("conv2d.coop.store_forward", "t % (SIDE / 4u))", "t % (SIDE / 3u))", EIGHT_LANES), "coop16"),
     (("conv2d.coop.store_forward", "+ t % (SIDE / 4u);", "+ t % (SIDE / 3u);", EIGHT_LANES), "coop16"),
