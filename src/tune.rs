@@ -160,7 +160,7 @@ pub fn prepare_by(
 }
 
 /// Measures candidates of all classes for what `record` asks, as long as it takes. The winners of the usual classes are kept
-/// in the cache in `directory`, those of all classes are for a file, see [`write`].
+/// in the cache in `directory`, those of all classes are for a file, see [`write()`].
 ///
 /// # Errors
 /// What `record` returns, or [`Error::Device`] if the device fails.
@@ -183,7 +183,7 @@ pub fn compare(
     Ok(tuning)
 }
 
-/// Writes the winners of all classes, for [`read`].
+/// Writes the winners of all classes, for [`read()`].
 ///
 /// # Errors
 /// [`Error::File`] if it can't be written.

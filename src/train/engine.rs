@@ -21,7 +21,7 @@ pub const SECOND_MOMENT: &str = "v";
 const ACCUMULATED: &str = "accumulated";
 /// The data set's buffer.
 pub const DATA: &str = "data";
-/// Loss at element 0, squared norm of the gradient at [`SQUARE_SUM`].
+/// Loss at element 0, squared norm of the gradient at element 64.
 pub const METRICS: &str = "metrics";
 const SQUARE_SUM: u64 = 64;
 const METRICS_ELEMENTS: u64 = 128;
