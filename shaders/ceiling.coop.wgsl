@@ -1,7 +1,9 @@
 // What matrix units do at most:
 //
-//   matrices   y[i] = 4 rounds SIDE a b     a and b are the first and the second number of `factors`, all that there is in
-//                                           the matrices: 4 independent sums, each `rounds` times a product of two
+//   matrices   y[m, n] = rounds sum over p, q, k of A[m + p SIDE, k] B[k, n + q SIDE]    p and q are 0 and 1, k is below SIDE
+//
+// 4 independent sums, each `rounds` times a product of two matrices. Of `left` and `right` as they lie in memory number i is
+// a (1 + i mod 5) and b (1 + i mod 3), a and b the first and the second number of `factors`.
 //
 // y: SIDE x SIDE numbers of each of the 4 subgroups of a workgroup
 
@@ -19,8 +21,8 @@ struct Params {
 fn matrices(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32,
     @builtin(subgroup_id) unit: u32, @builtin(subgroup_invocation_id) own: u32) {
     for (var i = lane; i < TILE * STEP; i += 4u * LANES) {
-        left[i] = f16(factors[0].x);
-        right[i] = f16(factors[0].y);
+        left[i] = f16(factors[0].x * f32(1u + i % 5u));
+        right[i] = f16(factors[0].y * f32(1u + i % 3u));
     }
     workgroupBarrier();
     let a0 = coopLoadT<Left>(&left[0], STEP);
@@ -53,7 +55,6 @@ fn matrices(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gr
     coopStoreT(c11, &result[unit * SIDE * SIDE], SIDE);
     workgroupBarrier();
     collect(&total, unit, own);
-    workgroupBarrier();
     let first = (group_index(group, groups) * 4u + unit) * SIDE * SIDE / 4u;
     for (var j = 0u; j < 2u; j++) {
         let t = own + j * LANES;

@@ -31,6 +31,7 @@ const OWN_MATRIX: &str = "a subgroup reads what it stored itself, and no driver 
 const UNREAD: &str = "elements behind those that are read";
 const BEHIND_ARRAY: &str = "what it does besides is written behind the array, where bounds checks stop it";
 const LAST_PLACE: &str = "a part in 1,000 is the last place of a half";
+const UNREAD_LANES: &str = "8 lanes of two quadruples are all that a matrix of 8 x 8 has";
 const MASKED: &str = "the caller takes 0 in its place";
 const RACE: &str = "a race that no driver here shows: a row of lanes goes on together";
 
@@ -342,6 +343,20 @@ const ALLOWED: &[Rule] = &[
     ("linear.coop.backward_weight", "min(at, end - 1u) * params.c4", "min(at, end + 1u) * params.c4", TIMES_ZERO),
     ("linear.coop.backward_weight", "min(at, end - 1u) * params.k4", "min(at, end - 0u) * params.k4", TIMES_ZERO),
     ("linear.coop.backward_weight", "min(at, end - 1u) * params.k4", "min(at, end + 1u) * params.k4", TIMES_ZERO),
+    ("ceiling.coop.collect", "SIDE / 4u - 1u)", "SIDE / 4u + 1u)", NOT_STORED),
+    ("ceiling.coop.collect", "SIDE / 4u - 1u)", "SIDE / 4u - 0u)", NOT_STORED),
+    ("ceiling.coop.collect", "SIDE / 4u - 1u)", "SIDE / 3u - 1u)", NOT_STORED),
+    ("ceiling.coop.collect", "SIDE / 4u - 1u)", "SIDE * 4u - 1u)", NOT_STORED),
+    ("ceiling.coop.collect", "SIDE * SIDE / 4u - 1u)", "SIDE / SIDE / 4u - 1u)", NOT_STORED),
+    ("ceiling.coop.matrices", "i += 4u * LANES", "i += 4u + LANES", COPIED_TWICE),
+    ("ceiling.coop.matrices", "i += 4u * LANES", "i += 3u * LANES", COPIED_TWICE),
+    ("ceiling.coop.matrices", "i < TILE * STEP", "i <= TILE * STEP", BEHIND_ARRAY),
+    ("ceiling.coop.matrices", "j < 2u", "j < 3u", NOT_STORED),
+    ("ceiling.coop.matrices", "j < 2u", "j <= 2u", NOT_STORED),
+    ("ceiling.coop.matrices", "workgroupBarrier();\ncollect(", "\ncollect(", OWN_MATRIX),
+    ("ceiling.coop.matrices", "workgroupBarrier();\ncoopStoreT(c01", "\ncoopStoreT(c01", OWN_MATRIX),
+    ("ceiling.coop.matrices", "workgroupBarrier();\ncoopStoreT(c10", "\ncoopStoreT(c10", OWN_MATRIX),
+    ("ceiling.coop.matrices", "workgroupBarrier();\ncoopStoreT(c11", "\ncoopStoreT(c11", OWN_MATRIX),
     ("attention.tiled.source_of", "params.channels4 - 1u", "params.channels4 + 1u", MASKED),
     ("attention.tiled.source_of", "params.channels4 - 1u", "params.channels4 - 0u", MASKED),
     ("attention.tiled.staged", "4u * STEP", "5u * STEP", LARGER_TILE),
@@ -488,6 +503,11 @@ const ALLOWED: &[Rule] = &[
 /// is here, the reason holds.
 #[rustfmt::skip]
 const ELSEWHERE: &[(Rule, &str)] = &[
+    (("ceiling.coop.collect", "t / (SIDE / 4u)", "t / (SIDE / 3u)", EIGHT_LANES), "coop16"),
+    (("ceiling.coop.collect", "t % (SIDE / 4u)", "t % (SIDE / 3u)", EIGHT_LANES), "coop16"),
+    (("ceiling.coop.matrices", "t < SIDE * SIDE / 4u", "t < SIDE * SIDE / 3u", UNREAD_LANES), "ceiling.coop8 LANES=32"),
+    (("ceiling.coop.matrices", "t < SIDE * SIDE / 4u", "t < SIDE * SIDE * 4u", UNREAD_LANES), "ceiling.coop8 LANES=32"),
+    (("ceiling.coop.matrices", "t < SIDE * SIDE / 4u", "t <= SIDE * SIDE / 4u", UNREAD_LANES), "ceiling.coop8 LANES=32"),
     (("conv2d.coop.store_forward", "first + t / (SIDE / 4u)", "first + t / (SIDE / 3u)", EIGHT_LANES), "coop16"),
     (("conv2d.coop.store_data", "first + t / (SIDE / 4u)", "first + t / (SIDE / 3u)", EIGHT_LANES), "coop16"),
     (("conv2d.coop.store_weight", "first + t / (SIDE / 4u)", "first + t / (SIDE / 3u)", EIGHT_LANES), "coop16"),
