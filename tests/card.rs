@@ -226,7 +226,9 @@ fn what_hangs_is_cut_and_a_killed_script_leaves_a_report() {
 
     place.write("trouble", "");
     assert_eq!(place.run(&["--minutes", "2"]), Some(0));
-    assert_eq!(place.calls().len(), 1, "{:?}", place.calls());
+    // The script that was killed may have begun with it again.
+    let is_hung = |call: &String| call.starts_with("profile --preset mnist --batch 16 --precision f32 ");
+    assert!(place.calls().iter().all(is_hung), "{:?}", place.calls());
     let (text, report) = place.report(CARD);
     assert_eq!(part(&report, "profile-mnist-16-f32")["limit_s"], 22, "twice what was too little");
     assert!(text.contains("| mnist, 16 | 1523.8 | 1523.8 |") && !text.contains("## Missing"), "{text}");

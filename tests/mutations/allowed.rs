@@ -325,6 +325,7 @@ const ALLOWED: &[Rule] = &[
     ("linear.coop.backward_data", "k < params.k4; k", "k <= params.k4; k", OUTSIDE),
     ("linear.coop.backward_weight", "m < end; m", "m <= end; m", OUTSIDE),
     ("linear.coop.backward_data", "quad, params.k4 - 1u)]) * inside", "quad, params.split_rows - 1u)]) * inside", TIMES_ZERO),
+    ("linear.coop.forward", "k, params.k4 - 1u)]));", "k, params.split_rows - 1u)]));", NOT_STORED),
     ("linear.coop.backward_weight", "select(0.0, 1.0, at < end)", "select(0.0, 1.001, at < end)", LAST_PLACE),
     ("linear.tiled.backward_weight", "if (turn < turns) {", "if (turn <= turns) {", BEHIND_LAST),
     ("linear.tiled.backward_weight", "start + TURN - 1u) / TURN;", "start + TURN - 0u) / TURN;", OUTSIDE),
