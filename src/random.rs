@@ -60,4 +60,15 @@ mod tests {
         // Standard errors are 0.01.
         (0..10).for_each(|by| assert!(moved(by).abs() < 0.05, "{} at a distance of {by}", moved(by)));
     }
+
+    /// A run that goes on from JSON goes on with the same bits only if each number is read as it was written.
+    #[test]
+    fn json_keeps_every_bit_of_a_number() {
+        let mut random = Random::new(2);
+        for _ in 0..10_000 {
+            let number = random.uniform() * random.normal().exp();
+            let read: f64 = serde_json::from_str(&serde_json::to_string(&number).unwrap()).unwrap();
+            assert_eq!(read.to_bits(), number.to_bits(), "{number}");
+        }
+    }
 }
