@@ -26,7 +26,7 @@
 //                       + step.noise exp(((1 - v) step.log_small + (1 + v) step.log_large) / 4) z    z ~ N(0, I)
 //              previous'[step.keep_x] = x, previous'[step.keep] = x0_hat, each if there is such a slot
 //
-//   start      x = scale z, all slots of previous = 0            z ~ N(0, I)
+//   start      x = step.noise z, all slots of previous = 0            z ~ N(0, I)
 //
 //   impute     x' = x + mask (to_alpha known + to_sigma z - x)   z ~ N(0, I), the same known image for each sample
 //
@@ -101,7 +101,6 @@ struct Samples {
     outputs: u32,           // channels of out: C, or 2 C; 0 without it
     guided: u32,
     slots: u32,             // of `previous`
-    scale: f32,             // of `start`
 }
 @group(0) @binding(14) var<uniform> samples: Samples;
 
@@ -447,7 +446,7 @@ fn start(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) group
     let quad = i % samples.quads_per_image;
     let sample = step.sample + i / samples.quads_per_image;
     let z = normal4(philox(vec4<u32>(quad, sample, 0u, 0u), vec2<u32>(step.seed, START)));
-    let first = store4(samples.scale * channel_mask(quad, samples.channels) * z);
+    let first = store4(step.noise * channel_mask(quad, samples.channels) * z);
     for (var slot = 0u; slot < samples.slots; slot++) {
         previous[slot * samples.quads + i] = vec4<f32>();
     }

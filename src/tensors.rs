@@ -15,6 +15,23 @@ pub struct FileTensor {
     pub values: Vec<f32>,
 }
 
+impl FileTensor {
+    /// [N, C, H, W] of images [N, H, W, C].
+    pub fn from_images(images: &[f32], [n, h, w, c]: [usize; 4]) -> FileTensor {
+        let (plane, size) = (h * w, h * w * c);
+        let from = |i: usize| (i / size * plane + i % plane) * c + i / plane % c;
+        FileTensor { shape: vec![n, c, h, w], values: (0..n * size).map(|i| images[from(i)]).collect() }
+    }
+
+    /// The images [N, H, W, C] of [N, C, H, W], and that shape; none of another rank or of nothing.
+    pub fn to_images(&self) -> Option<(Vec<f32>, [usize; 4])> {
+        let [n, c, h, w] = *self.shape.as_slice() else { return None };
+        let (plane, size) = (h * w, h * w * c);
+        let from = |i: usize| self.values[i / size * size + i % c * plane + i % size / c];
+        (n * size > 0).then(|| ((0..n * size).map(from).collect(), [n, h, w, c]))
+    }
+}
+
 /// Tensors by name.
 pub type FileTensors = BTreeMap<String, FileTensor>;
 

@@ -16,15 +16,15 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::gpu::choices::{Key, Way, Ways};
 use crate::gpu::tune::{self, Timing};
-use crate::gpu::{Candidate, Choices, Context, Precision, Recording};
+use crate::gpu::{Candidate, Choices, Context, Precision, Recordings};
 
 /// When to measure.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mode {
     /// Never: the defaults for this kind of device.
+    #[default]
     Off,
     /// What the cache lacks.
-    #[default]
     Cached,
     /// Everything again, however long it takes.
     Full,
@@ -65,13 +65,14 @@ pub const CACHE_DIRECTORY: &str = "DIFFUSE_CACHE_DIR";
 
 /// What measures: [`WallClock`], or a test's stand-in.
 pub trait Clock {
-    /// Times `candidates` for a shape.
+    /// Times `candidates` for a shape, of which `choices` has a usual one.
     ///
     /// # Errors
     /// [`Error::Device`] if the device fails.
     fn time(
         &mut self,
         context: &Context,
+        choices: &Choices,
         ways: &Ways,
         shape: &[u32],
         candidates: &[&'static Candidate],
@@ -103,11 +104,12 @@ impl Clock for WallClock {
     fn time(
         &mut self,
         context: &Context,
+        choices: &Choices,
         ways: &Ways,
         shape: &[u32],
         candidates: &[&'static Candidate],
     ) -> Result<Vec<Timing>> {
-        tune::time(context, ways, shape, candidates)
+        tune::time(context, choices, ways, shape, candidates)
     }
 
     fn is_over(&mut self) -> bool {
@@ -115,72 +117,108 @@ impl Clock for WallClock {
     }
 }
 
-/// Puts the fastest known variants into `context`, and measures for what `record` asks and the cache in `directory` lacks.
-///
-/// # Errors
-/// What `record` returns, or [`Error::Device`] if the device fails. A cache that can't be read or written is a warning.
-pub fn prepare(
-    context: &mut Context,
-    mode: Mode,
-    directory: Option<&Path>,
-    record: impl FnOnce(&Arc<Choices>) -> Result<Vec<Recording>>,
-) -> Result<Tuning> {
-    match mode {
-        Mode::Off => Ok(Tuning::default()),
-        Mode::Cached => {
-            recall(context, directory);
-            let clock = &mut WallClock::brief(context);
-            prepare_by(context, clock, directory, record)
+/// By what ways are chosen; the default is to measure nothing and to keep nothing.
+#[derive(Clone, Debug, Default)]
+pub struct Policy {
+    pub mode: Mode,
+    /// Where winners are kept: see [`cache_directory`].
+    pub directory: Option<PathBuf>,
+    /// What someone chose, whatever the clock says.
+    pub explicit: Vec<Chosen>,
+    /// Hears of what was measured, and on which adapter.
+    pub tell: Option<fn(&Tuning, &str)>,
+}
+
+impl Policy {
+    /// What is known of `context` before anything is measured: what was chosen, and what the cache holds.
+    pub fn known(&self, context: &Context, precision: Precision) -> Arc<Choices> {
+        let mut choices = Choices::new(context.kind(), precision);
+        if let (Mode::Cached, Some(path)) = (self.mode, self.cache(context)) {
+            let tuned = cached(&path, context);
+            tuned.winners.into_iter().for_each(|chosen| choices.set_timed(chosen.key, chosen.way));
+            tuned.wrong.into_iter().for_each(|way| choices.exclude(way));
         }
-        Mode::Full => prepare_by(context, &mut WallClock::endless(), directory, record),
+        self.explicit.iter().cloned().for_each(|chosen| choices.set_explicit(chosen.key, chosen.way));
+        choices.into()
+    }
+
+    fn cache(&self, context: &Context) -> Option<PathBuf> {
+        self.directory.as_ref().map(|directory| directory.join(file_name(context)))
     }
 }
 
-/// As [`prepare`], by a clock of the caller's; what `context` knows already is not measured again.
-///
-/// # Errors
-/// As [`prepare`].
-pub fn prepare_by(
-    context: &mut Context,
-    clock: &mut dyn Clock,
-    directory: Option<&Path>,
-    record: impl FnOnce(&Arc<Choices>) -> Result<Vec<Recording>>,
-) -> Result<Tuning> {
-    let start = Instant::now();
-    let cache = directory.map(|directory| directory.join(file_name(context)));
-    let recordings = record(&context.choices)?;
-    let mut tuning = Tuning { cache, ..Tuning::default() };
-    let open = open(&recordings, &context.choices);
-    if !open.is_empty() {
-        measure(context, clock, open, &mut tuning)?;
-        store(context, &tuning);
-    }
-    tuning.time = start.elapsed();
-    Ok(tuning)
+/// What will run.
+pub struct Settled {
+    /// Made with `choices`.
+    pub recordings: Recordings,
+    pub choices: Arc<Choices>,
+    pub tuning: Tuning,
 }
 
-/// Measures candidates of all classes for what `record` asks, as long as it takes. The winners of the usual classes are kept
-/// in the cache in `directory`, those of all classes are for a file, see [`write()`].
+/// What `record` records with the fastest ways: those that `choices` knows, the others measured as `policy` says.
 ///
 /// # Errors
-/// What `record` returns, or [`Error::Device`] if the device fails.
+/// What `record` returns, [`Error::Config`] if a way was chosen that there is not, or [`Error::Device`] if the device
+/// fails. A cache that can't be read or written is a warning.
+pub fn settle(
+    context: &Context,
+    policy: &Policy,
+    choices: &Arc<Choices>,
+    record: impl Fn(&Arc<Choices>) -> Result<Recordings>,
+) -> Result<Settled> {
+    let clock: Option<&mut dyn Clock> = match policy.mode {
+        Mode::Off => None,
+        Mode::Cached => Some(&mut WallClock::brief(context)),
+        Mode::Full => Some(&mut WallClock::endless()),
+    };
+    let settled = settle_by(context, clock, policy.cache(context), choices, record)?;
+    if let (Some(tell), false) = (policy.tell, settled.tuning.measured.is_empty()) {
+        tell(&settled.tuning, &context.info.name);
+    }
+    Ok(settled)
+}
+
+/// As [`settle`], by a clock of the caller's, if any; the winners are added to the file `cache`.
+///
+/// # Errors
+/// As [`settle`].
+pub fn settle_by(
+    context: &Context,
+    clock: Option<&mut dyn Clock>,
+    cache: Option<PathBuf>,
+    choices: &Arc<Choices>,
+    record: impl Fn(&Arc<Choices>) -> Result<Recordings>,
+) -> Result<Settled> {
+    let recordings = record(choices)?;
+    check_explicit(&recordings, choices)?;
+    let open = open(&recordings, choices);
+    let (Some(clock), false) = (clock, open.is_empty()) else {
+        return Ok(Settled { recordings, choices: choices.clone(), tuning: Tuning { cache, ..Tuning::default() } });
+    };
+    let mut tuner = Tuner::new(context, clock, choices);
+    tuner.measure_all(open)?;
+    let (choices, tuning) = tuner.finish(cache);
+    Ok(Settled { recordings: record(&choices)?, choices, tuning })
+}
+
+/// Measures candidates of all classes for what `recordings` ask for, as long as it takes. The winners of the usual classes are kept
+/// as `policy` says, those of all classes are for a file, see [`write()`].
+///
+/// # Errors
+/// [`Error::Device`] if the device fails.
 pub fn compare(
-    context: &mut Context,
-    directory: Option<&Path>,
-    record: impl FnOnce(&Arc<Choices>) -> Result<Vec<Recording>>,
-) -> Result<Tuning> {
-    let start = Instant::now();
-    let cache = directory.map(|directory| directory.join(file_name(context)));
-    let mut tuning = Tuning { cache, ..Tuning::default() };
-    for (key, ways) in open(&record(&context.choices)?, &context.choices) {
-        let choices = &context.choices;
-        let suits = |c: &&Candidate| c.suits(&choices.device, choices.precision);
-        let candidates: Vec<_> = ways.candidates.iter().filter(suits).collect();
-        measure_one(context, &mut WallClock::endless(), &key, ways, &candidates, &mut tuning)?;
+    context: &Context,
+    policy: &Policy,
+    choices: &Arc<Choices>,
+    recordings: &Recordings,
+) -> Result<(Arc<Choices>, Tuning)> {
+    let mut clock = WallClock::endless();
+    let mut tuner = Tuner::new(context, &mut clock, choices);
+    for (key, ways) in open(recordings, choices) {
+        let suits = |c: &&Candidate| c.suits(context.kind(), choices.precision);
+        tuner.measure(&key, ways, &ways.candidates.iter().filter(suits).collect::<Vec<_>>())?;
     }
-    store(context, &tuning);
-    tuning.time = start.elapsed();
-    Ok(tuning)
+    Ok(tuner.finish(policy.cache(context)))
 }
 
 /// Writes the winners of all classes, for [`read()`].
@@ -224,24 +262,9 @@ pub fn chosen(choices: &Choices) -> Vec<Chosen> {
     choices.explicit().iter().map(|(key, way)| Chosen { key: key.clone(), way: way.clone() }).collect()
 }
 
-/// Puts what a file names into `context`, to run whatever the clock says.
-pub fn restore(context: &mut Context, chosen: Vec<Chosen>) {
-    let choices = Arc::make_mut(&mut context.choices);
-    chosen.into_iter().for_each(|chosen| choices.set_explicit(chosen.key, chosen.way));
-}
-
-/// Puts what the cache in `directory` knows into `context`.
-pub fn recall(context: &mut Context, directory: Option<&Path>) {
-    let Some(path) = directory.map(|directory| directory.join(file_name(context))) else { return };
-    let tuned = cached(&path, context);
-    let choices = Arc::make_mut(&mut context.choices);
-    tuned.winners.into_iter().for_each(|chosen| choices.set_timed(chosen.key, chosen.way));
-    tuned.wrong.into_iter().for_each(|way| choices.exclude(way));
-}
-
 /// Every shape that was asked for, once; those with the most work first.
-fn asked(recordings: &[Recording]) -> Vec<(Key, &'static Ways)> {
-    let asked = recordings.iter().flat_map(|recording| &recording.asked);
+fn asked(recordings: &Recordings) -> Vec<(Key, &'static Ways)> {
+    let asked = recordings.iter().flat_map(|(_, recording)| &recording.asked);
     let unique: BTreeMap<Key, &'static Ways> = asked.map(|(key, ways)| (key.clone(), *ways)).collect();
     let mut all: Vec<_> = unique.into_iter().collect();
     let work = |key: &Key| key.shape.iter().map(|extent| (*extent).max(1) as f64).product::<f64>();
@@ -250,83 +273,106 @@ fn asked(recordings: &[Recording]) -> Vec<(Key, &'static Ways)> {
 }
 
 /// Shapes that can run in several ways here, of which nothing is known yet.
-fn open(recordings: &[Recording], choices: &Choices) -> Vec<(Key, &'static Ways)> {
+fn open(recordings: &Recordings, choices: &Choices) -> Vec<(Key, &'static Ways)> {
     let suits = |ways: &Ways| ways.candidates.iter().filter(|c| c.suits(&choices.device, choices.precision)).count();
     let mut all = asked(recordings);
     all.retain(|(key, ways)| suits(ways) > 1 && !choices.knows(key));
     all
 }
 
-/// The smallest shape of each entry point is always measured, so that what computes wrongly is found whatever the budget.
-fn measure(
-    context: &mut Context,
-    clock: &mut dyn Clock,
-    open: Vec<(Key, &'static Ways)>,
-    tuning: &mut Tuning,
-) -> Result<()> {
-    let entry = |key: &Key| (key.kernel.clone(), key.entry.clone());
-    let smallest: BTreeMap<_, _> = open.iter().map(|(key, _)| (entry(key), key.clone())).collect();
-    let is_smallest = |key: &Key| smallest.values().any(|other| other == key);
-    let (first, rest): (Vec<_>, Vec<_>) = open.into_iter().partition(|(key, _)| is_smallest(key));
-    let must = first.len();
-    let mut wins: BTreeMap<(String, String), BTreeMap<String, usize>> = BTreeMap::new();
-    for (index, (key, ways)) in first.into_iter().chain(rest).enumerate() {
-        let candidates = context.choices.class(ways, &key.shape);
-        if index >= must && (candidates.len() < 2 || clock.is_over()) {
-            let most = wins.get(&entry(&key)).and_then(|wins| wins.iter().max_by_key(|(_, count)| **count));
-            let usual = || context.choices.usual(ways, &key.shape).label();
-            let way = most.map_or_else(usual, |(way, _)| way.clone());
-            tuning.guessed += (candidates.len() > 1) as usize;
-            Arc::make_mut(&mut context.choices).set_timed(key, way);
-            continue;
+/// Refuses what someone chose and can't be had: something else would give other bits.
+fn check_explicit(recordings: &Recordings, choices: &Choices) -> Result<()> {
+    for (key, ways) in asked(recordings) {
+        let Some(way) = choices.explicit().get(&key) else { continue };
+        let runs = |c: &Candidate| c.label() == *way && c.runs_on(&choices.device, choices.precision);
+        if !ways.candidates.iter().any(runs) {
+            let Key { kernel, entry, shape, .. } = key;
+            let problem = format!("{kernel}.{entry} of {shape:?} is to run as {way:?}, which this device or version lacks");
+            return Err(Error::Config(format!("{problem}: make another file with diffuse tune --out FILE")));
         }
-        let way = measure_one(context, clock, &key, ways, &candidates, tuning)?;
-        *wins.entry(entry(&key)).or_default().entry(way).or_default() += 1;
     }
     Ok(())
 }
 
-/// Times `candidates` for one shape; the fastest of those that may be chosen is, and its label is returned.
-fn measure_one(
-    context: &mut Context,
-    clock: &mut dyn Clock,
-    key: &Key,
-    ways: &Ways,
-    candidates: &[&'static Candidate],
-    tuning: &mut Tuning,
-) -> Result<String> {
-    let mut timings = clock.time(context, ways, &key.shape, candidates)?;
-    let usual = loop {
-        let usual = context.choices.usual(ways, &key.shape);
-        let wrong = |timing: &&Timing| std::ptr::eq(timing.candidate, usual) && !timing.is_right();
-        let Some(timing) = timings.iter().find(wrong) else { break usual };
-        // The others' bits were compared with those of a wrong result.
-        exclude(context, ways, timing);
-        timings = clock.time(context, ways, &key.shape, candidates)?;
-    };
-    for timing in timings.iter().filter(|t| !t.is_right() || !t.usual_bits && t.candidate.class == usual.class) {
-        exclude(context, ways, timing);
-    }
-    timings.sort_by(|a, b| a.seconds.total_cmp(&b.seconds));
-    let may = |timing: &&Timing| timing.is_right() && timing.usual_bits && timing.candidate.class == usual.class;
-    let way = timings.iter().find(may).map_or(usual, |timing| timing.candidate).label();
-    Arc::make_mut(&mut context.choices).set_timed(key.clone(), way.clone());
-    tuning.measured.push((key.clone(), timings));
-    Ok(way)
+/// Measures, and chooses by it.
+struct Tuner<'a> {
+    context: &'a Context,
+    clock: &'a mut dyn Clock,
+    choices: Choices,
+    tuning: Tuning,
+    start: Instant,
 }
 
-/// A way that computes wrongly, or other bits than its class promises, is not used on this device.
-fn exclude(context: &mut Context, ways: &Ways, timing: &Timing) {
-    let way = context.choices.way(ways, timing.candidate);
-    let named = format!("{} {}, {}", way.kernel, way.entry, way.way);
-    let name = &context.info.name;
-    match timing.is_right() {
-        false => {
-            log::warn!("{name} computes {named} wrongly ({:.1} times what rounding allows): not used", timing.error)
-        }
-        true => log::info!("{name} rounds {named} otherwise than the other ways of its class: not used"),
+impl<'a> Tuner<'a> {
+    fn new(context: &'a Context, clock: &'a mut dyn Clock, choices: &Choices) -> Tuner<'a> {
+        Tuner { context, clock, choices: choices.clone(), tuning: Tuning::default(), start: Instant::now() }
     }
-    Arc::make_mut(&mut context.choices).exclude(way);
+
+    /// The choices, which are added to the file `cache`, and what was measured for them.
+    fn finish(self, cache: Option<PathBuf>) -> (Arc<Choices>, Tuning) {
+        if let Some(path) = &cache {
+            store(self.context, path, &self.choices);
+        }
+        (self.choices.into(), Tuning { cache, time: self.start.elapsed(), ..self.tuning })
+    }
+
+    /// The smallest shape of each entry point is always measured, so that what computes wrongly is found whatever the budget.
+    fn measure_all(&mut self, open: Vec<(Key, &'static Ways)>) -> Result<()> {
+        let entry = |key: &Key| (key.kernel.clone(), key.entry.clone());
+        let smallest: BTreeMap<_, _> = open.iter().map(|(key, _)| (entry(key), key.clone())).collect();
+        let is_smallest = |key: &Key| smallest.values().any(|other| other == key);
+        let (first, rest): (Vec<_>, Vec<_>) = open.into_iter().partition(|(key, _)| is_smallest(key));
+        let must = first.len();
+        let mut wins: BTreeMap<(String, String), BTreeMap<String, usize>> = BTreeMap::new();
+        for (index, (key, ways)) in first.into_iter().chain(rest).enumerate() {
+            let candidates = self.choices.class(ways, &key.shape);
+            if index >= must && (candidates.len() < 2 || self.clock.is_over()) {
+                let most = wins.get(&entry(&key)).and_then(|wins| wins.iter().max_by_key(|(_, count)| **count));
+                let usual = || self.choices.usual(ways, &key.shape).label();
+                let way = most.map_or_else(usual, |(way, _)| way.clone());
+                self.tuning.guessed += (candidates.len() > 1) as usize;
+                self.choices.set_timed(key, way);
+                continue;
+            }
+            let way = self.measure(&key, ways, &candidates)?;
+            *wins.entry(entry(&key)).or_default().entry(way).or_default() += 1;
+        }
+        Ok(())
+    }
+
+    /// Times `candidates` for one shape; the fastest of those that may be chosen is, and its label is returned.
+    fn measure(&mut self, key: &Key, ways: &Ways, candidates: &[&'static Candidate]) -> Result<String> {
+        let mut timings = self.clock.time(self.context, &self.choices, ways, &key.shape, candidates)?;
+        let usual = loop {
+            let usual = self.choices.usual(ways, &key.shape);
+            let wrong = |timing: &&Timing| std::ptr::eq(timing.candidate, usual) && !timing.is_right();
+            let Some(timing) = timings.iter().find(wrong) else { break usual };
+            // The others' bits were compared with those of a wrong result.
+            self.exclude(ways, timing);
+            timings = self.clock.time(self.context, &self.choices, ways, &key.shape, candidates)?;
+        };
+        for timing in timings.iter().filter(|t| !t.is_right() || !t.usual_bits && t.candidate.class == usual.class) {
+            self.exclude(ways, timing);
+        }
+        timings.sort_by(|a, b| a.seconds.total_cmp(&b.seconds));
+        let may = |timing: &&Timing| timing.is_right() && timing.usual_bits && timing.candidate.class == usual.class;
+        let way = timings.iter().find(may).map_or(usual, |timing| timing.candidate).label();
+        self.choices.set_timed(key.clone(), way.clone());
+        self.tuning.measured.push((key.clone(), timings));
+        Ok(way)
+    }
+
+    /// A way that computes wrongly, or other bits than its class promises, is not used on this device.
+    fn exclude(&mut self, ways: &Ways, timing: &Timing) {
+        let way = self.choices.way(ways, timing.candidate);
+        let named = format!("{} {}, {}", way.kernel, way.entry, way.way);
+        let (name, error) = (&self.context.info.name, timing.error);
+        match timing.is_right() {
+            false => log::warn!("{name} computes {named} wrongly ({error:.1} times what rounding allows): not used"),
+            true => log::info!("{name} rounds {named} otherwise than the other ways of its class: not used"),
+        }
+        self.choices.exclude(way);
+    }
 }
 
 /// Where the winners are kept: what [`CACHE_DIRECTORY`] names, or the user's cache directory, if there is one.
@@ -362,13 +408,12 @@ fn cached(path: &Path, context: &Context) -> Tuned {
 }
 
 /// Adds to what the file holds: other models' shapes stay.
-fn store(context: &Context, tuning: &Tuning) {
-    let Some(path) = &tuning.cache else { return };
+fn store(context: &Context, path: &Path, choices: &Choices) {
     let known = cached(path, context);
     let mut winners: BTreeMap<Key, String> = known.winners.into_iter().map(|chosen| (chosen.key, chosen.way)).collect();
-    winners.extend(context.choices.timed().clone());
+    winners.extend(choices.timed().clone());
     let winners = winners.into_iter().map(|(key, way)| Chosen { key, way }).collect();
-    let wrong = known.wrong.union(context.choices.wrong()).cloned().collect();
+    let wrong = known.wrong.union(choices.wrong()).cloned().collect();
     let text = serde_json::to_vec_pretty(&Tuned { winners, wrong, ..Tuned::of(context) }).expect("names and numbers");
     let directory = path.parent().map(std::fs::create_dir_all);
     let written = directory.transpose().map_err(|error| error.to_string());

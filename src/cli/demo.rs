@@ -11,12 +11,12 @@ use super::draw::{self, Drawing, Film};
 use super::{sample, train};
 use diffuse::checkpoint;
 use diffuse::diffusion::Sampler;
-use diffuse::gpu::Context;
+use diffuse::gpu::{Context, Precision};
 use diffuse::nn::config::Size;
 use diffuse::picture;
-use diffuse::sample::Request;
-use diffuse::train::options::{NoiseSchedule, preset};
-use diffuse::train::{Run, TrainOptions, run};
+use diffuse::run::options::{NoiseSchedule, preset};
+use diffuse::run::{Request, Session, TrainOptions};
+use diffuse::train::{Run, run};
 
 /// Learn to draw handwritten digits from the embedded set, then draw them
 #[derive(clap::Args)]
@@ -64,19 +64,19 @@ fn options(context: &Context) -> Result<TrainOptions> {
 pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     super::catch_interrupts();
     let started = Instant::now();
-    let mut context = adapter.open()?;
+    let context = adapter.open()?;
+    let policy = adapter.policy(&context)?;
     let mut options = options(&context)?;
     let data = run::load_data(&mut options)?;
-    adapter.tune(&mut context, |choices| run::recordings(&options, &data, choices))?;
     eprintln!("learning to draw digits from {} handwritten ones", data.len());
-    let mut run = Run::create(&context, &args.out, options, &data, true)?;
+    let mut run = Run::create(&context, &policy, &args.out, options, &data, true)?;
     if !train::train(&mut run, &context, &args.out, false, started)? {
         return Ok(());
     }
     let _lock = run.into_lock();
     let samples = args.out.join("samples.png");
     let gif = args.out.join("denoising.gif");
-    draw(&context, &args.out, &samples, &gif)?;
+    draw(Session::open(&context, &policy, Precision::F32), &args.out, &samples, &gif)?;
     let seconds = started.elapsed().as_secs_f64();
     let chart = args.out.join("loss.png");
     let checkpoint = args.out.join("checkpoint");
@@ -97,14 +97,14 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     Ok(())
 }
 
-fn draw(context: &Context, out: &std::path::Path, samples: &std::path::Path, gif: &std::path::Path) -> Result<()> {
+fn draw(session: Session, out: &std::path::Path, samples: &std::path::Path, gif: &std::path::Path) -> Result<()> {
     let model = checkpoint::load(out)?;
     let labels = (0..ROWS * COLUMNS).map(|i| i / COLUMNS).collect();
     let request = draw::request(&model, &Sampler::ddpm(SAMPLER_STEPS), ROWS * COLUMNS, 0)?;
     let request = Request { labels: Some(labels), guidance: sample::GUIDANCE, ..request };
     let mut film = Film::new(COLUMNS as usize, request.length());
     let drawing = Drawing { model: &model, request, classifier: None, batch: ROWS * COLUMNS };
-    let images = drawing.run(context, &mut film)?.images;
+    let images = drawing.run(session, &mut film)?.images;
     let scale = picture::default_scale(images.height);
     picture::write_png(samples, &picture::grid(&images, COLUMNS as usize, scale))?;
     Ok(picture::write_gif(gif, &film.frames, 80)?)

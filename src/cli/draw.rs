@@ -1,18 +1,16 @@
 //! Drawing samples with a checkpoint: what `sample` and `evaluate` share.
 
-use std::sync::Arc;
-
 use anyhow::{Result, bail};
 
 use super::progress::Progress;
-use super::steering::Chosen;
-use diffuse::checkpoint::Checkpoint;
+use diffuse::checkpoint::{Checkpoint, classifier};
 use diffuse::diffusion::Sampler;
 use diffuse::error::Error;
-use diffuse::gpu::{Choices, Context, Memory, Recording, WEIGHTS};
+use diffuse::gpu::WEIGHTS;
 use diffuse::nn::config::Size;
 use diffuse::picture;
-use diffuse::sample::{self, Drawn, Generator, Request, Start};
+use diffuse::run::classifier as steering;
+use diffuse::run::{self, Drawn, Generator, Networks, Request, Session, Start};
 
 /// Most samples of one command.
 pub const MOST: u32 = 1 << 20;
@@ -20,12 +18,12 @@ pub const MOST: u32 = 1 << 20;
 /// Frames of a film.
 const FRAMES: usize = 25;
 
-/// A request to a checkpoint, with the classifier that steers it, if any.
+/// A request to a checkpoint, with the classifier that the request is steered by, if it is.
 pub struct Drawing<'a> {
     pub model: &'a Checkpoint,
     pub request: Request,
-    pub classifier: Option<Chosen>,
-    /// Images at a time.
+    pub classifier: Option<classifier::Checkpoint>,
+    /// Images at a time, at the most.
     pub batch: u32,
 }
 
@@ -49,14 +47,22 @@ pub fn guidance(asked: Option<f64>, model: &Checkpoint, otherwise: f64) -> Resul
     }
 }
 
+/// Height and width of what a checkpoint draws.
+///
+/// # Errors
+/// One line if it doesn't say.
+pub fn sides(model: &Checkpoint) -> Result<[u32; 2]> {
+    match model.unet.config.sample_size.map(Size::sides) {
+        Some((height, width)) => Ok([height, width]),
+        None => bail!("{}: config.json has no sample_size", model.directory.display()),
+    }
+}
+
 /// `count` samples out of noise, without classes or guidance.
 ///
 /// # Errors
-/// One line if the checkpoint doesn't say its size, or sampler and schedule don't fit.
+/// One line if sampler and schedule don't fit.
 pub fn request(model: &Checkpoint, sampler: &Sampler, count: u32, seed: u32) -> Result<Request> {
-    let Some((height, width)) = model.unet.config.sample_size.map(Size::sides) else {
-        bail!("{}: config.json has no sample_size", model.directory.display());
-    };
     let schedule = model.scheduler.schedule()?;
     Ok(Request {
         program: sampler.program(&schedule).map_err(|error| Error::Config(error.to_string()))?,
@@ -66,9 +72,8 @@ pub fn request(model: &Checkpoint, sampler: &Sampler, count: u32, seed: u32) -> 
         labels: None,
         count,
         guidance: 1.0,
+        steering: None,
         seed: seed.into(),
-        height,
-        width,
     })
 }
 
@@ -78,26 +83,9 @@ impl Drawing<'_> {
         self.batch.min(self.request.count)
     }
 
-    /// What runs on the device, for the tuner; nothing if the batch is one that kernels can't index: [`Drawing::run`] says
-    /// which they can.
-    ///
-    /// # Errors
-    /// [`Error::Config`] if model, request and classifier don't fit.
-    pub fn recordings(&self, choices: &Arc<Choices>) -> diffuse::error::Result<Vec<Recording>> {
-        let Drawing { model, request, classifier, .. } = self;
-        sample::check(&model.unet, request)?;
-        let rows = self.batch() as u64 * if sample::is_guided(request) { 2 } else { 1 };
-        if sample::check_elements(&model.unet.config, rows, request.height, request.width).is_err() {
-            return Ok(Vec::new());
-        }
-        let denoise = sample::record(&model.unet, WEIGHTS, self.batch(), request, choices).denoise;
-        let gradient = classifier.as_ref().map(|classifier| classifier.record(model, self.batch(), request, choices));
-        Ok(std::iter::once(denoise).chain(gradient.transpose()?).collect())
-    }
-
     /// The class of each sample, if anything draws them by class.
     pub fn labels(&self) -> Option<&[u32]> {
-        let steered = self.classifier.as_ref().map(|classifier| &classifier.labels);
+        let steered = self.request.steering.as_ref().map(|steering| &steering.labels);
         self.request.labels.as_ref().or(steered).map(Vec::as_slice)
     }
 
@@ -105,15 +93,19 @@ impl Drawing<'_> {
     ///
     /// # Errors
     /// One line; of a batch that doesn't fit, it says how many images would.
-    pub fn run(&self, context: &Context, film: &mut Film) -> Result<Drawn> {
-        let mut memory = Memory::default();
-        let mut generator = self.open(context, &mut memory)?;
-        if let Some(classifier) = &self.classifier {
-            generator = classifier.steer(generator, self.model, &mut memory, &self.request)?;
+    pub fn run(&self, mut session: Session, film: &mut Film) -> Result<Drawn> {
+        let Drawing { model, request, classifier, .. } = self;
+        let steers = classifier.as_ref().map(|classifier| &classifier.classifier);
+        let networks = Networks { unet: &model.unet, weights: WEIGHTS, classifier: steers };
+        let frame = request.frame(self.batch, sides(model)?);
+        request.check(&model.unet.config, steers, &frame)?;
+        let generator = Generator::fit(&mut session, &networks, &frame)?;
+        session.write(WEIGHTS, &model.weights);
+        if let Some(classifier) = classifier {
+            session.write(steering::WEIGHTS, &classifier.weights);
         }
-        memory.write(context, WEIGHTS, 0, &self.model.weights);
         let mut bar: Option<Progress> = None;
-        let drawn = generator.run(&memory, &self.request, |progress| {
+        let drawn = generator.run(&session, request, |progress| {
             let bar = bar.get_or_insert_with(|| Progress::new("sampling", 0, progress.of as u64));
             bar.set(progress.done as u64, String::new);
             film.watch(&progress)
@@ -122,32 +114,6 @@ impl Drawing<'_> {
             bar.finish();
         }
         Ok(drawn?)
-    }
-
-    /// Plans for as many images at a time as asked; if they don't fit, says how many would.
-    fn open<'a>(&self, context: &'a Context, memory: &mut Memory) -> Result<Generator<'a>> {
-        let batch = self.batch();
-        let mut open = |batch| Generator::new(context, &self.model.unet, memory, WEIGHTS, batch, &self.request);
-        let error = match open(batch) {
-            Err(error @ Error::Device(_)) => error,
-            result => return Ok(result?),
-        };
-        let mut halves = std::iter::successors(Some(batch / 2), |batch| Some(batch / 2)).take_while(|batch| *batch > 0);
-        let fits = |batch: &u32| {
-            let small = self.planned_bytes(context, *batch).is_some_and(|bytes| sample::may_try(context, bytes));
-            small && open(*batch).is_ok()
-        };
-        match halves.find(fits) {
-            Some(fits) => bail!("{batch} images at a time do not fit ({error}); --batch {fits} does"),
-            None => Err(error.into()),
-        }
-    }
-
-    fn planned_bytes(&self, context: &Context, batch: u32) -> Option<u64> {
-        let Drawing { model, request, .. } = self;
-        let rows = 2 * batch as u64;
-        sample::check_elements(&model.unet.config, rows, request.height, request.width).ok()?;
-        Some(sample::record(&model.unet, WEIGHTS, batch, request, &context.choices).denoise.peak_bytes())
     }
 }
 
@@ -169,7 +135,7 @@ impl Film {
         Film { wanted: None, frames: Vec::new() }
     }
 
-    fn watch(&mut self, progress: &sample::Progress) -> diffuse::error::Result<()> {
+    fn watch(&mut self, progress: &run::Progress) -> diffuse::error::Result<()> {
         let Some((columns, steps)) = self.wanted else { return Ok(()) };
         let due = progress.step * FRAMES / steps > self.frames.len() || progress.step == steps;
         if progress.batch == 0 && due {

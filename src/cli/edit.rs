@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 
 use diffuse::data;
 use diffuse::diffusion::{Sampler, Schedule};
-use diffuse::sample::{Known, Start};
+use diffuse::run::{Known, Start};
 
 /// Flags of editing.
 #[derive(clap::Args)]

@@ -4,13 +4,12 @@ mod quality;
 mod text;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use serde_json::{Map, Value, json};
 
 use super::progress::Progress;
-use super::{Adapter, sampler, steering};
+use super::{Adapter, Storage, sampler, steering};
 use diffuse::chart::{Curve, write_curves};
 use diffuse::checkpoint::{self, Checkpoint};
 use diffuse::data::{self, Dataset, Split, Want};
@@ -20,9 +19,8 @@ use diffuse::evaluate::likelihood::{
     Dequantization, FlowLikelihood, FlowOptions, Setting, VariationalBound, flow_likelihood, variational_bound,
 };
 use diffuse::evaluate::quality::Report;
-use diffuse::evaluate::{Network, network};
-use diffuse::gpu::{Choices, Context, Recording};
 use diffuse::nn::config::Size;
+use diffuse::run::{Denoiser, Session};
 use quality::{Method, Trial};
 
 /// The ways to a likelihood.
@@ -123,14 +121,14 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     let model = checkpoint::load(&args.checkpoint)?;
     let (split, schedule) = (load_split(args, &model)?, model.scheduler.schedule()?);
     let trial = args.judge.as_ref().map(|judge| Trial::load(args, &model, judge)).transpose()?;
-    let mut context = adapter.open()?;
-    adapter.tune(&mut context, |choices| recordings(args, &model, &split, trial.as_ref(), choices))?;
+    let context = adapter.open()?;
+    let session = adapter.session(&context, Storage::F32)?;
     let mut found = Found::default();
     if args.likelihood.is_some() || args.levels {
-        look(args, &context, &model, &split.test, &schedule, &mut found)?;
+        look(args, session.another(), &model, &split.test, &schedule, &mut found)?;
     }
     if let Some(trial) = trial {
-        trial.run(args, &context, &split, &mut found)?;
+        trial.run(args, &session, &split, &mut found)?;
     }
     if !args.json {
         return super::print(&text::lines(&found, &split).join("\n"));
@@ -145,29 +143,6 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     put("test_images_held_out", Some(split.held_out.into()));
     put("files", Some(json!(found.files)));
     super::print(&Value::from(object).to_string())
-}
-
-/// What runs on the device, for the tuner.
-fn recordings(
-    args: &Args,
-    model: &Checkpoint,
-    split: &Split,
-    trial: Option<&Trial>,
-    choices: &Arc<Choices>,
-) -> diffuse::error::Result<Vec<Recording>> {
-    let mut recordings = Vec::new();
-    if args.likelihood.is_some() || args.levels {
-        let [n, height, width] = size(args, &split.test);
-        model.unet.config.validate_size(height, width)?;
-        diffuse::sample::check_elements(&model.unet.config, n.into(), height, width)?;
-        let shape = [n, height, width, model.unet.config.in_channels];
-        let product = args.likelihood == Some(Likelihood::Ode);
-        recordings.push(network::record(&model.unet, shape, product, choices));
-    }
-    if let Some(trial) = trial {
-        recordings.extend(trial.recordings(choices)?);
-    }
-    Ok(recordings)
 }
 
 fn check(args: &Args) -> Result<()> {
@@ -210,7 +185,7 @@ fn size(args: &Args, test: &Dataset) -> [u32; 3] {
 /// Likelihood and errors by level.
 fn look(
     args: &Args,
-    context: &Context,
+    session: Session,
     model: &Checkpoint,
     test: &Dataset,
     schedule: &Schedule,
@@ -218,7 +193,7 @@ fn look(
 ) -> Result<()> {
     let (count, size) = (count(args, test), size(args, test));
     let product = args.likelihood == Some(Likelihood::Ode);
-    let network = Network::new(context, &model.unet, &model.weights, size, product)?;
+    let network = Denoiser::new(session, &model.unet, &model.weights, size, product)?;
     let scheduler = &model.scheduler;
     let setting = Setting {
         schedule,

@@ -20,13 +20,14 @@ use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Parser, Subcommand};
 use diffuse::files;
-use diffuse::gpu::{Choices, Context, Precision, Recording};
-use diffuse::tune::{Mode, cache_directory};
+use diffuse::gpu::{Context, Precision};
+use diffuse::run::Session;
+use diffuse::tune::{Mode, Policy, cache_directory};
 
 /// Trains and samples diffusion U-Nets on any GPU, with hand-written kernels that check themselves.
 #[derive(Parser)]
@@ -110,42 +111,27 @@ impl Adapter {
         Ok(Context::new(self.wanted())?)
     }
 
-    /// Opens the adapter, for activations stored as `storage` says.
-    fn open_at(&self, storage: Storage) -> Result<Context> {
-        let mut context = self.open()?;
-        context.choices = context.choices.at(storage.precision(&context));
-        Ok(context)
+    /// A session on it, for activations stored as `storage` says.
+    fn session<'a>(&self, context: &'a Context, storage: Storage) -> Result<Session<'a>> {
+        Ok(Session::open(context, &self.policy(context)?, storage.precision(context)))
     }
 
-    /// Puts what the cache knows into `context`, for a run that goes on with the variants that were chosen for it.
-    fn recall(&self, context: &mut Context) -> Result<()> {
+    /// How the ways are chosen that kernels run in; what takes time is said in a line.
+    fn policy(&self, context: &Context) -> Result<Policy> {
+        let (mode, explicit) = match &self.tune {
+            Tune::By(mode) => (*mode, Vec::new()),
+            Tune::File(path) => (Mode::Cached, diffuse::tune::read(context, path)?),
+        };
+        let tell = |tuning: &_, adapter: &str| eprintln!("{}", self::tune::summary(tuning, adapter));
+        Ok(Policy { mode, directory: cache_directory(), explicit, tell: Some(tell) })
+    }
+
+    /// As [`Adapter::policy`], for a run that goes on with what was chosen for it.
+    fn policy_of_resumed(&self, context: &Context) -> Result<Policy> {
         match &self.tune {
             Tune::File(path) => bail!("--tune {} can't change in a resumed run", path.display()),
-            Tune::By(Mode::Off) => {}
-            Tune::By(_) => diffuse::tune::recall(context, cache_directory().as_deref()),
+            Tune::By(_) => self.policy(context),
         }
-        Ok(())
-    }
-
-    /// Puts the fastest variants for what `record` records into `context`; says so in a line where it takes time.
-    fn tune(
-        &self,
-        context: &mut Context,
-        record: impl FnOnce(&Arc<Choices>) -> diffuse::error::Result<Vec<Recording>>,
-    ) -> Result<()> {
-        let mode = match &self.tune {
-            Tune::By(mode) => *mode,
-            Tune::File(path) => {
-                let chosen = diffuse::tune::read(context, path)?;
-                diffuse::tune::restore(context, chosen);
-                Mode::Cached
-            }
-        };
-        let tuning = diffuse::tune::prepare(context, mode, cache_directory().as_deref(), record)?;
-        if !tuning.measured.is_empty() {
-            eprintln!("{}", self::tune::summary(&tuning, &context.info.name));
-        }
-        Ok(())
     }
 }
 

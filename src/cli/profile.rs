@@ -3,7 +3,6 @@
 mod tables;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
@@ -12,11 +11,10 @@ use serde_json::json;
 use super::{Adapter, Json, Storage};
 use diffuse::checkpoint;
 use diffuse::files;
-use diffuse::gpu::Choices;
 use diffuse::nn::{UNet, UNetConfig};
 use diffuse::profile::ceilings::Ceilings;
-use diffuse::profile::{self, Options, Profile, Recorded, compare, predict, samplers, shapes};
-use diffuse::train::options::preset;
+use diffuse::profile::{self, Options, Profile, compare, predict, samplers, shapes};
+use diffuse::run::options::preset;
 
 /// Time one training or denoising step, kernel by kernel and layer by layer
 #[derive(clap::Args)]
@@ -82,18 +80,12 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     }
     // Read before anything is measured: it may not be there.
     let old = args.compare.as_deref().map(compare::read).transpose()?;
-    let mut context = adapter.open_at(args.precision)?;
-    adapter.tune(&mut context, |choices| {
-        let mut recordings = profile::recordings(&config, &options, choices)?;
-        if options.infer {
-            recordings.extend(samplers::recordings(&config, options.batch, choices)?);
-        }
-        Ok(recordings)
-    })?;
-    let profile = profile::profile(&context, &config, &options)?;
+    let context = adapter.open()?;
+    let session = adapter.session(&context, args.precision)?;
+    let profile = profile::profile(&session, &config, &options)?;
     let report = &profile.report;
     let comparison = old.map(|old| compare::compare(&old, report));
-    let costs = options.infer.then(|| samplers::measure(&context, &config, &options)).transpose()?;
+    let costs = options.infer.then(|| samplers::measure(&session, &config, &options)).transpose()?;
     let object = || {
         let mut object = serde_json::to_value(report)?;
         if let Some(comparison) = &comparison {
@@ -129,26 +121,22 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
 
 fn measure_shapes(args: &Args, adapter: &Adapter) -> Result<()> {
     let part = args.only.as_deref().unwrap_or("");
-    let wanted = |choices: &Arc<Choices>| {
-        shapes::standing(choices).into_iter().filter(|shape| shape.name.contains(part)).collect::<Vec<_>>()
-    };
-    if wanted(&Default::default()).is_empty() {
+    if shapes::standing(part, &Default::default()).iter().next().is_none() {
         bail!("no standing shape has {part:?} in its name; without --only all are measured");
     }
-    let mut context = adapter.open_at(args.precision)?;
-    adapter.tune(&mut context, |choices| Ok(wanted(choices).into_iter().map(|shape| shape.recording).collect()))?;
+    let context = adapter.open()?;
+    let mut session = adapter.session(&context, args.precision)?;
+    let recordings = session.settle(|choices| Ok(shapes::standing(part, choices)))?;
     let ceilings = Ceilings::measure(&context)?;
-    let mut figures = Vec::new();
-    for shape in wanted(&context.choices) {
-        figures.push(shape.measure(&context, &ceilings, SHAPE_BUDGET)?);
-    }
+    let figures = recordings.iter().map(|shape| shapes::measure(&context, shape, &ceilings, SHAPE_BUDGET));
+    let figures = figures.collect::<Result<Vec<_>, _>>()?;
     let (adapter, driver) = (&context.info.name, context.driver());
     let object = || Ok(json!({ "adapter": adapter, "driver": driver, "ceilings": ceilings, "shapes": figures }));
     args.json.print(object, || Ok(tables::shapes(adapter, &driver, &ceilings, &figures)?))
 }
 
 fn print_predictions(args: &Args, config: &UNetConfig, options: &Options) -> Result<()> {
-    let recorded = Recorded::new(&UNet::new(config.clone())?, options, &Default::default())?;
+    let recorded = profile::record(&UNet::new(config.clone())?, options, &Default::default())?;
     let (predictions, counts) = (predict::predict(&recorded, options.batch), predict::counts(&recorded));
     let object = || {
         let launch = predict::LAUNCH_MICROSECONDS;

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use diffuse::train::{Metrics, Watch};
+use diffuse::run::Metrics;
+use diffuse::train::Watch;
 
 /// Lines on something that is no terminal come this far apart.
 const INTERVAL: Duration = Duration::from_secs(10);

@@ -6,14 +6,14 @@ use anyhow::{Result, bail};
 use clap::CommandFactory;
 use serde_json::json;
 
-use super::Adapter;
+use super::{Adapter, Storage};
 use super::draw::{self, Drawing, Film};
 use super::edit::{self, Edit};
 use super::{sampler, steering};
 use diffuse::checkpoint::{self, Checkpoint};
 use diffuse::diffusion::Sampler;
 use diffuse::picture::{self, Images};
-use diffuse::sample::Request;
+use diffuse::run::Request;
 use diffuse::tensors::{self, FileTensor, FileTensors};
 use diffuse::train::run::{TRAINER, take_prefix};
 
@@ -79,18 +79,19 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     if args.raw {
         model.weights = raw_weights(&model)?;
     }
-    let request = request(args, &model)?;
+    let mut request = request(args, &model)?;
     let labels = |classes| request.labels.clone().unwrap_or_else(|| in_turn(args, classes));
-    let classifier = args.steering.load(&model, labels)?;
+    let (classifier, steering) = args.steering.load(&model, labels)?.unzip();
+    request.steering = steering;
     let drawing = Drawing { model: &model, request, classifier, batch: args.batch };
-    let mut context = adapter.open()?;
-    adapter.tune(&mut context, |choices| drawing.recordings(choices))?;
+    let context = adapter.open()?;
+    let session = adapter.session(&context, Storage::F32)?;
     let steps = drawing.request.length();
     let mut film = match &args.gif {
         Some(_) => Film::new(columns(args, &model, drawing.batch() as usize), steps),
         None => Film::none(),
     };
-    let images = drawing.run(&context, &mut film)?.images;
+    let images = drawing.run(session, &mut film)?.images;
     if let Some(path) = &args.tensor {
         write_tensor(path, &images)?;
     }
@@ -147,7 +148,8 @@ fn request(args: &Args, model: &Checkpoint) -> Result<Request> {
         (_, None) => None,
     };
     let guidance = draw::guidance(args.guidance, model, GUIDANCE)?;
-    let shape = [request.height, request.width, model.unet.config.in_channels];
+    let [height, width] = draw::sides(model)?;
+    let shape = [height, width, model.unet.config.in_channels];
     let Edit { start, known, initial_scale } =
         args.edit.read(shape, args.count, &sampler, &model.scheduler.schedule()?)?;
     Ok(Request { start, known, initial_scale, labels, guidance, ..request })
@@ -160,11 +162,8 @@ fn in_turn(args: &Args, classes: u32) -> Vec<u32> {
 }
 
 fn write_tensor(path: &std::path::Path, images: &Images) -> Result<()> {
-    let (plane, channels) = (images.height * images.width, images.channels);
-    let size = images.count * plane * channels;
-    let from = |i: usize| (i / (plane * channels) * plane + i % plane) * channels + i / plane % channels;
-    // [N, H, W, C] to [N, C, H, W]; a sampler that doesn't clip may end a little outside.
-    let values = (0..size).map(|i| images.values[from(i)].clamp(-1.0, 1.0)).collect();
-    let shape = vec![images.count, channels, images.height, images.width];
-    Ok(tensors::write(path, &FileTensors::from([("samples".to_string(), FileTensor { shape, values })]))?)
+    // A sampler that doesn't clip may end a little outside.
+    let values: Vec<f32> = images.values.iter().map(|value| value.clamp(-1.0, 1.0)).collect();
+    let tensor = FileTensor::from_images(&values, [images.count, images.height, images.width, images.channels]);
+    Ok(tensors::write(path, &FileTensors::from([("samples".to_string(), tensor)]))?)
 }

@@ -10,8 +10,9 @@ use super::progress::Progress;
 use super::{Adapter, Storage};
 use diffuse::checkpoint;
 use diffuse::gpu::{Context, context::mebibytes};
-use diffuse::train::options::{LearningRateSchedule, NoiseSchedule, Target, Weighting, preset};
-use diffuse::train::{Run, Stored, TrainOptions, run};
+use diffuse::run::TrainOptions;
+use diffuse::run::options::{LearningRateSchedule, NoiseSchedule, Target, Weighting, preset};
+use diffuse::train::{Run, Stored, run};
 
 /// Train a U-Net
 #[derive(clap::Args)]
@@ -224,10 +225,9 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     if args.resume {
         args.refuse_flags_with_resume()?;
         let stored = Stored::open(&args.out)?;
-        let mut context = adapter.open()?;
-        stored.restore_choices(&mut context);
-        adapter.recall(&mut context)?;
-        let mut run = Run::resume(&context, stored, args.flags.steps)?;
+        let context = adapter.open()?;
+        let policy = adapter.policy_of_resumed(&context)?;
+        let mut run = Run::resume(&context, &policy, stored, args.flags.steps)?;
         return train(&mut run, &context, &args.out, args.json, started).map(|_| ());
     }
     let mut options = args.options()?;
@@ -238,13 +238,11 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     if classes.is_some() {
         options.model.num_class_embeds = Some(data.classes.len() as u32 + 1);
     }
-    let mut context = adapter.open()?;
+    let context = adapter.open()?;
     if let Some(storage) = args.flags.precision {
         options.precision = storage.precision(&context);
     }
-    context.choices = context.choices.at(options.precision);
-    adapter.tune(&mut context, |choices| run::recordings(&options, &data, choices))?;
-    let mut run = Run::create(&context, &args.out, options, &data, false)?;
+    let mut run = Run::create(&context, &adapter.policy(&context)?, &args.out, options, &data, false)?;
     train(&mut run, &context, &args.out, args.json, started).map(|_| ())
 }
 

@@ -10,11 +10,12 @@ use super::Adapter;
 use super::train::train;
 use diffuse::checkpoint;
 use diffuse::data::{self, Want};
-use diffuse::evaluate::observer::{Accuracy, accuracy_by_noise};
-use diffuse::evaluate::{Observer, images_of};
+use diffuse::evaluate::accuracy::{Accuracy, accuracy_by_noise};
+use diffuse::evaluate::images_of;
 use diffuse::gpu::Context;
-use diffuse::train::options::{NoiseSchedule, preset};
-use diffuse::train::{Run, Stored, Task, TrainOptions, run};
+use diffuse::run::options::{NoiseSchedule, preset};
+use diffuse::run::{Observer, Session, Task, TrainOptions};
+use diffuse::train::{Run, Stored, run};
 
 /// Train a classifier of noisy images: the U-Net's encoder half with attention pooling. Where the data have no test
 /// images, every tenth image of each class is held out and tells how good it is
@@ -107,22 +108,20 @@ impl Args {
 pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     super::catch_interrupts();
     let started = Instant::now();
-    let mut context;
+    let context;
     let mut run = if args.resume {
         let stored = Stored::open(&args.out)?;
         if stored.options().task != Task::Classify {
             bail!("{}: this run trains a U-Net: train --resume goes on with it", args.out.display());
         }
         context = adapter.open()?;
-        stored.restore_choices(&mut context);
-        adapter.recall(&mut context)?;
-        Run::resume(&context, stored, args.steps)?
+        let policy = adapter.policy_of_resumed(&context)?;
+        Run::resume(&context, &policy, stored, args.steps)?
     } else {
         let mut options = args.options()?;
         let data = run::load_data(&mut options)?;
         context = adapter.open()?;
-        adapter.tune(&mut context, |choices| run::recordings(&options, &data, choices))?;
-        Run::create(&context, &args.out, options, &data, false)?
+        Run::create(&context, &adapter.policy(&context)?, &args.out, options, &data, false)?
     };
     let done = train(&mut run, &context, &args.out, false, started)?;
     let (step, options) = (run.steps_done(), run.options().clone());
@@ -147,7 +146,7 @@ fn measure(context: &Context, out: &Path, source: &str) -> Result<(Vec<Accuracy>
     let (height, width) = model.classifier.config.sides()?;
     let channels = Some(model.classifier.config.unet.in_channels);
     let split = data::load_split(source, &Want { height: Some(height), width: Some(width), channels })?;
-    let observer = Observer::new(context, &model.classifier, &model.weights)?;
+    let observer = Observer::new(Session::new(context), &model.classifier, &model.weights)?;
     let (images, schedule) = (images_of(&split.test, 1000), model.scheduler.schedule()?);
     let labels = &split.test.labels[..images.count];
     Ok((accuracy_by_noise(&observer, &images, labels, &schedule, 1)?, split.held_out))

@@ -10,8 +10,9 @@ use super::{Adapter, Json, Storage};
 use diffuse::gpu::Choices;
 use diffuse::gpu::choices::Key;
 use diffuse::gpu::tune::Timing;
+use diffuse::nn::UNet;
 use diffuse::profile;
-use diffuse::tune::{self, Tuning};
+use diffuse::tune::{self, Policy, Tuning};
 
 /// Measure which variants of the kernels are fastest on this adapter, for a training step of a model
 ///
@@ -44,17 +45,18 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
         bail!("--batch must be at least 1");
     }
     let config = super::profile::model_config(args.preset.as_deref(), args.model.as_deref())?;
-    let mut context = adapter.open_at(args.precision)?;
+    let context = adapter.open()?;
     let options = profile::Options { batch: args.batch, steps: 1, infer: false, recompute: false };
-    let cache = tune::cache_directory();
-    let record = |choices: &_| profile::recordings(&config, &options, choices);
-    let tuning = tune::compare(&mut context, cache.as_deref(), record)?;
+    let policy = Policy { directory: tune::cache_directory(), ..Policy::default() };
+    let choices = policy.known(&context, args.precision.precision(&context));
+    let recordings = profile::record(&UNet::new(config)?, &options, &choices)?;
+    let (choices, tuning) = tune::compare(&context, &policy, &choices, &recordings)?;
     eprintln!("{}", summary(&tuning, &context.info.name));
     if let Some(path) = &args.out {
         tune::write(&context, path, &tuning)?;
         eprintln!("wrote {}; run these ways with: --tune {}", path.display(), path.display());
     }
-    args.json.print(|| Ok(as_json(&tuning)), || Ok(table(&tuning, &context.choices)?))
+    args.json.print(|| Ok(as_json(&tuning)), || Ok(table(&tuning, &choices)?))
 }
 
 /// What was measured, in one line.

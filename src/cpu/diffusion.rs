@@ -273,8 +273,9 @@ fn double(values: &mut [f64], length: usize) {
 pub fn start(call: &mut Call) {
     let [mut x, previous] = ["x", "previous"].map(|name| call.zeros(name));
     let z = sample_normals(call, one_slot(previous.shape, call.u("slots")), 0, START);
+    let scale = call.step("noise");
     for (x, z) in x.data.iter_mut().zip(&z) {
-        *x = call.f("scale") * z;
+        *x = scale * z;
     }
     double(&mut x.data, z.len());
     call.write("x", x);

@@ -4,11 +4,11 @@ use std::f64::consts::PI;
 
 use serde::Serialize;
 
-use super::Network;
 use super::likelihood::{Setting, parts, values};
 use crate::data::Dataset;
 use crate::error::Result;
 use crate::random::Random;
+use crate::run::Denoiser;
 
 /// Waves longer than this many pixels are coherence of the whole, shorter ones are detail.
 pub const LONG_WAVE: f64 = 8.0;
@@ -30,7 +30,7 @@ pub struct LevelError {
 /// # Errors
 /// [`crate::error::Error::Device`] if the device fails.
 pub fn level_errors(
-    network: &Network,
+    network: &Denoiser,
     data: &Dataset,
     count: usize,
     setting: &Setting,

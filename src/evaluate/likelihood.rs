@@ -2,13 +2,13 @@
 
 use serde::Serialize;
 
-use super::Network;
 use super::statistics::mean_and_error;
 use crate::data::Dataset;
 use crate::diffusion::likelihood::{self as math, Flow, HALF_BIN, bits_per_dimension};
 use crate::diffusion::{Level, Prediction, Schedule, Variance};
 use crate::error::Result;
 use crate::random::Random;
+use crate::run::Denoiser;
 
 /// What the model's checkpoint says.
 pub struct Setting<'a> {
@@ -72,7 +72,7 @@ pub(super) fn parts(count: usize, batch: usize) -> impl Iterator<Item = std::ops
 /// # Errors
 /// [`crate::error::Error::Device`] if the device fails.
 pub fn variational_bound(
-    network: &Network,
+    network: &Denoiser,
     data: &Dataset,
     count: usize,
     setting: &Setting,
@@ -110,14 +110,14 @@ pub fn variational_bound(
 }
 
 /// The elements of L_{t-1} in the paper's count, t + 1 here, at one draw of x; of L_0 at timestep 0.
-fn reverse_terms(network: &Network, x0: &[f64], setting: &Setting, t: usize, random: &mut Random) -> Result<Vec<f64>> {
+fn reverse_terms(network: &Denoiser, x0: &[f64], setting: &Setting, t: usize, random: &mut Random) -> Result<Vec<f64>> {
     let (alpha, sigma) = (setting.schedule.alpha(t), setting.schedule.sigma(t));
     let x: Vec<f64> = x0.iter().map(|x0| alpha * x0 + sigma * random.normal()).collect();
     reverse_terms_at(network, x0, &x, setting, t)
 }
 
 /// The same at `x`.
-fn reverse_terms_at(network: &Network, x0: &[f64], x: &[f64], setting: &Setting, t: usize) -> Result<Vec<f64>> {
+fn reverse_terms_at(network: &Denoiser, x0: &[f64], x: &[f64], setting: &Setting, t: usize) -> Result<Vec<f64>> {
     let (alpha, sigma) = (setting.schedule.alpha(t), setting.schedule.sigma(t));
     let (out, variances) = reverse_step(network, x, setting, t)?;
     let (from_x, from_out) = setting.prediction.x0(alpha, sigma);
@@ -134,7 +134,7 @@ fn reverse_terms_at(network: &Network, x0: &[f64], x: &[f64], setting: &Setting,
 
 /// The network's output at `x`, and the variance of each element of the reverse step: beta_t, beta-tilde_t, or what the
 /// network says. beta-tilde is 0 in the last step, where that of the step before is taken, as Nichol & Dhariwal (2021) do.
-fn reverse_step(network: &Network, x: &[f64], setting: &Setting, t: usize) -> Result<(Vec<f64>, Vec<f64>)> {
+fn reverse_step(network: &Denoiser, x: &[f64], setting: &Setting, t: usize) -> Result<(Vec<f64>, Vec<f64>)> {
     let range = setting.schedule.learned_variance(t);
     let log_variance = match setting.variance {
         Variance::FixedSmall => range.log_small,
@@ -184,7 +184,7 @@ pub struct FlowOptions {
 /// # Errors
 /// [`crate::error::Error::Device`] if the device fails.
 pub fn flow_likelihood(
-    network: &Network,
+    network: &Denoiser,
     data: &Dataset,
     count: usize,
     setting: &Setting,
@@ -222,7 +222,7 @@ pub fn flow_likelihood(
 /// eps is what the estimate of x0 implies, (x - alpha x0_hat) / sigma, clamped as the bound's is: else bound and flow
 /// would be those of two models. x0_hat = p x + q out, so with the vector v masked to m where x0_hat is inside the range
 /// v^T d eps / dx = (v - alpha (p m + q m^T d out / dx)) / sigma.
-fn flow(network: &Network, setting: &Setting, y: &[f64], signs: &[f64], at: Level) -> Result<Flow> {
+fn flow(network: &Denoiser, setting: &Setting, y: &[f64], signs: &[f64], at: Level) -> Result<Flow> {
     let Level { timestep, alpha, sigma } = at;
     let x: Vec<f64> = y.iter().map(|y| alpha * y).collect();
     let out = network.run(&x, timestep)?;
@@ -245,7 +245,7 @@ fn flow(network: &Network, setting: &Setting, y: &[f64], signs: &[f64], at: Leve
 
 /// y at the lowest level, and the nats of each element that are to be added to -log p(y).
 fn dequantize(
-    network: &Network,
+    network: &Denoiser,
     x0: &[f64],
     setting: &Setting,
     kind: Dequantization,

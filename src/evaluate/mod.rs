@@ -1,14 +1,10 @@
 //! What a trained model is worth.
 
+pub mod accuracy;
 pub mod levels;
 pub mod likelihood;
-pub mod network;
-pub mod observer;
 pub mod quality;
 pub mod statistics;
-
-pub use network::Network;
-pub use observer::{Observations, Observer};
 
 use crate::data::Dataset;
 use crate::picture::Images;

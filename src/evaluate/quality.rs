@@ -3,10 +3,11 @@
 use serde::Serialize;
 
 use super::statistics::{self, Features, Measured, Whitening, coverage, frechet, kernel_distance, nearest, quantile};
-use super::{Observer, images_of};
+use super::images_of;
 use crate::data::{Dataset, Split};
 use crate::error::{Error, Result};
 use crate::picture::Images;
+use crate::run::Observer;
 
 /// Figures of one set of images against the training images, on the classifier's features in coordinates in which those of
 /// the training images have mean 0 and covariance 1. They are comparable among models that are judged by one classifier;

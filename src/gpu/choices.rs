@@ -152,21 +152,21 @@ pub struct Choices {
 }
 
 impl Choices {
-    /// The defaults for `device`.
-    pub fn new(device: Device) -> Choices {
-        Choices { device, ..Choices::default() }
+    /// The defaults for `device` at `precision`.
+    pub fn new(device: &Device, precision: Precision) -> Choices {
+        Choices { device: device.clone(), precision, ..Choices::default() }
     }
 
     /// Candidate number `index` for every shape, where there is one and the device runs it: for tests and the tuner.
     pub fn forced(device: &Device, precision: Precision, index: usize) -> Choices {
-        Choices { forced: Some(index), precision, ..Choices::new(device.clone()) }
+        Choices { forced: Some(index), ..Choices::new(device, precision) }
     }
 
     /// The same device at `precision`; nothing is chosen if that is another one.
     pub fn at(self: &Arc<Choices>, precision: Precision) -> Arc<Choices> {
         match self.precision == precision {
             true => self.clone(),
-            false => Arc::new(Choices { precision, ..Choices::new(self.device.clone()) }),
+            false => Arc::new(Choices::new(&self.device, precision)),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::choices::{Choices, Device};
+use super::choices::Device;
 use super::kernel::Need;
 use super::pipelines::Pipelines;
 use crate::error::{Error, Result};
@@ -15,8 +15,7 @@ pub struct Context {
     pub queue: wgpu::Queue,
     /// Shaders keep bounds checks and loop bounds; slow, for tests.
     pub checked: bool,
-    /// Which variants run: the defaults for this kind of device until the tuner's are put here.
-    pub choices: Arc<Choices>,
+    kind: Device,
     pub(crate) pipelines: Pipelines,
     failure: Arc<Mutex<Option<String>>>,
 }
@@ -156,14 +155,14 @@ impl Context {
                 remember(&slot, format!("the device was lost: {message}"));
             }
         });
-        let choices = Arc::new(Choices::new(kind(&adapter.info, device.features(), &adapter.adapter)));
+        let kind = kind(&adapter.info, device.features(), &adapter.adapter);
         let pipelines = Pipelines::default();
-        Ok(Context { info: adapter.info, device, queue, checked, choices, pipelines, failure })
+        Ok(Context { info: adapter.info, device, queue, checked, kind, pipelines, failure })
     }
 
     /// What the kernels' variants see of this device.
     pub fn kind(&self) -> &Device {
-        &self.choices.device
+        &self.kind
     }
 
     /// Whether this is a driver that computes on the CPU.

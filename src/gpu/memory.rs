@@ -8,8 +8,8 @@ use super::context::Context;
 use super::recorder::{NamedBuffer, Recording};
 use crate::error::Result;
 
-/// The named buffers on one device.
-#[derive(Default)]
+/// The named buffers on one device. A clone holds the same buffers.
+#[derive(Clone, Default)]
 pub struct Memory {
     buffers: HashMap<String, wgpu::Buffer>,
 }
@@ -55,11 +55,6 @@ impl Memory {
             return self.write(context, name, 0, &halves);
         }
         self.write(context, name, 0, values);
-    }
-
-    /// Lets go of buffers, whose next users may want another size. Plans that hold them keep them alive.
-    pub fn forget(&mut self, names: &[&str]) {
-        names.iter().for_each(|name| drop(self.buffers.remove(*name)));
     }
 
     /// Reads a whole buffer back; waits for all work before it.

@@ -462,6 +462,13 @@ impl Recording {
         Tensor { id, shape: self.tensors[id as usize].shape }
     }
 
+    /// The first tensor of the named buffer `name`.
+    pub fn named(&self, name: &str) -> Option<Tensor> {
+        let index = self.buffers.iter().position(|buffer| buffer.name == name)?;
+        let within = |tensor: &TensorInfo| matches!(tensor.place, Place::Buffer { buffer, .. } if buffer == index);
+        self.tensors.iter().position(within).map(|id| self.tensor(id as u32))
+    }
+
     /// Bytes of a tensor in memory, padding included.
     pub fn tensor_bytes(&self, id: u32) -> u64 {
         self.tensor(id).elements() * self.element_bytes(id)
@@ -513,6 +520,11 @@ impl Recording {
             .zip(bindings)
             .map(|(id, binding)| self.tensor_bytes(*id) * if binding.access == Access::ReadWrite { 2 } else { 1 });
         bytes.sum()
+    }
+
+    /// Bytes that the whole recording must move at the least.
+    pub fn moved_bytes(&self) -> u64 {
+        self.dispatches.iter().map(|dispatch| self.bytes(dispatch)).sum()
     }
 
     /// Arithmetic of the whole recording.

@@ -5,6 +5,7 @@ use std::time::Instant;
 use super::agreement::Bound;
 use super::choices::{Candidate, Choices, Ways};
 use super::context::Context;
+use super::kernel::Precision;
 use super::memory::Memory;
 use super::plan::{Plan, PlanOptions};
 use super::recorder::{Place, Recorder, Recording, Tensor};
@@ -45,22 +46,28 @@ pub struct Run {
     pub outputs: Vec<Vec<f32>>,
 }
 
-/// Times each of `candidates`, which this device runs, and compares what they compute.
+/// Times each of `candidates`, which this device runs, and compares what they compute with what `choices` calls usual.
 ///
 /// # Errors
 /// [`crate::error::Error::Device`] if the shape does not fit or the device fails.
-pub fn time(context: &Context, ways: &Ways, shape: &[u32], candidates: &[&'static Candidate]) -> Result<Vec<Timing>> {
-    let usual = context.choices.usual(ways, shape);
+pub fn time(
+    context: &Context,
+    choices: &Choices,
+    ways: &Ways,
+    shape: &[u32],
+    candidates: &[&'static Candidate],
+) -> Result<Vec<Timing>> {
+    let usual = choices.usual(ways, shape);
     let register = ways.candidates.iter().find(|candidate| candidate.is_register());
     let register = register.expect("every device runs the variant register");
     let others = [register, usual].into_iter().filter(|other| !candidates.iter().any(|c| std::ptr::eq(*c, *other)));
-    let runs = run(context, ways, shape, &candidates.iter().copied().chain(others).collect::<Vec<_>>())?;
+    let runs = run(context, choices.precision, ways, shape, &candidates.iter().copied().chain(others).collect::<Vec<_>>())?;
     let outputs_of = |candidate: &Candidate| {
         let run = runs.iter().find(|run| std::ptr::eq(run.candidate, candidate)).expect("it was run");
         &run.outputs
     };
     let (plain, usual_bits) = (outputs_of(register), bits(outputs_of(usual)));
-    let bound = |candidate: &Candidate| Bound::of(context.choices.precision, candidate.bound);
+    let bound = |candidate: &Candidate| Bound::of(choices.precision, candidate.bound);
     let timing = |Run { candidate, seconds, outputs }: &Run| {
         let between = bound(candidate).plus(bound(register));
         let each = outputs.iter().zip(plain).map(|(found, plain)| error(between, found, plain));
@@ -74,13 +81,19 @@ pub fn time(context: &Context, ways: &Ways, shape: &[u32], candidates: &[&'stati
 ///
 /// # Errors
 /// As [`time`].
-pub fn run(context: &Context, ways: &Ways, shape: &[u32], candidates: &[&'static Candidate]) -> Result<Vec<Run>> {
+pub fn run(
+    context: &Context,
+    precision: Precision,
+    ways: &Ways,
+    shape: &[u32],
+    candidates: &[&'static Candidate],
+) -> Result<Vec<Run>> {
     let mut memory = Memory::default();
     let mut runs = Vec::new();
     for candidate in candidates.iter().copied() {
         let index = ways.candidates.iter().position(|other| std::ptr::eq(other, candidate));
         let index = index.expect("a candidate of the entry point");
-        let choices = Choices::forced(context.kind(), context.choices.precision, index);
+        let choices = Choices::forced(context.kind(), precision, index);
         let mut r = Recorder::new().with_choices(&choices.into());
         (ways.record)(&mut r, shape);
         let recording = r.finish();

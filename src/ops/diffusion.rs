@@ -179,7 +179,7 @@ fn slots(x: Tensor, previous: Tensor, guided: bool) -> u32 {
 }
 
 /// `io` begins with x; of `denoise` the network's output follows.
-fn sampling(r: &mut Recorder, entry: &'static str, slots: u32, guided: bool, scale: f32, io: &[Tensor]) {
+fn sampling(r: &mut Recorder, entry: &'static str, slots: u32, guided: bool, io: &[Tensor]) {
     let x = io[0];
     let samples = x.n() / if guided { 2 } else { 1 };
     assert_eq!(x.n(), samples * if guided { 2 } else { 1 }, "guided samples come in pairs");
@@ -193,7 +193,6 @@ fn sampling(r: &mut Recorder, entry: &'static str, slots: u32, guided: bool, sca
         ("outputs", outputs.into()),
         ("guided", guided.into()),
         ("slots", slots.into()),
-        ("scale", scale.into()),
     ];
     r.dispatch(&KERNEL, entry, &params, io, Grid::Invocations(quads as u64), 32 * x.count());
 }
@@ -209,12 +208,12 @@ const SLOTS: usize = 9;
 pub fn denoise(r: &mut Recorder, x: Tensor, out: Tensor, previous: Tensor, guided: bool) {
     assert_eq!(x.shape[..3], out.shape[..3]);
     assert!([1, 2].contains(&(out.channels() / x.channels())) && out.channels().is_multiple_of(x.channels()));
-    sampling(r, "denoise", slots(x, previous, guided), guided, 1.0, &[x, out, previous]);
+    sampling(r, "denoise", slots(x, previous, guided), guided, &[x, out, previous]);
 }
 
-/// x_T = scale · z into `x`, into both halves if `guided`; zeros into all slots of `previous`.
-pub fn start(r: &mut Recorder, x: Tensor, previous: Tensor, guided: bool, scale: f32) {
-    sampling(r, "start", slots(x, previous, guided), guided, scale, &[x, previous]);
+/// x_T, z times the step's noise, into `x`, into both halves if `guided`; zeros into all slots of `previous`.
+pub fn start(r: &mut Recorder, x: Tensor, previous: Tensor, guided: bool) {
+    sampling(r, "start", slots(x, previous, guided), guided, &[x, previous]);
 }
 
 /// What is known of every sample, brought to the noise level that the step reaches, into `x` where `mask` is 1 (Song et
@@ -222,7 +221,7 @@ pub fn start(r: &mut Recorder, x: Tensor, previous: Tensor, guided: bool, scale:
 pub fn impute(r: &mut Recorder, x: Tensor, known: Tensor, mask: Tensor, guided: bool) {
     let [_, height, width, channels] = x.shape;
     assert_eq!((known.shape, mask.shape), ([1, height, width, channels], [1, height, width, channels]));
-    sampling(r, "impute", 1, guided, 1.0, &[x, known, mask]);
+    sampling(r, "impute", 1, guided, &[x, known, mask]);
 }
 
 /// The step's timestep for each of `n` images, [1, 1, 1, n].
@@ -400,13 +399,12 @@ fn sampling_of(draw: &mut Draw, shape: [u32; 4], guided: bool, slots: u32, parts
     let mask = draw.input_by("mask", single, |draw| draw.uniform());
     let [noise, guidance] = draw.choose(&[[0.0, 1.5], [1.0, 0.0], [0.7, -0.5], [1.3, 2.0]]);
     draw.step.set("noise", noise).set("guidance", guidance);
-    let scale = draw.uniform() as f32 + 0.5;
     let images = draw.choose(&[1, 4, 5, 384]);
     let r = &mut draw.recorder;
     denoise(r, x, answer, previous, guided);
     impute(r, imputed, known, mask, guided);
     let [fresh, none] = [doubled, times(slots)].map(|shape| r.temp(shape));
-    start(r, fresh, none, guided, scale);
+    start(r, fresh, none, guided);
     broadcast_timestep(r, images);
 }
 

@@ -1,13 +1,14 @@
 //! What this adapter reaches at most: the roofline that kernels are measured by (Williams, Waterman & Patterson,
 //! CACM 52(4), 2009).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::measure;
 use crate::error::Result;
-use crate::gpu::{Context, Memory, Plan, PlanOptions, Precision, Recorder, Step, Tensor};
+use crate::gpu::{Choices, Context, Memory, Plan, PlanOptions, Precision, Recorder, Step, Tensor};
 use crate::ops::ceiling::{self, FACTORS, LOOPS, Loop};
 
 /// The most that one kind of arithmetic unit reaches.
@@ -133,7 +134,7 @@ fn measure_loop(context: &Context, kind: Loop) -> Result<f64> {
 /// GFLOP/s of the matrix units, if there are any: f16 products, f32 sums.
 fn measure_matrices(context: &Context) -> Result<Option<Arithmetic>> {
     let mut best: Option<Arithmetic> = None;
-    let choices = context.choices.at(Precision::F16);
+    let choices = Arc::new(Choices::new(context.kind(), Precision::F16));
     for candidate in ceiling::MATRICES.candidates.iter().filter(|c| c.runs_on(&choices.device, Precision::F16)) {
         let (workgroups, rounds) = if context.is_cpu() { (64, 2000) } else { (4096, 20_000) };
         let r = &mut Recorder::new().with_choices(&choices);

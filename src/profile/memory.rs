@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::trace::layer_of;
-use crate::gpu::Recording;
+use crate::gpu::Recordings;
 
 /// A layer's temporaries.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
@@ -19,9 +19,9 @@ pub struct LayerMemory {
 
 /// The bytes that are alive at once, summed over the recordings, which keep their slots side by side; and each layer's
 /// part of them, the largest first.
-pub fn layers<'a>(recordings: impl Iterator<Item = &'a Recording>) -> (u64, Vec<LayerMemory>) {
+pub fn layers(recordings: &Recordings) -> (u64, Vec<LayerMemory>) {
     let (mut total, mut layers) = (0, BTreeMap::<&str, LayerMemory>::new());
-    for recording in recordings {
+    for (_, recording) in recordings.iter() {
         let lives = recording.lives();
         let living = |at: usize| {
             let alive =
@@ -57,7 +57,7 @@ mod tests {
         let b = r.scope("b/deep/er", |r| add::scale(r, a, 2.0));
         let c = r.scope("b/deep", |r| add::add(r, a, b));
         r.scope("c", |r| add::scale(r, c, 2.0));
-        let (total, layers) = layers([r.finish()].iter());
+        let (total, layers) = layers(&Recordings::from_iter([("step", r.finish())]));
         assert_eq!(total, 3 * 256);
         let expected = [("b/deep", 512, 512), ("a", 256, 256), ("c", 256, 0)];
         let expected = expected.map(|(name, born_bytes, live_at_peak_bytes)| LayerMemory {

@@ -18,19 +18,19 @@ mod trace;
 mod workload;
 
 use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::chart::roofline;
 use crate::error::{Error, Result};
-use crate::gpu::{Choices, Context, Recording};
+use crate::gpu::Context;
 use crate::nn::{UNet, UNetConfig};
+use crate::run::Session;
 
 use ceilings::Ceilings;
 pub use memory::LayerMemory;
 pub use report::{Report, Row};
 pub use trace::Timed;
-pub use workload::{Recorded, Workload};
+pub use workload::{Workload, record};
 
 /// What to measure.
 #[derive(Clone, Copy, Debug)]
@@ -41,7 +41,7 @@ pub struct Options {
     pub steps: usize,
     /// A denoising step instead of a training step.
     pub infer: bool,
-    /// As [`crate::train::TrainOptions::recompute`].
+    /// As [`crate::run::TrainOptions::recompute`].
     pub recompute: bool,
 }
 
@@ -56,18 +56,19 @@ pub struct Profile {
 /// Steps whose replay is timed by itself, at the most.
 const REPLAYS: usize = 5;
 
-/// Measures a step of the model that `config` describes, on synthetic data and fresh weights.
+/// Measures a step of the model that `config` describes, on synthetic data and fresh weights, in a session like `session`.
 ///
 /// # Errors
 /// [`Error::Config`] for a model or a batch that can't be run, [`Error::Device`] if it does not fit or the device fails.
-pub fn profile(context: &Context, config: &UNetConfig, options: &Options) -> Result<Profile> {
+pub fn profile(session: &Session, config: &UNetConfig, options: &Options) -> Result<Profile> {
     if options.batch == 0 || options.steps == 0 || options.steps > 1 << 20 {
         return Err(Error::Config(format!("--batch must be at least 1 and --steps 1 to {}", 1 << 20)));
     }
     let unet = UNet::new(config.clone())?;
-    let workload = Workload::new(context, &unet, options)?;
+    let context = session.context;
+    let workload = Workload::new(session.another(), &unet, options)?;
     let ceilings = Ceilings::measure(context)?;
-    context.wait_for(Some(workload.run(context, 0)))?;
+    context.wait_for(Some(workload.run(0)))?;
     let steps = time_steps(context, &workload, options.steps)?;
     let (mut replays, mut encodes) = (Vec::new(), Vec::new());
     for _ in 0..REPLAYS.min(options.steps) {
@@ -122,10 +123,10 @@ struct Times {
 /// Runs steps as training does: step n + 1 is encoded while step n runs.
 fn time_steps(context: &Context, workload: &Workload, count: usize) -> Result<Vec<Duration>> {
     let mut times = Vec::new();
-    let mut under_way = workload.run(context, 1);
+    let mut under_way = workload.run(1);
     let mut last = None;
     for step in 0..=count {
-        let next = workload.run(context, step as u64 + 2);
+        let next = workload.run(step as u64 + 2);
         context.wait_for(Some(std::mem::replace(&mut under_way, next)))?;
         let now = Instant::now();
         // The end of the first step is where the clock starts.
@@ -137,7 +138,7 @@ fn time_steps(context: &Context, workload: &Workload, count: usize) -> Result<Ve
 
 /// Nothing is submitted, so that a driver that computes on the CPU does not compete for it.
 fn time_encoding(context: &Context, workload: &Workload) -> Duration {
-    workload.parts.iter().map(|part| part.plan.time_encoding(context)).sum()
+    workload.plans().map(|(_, plan)| plan.time_encoding(context)).sum()
 }
 
 /// Each plan is submitted to an idle device, because a driver may block a submission until the one before is done, which
@@ -146,20 +147,11 @@ fn time_encoding(context: &Context, workload: &Workload) -> Duration {
 fn time_replay(context: &Context, workload: &Workload) -> Result<Duration> {
     let values = workload.values(0);
     let mut total = Duration::ZERO;
-    for part in &workload.parts {
+    for (_, plan) in workload.plans() {
         let start = Instant::now();
-        part.plan.run(context, &values);
+        plan.run(context, &values);
         total += start.elapsed();
         context.wait()?;
     }
     Ok(total)
-}
-
-/// What a step records, with the variants that `choices` names.
-///
-/// # Errors
-/// [`Error::Config`] for a model or a batch that can't be run.
-pub fn recordings(config: &UNetConfig, options: &Options, choices: &Arc<Choices>) -> Result<Vec<Recording>> {
-    let recorded = Recorded::new(&UNet::new(config.clone())?, options, choices)?;
-    Ok(recorded.parts.into_iter().map(|(_, recording)| recording).collect())
 }

@@ -3,8 +3,7 @@
 
 use serde::Serialize;
 
-use super::workload::Recorded;
-use crate::gpu::Recording;
+use crate::gpu::Recordings;
 
 /// A card and its published peaks.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -74,13 +73,13 @@ pub struct Count {
 }
 
 /// Predicts a step of `batch` images on every card.
-pub fn predict(recorded: &Recorded, batch: u32) -> Vec<Prediction> {
-    CARDS.iter().map(|card| on(card, recorded.parts.iter().map(|(_, recording)| recording), batch)).collect()
+pub fn predict(recordings: &Recordings, batch: u32) -> Vec<Prediction> {
+    CARDS.iter().map(|card| on(card, recordings, batch)).collect()
 }
 
-fn on<'a>(card: &Card, recordings: impl Iterator<Item = &'a Recording>, batch: u32) -> Prediction {
+fn on(card: &Card, recordings: &Recordings, batch: u32) -> Prediction {
     let (mut arithmetic_ms, mut memory_ms, mut launch_ms) = (0.0, 0.0, 0.0);
-    for recording in recordings {
+    for (_, recording) in recordings.iter() {
         for dispatch in &recording.dispatches {
             let arithmetic = dispatch.flops as f64 / card.tflops * 1e-9;
             let memory = recording.bytes(dispatch) as f64 / card.gbytes_per_s * 1e-6;
@@ -94,9 +93,9 @@ fn on<'a>(card: &Card, recordings: impl Iterator<Item = &'a Recording>, batch: u
 }
 
 /// How often each kernel runs in a step, the most work first.
-pub fn counts(recorded: &Recorded) -> Vec<Count> {
+pub fn counts(recordings: &Recordings) -> Vec<Count> {
     let mut counts = std::collections::BTreeMap::<String, Count>::new();
-    for (_, recording) in &recorded.parts {
+    for (_, recording) in recordings.iter() {
         for dispatch in &recording.dispatches {
             let name = format!("{}.{}", dispatch.kernel.name, dispatch.entry);
             let new = || Count { name: name.clone(), calls: 0, flops: 0, bytes: 0 };
@@ -122,13 +121,13 @@ mod tests {
         let mut r = Recorder::new();
         let x = r.persistent("x", [1, 1, 1, 1_000_000]);
         add::scale(&mut r, x, 2.0);
-        let recording = [r.finish()];
+        let recordings = Recordings::from_iter([("step", r.finish())]);
         let card = |tflops, gbytes_per_s| Card { name: "", tflops, gbytes_per_s, source: "" };
         // 2 MFLOP, 8 MB.
-        let slow_memory = on(&card(1.0, 1000.0), recording.iter(), 10);
+        let slow_memory = on(&card(1.0, 1000.0), &recordings, 10);
         assert!((slow_memory.memory_ms - 0.008).abs() < 1e-12 && slow_memory.arithmetic_ms == 0.0);
         assert!((slow_memory.step_ms - 0.013).abs() < 1e-12);
-        let slow_arithmetic = on(&card(0.1, 1000.0), recording.iter(), 10);
+        let slow_arithmetic = on(&card(0.1, 1000.0), &recordings, 10);
         assert!((slow_arithmetic.arithmetic_ms - 0.02).abs() < 1e-12 && slow_arithmetic.memory_ms == 0.0);
         assert!((slow_arithmetic.images_per_s - 10.0 / 0.025e-3).abs() < 1e-3);
     }

@@ -102,7 +102,7 @@ pub(super) fn build(
     let encode_ms = median(&sorted_ms(&times.encodes));
     let replay_ms = median(&sorted_ms(&times.replays));
     let (temporary_bytes, temporary_bytes_without_reuse) = workload.temporary_bytes();
-    let (live_bytes, layer_memory) = memory::layers(workload.parts.iter().map(|part| &part.recording));
+    let (live_bytes, layer_memory) = memory::layers(&workload.recordings);
     let profiled = dispatches.iter().map(|dispatch| dispatch.duration).sum::<f64>() * 1e-3;
     let profiled_ms = (!dispatches.is_empty()).then_some(profiled);
     Report {
@@ -121,13 +121,13 @@ pub(super) fn build(
         replay_ms,
         replay_us_per_dispatch: rate(replay_ms * 1e3, count as f64),
         dispatches: count as u64,
-        peak_bytes: workload.planned_bytes,
+        peak_bytes: workload.recordings.peak_bytes(),
         allocated_bytes: workload.allocated_bytes(),
         temporary_bytes,
         temporary_bytes_without_reuse,
         live_bytes,
         persistent_bytes: workload.persistent_bytes(),
-        flops: workload.parts.iter().map(|part| part.recording.flops()).sum(),
+        flops: workload.recordings.iter().map(|(_, recording)| recording.flops()).sum(),
         profiled_ms,
         unprofiled_to_profiled: profiled_ms.map(|sum| rate(step_ms, sum)),
         kernels: rows(dispatches, &ceilings, |dispatch| &dispatch.kernel),

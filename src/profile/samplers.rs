@@ -5,7 +5,6 @@
 //! error. All of it is timed in rounds, the U-Net in each, and stated as a share of the U-Net's time in the same round:
 //! a machine that slows down does so on both sides.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -13,14 +12,14 @@ use serde::Serialize;
 use super::Options;
 use super::measure::time_replays;
 use super::report::{median, rate};
-use super::workload::{Recorded, Workload, size};
+use super::workload::{Workload, size};
 use crate::diffusion::{BetaSchedule, Denoiser, SLOTS, Sampler, SamplerKind, Schedule, Step as Coefficients};
 use crate::error::{Error, Result};
-use crate::gpu::{Choices, Context, Memory, Plan, PlanOptions, Recorder, Recording, Step};
+use crate::gpu::{Context, Memory, Plan, PlanOptions, Recorder, Recording, Step};
 use crate::nn::{UNet, UNetConfig};
 use crate::ops::diffusion;
 use crate::random::Random;
-use crate::sample::set_coefficients;
+use crate::run::{Session, set_coefficients};
 
 const X: &str = "x";
 const OUT: &str = "out";
@@ -177,7 +176,7 @@ impl Dispatches {
         };
         let r = &mut Recorder::new();
         let [x, _, previous] = bind(r);
-        diffusion::start(r, x, previous, false, 1.0);
+        diffusion::start(r, x, previous, false);
         let start = plan(&std::mem::take(r).finish())?;
         let tensors = bind(r);
         (0..count).for_each(|_| record(r, tensors));
@@ -210,7 +209,9 @@ impl Dispatches {
 
     /// Seconds of one dispatch; x is noise at first.
     fn time(&self, context: &Context) -> Result<f64> {
-        self.start.run(context, &self.values);
+        let mut noise = Step::default();
+        noise.set("noise", 1.0);
+        self.start.run(context, &noise);
         let run = |replays| time_replays(context, &self.plan, &self.values, replays);
         let count = replays(run(1)?);
         Ok(run(count)?.as_secs_f64() / (count as f64 * self.count as f64))
@@ -310,30 +311,19 @@ fn with_classes(config: &UNetConfig) -> Result<UNet> {
     UNet::new(UNetConfig { num_class_embeds, ..config.clone() })
 }
 
-/// What [`measure`] records, with the variants that `choices` names: for the tuner.
-///
-/// # Errors
-/// [`Error::Config`] for a model that can't be run.
-pub fn recordings(config: &UNetConfig, batch: u32, choices: &Arc<Choices>) -> Result<Vec<Recording>> {
-    let unet = with_classes(config)?;
-    let recorded = [false, true].map(|guided| Recorded::denoising(&unet, batch, guided, choices));
-    // A batch of twice the size that can't be run isn't measured either.
-    Ok(recorded.into_iter().flatten().flat_map(|recorded| recorded.parts).map(|(_, recording)| recording).collect())
-}
-
 /// Seconds of evaluations of N and of 2 N images, round by round.
-struct Evaluations {
-    single: Workload,
+struct Evaluations<'a> {
+    single: Workload<'a>,
     /// None if it doesn't fit.
-    guided: Option<Workload>,
+    guided: Option<Workload<'a>>,
     replays: u64,
 }
 
-impl Evaluations {
-    fn new(context: &Context, unet: &UNet, batch: u32) -> Result<Evaluations> {
+impl<'a> Evaluations<'a> {
+    fn new(session: &Session<'a>, unet: &UNet, batch: u32) -> Result<Evaluations<'a>> {
+        let context = session.context;
         let plan = |guided| {
-            let recorded = Recorded::denoising(unet, batch, guided, &context.choices)?;
-            let workload = Workload::of(context, unet, recorded)?;
+            let workload = Workload::denoising(session.another(), unet, batch, guided)?;
             // The first run compiles on some drivers, and touches memory for the first time.
             time_evaluations(context, &workload, 1)?;
             Ok::<_, Error>(workload)
@@ -359,22 +349,23 @@ impl Evaluations {
 /// Seconds of one.
 fn time_evaluations(context: &Context, workload: &Workload, count: u64) -> Result<f64> {
     let mut sum = Duration::ZERO;
-    for part in &workload.parts {
-        sum += time_replays(context, &part.plan, &workload.values(0), count)?;
+    for (_, plan) in workload.plans() {
+        sum += time_replays(context, plan, &workload.values(0), count)?;
     }
     Ok(sum.as_secs_f64() / count as f64)
 }
 
-/// Times every sampler's own arithmetic and guidance beside the U-Net that `config` describes, in `options.steps` rounds.
+/// Times every sampler's own arithmetic and guidance beside the U-Net that `config` describes, in `options.steps` rounds,
+/// in sessions like `session`.
 ///
 /// # Errors
 /// [`Error::Config`] for a model or a batch that can't be run, [`Error::Device`] if it does not fit or the device fails.
-pub fn measure(context: &Context, config: &UNetConfig, options: &Options) -> Result<Costs> {
+pub fn measure(session: &Session, config: &UNetConfig, options: &Options) -> Result<Costs> {
     if options.batch == 0 || options.steps == 0 {
         return Err(Error::Config("--batch and --steps must be at least 1".into()));
     }
-    let unet = with_classes(config)?;
-    let evaluations = Evaluations::new(context, &unet, options.batch)?;
+    let (context, unet) = (session.context, with_classes(config)?);
+    let evaluations = Evaluations::new(session, &unet, options.batch)?;
     let (height, width) = size(&unet.config)?;
     let shape = [options.batch, height, width, unet.config.in_channels];
     let all = SamplerKind::ALL.into_iter().map(|kind| Timed::new(context, shape, kind));

@@ -8,20 +8,13 @@ use serde::Serialize;
 use super::ceilings::{Bound, Ceilings};
 use super::measure;
 use crate::error::Result;
-use crate::gpu::{Choices, Context, Memory, Plan, PlanOptions, Recorder, Recording, Step};
+use crate::gpu::{Choices, Context, Memory, Plan, PlanOptions, Recorder, Recording, Recordings, Step};
 use crate::ops::adamw::{self, AdamW};
 use crate::ops::conv2d::{self, Geometry};
 use crate::ops::diffusion::{self, Noise, Records};
 use crate::ops::group_norm::{self, Norm};
 use crate::ops::{add, attention, linear};
 use crate::random::Random;
-
-/// One kernel, forward or backward, on one shape.
-pub struct Shape {
-    /// `conv2d 3x3 N64 32x32 64->64 forward`.
-    pub name: String,
-    pub recording: Recording,
-}
 
 /// A standing shape on a device, its inputs filled.
 pub struct Prepared {
@@ -52,9 +45,10 @@ const IMAGES: u32 = 64;
 /// A batch of replays lasts this long.
 const BATCH: Duration = Duration::from_millis(20);
 
-/// All of them, convolutions first.
-pub fn standing(choices: &Arc<Choices>) -> Vec<Shape> {
-    let mut shapes = Shapes { all: Vec::new(), choices: choices.clone() };
+/// Those whose name holds `part`, convolutions first: one kernel each, forward or backward. A name is that of the shape,
+/// `conv2d 3x3 N64 32x32 64->64 forward`.
+pub fn standing(part: &str, choices: &Arc<Choices>) -> Recordings {
+    let mut shapes = Shapes { all: Recordings::default(), part, choices };
     for (taps, side, c, k) in [(3, 32, 64, 64), (3, 8, 256, 256), (3, 16, 384, 128)] {
         convolution(&mut shapes, taps, side, c, k);
     }
@@ -65,16 +59,19 @@ pub fn standing(choices: &Arc<Choices>) -> Vec<Shape> {
     shapes.all
 }
 
-/// Shapes, and the variants that they are recorded with.
-struct Shapes {
-    all: Vec<Shape>,
-    choices: Arc<Choices>,
+/// Shapes, which are wanted, and the variants that they are recorded with.
+struct Shapes<'a> {
+    all: Recordings,
+    part: &'a str,
+    choices: &'a Arc<Choices>,
 }
 
 fn push(shapes: &mut Shapes, name: String, record: impl FnOnce(&mut Recorder)) {
-    let r = &mut Recorder::new().with_choices(&shapes.choices);
-    record(r);
-    shapes.all.push(Shape { name, recording: std::mem::take(r).finish() });
+    if name.contains(shapes.part) {
+        let r = &mut Recorder::new().with_choices(shapes.choices);
+        record(r);
+        shapes.all.push(name, std::mem::take(r).finish());
+    }
 }
 
 fn convolution(shapes: &mut Shapes, taps: u32, side: u32, c: u32, k: u32) {
@@ -178,56 +175,42 @@ fn memory_bound(shapes: &mut Shapes) {
     });
 }
 
-impl Shape {
-    /// Arithmetic of one replay.
-    pub fn flops(&self) -> u64 {
-        self.recording.flops()
+/// Times the standing shape `name`.
+///
+/// # Errors
+/// As [`prepare`].
+pub fn measure(
+    context: &Context,
+    (name, recording): (&str, &Recording),
+    ceilings: &Ceilings,
+    budget: Duration,
+) -> Result<Figure> {
+    let prepared = prepare(context, recording)?;
+    let seconds = measure::sample(context, &prepared.plan, &prepared.step, BATCH, budget)?;
+    let ms = (seconds[(seconds.len() - 1) / 2] + seconds[seconds.len() / 2]) / 2.0 * 1e3;
+    let (flops, bytes) = (recording.flops(), recording.moved_bytes());
+    let floors = recording.dispatches.iter();
+    let floors = floors.map(|dispatch| ceilings.floor(dispatch.flops, recording.bytes(dispatch)));
+    let (mut floor, mut memory) = (0.0, 0.0);
+    for (ms, bound) in floors {
+        floor += ms;
+        memory += if bound == Bound::Memory { ms } else { 0.0 };
     }
-
-    /// Bytes that one replay must move at the least.
-    pub fn bytes(&self) -> u64 {
-        self.recording.dispatches.iter().map(|dispatch| self.recording.bytes(dispatch)).sum()
-    }
-
-    /// Puts it on the device, with inputs drawn from (0, 1): as slow as real ones, and nothing that isn't finite.
-    ///
-    /// # Errors
-    /// [`crate::error::Error::Device`] if it does not fit.
-    pub fn prepare(&self, context: &Context) -> Result<Prepared> {
-        prepare(context, &self.recording)
-    }
-
-    /// Times it.
-    ///
-    /// # Errors
-    /// As [`Shape::prepare`].
-    pub fn measure(&self, context: &Context, ceilings: &Ceilings, budget: Duration) -> Result<Figure> {
-        let prepared = self.prepare(context)?;
-        let seconds = measure::sample(context, &prepared.plan, &prepared.step, BATCH, budget)?;
-        let ms = (seconds[(seconds.len() - 1) / 2] + seconds[seconds.len() / 2]) / 2.0 * 1e3;
-        let (flops, bytes) = (self.flops(), self.bytes());
-        let floors = self.recording.dispatches.iter();
-        let floors = floors.map(|dispatch| ceilings.floor(dispatch.flops, self.recording.bytes(dispatch)));
-        let (mut floor, mut memory) = (0.0, 0.0);
-        for (ms, bound) in floors {
-            floor += ms;
-            memory += if bound == Bound::Memory { ms } else { 0.0 };
-        }
-        Ok(Figure {
-            name: self.name.clone(),
-            dispatches: self.recording.dispatches.len() as u64,
-            ms,
-            flops,
-            bytes,
-            gflops: flops as f64 * 1e-6 / ms,
-            gbytes_per_s: bytes as f64 * 1e-6 / ms,
-            bound: if memory > floor / 2.0 { Bound::Memory } else { Bound::Arithmetic },
-            of_ceiling: floor / ms,
-        })
-    }
+    Ok(Figure {
+        name: name.into(),
+        dispatches: recording.dispatches.len() as u64,
+        ms,
+        flops,
+        bytes,
+        gflops: flops as f64 * 1e-6 / ms,
+        gbytes_per_s: bytes as f64 * 1e-6 / ms,
+        bound: if memory > floor / 2.0 { Bound::Memory } else { Bound::Arithmetic },
+        of_ceiling: floor / ms,
+    })
 }
 
-/// Plans `recording` with its own buffers, those without contents drawn from (0, 1).
+/// Plans `recording` with its own buffers, those without contents drawn from (0, 1): as slow as real ones, and nothing that
+/// isn't finite.
 ///
 /// # Errors
 /// [`crate::error::Error::Device`] if it does not fit.

@@ -57,7 +57,7 @@ fn microseconds(from: Instant, to: Instant) -> f64 {
 pub(super) fn record(context: &Context, workload: &Workload) -> Result<(Vec<Timed>, Vec<HostEvent>)> {
     let origin = Instant::now();
     let values = workload.values(0);
-    let traces = workload.parts.iter().map(|part| part.plan.run_traced(context, &values));
+    let traces = workload.plans().map(|(_, plan)| plan.run_traced(context, &values));
     let traces = traces.collect::<Result<Vec<Trace>>>()?;
     let offset = clock_offset(&traces, origin);
     let spans = traces.iter().flat_map(|trace| &trace.dispatches);
@@ -71,7 +71,7 @@ pub(super) fn record(context: &Context, workload: &Workload) -> Result<(Vec<Time
         duration: (span.end - span.start).max(0.0) * 1e-3,
     });
     let timed = timed.collect();
-    let names = workload.parts.iter().map(|part| part.name);
+    let names = workload.plans().map(|(name, _)| name);
     Ok((timed, names.zip(&traces).flat_map(|(name, trace)| host_events(name, trace, origin)).collect()))
 }
 

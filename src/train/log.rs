@@ -5,9 +5,9 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::engine::Metrics;
 use crate::error::{Error, Result};
 use crate::files::write_atomic;
+use crate::run::Metrics;
 
 pub const FILE: &str = "metrics.csv";
 const HEADER: &str = "step,loss,grad_norm,lr,images_per_s\n";

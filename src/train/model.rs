@@ -1,72 +1,12 @@
-//! The networks that can be trained, each with its loss.
+//! The networks that can be trained, as runs make and store them.
 
 use std::path::Path;
 
-use super::options::{Task, TrainOptions};
 use crate::checkpoint::{self, SchedulerConfig};
 use crate::data::Dataset;
-use crate::diffusion::HYBRID;
 use crate::error::{Error, Result};
-use crate::gpu::{Recorder, Tensor};
-use crate::nn::{Classifier, ClassifierConfig, Params, UNet, UNetConfig};
-use crate::ops::diffusion::{self, Batch};
-use crate::ops::{adamw, cross_entropy};
-
-/// A network and what it is trained for.
-pub trait Objective {
-    /// Its learnt tensors.
-    fn params(&self) -> &Params;
-
-    /// The U-Net that it is, or is a half of.
-    fn config(&self) -> &UNetConfig;
-
-    /// Records forward, loss and backward of a batch. The loss, a mean over the batch, goes to `loss`, [1, 1, 1, 1].
-    fn record(&self, r: &mut Recorder, batch: &Batch, loss: Tensor);
-}
-
-/// The denoiser: weighted mean square of the error (Ho et al. 2020, eq. 14); with a learned variance L_hybrid (Nichol &
-/// Dhariwal 2021, eq. 16).
-impl Objective for UNet {
-    fn params(&self) -> &Params {
-        &self.params
-    }
-
-    fn config(&self) -> &UNetConfig {
-        &self.config
-    }
-
-    fn record(&self, r: &mut Recorder, batch: &Batch, loss: Tensor) {
-        let labels = self.is_conditional().then_some(batch.label);
-        let (out, saved) = self.forward(r, batch.x, batch.timestep, labels);
-        let scale = adamw::loss_scale(r, r.precision());
-        let d_out = r.scope("loss", |r| match self.config.learns_variance() {
-            true => {
-                let bound = HYBRID * batch.schedule.n() as f64;
-                diffusion::hybrid_loss(r, out, batch, bound as f32, loss, scale)
-            }
-            false => diffusion::loss(r, out, batch.target, batch.weight, loss, scale),
-        });
-        self.backward(r, saved, d_out);
-    }
-}
-
-/// The classifier of noisy images: cross-entropy (Dhariwal & Nichol 2021, section 4.1).
-impl Objective for Classifier {
-    fn params(&self) -> &Params {
-        &self.params
-    }
-
-    fn config(&self) -> &UNetConfig {
-        &self.config.unet
-    }
-
-    fn record(&self, r: &mut Recorder, batch: &Batch, loss: Tensor) {
-        let (verdict, saved) = self.forward(r, batch.x, batch.timestep);
-        let mean = 1.0 / batch.x.n() as f32;
-        let dlogits = r.scope("loss", |r| cross_entropy::loss(r, verdict.logits, batch.label, mean, loss));
-        self.backward(r, saved, dlogits);
-    }
-}
+use crate::nn::{Classifier, ClassifierConfig, Params, UNet};
+use crate::run::{Objective, Task, TrainOptions};
 
 /// What a run trains.
 pub enum Model {
@@ -126,7 +66,7 @@ impl Model {
         }
     }
 
-    /// What the engine trains.
+    /// What the trainer trains.
     pub fn objective(&self) -> &dyn Objective {
         match self {
             Model::Denoiser(unet) => unet,

@@ -2,24 +2,22 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Instant;
 
-use super::engine::{DataShape, Engine, FIRST_MOMENT, Metrics, SECOND_MOMENT, record};
 use super::lock::Lock;
 use super::log::MetricsLog;
-use super::model::{Model, Objective};
-use super::options::{Task, TrainOptions};
+use super::model::Model;
 use super::stored::{SAMPLES, Stored, TRAINER_STATE, TrainerState, claim, refuse_used, replace_checkpoint};
 use crate::checkpoint;
 use crate::data::{self, Dataset, Want};
 use crate::error::{Error, Result};
-use crate::gpu::context::mebibytes;
-use crate::gpu::{Choices, Context, EMA, Recording, WEIGHTS};
+use crate::gpu::{Context, EMA, WEIGHTS};
 use crate::nn::config::Size;
 use crate::ops::adamw::LOSS_SCALE;
-use crate::sample::{self, Generator, Request, Start};
+use crate::run::trainer::{FIRST_MOMENT, SECOND_MOMENT};
+use crate::run::{Generator, Metrics, Networks, Request, Session, Start, Task, TrainOptions, Trainer};
 use crate::tensors::FileTensors;
+use crate::tune::Policy;
 use crate::{chart, picture, tensors, tune};
 
 /// Raw weights and moments, under `weights.NAME`, `m.NAME`, `v.NAME`.
@@ -39,11 +37,10 @@ pub trait Watch {
 
 /// A training run on a device.
 pub struct Run<'a> {
-    context: &'a Context,
     directory: PathBuf,
     options: TrainOptions,
     model: Model,
-    engine: Engine,
+    trainer: Trainer<'a>,
     log: MetricsLog,
     images: u64,
     classes: u32,
@@ -90,15 +87,6 @@ pub fn load_data(options: &mut TrainOptions) -> Result<Dataset> {
     Ok(data)
 }
 
-/// What a step of the run records, with other variants.
-///
-/// # Errors
-/// [`Error::Config`] for a model that can't be built, otherwise as [`record`].
-pub fn recordings(options: &TrainOptions, data: &Dataset, choices: &Arc<Choices>) -> Result<Vec<Recording>> {
-    let model = Model::new(options, data)?;
-    Ok(vec![record(model.objective(), options, &DataShape::of(data), choices)?.gradients])
-}
-
 impl<'a> Run<'a> {
     /// Starts a run in `directory`, which must not hold one unless `replace`.
     ///
@@ -106,6 +94,7 @@ impl<'a> Run<'a> {
     /// [`Error`] of any kind; nothing is written before the plans stand.
     pub fn create(
         context: &'a Context,
+        policy: &Policy,
         directory: &Path,
         options: TrainOptions,
         data: &Dataset,
@@ -117,10 +106,9 @@ impl<'a> Run<'a> {
             refuse_used(directory)?;
         }
         let model = Model::new(&options, data)?;
-        let engine = open_engine(context, model.objective(), data, &options)?;
-        let weights = model.params().initialise(options.seed);
-        engine.memory.write(context, WEIGHTS, 0, &weights);
-        engine.memory.write(context, EMA, 0, &weights);
+        let session = Session::open(context, policy, options.precision);
+        let trainer = Trainer::new(session, model.objective(), data, &options)?;
+        trainer.write_weights(&model.params().initialise(options.seed));
         fs::create_dir_all(directory).map_err(|error| Error::file(directory, error))?;
         let lock = claim(directory)?;
         if !replace {
@@ -128,23 +116,23 @@ impl<'a> Run<'a> {
         }
         checkpoint::write_json(&directory.join(checkpoint::CONFIG), &options)?;
         let log = MetricsLog::create(directory)?;
-        Ok(Run::new(context, directory, options, model, engine, log, data, None, lock))
+        let (directory, images, classes) = (directory.into(), data.len() as u64, data.classes.len() as u32);
+        Ok(Run { directory, options, model, trainer, log, images, classes, step: 0, saved: None, lock })
     }
 
-    /// Goes on with a run, to `steps` instead of what it was started with if given. `context` has the run's choices:
-    /// [`Stored::restore_choices`].
+    /// Goes on with a run, to `steps` instead of what it was started with if given, in the ways that it was made with:
+    /// others would give other bits.
     ///
     /// # Errors
     /// [`Error::File`] if its files are not whole, [`Error::Config`] if the data are others.
-    pub fn resume(context: &'a Context, stored: Stored, steps: Option<u64>) -> Result<Run<'a>> {
+    pub fn resume(context: &'a Context, policy: &Policy, stored: Stored, steps: Option<u64>) -> Result<Run<'a>> {
         let Stored { directory, checkpoint, state, lock } = stored;
-        let directory = &directory;
         let mut options = state.options;
         options.steps = steps.unwrap_or(options.steps);
         options.validate()?;
         if options.steps <= state.step {
             let problem = format!("step {} is done already; --steps takes more", state.step);
-            return Err(Error::file(directory, problem));
+            return Err(Error::file(&directory, problem));
         }
         let data = load_data(&mut options)?;
         if data.len() as u64 != state.images {
@@ -155,36 +143,21 @@ impl<'a> Run<'a> {
             )));
         }
         let (model, average) = Model::load(&checkpoint, &options, &data)?;
-        let engine = open_engine(context, model.objective(), &data, &options)?;
+        let policy = Policy { explicit: state.choices, ..policy.clone() };
+        let session = Session::open(context, &policy, options.precision);
+        let trainer = Trainer::new(session, model.objective(), &data, &options)?;
         let path = checkpoint.join(TRAINER);
         let mut stored = tensors::read(&path)?;
         for name in [WEIGHTS, FIRST_MOMENT, SECOND_MOMENT] {
             let part = take_prefix(&mut stored, &format!("{name}."));
-            engine.memory.write(context, name, 0, &checkpoint::flatten(model.params(), part, &path)?);
+            trainer.session.write(name, &checkpoint::flatten(model.params(), part, &path)?);
         }
-        engine.memory.write(context, EMA, 0, &average);
-        engine.memory.write(context, LOSS_SCALE, 0, &state.loss_scale);
+        trainer.session.write(EMA, &average);
+        trainer.session.write(LOSS_SCALE, &state.loss_scale);
         checkpoint::write_json(&directory.join(checkpoint::CONFIG), &options)?;
-        let log = MetricsLog::resume(directory, state.step)?;
-        Ok(Run::new(context, directory, options, model, engine, log, &data, Some(state.step), lock))
-    }
-
-    #[allow(clippy::too_many_arguments)]
-    fn new(
-        context: &'a Context,
-        directory: &Path,
-        options: TrainOptions,
-        model: Model,
-        engine: Engine,
-        log: MetricsLog,
-        data: &Dataset,
-        saved: Option<u64>,
-        lock: Lock,
-    ) -> Run<'a> {
-        let (directory, images) = (directory.to_path_buf(), data.len() as u64);
-        let classes = data.classes.len() as u32;
-        let step = saved.unwrap_or(0);
-        Run { context, directory, options, model, engine, log, images, classes, step, saved, lock }
+        let log = MetricsLog::resume(&directory, state.step)?;
+        let (images, classes, step) = (state.images, data.classes.len() as u32, state.step);
+        Ok(Run { directory, options, model, trainer, log, images, classes, step, saved: Some(step), lock })
     }
 
     /// Flags, model included.
@@ -204,7 +177,7 @@ impl<'a> Run<'a> {
 
     /// Bytes on the device.
     pub fn allocated_bytes(&self) -> u64 {
-        self.engine.allocated_bytes()
+        self.trainer.allocated_bytes()
     }
 
     /// Frees the device. The directory stays locked for whoever reads in it what the run made.
@@ -218,7 +191,7 @@ impl<'a> Run<'a> {
     /// [`Error::Diverged`] if the loss or the gradient is not finite, [`Error::Device`], [`Error::File`] if the disk is
     /// full.
     pub fn train(&mut self, watch: &mut dyn Watch) -> Result<bool> {
-        match (self.train_steps(watch), self.engine.broken_step()) {
+        match (self.train_steps(watch), self.trainer.broken_step()) {
             (Err(Error::Diverged(problem)), Some(step)) => Err(self.give_up(step, &problem)),
             (result, _) => result,
         }
@@ -242,7 +215,7 @@ impl<'a> Run<'a> {
     fn train_steps(&mut self, watch: &mut dyn Watch) -> Result<bool> {
         let mut pace = Pace::new((self.options.batch * self.options.accumulate) as f64);
         while self.step < self.options.steps && !watch.stop() {
-            let (metrics, _) = self.engine.step(self.context, self.step)?;
+            let (metrics, _) = self.trainer.step(self.step)?;
             self.step += 1;
             metrics.iter().try_for_each(|metrics| self.tell(metrics, &mut pace, watch))?;
             let due = |every: u64| every > 0 && self.step.is_multiple_of(every) && self.step < self.options.steps;
@@ -270,7 +243,7 @@ impl<'a> Run<'a> {
     }
 
     fn catch_up(&mut self, pace: &mut Pace, watch: &mut dyn Watch) -> Result<()> {
-        let rest = self.engine.finish(self.context)?;
+        let rest = self.trainer.finish()?;
         rest.iter().try_for_each(|metrics| self.tell(metrics, pace, watch))
     }
 
@@ -306,13 +279,13 @@ impl<'a> Run<'a> {
             labels: conditional.then(|| (0..count).map(|i| i % self.classes).collect()),
             count,
             guidance: if conditional { 2.0 } else { 1.0 },
+            steering: None,
             seed: self.options.seed,
-            height,
-            width,
         };
-        let memory = &mut self.engine.memory;
-        let generator = Generator::new(self.context, unet, memory, EMA, count, &request)?;
-        let drawn = generator.run(memory, &request, |progress| {
+        let networks = Networks { unet, weights: EMA, classifier: None };
+        let session = &mut self.trainer.session;
+        let generator = Generator::usual(session, &networks, &request.frame(count, [height, width]))?;
+        let drawn = generator.run(session, &request, |progress| {
             watch.drawing(progress.done as u64, progress.of as u64);
             Ok(())
         })?;
@@ -326,12 +299,12 @@ impl<'a> Run<'a> {
     /// Writes `checkpoint/` anew, whole or not at all, and `loss.png`.
     fn save(&mut self) -> Result<()> {
         self.log.flush()?;
-        let loss_scale = self.engine.memory.read(self.context, LOSS_SCALE)?;
+        let loss_scale = self.trainer.session.read(LOSS_SCALE)?;
         let state = TrainerState {
             step: self.step,
             images: self.images,
             options: self.options.clone(),
-            choices: tune::chosen(&self.context.choices),
+            choices: tune::chosen(self.trainer.session.choices()),
             loss_scale: [loss_scale[0], loss_scale[1]],
         };
         replace_checkpoint(&self.directory, |fresh| self.write_checkpoint(fresh, &state))?;
@@ -341,12 +314,12 @@ impl<'a> Run<'a> {
     }
 
     fn write_checkpoint(&self, directory: &Path, state: &TrainerState) -> Result<()> {
-        let memory = &self.engine.memory;
-        let average = memory.read(self.context, EMA)?;
+        let session = &self.trainer.session;
+        let average = session.read(EMA)?;
         self.model.save(directory, &average, &self.options.scheduler())?;
         let mut stored = FileTensors::new();
         for name in [WEIGHTS, FIRST_MOMENT, SECOND_MOMENT] {
-            let flat = memory.read(self.context, name)?;
+            let flat = session.read(name)?;
             stored.append(&mut checkpoint::unflatten(self.model.params(), &flat, &format!("{name}.")));
         }
         tensors::write(&directory.join(TRAINER), &stored)?;
@@ -361,32 +334,6 @@ pub fn take_prefix(tensors: &mut FileTensors, prefix: &str) -> FileTensors {
         .into_iter()
         .filter_map(|name| tensors.remove(&name).map(|tensor| (name[prefix.len()..].to_string(), tensor)));
     taken.collect()
-}
-
-/// Plans the run; if it does not fit, says which batch would.
-fn open_engine(context: &Context, model: &dyn Objective, data: &Dataset, options: &TrainOptions) -> Result<Engine> {
-    let shape = DataShape::of(data);
-    let planned = |options: &TrainOptions| {
-        record(model, options, &shape, &context.choices.at(options.precision)).map(|recordings| recordings.peak_bytes())
-    };
-    if let Ok(bytes) = planned(options) {
-        log::info!("batch {}: {} on the device", options.batch, mebibytes(bytes));
-    }
-    let error = match Engine::new(context, model, data, options) {
-        Ok(engine) => return Ok(engine),
-        Err(error) => error,
-    };
-    let mut smaller = options.clone();
-    while smaller.batch > 1 {
-        smaller.batch /= 2;
-        let Ok(bytes) = planned(&smaller) else { continue };
-        if sample::may_try(context, bytes) && Engine::new(context, model, data, &smaller).is_ok() {
-            let (batch, fits, needs) = (options.batch, smaller.batch, mebibytes(bytes));
-            let problem = format!("batch {batch} does not fit ({error}); --batch {fits} does, with {needs}");
-            return Err(Error::Device(problem));
-        }
-    }
-    Err(error)
 }
 
 /// Images a second, smoothed over the last steps.

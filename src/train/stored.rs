@@ -7,12 +7,11 @@ use serde::{Deserialize, Serialize};
 
 use super::lock::Lock;
 use super::log;
-use super::options::TrainOptions;
 use crate::checkpoint;
 use crate::error::{Error, Result};
 use crate::files;
-use crate::gpu::Context;
-use crate::tune::{self, Chosen};
+use crate::run::TrainOptions;
+use crate::tune::Chosen;
 
 pub(super) const TRAINER_STATE: &str = "trainer.json";
 const CHECKPOINT: &str = "checkpoint";
@@ -62,12 +61,6 @@ impl Stored {
     /// What the run was started with.
     pub fn options(&self) -> &TrainOptions {
         &self.state.options
-    }
-
-    /// Puts the precision and the variants that the run was made with into `context`: others would give other bits.
-    pub fn restore_choices(&self, context: &mut Context) {
-        context.choices = context.choices.at(self.state.options.precision);
-        tune::restore(context, self.state.choices.clone());
     }
 }
 

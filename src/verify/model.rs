@@ -1,16 +1,16 @@
 //! A whole U-Net on this adapter against a reference that another program computed.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use serde::Serialize;
 
 use crate::checkpoint;
 use crate::error::{Error, Result};
-use crate::gpu::{
-    Context, GRADIENTS, Memory, Plan, PlanOptions, Precision, Recorder, Recording, Step, Tensor, WEIGHTS,
-};
+use crate::gpu::{Choices, Context, GRADIENTS, Precision, Recorder, Recordings, Step, WEIGHTS};
 use crate::nn::UNet;
-use crate::ops::{adamw, diffusion};
+use crate::ops::{adamw, add, diffusion};
+use crate::run::Session;
 use crate::tensors::{self, FileTensor, FileTensors};
 
 /// The worst error of one tensor: max |difference| / max(max |reference|, floor), where the floor is 0 for output and
@@ -42,35 +42,31 @@ pub fn verify_model(context: &Context, directory: &Path, reference: &Path) -> Re
     let model = checkpoint::load(directory)?;
     let file = tensors::read(reference)?;
     let inputs = read_inputs(&model.unet, &file, reference)?;
-    let mut memory = Memory::default();
-    let forward = record(context, &model.unet, &inputs, false);
-    let plan = Plan::new(context, &forward.recording, &mut memory, PlanOptions::default())?;
-    upload(context, &memory, &model.weights, &inputs);
-    plan.run(context, &Step::default());
-    let output = plan.read(context, forward.output)?;
-    drop(plan);
-    let backward = record(context, &model.unet, &inputs, true);
-    let plan = Plan::new(context, &backward.recording, &mut memory, PlanOptions::default())?;
-    memory.write(context, "target", 0, &inputs.target);
-    plan.run(context, &Step::default());
-    let loss = memory.read(context, "loss")?[0];
-    let gradients = memory.read(context, GRADIENTS)?;
-    let [n, h, w, _] = inputs.shape;
-    let output = to_nchw(&output, [n, h, w, inputs.out_channels]);
-    compare(&model.unet, &file, reference, output, loss, &gradients)
+    let mut session = Session::new(context);
+    let recordings = session.settle(|choices| Ok(record(&model.unet, &inputs, choices)))?;
+    let plan = session.plan(&recordings)?.take("model").expect("it was recorded");
+    upload(&session, &model.weights, &inputs);
+    session.run(&plan, &Step::default());
+    let outputs = inputs.out_channels as usize;
+    let output = session.read_rows("output", 0..outputs, outputs)?;
+    let [n, h, w, _] = inputs.shape.map(|extent| extent as usize);
+    let output = FileTensor::from_images(&output[..n * h * w * outputs], [n, h, w, outputs]).values;
+    let loss = session.read("loss")?[0];
+    compare(&model.unet, &file, reference, output, loss, &session.read(GRADIENTS)?)
 }
 
 fn read_inputs(unet: &UNet, file: &FileTensors, path: &Path) -> Result<Inputs> {
     let tensor = |name: &str| file.get(name).ok_or_else(|| Error::file(path, format!("tensor {name} is missing")));
     let refuse = |problem: String| Err(Error::file(path, problem));
     let (sample, target, timestep) = (tensor("sample")?, tensor("target")?, tensor("timestep")?);
-    let (Ok(sample_shape), Ok(target_shape)) = (nchw(sample), nchw(target)) else {
+    let (Some((x, shape)), Some((target, target_shape))) = (sample.to_images(), target.to_images()) else {
         return refuse("sample and target must be [N, C, H, W]".into());
     };
-    let [n, c, h, w] = sample_shape;
+    let ([n, h, w, c], target_shape) = (shape.map(|extent| extent as u32), target_shape.map(|extent| extent as u32));
     let config = &unet.config;
-    if c != config.in_channels || target_shape != [n, config.out_channels, h, w] {
-        return refuse(format!("sample {sample_shape:?} and target {target_shape:?} do not fit the model"));
+    if c != config.in_channels || target_shape != [n, h, w, config.out_channels] {
+        let problem = format!("sample {:?} and target {:?} do not fit the model", sample.shape, tensor("target")?.shape);
+        return refuse(problem);
     }
     config.validate_size(h, w)?;
     let timestep = match timestep.values.as_slice() {
@@ -88,71 +84,35 @@ fn read_inputs(unet: &UNet, file: &FileTensors, path: &Path) -> Result<Inputs> {
             Some(labels.values.iter().map(|label| *label as u32).collect())
         }
     };
-    let (x, target) = (from_nchw(sample, sample_shape), from_nchw(target, target_shape));
     Ok(Inputs { x, timestep, labels, target, shape: [n, h, w, c], out_channels: config.out_channels })
 }
 
-fn nchw(tensor: &FileTensor) -> std::result::Result<[u32; 4], ()> {
-    let shape: [usize; 4] = tensor.shape.as_slice().try_into().map_err(|_| ())?;
-    if shape.contains(&0) { Err(()) } else { Ok(shape.map(|extent| extent as u32)) }
-}
-
-/// [N, C, H, W] to the padded [N, H, W, C] of the kernels.
-fn from_nchw(tensor: &FileTensor, [n, c, h, w]: [u32; 4]) -> Vec<f32> {
-    let (plane, stride) = ((h * w) as usize, c.next_multiple_of(4) as usize);
-    let mut values = vec![0.0; n as usize * plane * stride];
-    for (index, value) in tensor.values.iter().enumerate() {
-        let (image, channel, position) = (index / (plane * c as usize), index / plane % c as usize, index % plane);
-        values[(image * plane + position) * stride + channel] = *value;
-    }
-    values
-}
-
-/// The padded [N, H, W, C] of the kernels to [N, C, H, W].
-pub fn to_nchw(values: &[f32], [n, h, w, c]: [u32; 4]) -> Vec<f32> {
-    let (plane, stride) = ((h * w) as usize, c.next_multiple_of(4) as usize);
-    let index = |i: usize| {
-        let (image, channel, position) = (i / (plane * c as usize), i / plane % c as usize, i % plane);
-        (image * plane + position) * stride + channel
-    };
-    (0..n as usize * plane * c as usize).map(|i| values[index(i)]).collect()
-}
-
-struct Recorded {
-    recording: Recording,
-    output: Tensor,
-}
-
-fn record(context: &Context, unet: &UNet, inputs: &Inputs, backward: bool) -> Recorded {
-    let choices = context.choices.at(Precision::F32);
-    let r = &mut Recorder::for_model(unet.params.elements, WEIGHTS).with_choices(&choices);
+fn record(unet: &UNet, inputs: &Inputs, choices: &Arc<Choices>) -> Recordings {
+    let r = &mut Recorder::for_model(unet.params.elements, WEIGHTS).with_choices(choices);
     let [n, h, w, _] = inputs.shape;
     let x = r.persistent("sample", inputs.shape);
     let timestep = r.persistent("timestep", [1, 1, 1, n]);
     let labels = inputs.labels.as_ref().map(|_| r.persistent("class_labels", [1, 1, 1, n]));
-    let (output, saved) = unet.forward(r, x, timestep, labels);
-    if backward {
-        let target = r.persistent("target", [n, h, w, inputs.out_channels]);
-        let weight = r.constant("loss weight", [1, 1, 1, n], &padded(vec![1.0; n as usize]));
-        let scale = adamw::loss_scale(r, Precision::F32);
-        let loss = r.persistent("loss", [1, 1, 1, 1]);
-        let d_output = r.scope("loss", |r| diffusion::loss(r, output, target, weight, loss, scale));
-        unet.backward(r, saved, d_output);
-    }
-    Recorded { recording: std::mem::take(r).finish(), output }
+    let (out, saved) = unet.forward(r, x, timestep, labels);
+    let [output, target] = ["output", "target"].map(|name| r.persistent(name, [n, h, w, inputs.out_channels]));
+    add::scale_into(r, out, 1.0, output);
+    let weight = r.constant("loss weight", [1, 1, 1, n], &vec![1.0; n.next_multiple_of(4) as usize]);
+    let scale = adamw::loss_scale(r, Precision::F32);
+    let loss = r.persistent("loss", [1, 1, 1, 1]);
+    let d_output = r.scope("loss", |r| diffusion::loss(r, output, target, weight, loss, scale));
+    unet.backward(r, saved, d_output);
+    Recordings::from_iter([("model", std::mem::take(r).finish())])
 }
 
-fn padded<T: Copy + Default>(mut values: Vec<T>) -> Vec<T> {
-    values.resize(values.len().next_multiple_of(4), T::default());
-    values
-}
-
-fn upload(context: &Context, memory: &Memory, weights: &[f32], inputs: &Inputs) {
-    memory.write(context, WEIGHTS, 0, weights);
-    memory.write(context, "sample", 0, &inputs.x);
-    memory.write(context, "timestep", 0, &padded(inputs.timestep.clone()));
+fn upload(session: &Session, weights: &[f32], inputs: &Inputs) {
+    let [n, _, _, channels] = inputs.shape.map(|extent| extent as usize);
+    let outputs = inputs.out_channels as usize;
+    session.write(WEIGHTS, weights);
+    session.write_rows("sample", &inputs.x, channels, channels);
+    session.write_rows("target", &inputs.target, outputs, outputs);
+    session.write_rows("timestep", &inputs.timestep, n, n);
     if let Some(labels) = &inputs.labels {
-        memory.write(context, "class_labels", 0, &padded(labels.clone()));
+        session.write_labels("class_labels", labels.iter().copied());
     }
 }
 

@@ -1,7 +1,6 @@
 //! `diffuse evaluate --quality`: samples, drawn or read from a file, against training images.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
 use serde::Serialize;
@@ -14,10 +13,8 @@ use diffuse::checkpoint::{Checkpoint, classifier};
 use diffuse::data::Split;
 use diffuse::diffusion::{Sampler, SamplerKind};
 use diffuse::evaluate::quality::{self, nearest_pairs};
-use diffuse::evaluate::{Observer, observer};
-use diffuse::gpu::{Choices, Context, Recording};
 use diffuse::picture::{self, Images};
-use diffuse::sample::{self, Request};
+use diffuse::run::{Observer, Request, Session};
 use diffuse::tensors;
 
 /// How samples were drawn.
@@ -66,7 +63,7 @@ impl<'a> Trial<'a> {
             }
             None => {
                 let (drawing, sampler) = drawing(args, model)?;
-                classes = classes.or(drawing.classifier.as_ref().map(|classifier| classifier.classes()));
+                classes = classes.or(drawing.classifier.as_ref().map(|classifier| classifier.classifier.config.classes));
                 let labels = drawing.labels().map(<[u32]>::to_vec);
                 (Source::Draw(Box::new(drawing), sampler), labels)
             }
@@ -78,22 +75,13 @@ impl<'a> Trial<'a> {
         Ok(Trial { judge: loaded, source, labels })
     }
 
-    /// What runs on the device, for the tuner.
-    pub fn recordings(&self, choices: &Arc<Choices>) -> diffuse::error::Result<Vec<Recording>> {
-        let mut recordings = vec![observer::record(&self.judge.classifier, choices)?.0];
-        if let Source::Draw(drawing, _) = &self.source {
-            recordings.extend(drawing.recordings(choices)?);
-        }
-        Ok(recordings)
-    }
-
     /// Draws if need be, and judges.
-    pub fn run(self, args: &Args, context: &Context, split: &Split, found: &mut Found) -> Result<()> {
-        let observer = Observer::new(context, &self.judge.classifier, &self.judge.weights)?;
+    pub fn run(self, args: &Args, session: &Session, split: &Split, found: &mut Found) -> Result<()> {
+        let observer = Observer::new(session.another(), &self.judge.classifier, &self.judge.weights)?;
         let samples = match self.source {
             Source::File(samples) => samples,
             Source::Draw(drawing, sampler) => {
-                let drawn = drawing.run(context, &mut Film::none())?;
+                let drawn = drawing.run(session.another(), &mut Film::none())?;
                 found.drawn = Some(method(args, &drawing, &sampler, drawn.evaluations));
                 drawn.images
             }
@@ -125,7 +113,8 @@ fn drawing<'a>(args: &Args, model: &'a Checkpoint) -> Result<(Drawing<'a>, Sampl
     let guidance = draw::guidance(args.guidance, model, 1.0)?;
     let request = Request { labels, guidance, ..draw::request(model, &sampler, count, args.seed)? };
     let labels = |classes| request.labels.clone().unwrap_or_else(|| in_turn(count, classes));
-    let classifier = args.steering.load(model, labels)?;
+    let (classifier, steering) = args.steering.load(model, labels)?.unzip();
+    let request = Request { steering, ..request };
     Ok((Drawing { model, request, classifier, batch: args.batch }, sampler))
 }
 
@@ -138,9 +127,9 @@ fn method(args: &Args, drawing: &Drawing, sampler: &Sampler, evaluations: f64) -
         steps: listed.then_some(sampler.steps),
         spacing: listed.then(|| sampler.spacing.name()),
         evaluations_per_sample: evaluations,
-        doubled_batch: sample::is_guided(&drawing.request),
+        doubled_batch: drawing.request.is_guided(),
         guidance: drawing.request.guidance,
-        classifier_scale: drawing.classifier.as_ref().map(|classifier| classifier.scale),
+        classifier_scale: drawing.request.steering.as_ref().map(|steering| steering.scale),
         seed: args.seed,
     }
 }
@@ -149,13 +138,8 @@ fn method(args: &Args, drawing: &Drawing, sampler: &Sampler, evaluations: f64) -
 fn read_samples(path: &Path) -> Result<Images> {
     let mut file = tensors::read(path)?;
     let tensor = file.remove("samples").with_context(|| format!("{}: no tensor `samples`", path.display()))?;
-    let [count, channels, height, width] = tensor.shape[..] else {
+    let Some((values, [count, height, width, channels])) = tensor.to_images() else {
         bail!("{}: samples must be [N, C, H, W]", path.display());
     };
-    let plane = height * width;
-    let from = |i: usize| {
-        let (image, rest) = (i / (plane * channels), i % (plane * channels));
-        tensor.values[image * plane * channels + rest % channels * plane + rest / channels]
-    };
-    Ok(Images { values: (0..tensor.values.len()).map(from).collect(), count, height, width, channels })
+    Ok(Images { values, count, height, width, channels })
 }

@@ -3,17 +3,18 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::model::Objective;
+use super::fit;
+use super::objective::Objective;
 use super::options::TrainOptions;
+use super::session::Session;
 use crate::data::Dataset;
 use crate::error::{Error, Result};
+use crate::gpu::context::mebibytes;
 use crate::gpu::{
-    Choices, Context, EMA, GRADIENTS, Memory, Plan, PlanOptions, Precision, Recorder, Recording, Ring, Step, Tensor,
-    WEIGHTS, Work,
+    Choices, EMA, GRADIENTS, Plan, Precision, Recorder, Recording, Recordings, Ring, Step, Tensor, WEIGHTS, Work,
 };
 use crate::ops::diffusion::{self, Noise, Records};
 use crate::ops::{adamw, add, reduce};
-use crate::sample;
 
 /// First moments, second moments, and gradients added up over several batches: flat buffers as the weights.
 pub const FIRST_MOMENT: &str = "m";
@@ -41,9 +42,9 @@ pub struct Metrics {
     pub learning_rate: f64,
 }
 
-/// The plans of a training run and the memory they share.
-pub struct Engine {
-    pub memory: Memory,
+/// The plans of a training run and the session that holds their buffers.
+pub struct Trainer<'a> {
+    pub session: Session<'a>,
     gradients: Plan,
     accumulate: Option<Plan>,
     update: Plan,
@@ -59,31 +60,8 @@ pub struct Engine {
 /// Such steps that half precision may take to find its scale.
 const MOST_SKIPPED: u32 = 24;
 
-/// The recordings of a step.
-pub struct Recordings {
-    /// Batch, forward, loss, backward.
-    pub gradients: Recording,
-    /// Adds the gradients to those of the step's earlier batches.
-    pub accumulate: Option<Recording>,
-    /// Clip, AdamW, average.
-    pub update: Recording,
-}
-
-impl Recordings {
-    /// Bytes that training allocates at the most: both plans' own buffers, shared ones once.
-    pub fn peak_bytes(&self) -> u64 {
-        let mut named = std::collections::BTreeMap::new();
-        let mut own = 0;
-        for recording in [Some(&self.gradients), self.accumulate.as_ref(), Some(&self.update)].into_iter().flatten() {
-            let shared: u64 = recording.buffers.iter().map(|buffer| buffer.bytes).sum();
-            own += recording.peak_bytes() - shared;
-            named.extend(recording.buffers.iter().map(|buffer| (buffer.name.clone(), buffer.bytes)));
-        }
-        own + named.values().sum::<u64>()
-    }
-}
-
-/// Records a training step. `images` and `shape` (H, W, C) are those of the data.
+/// Records a training step: `gradients` (batch, forward, loss, backward), `accumulate` if a step has several batches (adds
+/// the gradients to those of the earlier ones), and `update` (clip, AdamW, average).
 ///
 /// # Errors
 /// [`Error::Config`] if the schedule can't be built, [`Error::Device`] if no kernel could index the batch.
@@ -93,7 +71,7 @@ pub fn record(
     data: &DataShape,
     choices: &Arc<Choices>,
 ) -> Result<Recordings> {
-    sample::check_elements(model.config(), options.batch as u64, data.shape[0], data.shape[1])?;
+    fit::check_elements(model.config(), options.batch as u64, data.shape[0], data.shape[1])?;
     let schedule = options.scheduler().schedule()?;
     let prediction = options.scheduler().prediction()?;
     let elements = model.params().elements;
@@ -112,10 +90,13 @@ pub fn record(
     let batch = r.scope("batch", |r| diffusion::noise(r, &records, &noise));
     let loss = r.range(METRICS, METRICS_ELEMENTS, 0, [1, 1, 1, 1]);
     model.record(r, &batch, loss);
-    let gradients = std::mem::take(r).finish();
-    let accumulate = (options.accumulate > 1).then(|| record_accumulate(elements));
-    let update = record_update(elements, options, choices.precision);
-    Ok(Recordings { gradients, accumulate, update })
+    let mut recordings = Recordings::default();
+    recordings.push("gradients", std::mem::take(r).finish());
+    if options.accumulate > 1 {
+        recordings.push("accumulate", record_accumulate(elements));
+    }
+    recordings.push("update", record_update(elements, options, choices.precision));
+    Ok(recordings)
 }
 
 /// What a recording must know of the data.
@@ -235,24 +216,39 @@ pub fn step_values(options: &TrainOptions, images: u64, step: u64, batch: u64) -
     values
 }
 
-impl Engine {
-    /// Plans the step and uploads the data; weights, moments and average are zero until [`Memory::write`].
+impl<'a> Trainer<'a> {
+    /// Plans the step and uploads the data; weights, moments and average are zero until they are written.
     ///
     /// # Errors
-    /// [`Error::Device`] if it does not fit.
-    pub fn new(context: &Context, model: &dyn Objective, data: &Dataset, options: &TrainOptions) -> Result<Engine> {
-        let choices = context.choices.at(options.precision);
-        let recordings = record(model, options, &DataShape::of(data), &choices)?;
-        let mut memory = Memory::default();
-        let plan =
-            |memory: &mut Memory, recording: &Recording| Plan::new(context, recording, memory, PlanOptions::default());
-        let gradients = plan(&mut memory, &recordings.gradients)?;
-        let accumulate = recordings.accumulate.as_ref().map(|recording| plan(&mut memory, recording)).transpose()?;
-        let update = plan(&mut memory, &recordings.update)?;
-        memory.write(context, DATA, 0, &Records::pack(&data.images, &data.labels));
-        let ring = Ring::new(context, options.accumulate as u64 + SQUARE_SUM)?;
-        let (options, images) = (options.clone(), data.len() as u64);
-        Ok(Engine { memory, gradients, accumulate, update, ring, options, images, skipped: 0, broken: None })
+    /// Those of [`record`]; [`Error::Device`] if it does not fit, with the batch that would.
+    pub fn new(
+        mut session: Session<'a>,
+        model: &dyn Objective,
+        data: &Dataset,
+        options: &TrainOptions,
+    ) -> Result<Trainer<'a>> {
+        let shape = DataShape::of(data);
+        let record = |batch, choices: &_| record(model, &TrainOptions { batch, ..options.clone() }, &shape, choices);
+        let (recordings, mut plans) = session.fit(options.batch, record)?;
+        log::info!("batch {}: {} on the device", options.batch, mebibytes(recordings.peak_bytes()));
+        session.write(DATA, &Records::pack(&data.images, &data.labels));
+        let [gradients, update] = ["gradients", "update"].map(|name| plans.take(name).expect("recorded for every run"));
+        Ok(Trainer {
+            gradients,
+            accumulate: plans.take("accumulate"),
+            update,
+            ring: Ring::new(session.context, options.accumulate as u64 + SQUARE_SUM)?,
+            session,
+            options: options.clone(),
+            images: data.len() as u64,
+            skipped: 0,
+            broken: None,
+        })
+    }
+
+    /// Overwrites weights and average: where a run begins.
+    pub fn write_weights(&self, weights: &[f32]) {
+        [WEIGHTS, EMA].iter().for_each(|name| self.session.write(name, weights));
     }
 
     /// Encodes and submits step `step` (from 0). Gives what is known by now of earlier steps, without waiting for this
@@ -261,19 +257,19 @@ impl Engine {
     /// # Errors
     /// [`Error::Device`] if the device failed, [`Error::Diverged`] if an earlier step's loss or gradient is not finite:
     /// weights, moments and average stay as they were before it.
-    pub fn step(&mut self, context: &Context, step: u64) -> Result<(Vec<Metrics>, Duration)> {
-        let ready = self.ring.make_room(context)?;
+    pub fn step(&mut self, step: u64) -> Result<(Vec<Metrics>, Duration)> {
+        let ready = self.ring.make_room(self.session.context)?;
         let mut known: Vec<Metrics> =
             ready.into_iter().map(|(step, values)| self.metrics(step, &values)).collect::<Result<_>>()?;
         // If those under way may be one skip too many, no step may follow them.
         if self.skipped as usize + self.ring.under_way() > MOST_SKIPPED as usize {
-            known.extend(self.finish(context)?);
+            known.extend(self.finish()?);
         }
         let start = Instant::now();
-        let mut work = Work::new(context);
-        let (batches, metrics) = (self.options.accumulate as u64, self.memory.buffer(METRICS));
+        let mut work = Work::new(self.session.context);
+        let (batches, metrics) = (self.options.accumulate as u64, self.session.memory().buffer(METRICS));
         if self.accumulate.is_some() {
-            work.clear(self.memory.buffer(ACCUMULATED));
+            work.clear(self.session.memory().buffer(ACCUMULATED));
         }
         for batch in 0..batches {
             let values = step_values(&self.options, self.images, step, batch);
@@ -296,9 +292,9 @@ impl Engine {
     /// What is known of the steps under way; waits for them.
     ///
     /// # Errors
-    /// As [`Engine::step`].
-    pub fn finish(&mut self, context: &Context) -> Result<Vec<Metrics>> {
-        let ready = self.ring.drain(context)?;
+    /// As [`Trainer::step`].
+    pub fn finish(&mut self) -> Result<Vec<Metrics>> {
+        let ready = self.ring.drain(self.session.context)?;
         ready.into_iter().map(|(step, values)| self.metrics(step, &values)).collect()
     }
 
@@ -331,6 +327,6 @@ impl Engine {
     /// Bytes allocated for the run.
     pub fn allocated_bytes(&self) -> u64 {
         let plans = [Some(&self.gradients), self.accumulate.as_ref(), Some(&self.update)];
-        self.memory.bytes() + plans.into_iter().flatten().map(Plan::own_bytes).sum::<u64>()
+        self.session.memory().bytes() + plans.into_iter().flatten().map(Plan::own_bytes).sum::<u64>()
     }
 }

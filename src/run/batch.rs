@@ -1,15 +1,18 @@
 //! A batch of samples as a sampler's device: it runs plans.
 
-use super::{Generator, Progress, Request, SHARES};
+use super::classifier::coefficient;
+use super::generator::{Generator, Progress};
+use super::request::{Request, SHARES};
+use super::session::Session;
 use crate::diffusion::{Denoiser, Program, SLOTS, Step as Coefficients};
 use crate::error::{Error, Result};
 use crate::gpu::profile::Submission;
-use crate::gpu::{Memory, Plan, Step};
+use crate::gpu::{Plan, Step};
 
 /// A batch under way, as its sampler sees it.
 pub struct Batch<'a, W> {
-    generator: &'a Generator<'a>,
-    memory: &'a Memory,
+    generator: &'a Generator,
+    session: &'a Session<'a>,
     request: &'a Request,
     index: u32,
     /// Dispatches so far.
@@ -21,39 +24,38 @@ pub struct Batch<'a, W> {
 impl<'a, W: FnMut(Progress) -> Result<()>> Batch<'a, W> {
     /// Batch number `index` of `request`, whose x is at the first level.
     pub fn new(
-        generator: &'a Generator<'a>,
-        memory: &'a Memory,
+        generator: &'a Generator,
+        session: &'a Session<'a>,
         request: &'a Request,
         index: u32,
         watch: &'a mut W,
     ) -> Batch<'a, W> {
-        Batch { generator, memory, request, index, number: 0, last: None, watch }
+        Batch { generator, session, request, index, number: 0, last: None, watch }
     }
 
     fn values(&self, step: &Coefficients) -> Step {
         let Batch { generator, request, .. } = *self;
-        let mut values = generator.values(request, self.index * generator.batch, self.number);
+        let mut values = generator.values(request, self.index * generator.frame.batch, self.number);
         set_coefficients(&mut values, step);
         values
     }
 
     fn run(&mut self, plan: &Plan, values: &Step) -> Result<()> {
-        let context = self.generator.context;
         self.number += 1;
-        let submitted = plan.run(context, values);
+        let submitted = self.session.run(plan, values);
         // One step ahead of the device: progress is true, and nothing piles up.
         match self.last.replace(submitted) {
-            Some(last) => context.wait_for(Some(last)),
+            Some(last) => self.session.context.wait_for(Some(last)),
             None => Ok(()),
         }
     }
 
     fn tell(&mut self, step: usize) -> Result<()> {
-        let Batch { generator, memory, request, .. } = *self;
+        let Batch { generator, session, request, .. } = *self;
         let length = request.length();
         let done = self.index as usize * length + step;
-        let of = request.count.div_ceil(generator.batch) as usize * length;
-        (self.watch)(Progress { done, of, batch: self.index, step, generator, memory })
+        let of = request.count.div_ceil(generator.frame.batch) as usize * length;
+        (self.watch)(Progress { done, of, batch: self.index, step, generator, session })
     }
 }
 
@@ -62,7 +64,10 @@ impl<W: FnMut(Progress) -> Result<()>> Denoiser for Batch<'_, W> {
 
     fn evaluate(&mut self, step: &Coefficients) -> Result<()> {
         let mut values = self.values(step);
-        self.generator.steer(&mut values, step);
+        if let (Some(gradient), Some(steering)) = (&self.generator.gradient, &self.request.steering) {
+            values.set("classifier", coefficient(steering.scale, step.at, step.x0_from_out));
+            self.session.run(gradient, &values);
+        }
         self.run(&self.generator.denoise, &values)?;
         let done = match &self.request.program {
             Program::Steps(_) => self.number,
@@ -79,7 +84,7 @@ impl<W: FnMut(Progress) -> Result<()>> Denoiser for Batch<'_, W> {
     }
 
     fn rms(&mut self) -> Result<f64> {
-        let values = self.generator.images(self.memory)?.values;
+        let values = self.generator.images(self.session)?.values;
         let squares: f64 = values.iter().map(|value| (*value as f64).powi(2)).sum();
         Ok((squares / values.len() as f64).sqrt())
     }

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use super::observer::padded;
+use super::fit;
+use super::session::{Session, labels_of};
 use crate::error::{Error, Result};
-use crate::gpu::{Choices, Context, Memory, Plan, PlanOptions, Precision, Recorder, Recording, Step, WEIGHTS};
+use crate::gpu::{Choices, Plan, Recorder, Recording, Recordings, Step, WEIGHTS};
 use crate::nn::UNet;
 use crate::ops::{add, diffusion};
 
@@ -18,9 +19,8 @@ pub const VECTOR: &str = "vector";
 pub const PRODUCT: &str = "product";
 
 /// A denoiser on a device, for batches of one size.
-pub struct Network<'a> {
-    context: &'a Context,
-    memory: Memory,
+pub struct Denoiser<'a> {
+    session: Session<'a>,
     output: Plan,
     product: Option<Plan>,
     shape: [usize; 4],
@@ -49,32 +49,36 @@ pub fn record(unet: &UNet, shape: [u32; 4], product: bool, choices: &Arc<Choices
     std::mem::take(r).finish().only(&wanted)
 }
 
-impl<'a> Network<'a> {
+impl<'a> Denoiser<'a> {
     /// Plans the network with these weights for `batch` images of `height` x `width`.
     ///
     /// # Errors
     /// [`Error::Config`] if its output is no image like its input, [`Error::Device`] if it does not fit.
     pub fn new(
-        context: &'a Context,
+        mut session: Session<'a>,
         unet: &UNet,
         weights: &[f32],
         [batch, height, width]: [u32; 3],
         product: bool,
-    ) -> Result<Network<'a>> {
+    ) -> Result<Denoiser<'a>> {
         let config = &unet.config;
         config.validate_size(height, width)?;
         config.validate_denoiser()?;
-        crate::sample::check_elements(config, batch as u64, height, width)?;
-        let shape = [batch, height, width, config.in_channels];
-        let mut memory = Memory::default();
-        let choices = context.choices.at(Precision::F32);
-        let mut plan =
-            |product| Plan::new(context, &record(unet, shape, product, &choices), &mut memory, PlanOptions::default());
-        let (output, product) = (plan(false)?, product.then(|| plan(true)).transpose()?);
-        memory.write(context, WEIGHTS, 0, weights);
-        let conditional = unet.is_conditional();
-        let (shape, outputs) = (shape.map(|extent| extent as usize), config.out_channels as usize);
-        Ok(Network { context, memory, output, product, shape, outputs, conditional })
+        let (_, mut plans) = session.fit(batch, |batch, choices| {
+            fit::check_elements(config, batch.into(), height, width)?;
+            let record = |product| record(unet, [batch, height, width, config.in_channels], product, choices);
+            let product = product.then(|| ("product", record(true)));
+            Ok(std::iter::once(("output", record(false))).chain(product).collect::<Recordings>())
+        })?;
+        session.write(WEIGHTS, weights);
+        Ok(Denoiser {
+            output: plans.take("output").expect("it was recorded"),
+            product: plans.take("product"),
+            shape: [batch, height, width, config.in_channels].map(|extent| extent as usize),
+            outputs: config.out_channels as usize,
+            conditional: unet.is_conditional(),
+            session,
+        })
     }
 
     /// Images that it takes at a time.
@@ -90,9 +94,7 @@ impl<'a> Network<'a> {
     /// Tells the class of each image of a batch; of fewer images than a batch has, the last again.
     pub fn write_labels(&self, labels: &[u32]) {
         if self.conditional {
-            let label = |i: usize| if i < self.shape[0] { labels[i.min(labels.len() - 1)] } else { 0 };
-            let values: Vec<u32> = (0..self.shape[0].next_multiple_of(4)).map(label).collect();
-            self.memory.write(self.context, LABELS, 0, &values);
+            self.session.write_labels(LABELS, labels_of(labels, 0, self.shape[0]));
         }
     }
 
@@ -102,11 +104,11 @@ impl<'a> Network<'a> {
     /// [`Error::Device`] if the device fails.
     pub fn run(&self, x: &[f64], timestep: f64) -> Result<Vec<f64>> {
         self.write(X, x, self.shape[3]);
-        self.output.run(self.context, &at(timestep));
+        self.session.run(&self.output, &at(timestep));
         self.read(OUT, x.len(), 0, self.outputs)
     }
 
-    /// As [`Network::run`], and what the network says of the variance.
+    /// As [`Denoiser::run`], and what the network says of the variance.
     ///
     /// # Errors
     /// [`Error::Config`] if it says nothing, [`Error::Device`] if the device fails.
@@ -119,7 +121,7 @@ impl<'a> Network<'a> {
         Ok([out, self.read(OUT, x.len(), channels, self.outputs)?])
     }
 
-    /// v^T d out / d x for v in the layout of x, which is a batch as [`Network::run`] takes it.
+    /// v^T d out / d x for v in the layout of x, which is a batch as [`Denoiser::run`] takes it.
     ///
     /// # Errors
     /// [`Error::Device`] if the device fails. Panics if the network was planned without.
@@ -127,27 +129,25 @@ impl<'a> Network<'a> {
         let plan = self.product.as_ref().expect("a network with the product");
         self.write(X, x, self.shape[3]);
         self.write(VECTOR, vector, self.outputs);
-        plan.run(self.context, &at(timestep));
+        self.session.run(plan, &at(timestep));
         self.read(PRODUCT, x.len(), 0, self.shape[3])
     }
 
     /// Writes images to a tensor of `channels` channels, the others of which are 0.
     fn write(&self, name: &str, values: &[f64], channels: usize) {
-        let [n, h, w, c] = self.shape;
         let values: Vec<f32> = values.iter().map(|value| *value as f32).collect();
-        self.memory.write(self.context, name, 0, &padded(&values, c, channels.next_multiple_of(4), n * h * w));
+        self.session.write_rows(name, &values, self.shape[3], channels);
     }
 
-    /// Reads the channels of images that begin at `first` of a tensor of `channels` channels.
+    /// Reads `count` numbers of images whose channels begin at `first` of a tensor of `channels` channels.
     fn read(&self, name: &str, count: usize, first: usize, channels: usize) -> Result<Vec<f64>> {
-        let own = self.shape[3];
-        let values = self.memory.read(self.context, name)?;
-        let rows = values.chunks_exact(channels.next_multiple_of(4)).take(count / own);
-        Ok(rows.flat_map(|row| row[first..first + own].iter().map(|value| *value as f64)).collect())
+        let values = self.session.read_rows(name, first..first + self.shape[3], channels)?;
+        Ok(values[..count].iter().map(|value| *value as f64).collect())
     }
 }
 
-fn at(timestep: f64) -> Step {
+/// The step of an evaluation at a timestep.
+pub(super) fn at(timestep: f64) -> Step {
     let mut step = Step::default();
     step.set("timestep", timestep);
     step

@@ -1,0 +1,289 @@
+//! Draws images: the U-Net and one fused denoise dispatch a step, coefficients from the host.
+
+use std::sync::Arc;
+
+use super::batch::Batch;
+use super::classifier::{self, Source};
+use super::fit;
+use super::request::{Frame, Request, Start};
+use super::session::{Session, labels_of};
+use crate::error::{Error, Result};
+use crate::gpu::{Choices, Plan, Plans, Precision, Recorder, Recordings, Step};
+use crate::nn::{Classifier, UNet};
+use crate::ops::diffusion;
+use crate::picture::Images;
+
+const X: &str = "x";
+const PREVIOUS: &str = "previous";
+const LABELS: &str = "sample labels";
+/// Zeros, where the network is not asked.
+const NO_OUTPUT: &str = "no output";
+/// A picture of which a part is known, and where.
+const KNOWN: &str = "known";
+const MASK: &str = "mask";
+
+/// What draws.
+#[derive(Clone, Copy)]
+pub struct Networks<'a> {
+    pub unet: &'a UNet,
+    /// The flat buffer that the U-Net's weights are read from.
+    pub weights: &'static str,
+    /// What steers; its weights are in [`classifier::WEIGHTS`].
+    pub classifier: Option<&'a Classifier>,
+}
+
+/// What came of a request.
+#[derive(Clone, Debug)]
+pub struct Drawn {
+    pub images: Images,
+    /// Evaluations of the network that a sample took, mean over the samples: an adaptive sampler takes as many as the batch
+    /// needs. The two halves of a batch under classifier-free guidance are evaluated at once, and counted once.
+    pub evaluations: f64,
+}
+
+/// Plans for batches of one frame.
+pub struct Generator {
+    start: Plan,
+    pub(super) denoise: Plan,
+    pub(super) update: Option<Plan>,
+    pub(super) gradient: Option<Plan>,
+    pub(super) frame: Frame,
+    channels: usize,
+    null_class: u32,
+}
+
+/// Records what draws a frame: `start` (noise), `denoise` (a step of any sampler), `update` (a step without the network, if
+/// the frame has such) and `gradient` (the classifier's, if one steers).
+///
+/// # Errors
+/// [`Error::Device`] if no kernel could index the batch.
+pub fn record(networks: &Networks, frame: &Frame, choices: &Arc<Choices>) -> Result<Recordings> {
+    let Frame { batch, height, width, guided, .. } = *frame;
+    let Networks { unet, weights, classifier } = *networks;
+    let rows = batch as u64 * if guided { 2 } else { 1 };
+    fit::check_elements(&unet.config, rows, height, width)?;
+    let channels = unet.config.in_channels;
+    let single = [batch, height, width, channels];
+    let network = [rows as u32, height, width, channels];
+    let slots = [frame.slots * batch, height, width, channels];
+    let mut recordings = Recordings::default();
+    let r = &mut Recorder::new();
+    let (x, previous) = (r.persistent(X, network), r.persistent(PREVIOUS, slots));
+    diffusion::start(r, x, previous, guided);
+    recordings.push("start", std::mem::take(r).finish());
+    if let Some(classifier) = classifier {
+        fit::check_elements(&classifier.config.unet, batch.into(), height, width)?;
+        let source = Source { x: X, rows: rows as u32, shape: single };
+        recordings.push("gradient", classifier::record_gradient(classifier, source, choices));
+    }
+    let r = &mut Recorder::for_model(unet.params.elements, weights).with_choices(choices);
+    let (x, previous) = (r.persistent(X, network), r.persistent(PREVIOUS, slots));
+    let labels = unet.is_conditional().then(|| r.persistent(LABELS, [1, 1, 1, rows as u32]));
+    let timestep = diffusion::broadcast_timestep(r, rows as u32);
+    let (out, _) = unet.forward(r, x, timestep, labels);
+    let out = if classifier.is_some() { classifier::steer(r, out, single) } else { out };
+    r.scope("denoise", |r| diffusion::denoise(r, x, out, previous, guided));
+    if frame.masked {
+        let [known, mask] = [KNOWN, MASK].map(|name| r.persistent(name, [1, height, width, channels]));
+        r.scope("mask", |r| diffusion::impute(r, x, known, mask, guided));
+    }
+    recordings.push("denoise", std::mem::take(r).finish());
+    if frame.updates {
+        let r = &mut Recorder::new();
+        let [x, none] = [X, NO_OUTPUT].map(|name| r.persistent(name, network));
+        let previous = r.persistent(PREVIOUS, slots);
+        diffusion::denoise(r, x, none, previous, guided);
+        recordings.push("update", std::mem::take(r).finish());
+    }
+    Ok(recordings)
+}
+
+impl Generator {
+    /// Plans a frame in the ways that are fastest; weights are zero until they are written.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the batch does not fit, with one that would.
+    pub fn fit(session: &mut Session, networks: &Networks, frame: &Frame) -> Result<Generator> {
+        let record = |batch, choices: &_| record(networks, &Frame { batch, ..*frame }, choices);
+        let (_, plans) = session.fit(frame.batch, record)?;
+        Ok(Generator::of(plans, networks, frame))
+    }
+
+    /// Plans a frame in the usual ways of single precision: nothing is measured.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the batch does not fit.
+    pub fn usual(session: &mut Session, networks: &Networks, frame: &Frame) -> Result<Generator> {
+        let recordings = record(networks, frame, &session.choices().at(Precision::F32))?;
+        Ok(Generator::of(session.plan(&recordings)?, networks, frame))
+    }
+
+    fn of(mut plans: Plans, networks: &Networks, frame: &Frame) -> Generator {
+        let config = &networks.unet.config;
+        let [start, denoise] = ["start", "denoise"].map(|name| plans.take(name).expect("recorded for every frame"));
+        Generator {
+            start,
+            denoise,
+            update: plans.take("update"),
+            gradient: plans.take("gradient"),
+            frame: *frame,
+            channels: config.in_channels as usize,
+            null_class: config.num_class_embeds.unwrap_or(1) - 1,
+        }
+    }
+
+    /// Draws all samples of the request, batch by batch. `watch` is called after every step; asking it for the frame reads
+    /// the images back. Panics if the request needs another frame: see [`Request::check`] and [`Request::frame`].
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the device fails, [`Error::Diverged`] if a sample is not finite.
+    pub fn run(
+        &self,
+        session: &Session,
+        request: &Request,
+        mut watch: impl FnMut(Progress) -> Result<()>,
+    ) -> Result<Drawn> {
+        let Frame { batch, height, width, .. } = self.frame;
+        assert_eq!(request.frame(batch, [height, width]), self.frame, "the frame that was planned");
+        let channels = self.channels;
+        if let Some(known) = &request.known {
+            session.write_rows(KNOWN, &known.image, channels, channels);
+            session.write_rows(MASK, &known.mask, channels, channels);
+        }
+        let (height, width) = (height as usize, width as usize);
+        let mut all = Images { values: Vec::new(), count: request.count as usize, height, width, channels };
+        let mut evaluations = 0.0;
+        for index in 0..request.count.div_ceil(batch) {
+            let first = index * batch;
+            self.write_labels(session, request, first as usize);
+            self.begin(session, request, first)?;
+            let mut running = Batch::new(self, session, request, index, &mut watch);
+            let report = request.program.run(&mut running)?;
+            let images = self.images(session)?;
+            let samples = (request.count - first).min(batch);
+            all.values.extend_from_slice(&images.values[..samples as usize * self.size()]);
+            evaluations += report.evaluations as f64 * samples as f64 / request.count as f64;
+        }
+        match all.values.iter().all(|value| value.is_finite()) {
+            true => Ok(Drawn { images: all, evaluations }),
+            false => Err(Error::Diverged("the samples are not finite; is this checkpoint trained?".into())),
+        }
+    }
+
+    /// The images as they are now.
+    pub(super) fn images(&self, session: &Session) -> Result<Images> {
+        let Frame { batch, height, width, .. } = self.frame;
+        let mut values = session.read_rows(X, 0..self.channels, self.channels)?;
+        // Under guidance they are there twice.
+        values.truncate(batch as usize * self.size());
+        let (height, width) = (height as usize, width as usize);
+        Ok(Images { values, count: batch as usize, height, width, channels: self.channels })
+    }
+
+    /// Elements of an image.
+    fn size(&self) -> usize {
+        self.frame.height as usize * self.frame.width as usize * self.channels
+    }
+
+    pub(super) fn values(&self, request: &Request, first: u32, number: usize) -> Step {
+        let mut values = Step::default();
+        values.set("seed", (request.seed as u32) as f64).set("sample", first as f64);
+        values.set("counter", number as f64).set("guidance", request.guidance);
+        values
+    }
+
+    /// The labels of a batch, then the null class for its unconditional half; and those that it is steered to.
+    fn write_labels(&self, session: &Session, request: &Request, first: usize) {
+        let batch = self.frame.batch as usize;
+        if let Some(labels) = &request.labels {
+            let nulls = std::iter::repeat_n(self.null_class, if self.frame.guided { batch } else { 0 });
+            session.write_labels(LABELS, labels_of(labels, first, batch).chain(nulls));
+        }
+        if let Some(steering) = request.steering.as_ref().filter(|_| self.gradient.is_some()) {
+            session.write_labels(classifier::LABELS, labels_of(&steering.labels, first, batch));
+        }
+    }
+
+    /// Runs `start` for the batch that begins with sample `first`, and puts into x what the request says.
+    fn begin(&self, session: &Session, request: &Request, first: u32) -> Result<()> {
+        let noise = |seed: u64, sample: u32| {
+            let mut values = self.values(request, sample, 0);
+            values.set("seed", (seed as u32) as f64).set("noise", request.initial_scale);
+            session.run(&self.start, &values);
+        };
+        let mut x = match &request.start {
+            Start::Noise => {
+                noise(request.seed, first);
+                return Ok(());
+            }
+            Start::Image { image, scale } => {
+                noise(request.seed, first);
+                let mut x = self.images(session)?.values;
+                for (x, pixel) in x.iter_mut().zip(image.iter().cycle()) {
+                    *x += (scale * *pixel as f64) as f32;
+                }
+                x
+            }
+            Start::Between { seeds } => {
+                let mut ends = Vec::new();
+                for seed in seeds {
+                    noise(*seed, 0);
+                    ends.push(self.images(session)?.values[..self.size()].to_vec());
+                }
+                let share = |n: u32| (first + n).min(request.count - 1) as f64 / (request.count - 1).max(1) as f64;
+                (0..self.frame.batch).flat_map(|n| great_circle(&ends[0], &ends[1], share(n))).collect()
+            }
+        };
+        if self.frame.guided {
+            x.extend_from_within(..);
+        }
+        session.write_rows(X, &x, self.channels, self.channels);
+        Ok(())
+    }
+}
+
+/// How far a sampler is.
+pub struct Progress<'a> {
+    /// Steps done, over all batches; of an adaptive sampler, thousandths of the way.
+    pub done: usize,
+    pub of: usize,
+    pub batch: u32,
+    /// Steps done of this batch.
+    pub step: usize,
+    pub(super) generator: &'a Generator,
+    pub(super) session: &'a Session<'a>,
+}
+
+impl Progress<'_> {
+    /// The images of this batch as they are now.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the device fails.
+    pub fn frame(&self) -> Result<Images> {
+        self.generator.images(self.session)
+    }
+}
+
+/// sin((1 - s) angle) / sin(angle) a + sin(s angle) / sin(angle) b (Song, Meng & Ermon 2020, eq. 67).
+fn great_circle(a: &[f32], b: &[f32], share: f64) -> Vec<f32> {
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| *a as f64 * *b as f64).sum::<f64>();
+    let angle = (dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()).clamp(-1.0, 1.0).acos();
+    let of = |share: f64| if angle.sin() > 1e-6 { (share * angle).sin() / angle.sin() } else { share };
+    let (of_a, of_b) = (of(1.0 - share), of(share));
+    a.iter().zip(b).map(|(a, b)| (of_a * *a as f64 + of_b * *b as f64) as f32).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_great_circle_keeps_the_length() {
+        let (a, b) = ([3.0, 0.0, 4.0], [0.0, 5.0, 0.0]);
+        assert_eq!(great_circle(&a, &b, 0.0), a);
+        let middle = great_circle(&a, &b, 0.5);
+        let length = middle.iter().map(|x| x * x).sum::<f32>().sqrt();
+        assert!((length - 5.0).abs() < 1e-5, "{middle:?}");
+        assert_eq!(great_circle(&a, &a, 0.3), a);
+    }
+}
