@@ -12,7 +12,8 @@ use diffuse::nn::UNet;
 use diffuse::ops::case::{Case, Values};
 use diffuse::ops::{self, Which};
 use diffuse::profile::{Options, Workload, measure, shapes};
-use diffuse::train::options::preset;
+use diffuse::run::Session;
+use diffuse::run::options::preset;
 
 /// Seconds on the device; a throughput of elements reads as FLOP/s.
 struct GpuTime;
@@ -76,9 +77,10 @@ fn bench(group: &mut Group, name: &str, flops: u64, bytes: u64, mut run: impl Fn
 }
 
 fn standing_shapes(context: &Context, group: &mut Group, wanted: impl Fn(&str) -> bool) {
-    for shape in shapes::standing(&context.choices).into_iter().filter(|shape| wanted(&shape.name)) {
-        let prepared = shape.prepare(context).expect("a standing shape fits");
-        bench(group, &shape.name, shape.flops(), shape.bytes(), |count| {
+    let shapes = shapes::standing("", Session::new(context).choices());
+    for (name, recording) in shapes.iter().filter(|(name, _)| wanted(name)) {
+        let prepared = shapes::prepare(context, recording).expect("a standing shape fits");
+        bench(group, name, recording.flops(), recording.moved_bytes(), |count| {
             measure::time_replays(context, &prepared.plan, &prepared.step, count).expect("the device works")
         });
     }
@@ -91,7 +93,7 @@ fn cases(context: &Context, group: &mut Group, wanted: impl Fn(&str) -> bool) {
         if !wanted(&name) {
             continue;
         }
-        let case = Case::new(op, Which::Random(0), &context.choices);
+        let case = Case::new(op, Which::Random(0), Session::new(context).choices());
         let recording = &case.recording;
         let plan = Plan::new(context, recording, &mut Memory::default(), PlanOptions::default()).expect("it fits");
         for (tensor, values) in &case.inputs {
@@ -100,8 +102,7 @@ fn cases(context: &Context, group: &mut Group, wanted: impl Fn(&str) -> bool) {
                 Values::U32(values) => plan.write(context, *tensor, values),
             }
         }
-        let bytes = recording.dispatches.iter().map(|dispatch| recording.bytes(dispatch)).sum();
-        bench(group, &name, recording.flops(), bytes, |count| {
+        bench(group, &name, recording.flops(), recording.moved_bytes(), |count| {
             measure::time_replays(context, &plan, &case.step, count).expect("the device works")
         });
     }
@@ -118,8 +119,8 @@ fn steps(context: &Context, group: &mut Group, wanted: impl Fn(&str) -> bool) {
                 continue;
             }
             let unet = UNet::new(preset(model).expect("a preset")).expect("it can be built");
-            let workload =
-                Workload::new(context, &unet, &Options { batch, steps: 1, infer, recompute: false }).expect("it fits");
+            let options = Options { batch, steps: 1, infer, recompute: false };
+            let workload = Workload::new(Session::new(context), &unet, &options).expect("it fits");
             let (mut flops, mut bytes) = (0, 0);
             for (recording, dispatch) in workload.dispatches() {
                 flops += dispatch.flops;
@@ -135,7 +136,7 @@ fn time_steps(context: &Context, workload: &Workload, count: u64) -> Duration {
     let start = std::time::Instant::now();
     let mut last = None;
     for step in 0..count {
-        last = Some(workload.run(context, step));
+        last = Some(workload.run(step));
     }
     context.wait_for(last).expect("the device works");
     start.elapsed()

@@ -287,7 +287,8 @@ fn check_explicit(recordings: &Recordings, choices: &Choices) -> Result<()> {
         let runs = |c: &Candidate| c.label() == *way && c.runs_on(&choices.device, choices.precision);
         if !ways.candidates.iter().any(runs) {
             let Key { kernel, entry, shape, .. } = key;
-            let problem = format!("{kernel}.{entry} of {shape:?} is to run as {way:?}, which this device or version lacks");
+            let problem =
+                format!("{kernel}.{entry} of {shape:?} is to run as {way:?}, which this device or version lacks");
             return Err(Error::Config(format!("{problem}: make another file with diffuse tune --out FILE")));
         }
     }

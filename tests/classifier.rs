@@ -4,16 +4,18 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{context, dataset, engine, model, options};
+use common::{context, dataset, model, options, trainer};
 use diffuse::diffusion::{Level, Prediction};
-use diffuse::evaluate::{Observer, images_of};
-use diffuse::gpu::{Choices, Context, CpuState, GRADIENTS, Memory, Plan, PlanOptions, Precision, Step, WEIGHTS};
-use diffuse::guidance::{self, Source, Steering};
+use diffuse::evaluate::images_of;
+use diffuse::gpu::{
+    Choices, Context, CpuState, Device, GRADIENTS, Memory, Plan, PlanOptions, Precision, Recordings, Step, WEIGHTS,
+};
 use diffuse::nn::{Classifier, ClassifierConfig, UNetConfig};
 use diffuse::ops::diffusion::Records;
 use diffuse::random::Random;
-use diffuse::train::engine::{DATA, DataShape, METRICS, record, step_values};
-use diffuse::train::{Task, TrainOptions};
+use diffuse::run::classifier::{self as guidance, Source};
+use diffuse::run::trainer::{DATA, DataShape, METRICS, record, step_values};
+use diffuse::run::{Observer, Session, Task, TrainOptions};
 use diffuse::{checkpoint, data};
 
 const CLASSES: u32 = 3;
@@ -59,7 +61,7 @@ fn the_input_gradient_is_what_differences_show() {
     for center in [false, true] {
         let classifier = classifier(center);
         let x = noise(4, 1);
-        let recording = guidance::record(&classifier, source(4), &Default::default());
+        let recording = guidance::record_gradient(&classifier, source(4), &Default::default());
         let log_probability = |x: Vec<f64>| -> f64 {
             let mut state = state(&classifier, &[]);
             state.set("x", x);
@@ -98,7 +100,10 @@ fn the_gradients_of_the_parameters_are_what_differences_show() {
         let mut state = CpuState::default();
         state.set(WEIGHTS, weights);
         state.set(DATA, Records::pack(&data.images, &data.labels).into_iter().map(f64::from));
-        recordings.gradients.run_cpu(&mut state, &step_values(&options, data.len() as u64, 0, 0));
+        recordings
+            .get("gradients")
+            .expect("a step has it")
+            .run_cpu(&mut state, &step_values(&options, data.len() as u64, 0, 0));
         state
     };
     let gradients = run(weights.clone()).get(GRADIENTS).to_vec();
@@ -123,9 +128,9 @@ fn the_gradients_of_the_parameters_are_what_differences_show() {
 fn half_precision_gives_nearly_the_same() {
     let classifier = classifier(true);
     let [single, half] = [Precision::F32, Precision::F16].map(|precision| {
-        let choices = Arc::new(Choices::default()).at(precision);
+        let choices = Arc::new(Choices::new(&Device::default(), precision));
         let mut state = state(&classifier, &noise(4, 1));
-        guidance::record(&classifier, source(4), &choices).run_cpu(&mut state, &at(300.0));
+        guidance::record_gradient(&classifier, source(4), &choices).run_cpu(&mut state, &at(300.0));
         state.get(guidance::GRADIENT).to_vec()
     });
     let largest = single.iter().fold(0.0f64, |most, value| most.max(value.abs()));
@@ -136,19 +141,13 @@ fn half_precision_gives_nearly_the_same() {
 #[test]
 fn what_nobody_asks_for_is_left_out() {
     let classifier = classifier(false);
-    let recording = guidance::record(&classifier, source(2), &Default::default());
+    let recording = guidance::record_gradient(&classifier, source(2), &Default::default());
     assert!(recording.buffers.iter().all(|buffer| buffer.name != GRADIENTS));
     let written: Vec<&str> = recording.dispatches.iter().map(|dispatch| dispatch.entry).collect();
     assert!(written.contains(&"backward_data") && !written.contains(&"backward_weight"), "{written:?}");
     // Again, nothing is left to take.
     let count = recording.dispatches.len();
-    let tensor = |name: &str| {
-        let index = recording.buffers.iter().position(|buffer| buffer.name == name).expect("a buffer");
-        let found = recording.tensors.iter().position(
-            |tensor| matches!(tensor.place, diffuse::gpu::recorder::Place::Buffer { buffer, .. } if buffer == index),
-        );
-        recording.tensor(found.expect("a tensor") as u32)
-    };
+    let tensor = |name: &str| recording.named(name).expect("a buffer");
     let (gradient, log_probability) = (tensor(guidance::GRADIENT), tensor(guidance::LOG_PROBABILITY));
     assert_eq!(recording.clone().only(&[gradient, log_probability]).dispatches.len(), count);
     // The value alone needs no backward pass.
@@ -164,14 +163,16 @@ fn the_gradient_on_the_device_is_the_twins() {
     let classifier = classifier(true);
     let x = noise(4, 1);
     let weights = classifier.params.initialise(4);
-    let mut memory = Memory::default();
-    let steering = Steering::new(&context, &mut memory, &classifier, &weights, source(4)).expect("it fits");
-    memory.write(&context, "x", 0, &x);
-    steering.write_labels(&context, &memory, &[2, 0]);
-    steering.run(&context, &at(300.0));
-    let found = memory.read(&context, guidance::GRADIENT).expect("the device works");
+    let mut session = Session::new(&context);
+    let recording = guidance::record_gradient(&classifier, source(4), session.choices());
+    let plan = session.plan(&Recordings::from_iter([("gradient", recording)])).expect("it fits").take("gradient");
+    session.write(guidance::WEIGHTS, &weights);
+    session.write("x", &x);
+    session.write_labels(guidance::LABELS, [2, 0].into_iter());
+    session.run(&plan.expect("it was recorded"), &at(300.0));
+    let found = session.read(guidance::GRADIENT).expect("the device works");
     let mut state = state(&classifier, &x);
-    guidance::record(&classifier, source(4), &Default::default()).run_cpu(&mut state, &at(300.0));
+    guidance::record_gradient(&classifier, source(4), &Default::default()).run_cpu(&mut state, &at(300.0));
     let twin = state.get(guidance::GRADIENT);
     let largest = twin.iter().fold(0.0f64, |most, value| most.max(value.abs()));
     let worst = found.iter().zip(twin).map(|(f, t)| (*f as f64 - t).abs()).fold(0.0, f64::max);
@@ -217,13 +218,13 @@ fn learn(context: &Context, steps: u64) -> (Classifier, Vec<f32>, Vec<f32>) {
     let data = dataset(30, CLASSES);
     let options =
         TrainOptions { task: Task::Classify, class_dropout: 0.0, learning_rate: 4e-3, ..options(steps, 16, 1) };
-    let mut engine = engine(context, &classifier, &data, &options);
+    let mut trainer = trainer(context, &classifier, &data, &options);
     let mut losses = Vec::new();
     for step in 0..steps {
-        losses.extend(engine.step(context, step).expect("the device works").0.iter().map(|metrics| metrics.loss));
+        losses.extend(trainer.step(step).expect("the device works").0.iter().map(|metrics| metrics.loss));
     }
-    losses.extend(engine.finish(context).expect("the device works").iter().map(|metrics| metrics.loss));
-    let weights = engine.memory.read(context, WEIGHTS).expect("the device works");
+    losses.extend(trainer.finish().expect("the device works").iter().map(|metrics| metrics.loss));
+    let weights = trainer.session.read(WEIGHTS).expect("the device works");
     (classifier, weights, losses)
 }
 
@@ -243,7 +244,7 @@ fn it_learns_is_stored_and_read_back() {
     let data = dataset(30, CLASSES);
     let images = images_of(&data, 30);
     let [own, read] = [(&classifier, &weights), (&loaded.classifier, &loaded.weights)].map(|(model, weights)| {
-        let observer = Observer::new(&context, model, weights).expect("it fits");
+        let observer = Observer::new(Session::new(&context), model, weights).expect("it fits");
         observer.look(&images, 0.0).expect("the device works")
     });
     assert_eq!((own.logits, &own.features), (read.logits.clone(), &read.features));

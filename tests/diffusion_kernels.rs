@@ -5,7 +5,7 @@ use diffuse::cpu::lib::{normal4, philox};
 use diffuse::diffusion::{BetaSchedule, Churn, Prediction, SLOTS, Sampler, SamplerKind, Schedule};
 use diffuse::gpu::{Context, Memory, Plan, PlanOptions, Recorder, Step, Tensor};
 use diffuse::ops::diffusion::{self, Batch, Noise, Records};
-use diffuse::sample::set_coefficients;
+use diffuse::run::set_coefficients;
 
 /// A data set on the device with what makes batches of it.
 struct Loader {
@@ -255,7 +255,7 @@ fn sampling(samples: u32, begin: bool) -> Sampling {
     let [x, out] = ["x", "out"].map(|name| r.persistent(name, [samples, 3, 5, 5]));
     let previous = r.persistent("previous", [2 * samples, 3, 5, 5]);
     if begin {
-        diffusion::start(&mut r, x, previous, false, 1.0);
+        diffusion::start(&mut r, x, previous, false);
     } else {
         diffusion::denoise(&mut r, x, out, previous, false);
     }

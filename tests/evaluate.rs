@@ -2,16 +2,16 @@
 
 mod common;
 
-use common::{context, dataset, engine, model, options};
+use common::{context, dataset, model, options, trainer};
 use diffuse::data::Split;
 use diffuse::diffusion::{BetaSchedule, Prediction, Schedule, Variance};
 use diffuse::evaluate::levels::level_errors;
 use diffuse::evaluate::likelihood::{Dequantization, FlowOptions, Setting, flow_likelihood, variational_bound};
-use diffuse::evaluate::{Network, Observer, images_of, network, quality};
+use diffuse::evaluate::{images_of, quality};
 use diffuse::gpu::{Context, CpuState, GRADIENTS, Step, WEIGHTS};
 use diffuse::nn::{Classifier, ClassifierConfig, UNet, UNetConfig};
 use diffuse::random::Random;
-use diffuse::train::TrainOptions;
+use diffuse::run::{Denoiser, Observer, Session, TrainOptions, denoiser};
 
 const TIMESTEPS: usize = 60;
 /// Images of a likelihood, in two batches.
@@ -31,7 +31,7 @@ fn unet() -> UNet {
 #[test]
 fn the_product_is_the_derivative_along_x() {
     let unet = unet();
-    let recording = network::record(&unet, SHAPE, true, &Default::default());
+    let recording = denoiser::record(&unet, SHAPE, true, &Default::default());
     assert!(recording.buffers.iter().all(|buffer| buffer.name != GRADIENTS));
     let (x, vector) = (noise(1), noise(2));
     let run = |x: Vec<f64>| -> CpuState {
@@ -39,18 +39,18 @@ fn the_product_is_the_derivative_along_x() {
         state.set(WEIGHTS, unet.params.initialise(4).into_iter().map(f64::from));
         state.set("x", x);
         state.set("labels", [2.0, 3.0, 0.0, 0.0]);
-        state.set(network::VECTOR, vector.clone());
+        state.set(denoiser::VECTOR, vector.clone());
         let mut step = Step::default();
         step.set("timestep", 321.5);
         recording.run_cpu(&mut state, &step);
         state
     };
-    let product = run(x.clone()).get(network::PRODUCT).to_vec();
+    let product = run(x.clone()).get(denoiser::PRODUCT).to_vec();
     for seed in 3..6 {
         let direction = noise(seed);
         let moved = |h: f64| -> f64 {
             let state = run(x.iter().zip(&direction).map(|(x, d)| x + h * d).collect());
-            state.get(network::OUT).iter().zip(&vector).map(|(out, v)| out * v).sum()
+            state.get(denoiser::OUT).iter().zip(&vector).map(|(out, v)| out * v).sum()
         };
         let central = |h: f64| (moved(h) - moved(-h)) / (2.0 * h);
         let found = (4.0 * central(5e-4) - central(1e-3)) / 3.0;
@@ -65,22 +65,22 @@ fn the_product_on_the_device_is_the_twins() {
     let context = context();
     let unet = unet();
     let weights = unet.params.initialise(4);
-    let device = Network::new(&context, &unet, &weights, [2, 8, 8], true).expect("it fits");
+    let device = Denoiser::new(Session::new(&context), &unet, &weights, [2, 8, 8], true).expect("it fits");
     device.write_labels(&[2, 3]);
     let plain = |values: Vec<f64>| -> Vec<f64> { values.into_iter().step_by(4).collect() };
     let out = device.run(&plain(noise(1)), 321.5).expect("it works");
     let product = device.product(&plain(noise(1)), &plain(noise(2)), 321.5).expect("it works");
-    let recording = network::record(&unet, SHAPE, true, &Default::default());
+    let recording = denoiser::record(&unet, SHAPE, true, &Default::default());
     let mut state = CpuState::default();
     state.set(WEIGHTS, weights.into_iter().map(f64::from));
     // What the device got.
     state.set("x", noise(1).into_iter().map(|value| value as f32 as f64));
-    state.set(network::VECTOR, noise(2).into_iter().map(|value| value as f32 as f64));
+    state.set(denoiser::VECTOR, noise(2).into_iter().map(|value| value as f32 as f64));
     state.set("labels", [2.0, 3.0, 0.0, 0.0]);
     let mut step = Step::default();
     step.set("timestep", 321.5);
     recording.run_cpu(&mut state, &step);
-    for (found, name) in [(out, network::OUT), (product, network::PRODUCT)] {
+    for (found, name) in [(out, denoiser::OUT), (product, denoiser::PRODUCT)] {
         let twin = plain(state.get(name).to_vec());
         let largest = twin.iter().fold(0.0f64, |most, value| most.max(value.abs()));
         let worst = found.iter().zip(&twin).map(|(f, t)| (f - t).abs()).fold(0.0, f64::max);
@@ -92,12 +92,12 @@ fn the_product_on_the_device_is_the_twins() {
 fn trained(context: &Context) -> (UNet, Vec<f32>, Schedule) {
     let unet = unet();
     let options = TrainOptions { timesteps: TIMESTEPS, ..options(150, 16, 1) };
-    let mut engine = engine(context, &unet, &dataset(60, 3), &options);
+    let mut trainer = trainer(context, &unet, &dataset(60, 3), &options);
     for step in 0..150 {
-        engine.step(context, step).expect("the device works");
+        trainer.step(step).expect("the device works");
     }
-    engine.finish(context).expect("the device works");
-    let weights = engine.memory.read(context, WEIGHTS).expect("the device works");
+    trainer.finish().expect("the device works");
+    let weights = trainer.session.read(WEIGHTS).expect("the device works");
     (unet, weights, Schedule::new(BetaSchedule::Cosine, TIMESTEPS).expect("a schedule"))
 }
 
@@ -106,7 +106,7 @@ fn likelihoods_add_up_and_agree() {
     let context = context();
     let (unet, weights, schedule) = trained(&context);
     let data = dataset(12, 3);
-    let network = Network::new(&context, &unet, &weights, [7, 8, 8], true).expect("it fits");
+    let network = Denoiser::new(Session::new(&context), &unet, &weights, [7, 8, 8], true).expect("it fits");
     let setting = |variance| Setting { schedule: &schedule, prediction: Prediction::Eps, variance, clip: Some(1.0) };
     let bound =
         |variance, seed| variational_bound(&network, &data, COUNT, &setting(variance), seed, |_, _| {}).unwrap();
@@ -141,7 +141,7 @@ fn levels_split_the_error_of_the_estimate() {
     let context = context();
     let (unet, weights, schedule) = trained(&context);
     let data = dataset(12, 3);
-    let network = Network::new(&context, &unet, &weights, [8, 8, 8], false).expect("it fits");
+    let network = Denoiser::new(Session::new(&context), &unet, &weights, [8, 8, 8], false).expect("it fits");
     let variance = Variance::FixedSmall;
     let setting = Setting { schedule: &schedule, prediction: Prediction::Eps, variance, clip: None };
     let levels = level_errors(&network, &data, 12, &setting, (6, 1), |_, _| {}).expect("the device works");
@@ -166,7 +166,7 @@ fn classifier() -> (Classifier, Vec<f32>) {
 fn samples_are_judged() {
     let context = context();
     let (classifier, weights) = classifier();
-    let observer = Observer::new(&context, &classifier, &weights).expect("it fits");
+    let observer = Observer::new(Session::new(&context), &classifier, &weights).expect("it fits");
     let (train, test) = (dataset(60, 3), dataset(90, 3));
     let mut late = test.clone();
     late.images.drain(..60 * 64);

@@ -3,18 +3,16 @@
 
 mod common;
 
-use common::{context, dataset, engine, model, options};
+use common::{context, dataset, model, options, trainer};
 use diffuse::cpu::lib::{normal4, philox};
 use diffuse::diffusion::likelihood::{decoder_nats, reverse_kl};
 use diffuse::diffusion::{BetaSchedule, LossWeight, Prediction, Sampler, SamplerKind, Schedule, Variance};
-use diffuse::evaluate::Network;
 use diffuse::evaluate::likelihood::{Setting, variational_bound};
 use diffuse::gpu::{Memory, Plan, PlanOptions, Recorder, Step, Tensor, WEIGHTS};
 use diffuse::nn::{UNet, UNetConfig};
 use diffuse::ops::diffusion::{self, Batch};
 use diffuse::random::Random;
-use diffuse::sample::set_coefficients;
-use diffuse::train::TrainOptions;
+use diffuse::run::{Denoiser, Session, TrainOptions, set_coefficients};
 
 const PIXELS: usize = 40;
 const CHANNELS: usize = 3;
@@ -188,16 +186,16 @@ fn a_learned_variance_gives_a_lower_bound_than_a_fixed_one() {
     let options = TrainOptions { timesteps: 60, model: config.clone(), ..options(150, 16, 1) };
     assert_eq!(options.scheduler().variance_type, "learned_range");
     let unet = UNet::new(config).expect("a valid model");
-    let mut engine = engine(&context, &unet, &dataset(60, 3), &options);
+    let mut trainer = trainer(&context, &unet, &dataset(60, 3), &options);
     for step in 0..150 {
-        engine.step(&context, step).expect("the device works");
+        trainer.step(step).expect("the device works");
     }
-    engine.finish(&context).expect("the device works");
-    let weights = engine.memory.read(&context, WEIGHTS).expect("the device works");
+    trainer.finish().expect("the device works");
+    let weights = trainer.session.read(WEIGHTS).expect("the device works");
     let schedule = Schedule::new(BetaSchedule::Cosine, 60).expect("a schedule");
     let data = dataset(12, 3);
     let bound = |weights: &[f32], variance| {
-        let network = Network::new(&context, &unet, weights, [12, 8, 8], false).expect("it fits");
+        let network = Denoiser::new(Session::new(&context), &unet, weights, [12, 8, 8], false).expect("it fits");
         let setting = Setting { schedule: &schedule, prediction: Prediction::Eps, variance, clip: Some(1.0) };
         variational_bound(&network, &data, 12, &setting, 1, |_, _| {}).expect("the device works").total.mean
     };

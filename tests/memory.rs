@@ -2,9 +2,9 @@
 
 mod common;
 
-use common::{context, dataset, engine, options};
+use common::{context, dataset, options, trainer};
 use diffuse::nn::UNet;
-use diffuse::train::engine::{DataShape, record};
+use diffuse::run::trainer::{DataShape, record};
 
 #[test]
 fn planned_bytes_are_allocated_and_stay() {
@@ -12,20 +12,21 @@ fn planned_bytes_are_allocated_and_stay() {
     let data = dataset(9, 3);
     let options = options(1100, 2, 1);
     let unet = UNet::new(options.model.clone()).expect("a valid model");
-    let planned =
-        record(&unet, &options, &DataShape::of(&data), &context.choices).expect("a valid schedule").peak_bytes();
-    let mut engine = engine(&context, &unet, &data, &options);
-    assert_eq!(planned, engine.allocated_bytes());
+    let mut trainer = trainer(&context, &unet, &data, &options);
+    let planned = record(&unet, &options, &DataShape::of(&data), trainer.session.choices())
+        .expect("a valid schedule")
+        .peak_bytes();
+    assert_eq!(planned, trainer.allocated_bytes());
     let on_device = || context.device.generate_allocator_report().map(|report| report.total_allocated_bytes);
     let mut before = (None, None);
     for step in 0..1100 {
-        engine.step(&context, step).expect("the device works");
+        trainer.step(step).expect("the device works");
         if step == 99 {
-            engine.finish(&context).expect("the device works");
+            trainer.finish().expect("the device works");
             before = (on_device(), resident_bytes());
         }
     }
-    engine.finish(&context).expect("the device works");
+    trainer.finish().expect("the device works");
     assert_eq!(before.0, on_device(), "bytes on the device after 100 and 1,100 steps");
     if let (Some(before), Some(after)) = (before.1, resident_bytes()) {
         println!("resident {before} after 100 steps, {after} after 1,100");

@@ -3,24 +3,25 @@
 mod common;
 
 use std::path::Path;
-use std::sync::Arc;
 
-use common::{context, dataset, engine, model, options};
-use diffuse::gpu::{Choices, Context, CpuState, EMA, Precision, Step, WEIGHTS, Ways};
+use common::{context, dataset, model, options, trainer};
+use diffuse::gpu::{Choices, CpuState, EMA, Precision, Recordings, Step, WEIGHTS, Ways};
 use diffuse::nn::UNet;
 use diffuse::nn::config::Size;
 use diffuse::ops;
 use diffuse::ops::adamw::LOSS_SCALE;
 use diffuse::ops::diffusion::Records;
-use diffuse::train::engine::{DATA, DataShape, METRICS, Recordings, record, step_values};
-use diffuse::train::{Engine, Metrics, Run, Stored, TrainOptions, Watch, run};
+use diffuse::run::trainer::{DATA, DataShape, METRICS, record, step_values};
+use diffuse::run::{Metrics, Session, TrainOptions, Trainer};
+use diffuse::train::{Run, Stored, Watch, run};
+use diffuse::tune::Policy;
 
-fn train(context: &Context, engine: &mut Engine, steps: u64) -> Vec<Metrics> {
+fn train(trainer: &mut Trainer, steps: u64) -> Vec<Metrics> {
     let mut all = Vec::new();
     for step in 0..steps {
-        all.extend(engine.step(context, step).expect("the device works").0);
+        all.extend(trainer.step(step).expect("the device works").0);
     }
-    all.extend(engine.finish(context).expect("the device works"));
+    all.extend(trainer.finish().expect("the device works"));
     all
 }
 
@@ -32,20 +33,21 @@ fn twin_step(
     images: u64,
     step: u64,
 ) -> (f64, f64) {
+    let part = |name| recordings.get(name);
     let mut loss = 0.0;
-    if recordings.accumulate.is_some() {
+    if recordings.get("accumulate").is_some() {
         let zeros = vec![0.0; state.get(WEIGHTS).len()];
         state.set("accumulated", zeros);
     }
     let values = |batch: u64| -> Step { step_values(options, images, step, batch) };
     for batch in 0..options.accumulate as u64 {
-        recordings.gradients.run_cpu(state, &values(batch));
+        part("gradients").expect("a step has it").run_cpu(state, &values(batch));
         loss += state.get(METRICS)[0];
-        if let Some(accumulate) = &recordings.accumulate {
+        if let Some(accumulate) = part("accumulate") {
             accumulate.run_cpu(state, &values(batch));
         }
     }
-    recordings.update.run_cpu(state, &values(0));
+    part("update").expect("a step has it").run_cpu(state, &values(0));
     (loss / options.accumulate as f64, state.get(METRICS)[64].sqrt() / options.accumulate as f64)
 }
 
@@ -58,10 +60,10 @@ fn ten_losses_agree_with_the_twins() {
         let mut options = options(10, 4, accumulate);
         options.model.out_channels = outputs;
         let unet = UNet::new(options.model.clone()).expect("a valid model");
-        let mut engine = engine(&context, &unet, &data, &options);
-        let metrics = train(&context, &mut engine, 10);
+        let mut trainer = trainer(&context, &unet, &data, &options);
+        let metrics = train(&mut trainer, 10);
         assert_eq!(metrics.iter().map(|m| m.step).collect::<Vec<_>>(), (1..=10).collect::<Vec<_>>());
-        let recordings = record(&unet, &options, &DataShape::of(&data), &context.choices).expect("a valid schedule");
+        let recordings = record(&unet, &options, &DataShape::of(&data), &Default::default()).expect("a valid schedule");
         let mut state = CpuState::default();
         let weights: Vec<f64> = unet.params.initialise(options.seed).into_iter().map(f64::from).collect();
         state.set(WEIGHTS, weights.clone());
@@ -77,7 +79,7 @@ fn ten_losses_agree_with_the_twins() {
             assert!((metrics.gradient_norm as f64 - norm).abs() < 1e-3 * norm, "norm of step {}", metrics.step);
         }
         for name in [WEIGHTS, EMA, "m", "v"] {
-            let values = engine.memory.read(&context, name).expect("the device works");
+            let values = trainer.session.read(name).expect("the device works");
             let twin = state.get(name);
             let rms = (twin.iter().map(|v| v * v).sum::<f64>() / twin.len() as f64).sqrt();
             let worst = values.iter().zip(twin).map(|(v, t)| (*v as f64 - t).abs()).fold(0.0, f64::max);
@@ -94,9 +96,9 @@ fn two_runs_give_equal_bits() {
     let options = options(6, 4, 1);
     let unet = UNet::new(options.model.clone()).expect("a valid model");
     let outcome = || {
-        let mut engine = engine(&context, &unet, &data, &options);
-        let losses: Vec<u32> = train(&context, &mut engine, 6).iter().map(|m| m.loss.to_bits()).collect();
-        let weights = engine.memory.read(&context, WEIGHTS).expect("the device works");
+        let mut trainer = trainer(&context, &unet, &data, &options);
+        let losses: Vec<u32> = train(&mut trainer, 6).iter().map(|m| m.loss.to_bits()).collect();
+        let weights = trainer.session.read(WEIGHTS).expect("the device works");
         (losses, weights.into_iter().map(f32::to_bits).collect::<Vec<_>>())
     };
     assert_eq!(outcome(), outcome());
@@ -108,8 +110,8 @@ fn it_overfits_one_image() {
     let data = dataset(1, 1);
     let options = TrainOptions { model: model(1), learning_rate: 4e-3, warmup: 10, ..options(400, 8, 1) };
     let unet = UNet::new(options.model.clone()).expect("a valid model");
-    let mut engine = engine(&context, &unet, &data, &options);
-    let metrics = train(&context, &mut engine, 400);
+    let mut trainer = trainer(&context, &unet, &data, &options);
+    let metrics = train(&mut trainer, 400);
     let mean = |part: &[Metrics]| part.iter().map(|m| m.loss).sum::<f32>() / part.len() as f32;
     let (first, last) = (mean(&metrics[..10]), mean(&metrics[380..]));
     println!("loss {first} at first, {last} at last");
@@ -147,18 +149,19 @@ fn stop_and_resume_give_equal_bits() {
     options.model.sample_size = Some(Size::Square(8));
     let data = run::load_data(&mut options).expect("the embedded digits");
     let whole = place.path().join("whole");
-    let done = Run::create(&context, &whole, options.clone(), &data, false).unwrap().train(&mut never());
+    let done =
+        Run::create(&context, &Policy::default(), &whole, options.clone(), &data, false).unwrap().train(&mut never());
     assert!(done.unwrap());
     let parts = place.path().join("parts");
     let mut watch = StopAfter { steps: 5, seen: 0 };
-    let mut first = Run::create(&context, &parts, options, &data, false).unwrap();
+    let mut first = Run::create(&context, &Policy::default(), &parts, options, &data, false).unwrap();
     assert!(!first.train(&mut watch).unwrap(), "it was stopped");
     assert!((5..12).contains(&first.steps_done()));
     drop(first);
     let abandoned = parts.join(".diffuse-1-0.tmp");
     let long_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(3600);
     std::fs::File::create(&abandoned).unwrap().set_modified(long_ago).unwrap();
-    let mut second = Run::resume(&context, Stored::open(&parts).unwrap(), None).unwrap();
+    let mut second = Run::resume(&context, &Policy::default(), Stored::open(&parts).unwrap(), None).unwrap();
     assert!(!abandoned.exists());
     assert!(second.train(&mut never()).unwrap());
     for file in ["diffusion_pytorch_model.safetensors", "trainer.safetensors", "trainer.json"] {
@@ -174,19 +177,20 @@ fn stop_and_resume_give_equal_bits() {
 }
 
 /// Mean loss of the last 20 of 60 steps.
-fn end_loss(context: &Context, options: &TrainOptions) -> f64 {
+fn end_loss(session: Session, options: &TrainOptions) -> f64 {
     let data = dataset(9, 3);
     let unet = UNet::new(options.model.clone()).expect("a valid model");
-    let mut engine = engine(context, &unet, &data, options);
-    let losses: Vec<f64> = train(context, &mut engine, 60).iter().map(|metrics| metrics.loss as f64).collect();
+    let mut trainer = Trainer::new(session, &unet, &data, options).expect("it fits");
+    trainer.write_weights(&unet.params.initialise(options.seed));
+    let losses: Vec<f64> = train(&mut trainer, 60).iter().map(|metrics| metrics.loss as f64).collect();
     losses[40..].iter().sum::<f64>() / 20.0
 }
 
 #[test]
 fn half_precision_and_every_variant_train_alike() {
-    let mut context = context();
+    let context = context();
     let single = options(60, 8, 1);
-    let expected = end_loss(&context, &single);
+    let expected = end_loss(Session::new(&context), &single);
     let half = TrainOptions { precision: Precision::F16, ..single };
     let device = context.kind().clone();
     let count = ops::ALL.iter().flat_map(|op| op.ways).map(|ways| ways.candidates.len()).max().unwrap_or(0);
@@ -199,8 +203,7 @@ fn half_precision_and_every_variant_train_alike() {
         if !names.insert(name.collect::<Vec<_>>()) {
             continue;
         }
-        context.choices = Arc::new(choices);
-        let loss = end_loss(&context, &half);
+        let loss = end_loss(Session::with(&context, choices.into()), &half);
         println!("{:?}: {loss}, in single precision {expected}", names.last());
         assert!((loss / expected - 1.0).abs() < 0.02, "candidate {index}: {loss}, in single precision {expected}");
     }
@@ -212,48 +215,45 @@ fn an_overflow_in_half_precision_skips_the_step_and_halves_the_scale() {
     let data = dataset(9, 3);
     let options = TrainOptions { precision: Precision::F16, ..options(4, 4, 1) };
     let unet = UNet::new(options.model.clone()).expect("a valid model");
-    let mut engine = engine(&context, &unet, &data, &options);
-    let before = engine.memory.read(&context, WEIGHTS).expect("the device works");
-    engine.memory.write(&context, LOSS_SCALE, 0, &[1e30f32, 0.0]);
-    let metrics = train(&context, &mut engine, 1);
+    let mut trainer = trainer(&context, &unet, &data, &options);
+    let before = trainer.session.read(WEIGHTS).expect("the device works");
+    trainer.session.write(LOSS_SCALE, &[1e30f32, 0.0]);
+    let metrics = train(&mut trainer, 1);
     assert!(metrics[0].loss.is_finite() && !metrics[0].gradient_norm.is_finite(), "{metrics:?}");
-    assert_eq!(engine.memory.read(&context, WEIGHTS).expect("the device works"), before);
-    assert_eq!(engine.memory.read(&context, LOSS_SCALE).expect("the device works")[..2], [5e29, 0.0]);
+    assert_eq!(trainer.session.read(WEIGHTS).expect("the device works"), before);
+    assert_eq!(trainer.session.read(LOSS_SCALE).expect("the device works")[..2], [5e29, 0.0]);
 }
 
 /// All that a step changes.
-fn stand(context: &Context, engine: &Engine) -> Vec<Vec<u32>> {
-    let bits =
-        |name| engine.memory.read(context, name).expect("the device works").into_iter().map(f32::to_bits).collect();
+fn stand(trainer: &Trainer) -> Vec<Vec<u32>> {
+    let bits = |name| trainer.session.read(name).expect("the device works").into_iter().map(f32::to_bits).collect();
     [WEIGHTS, EMA, "m", "v"].map(bits).into()
 }
 
 /// Takes three steps, then one that `break_step` breaks and `mend` doesn't, and more until the host notices: the device
 /// must stand where it stood after three.
 #[track_caller]
-fn assert_halted(options: &TrainOptions, break_step: impl Fn(&Context, &Engine), mend: impl Fn(&Context, &Engine)) {
+fn assert_halted(options: &TrainOptions, break_step: impl Fn(&Trainer), mend: impl Fn(&Trainer)) {
     let context = context();
     let data = dataset(9, 3);
     let unet = UNet::new(options.model.clone()).expect("a valid model");
-    let mut engine = engine(&context, &unet, &data, options);
-    train(&context, &mut engine, 3);
-    let before = stand(&context, &engine);
-    break_step(&context, &engine);
-    engine.step(&context, 3).expect("nobody knows yet");
-    mend(&context, &engine);
-    let error = (4..8).find_map(|step| engine.step(&context, step).err()).expect("it is noticed");
+    let mut trainer = trainer(&context, &unet, &data, options);
+    train(&mut trainer, 3);
+    let before = stand(&trainer);
+    break_step(&trainer);
+    trainer.step(3).expect("nobody knows yet");
+    mend(&trainer);
+    let error = (4..8).find_map(|step| trainer.step(step).err()).expect("it is noticed");
     println!("{error}");
     assert!(error.to_string().starts_with("step 4: loss "), "{error}");
-    assert_eq!(engine.broken_step(), Some(3));
-    assert!(stand(&context, &engine) == before, "a step behind the broken one changed something");
+    assert_eq!(trainer.broken_step(), Some(3));
+    assert!(stand(&trainer) == before, "a step behind the broken one changed something");
 }
 
 #[test]
 fn nothing_changes_from_a_gradient_on_that_is_not_finite() {
     for accumulate in [1, 2] {
-        let scale = |value: f32| {
-            move |context: &Context, engine: &Engine| engine.memory.write(context, LOSS_SCALE, 0, &[value, 0.0])
-        };
+        let scale = |value: f32| move |trainer: &Trainer| trainer.session.write(LOSS_SCALE, &[value, 0.0]);
         assert_halted(&options(8, 4, accumulate), scale(f32::INFINITY), scale(1.0));
     }
 }
@@ -266,21 +266,21 @@ fn nothing_changes_from_a_loss_on_that_is_not_finite() {
         let kept = std::cell::RefCell::new(Vec::new());
         let unet = UNet::new(options.model.clone()).expect("a valid model");
         let bias = unet.params.all.iter().find(|parameter| parameter.name == "conv_out.bias").expect("it has one");
-        let break_step = |context: &Context, engine: &Engine| {
+        let break_step = |trainer: &Trainer| {
             let [weights, schedule] =
-                [WEIGHTS, "schedule"].map(|name| engine.memory.read(context, name).expect("the device works"));
+                [WEIGHTS, "schedule"].map(|name| trainer.session.read(name).expect("the device works"));
             let (mut large, mut light) = (weights.clone(), schedule.clone());
             // Half precision ends at 65,504: there the weight in the loss makes it overflow.
             let (output, weight) = if precision == Precision::F32 { (2e25, 1e-12) } else { (3e4, 1e30) };
             bias.pack(&[output], &mut large);
             light.iter_mut().skip(4).step_by(8).for_each(|value| *value *= weight);
-            engine.memory.write(context, WEIGHTS, 0, &large);
-            engine.memory.write(context, "schedule", 0, &light);
+            trainer.session.write(WEIGHTS, &large);
+            trainer.session.write("schedule", &light);
             *kept.borrow_mut() = vec![weights, schedule];
         };
-        let mend = |context: &Context, engine: &Engine| {
+        let mend = |trainer: &Trainer| {
             for (name, values) in [WEIGHTS, "schedule"].into_iter().zip(kept.borrow().iter()) {
-                engine.memory.write(context, name, 0, values);
+                trainer.session.write(name, values);
             }
         };
         assert_halted(&options, break_step, mend);
@@ -293,17 +293,17 @@ fn no_step_follows_one_overflow_too_many_in_half_precision() {
     let data = dataset(9, 3);
     let options = TrainOptions { precision: Precision::F16, ..options(40, 4, 1) };
     let unet = UNet::new(options.model.clone()).expect("a valid model");
-    let mut engine = engine(&context, &unet, &data, &options);
-    let before = stand(&context, &engine);
+    let mut trainer = trainer(&context, &unet, &data, &options);
+    let before = stand(&trainer);
     let error = (0..40).find_map(|step| {
         // From step 26 on it would fit.
         let scale = if step < 25 { 1e30f32 } else { 1024.0 };
-        engine.memory.write(&context, LOSS_SCALE, 0, &[scale, 0.0]);
-        engine.step(&context, step).err()
+        trainer.session.write(LOSS_SCALE, &[scale, 0.0]);
+        trainer.step(step).err()
     });
     let error = error.expect("it is noticed").to_string();
     assert!(error.starts_with("step 25: loss "), "{error}");
-    assert!(stand(&context, &engine) == before, "a step behind the last one changed something");
+    assert!(stand(&trainer) == before, "a step behind the last one changed something");
 }
 
 /// How far grids of samples are.
@@ -331,7 +331,12 @@ fn the_grid_at_the_end_tells_how_far_it_is() {
     let mut options = TrainOptions { model: model(10), sample_every: 9, sample_steps: 3, ..options(1, 2, 1) };
     let data = run::load_data(&mut options).expect("the embedded digits");
     let mut watch = Drawing::default();
-    assert!(Run::create(&context, place.path(), options, &data, false).unwrap().train(&mut watch).unwrap());
+    assert!(
+        Run::create(&context, &Policy::default(), place.path(), options, &data, false)
+            .unwrap()
+            .train(&mut watch)
+            .unwrap()
+    );
     assert_eq!(watch.0, [(1, 3), (2, 3), (3, 3)]);
 }
 
@@ -342,11 +347,14 @@ fn recomputing_gives_the_same_bits_in_less_memory() {
     let plain = options(4, 4, 1);
     let unet = UNet::new(plain.model.clone()).expect("a valid model");
     let run = |options: &TrainOptions| {
-        let mut engine = engine(&context, &unet, &data, options);
-        train(&context, &mut engine, 4);
+        let mut trainer = trainer(&context, &unet, &data, options);
+        train(&mut trainer, 4);
         let shape = DataShape::of(&data);
-        let recordings = record(&unet, options, &shape, &context.choices).expect("a valid schedule");
-        (engine.memory.read(&context, WEIGHTS).expect("the device works"), recordings.gradients.peak_bytes())
+        let recordings = record(&unet, options, &shape, &Default::default()).expect("a valid schedule");
+        (
+            trainer.session.read(WEIGHTS).expect("the device works"),
+            recordings.get("gradients").expect("a step has it").peak_bytes(),
+        )
     };
     let (kept, recomputed) = (run(&plain), run(&TrainOptions { recompute: true, ..plain.clone() }));
     assert_eq!(kept.0, recomputed.0);

@@ -6,17 +6,18 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use common::{dataset, engine, options};
+use common::{context, dataset, options};
 use diffuse::cpu::Call;
 use diffuse::error::Result;
 use diffuse::gpu::kernel::File;
 use diffuse::gpu::tune::Timing;
-use diffuse::gpu::{Candidate, Choices, Context, Device, Grid, Kernel, Precision, Recorder, Recording, WEIGHTS, Ways};
+use diffuse::gpu::{Candidate, Choices, Context, Device, Grid, Kernel, Precision, Recorder, Recordings, WEIGHTS, Ways};
 use diffuse::nn::UNet;
 use diffuse::ops;
 use diffuse::random::Random;
-use diffuse::train::{TrainOptions, run};
-use diffuse::tune::{self, Clock, Mode};
+use diffuse::run::trainer::{DataShape, record as record_step};
+use diffuse::run::{Session, TrainOptions, Trainer};
+use diffuse::tune::{self, Clock, Mode, Policy, Settled};
 
 const SUMS: File = File { name: "sums.wgsl", text: SUMS_TEXT };
 /// Sums of 576 products, as a 3x3 convolution of 64 channels has them, and nearly as many halves as its tests had.
@@ -80,28 +81,31 @@ fn record(r: &mut Recorder, shape: &[u32]) {
     r.dispatch_candidate(candidate, "sums", &params, &[x, y], Grid::Invocations(quads), 0);
 }
 
-fn recording(choices: &Arc<Choices>) -> Result<Vec<Recording>> {
+fn recordings(choices: &Arc<Choices>) -> Result<Recordings> {
     let mut r = Recorder::new().with_choices(choices);
     [131_072, 4000].into_iter().for_each(|size| record(&mut r, &[size]));
-    Ok(vec![r.finish()])
+    Ok(Recordings::from_iter([("sums", r.finish())]))
 }
 
-fn context(precision: Precision) -> Context {
-    let mut context = common::context();
-    context.choices = context.choices.at(precision);
-    context
+fn policy(mode: Mode, directory: &Path) -> Policy {
+    Policy { mode, directory: Some(directory.into()), ..Policy::default() }
 }
 
-fn prepare(context: &mut Context, mode: Mode, directory: &Path) -> tune::Tuning {
-    tune::prepare(context, mode, Some(directory), recording).expect("the device works")
+/// What a fresh process would run.
+fn settle(context: &Context, policy: &Policy) -> Settled {
+    tune::settle(context, policy, &policy.known(context, Precision::F32), recordings).expect("the device works")
+}
+
+fn compare(context: &Context, precision: Precision) -> (Arc<Choices>, tune::Tuning) {
+    let choices = Arc::new(Choices::new(context.kind(), precision));
+    let recordings = recordings(&choices).unwrap();
+    tune::compare(context, &Policy::default(), &choices, &recordings).expect("the device works")
 }
 
 #[test]
 fn another_order_is_right_and_a_wrong_coefficient_is_not() {
     for precision in [Precision::F32, Precision::F16] {
-        let mut context = context(precision);
-        let place = tempfile::tempdir().unwrap();
-        let tuning = tune::compare(&mut context, Some(place.path()), recording).expect("the device works");
+        let (choices, tuning) = compare(&context(), precision);
         assert_eq!(tuning.measured.len(), 2);
         for (key, timings) in &tuning.measured {
             for timing in timings {
@@ -109,7 +113,7 @@ fn another_order_is_right_and_a_wrong_coefficient_is_not() {
                 assert_eq!(timing.error <= 1.0, label != "other PERCENT=1", "{precision:?} {key:?} {timing:?}");
             }
         }
-        let wrong: Vec<_> = context.choices.wrong().iter().map(|way| way.way.as_str()).collect();
+        let wrong: Vec<_> = choices.wrong().iter().map(|way| way.way.as_str()).collect();
         let is_first = |timing: &&Timing| timing.candidate.label() == "other TERMS=4";
         let other_bits =
             tuning.measured.iter().flat_map(|(_, timings)| timings).filter(is_first).any(|t| !t.usual_bits);
@@ -120,28 +124,34 @@ fn another_order_is_right_and_a_wrong_coefficient_is_not() {
 
 #[test]
 fn the_clock_chooses_within_a_class_and_a_file_among_all() {
-    let mut context = context(Precision::F32);
+    let context = context();
     let place = tempfile::tempdir().unwrap();
-    let tuning = prepare(&mut context, Mode::Cached, place.path());
+    let Settled { choices, tuning, .. } = settle(&context, &policy(Mode::Cached, place.path()));
     for (key, _) in &tuning.measured {
-        let way = context.choices.choose(&WAYS, &key.shape).label();
+        let way = choices.choose(&WAYS, &key.shape).label();
         assert!(["other TERMS=1", "register", "wide"].contains(&way.as_str()), "{way}");
     }
     // A cache that says otherwise is not heeded, a file is.
     let (key, _) = &tuning.measured[0];
-    let mut choices = (*context.choices).clone();
+    let mut choices = (*choices).clone();
     choices.set_timed(key.clone(), "other TERMS=8".into());
     assert_ne!(choices.choose(&WAYS, &key.shape).label(), "other TERMS=8");
     choices.set_explicit(key.clone(), "other TERMS=8".into());
     assert_eq!(choices.choose(&WAYS, &key.shape).label(), "other TERMS=8");
     let file = place.path().join("tuned.json");
-    let tuning = tune::compare(&mut self::context(Precision::F32), None, recording).expect("the device works");
-    tune::write(&context, &file, &tuning).unwrap();
-    let chosen = tune::read(&context, &file).unwrap();
-    tune::restore(&mut context, chosen.clone());
-    assert_eq!(chosen.len(), 2);
-    assert!(tune::chosen(&context.choices).iter().all(|way| chosen.contains(way)), "{chosen:?}");
-    assert_eq!(tune::chosen(&context.choices).len(), 2);
+    tune::write(&context, &file, &compare(&context, Precision::F32).1).unwrap();
+    let explicit = tune::read(&context, &file).unwrap();
+    assert_eq!(explicit.len(), 2);
+    let policy = Policy { explicit: explicit.clone(), ..Policy::default() };
+    let ran = tune::chosen(&settle(&context, &policy).choices);
+    assert!(ran.len() == 2 && ran.iter().all(|way| explicit.contains(way)), "{explicit:?}");
+    // What can't be had is refused: something else would give other bits.
+    let mut unknown = explicit;
+    unknown[0].way = "tomorrow TERMS=3".into();
+    let policy = Policy { explicit: unknown, ..Policy::default() };
+    let settled = tune::settle(&context, &policy, &policy.known(&context, Precision::F32), recordings);
+    let error = settled.map(|_| ()).unwrap_err().to_string();
+    assert!(error.contains("sums.sums of [") && error.contains("\"tomorrow TERMS=3\""), "{error}");
     let text = std::fs::read_to_string(&file).unwrap().replace(&context.info.name, "another card");
     std::fs::write(&file, text).unwrap();
     let error = tune::read(&context, &file).unwrap_err().to_string();
@@ -150,13 +160,14 @@ fn the_clock_chooses_within_a_class_and_a_file_among_all() {
 
 #[test]
 fn what_is_for_gpus_is_measured_and_chosen_on_gpus_only() {
-    let mut context = context(Precision::F32);
+    let context = context();
     let place = tempfile::tempdir().unwrap();
-    for (_, timings) in prepare(&mut context, Mode::Full, place.path()).measured {
+    for (_, timings) in settle(&context, &policy(Mode::Full, place.path())).tuning.measured {
         let measured = timings.iter().any(|timing| timing.candidate.label() == "wide");
         assert_eq!(measured, !context.is_cpu());
     }
-    let usual = |gpu| Choices::new(Device { gpu, ..Device::default() }).choose(&WAYS, &[8]).label();
+    let kind = |gpu| Device { gpu, ..Device::default() };
+    let usual = |gpu| Choices::new(&kind(gpu), Precision::F32).choose(&WAYS, &[8]).label();
     assert_eq!((usual(true).as_str(), usual(false).as_str()), ("wide", "other PERCENT=1"));
     let forced = Choices::forced(&Device::default(), Precision::F32, 5);
     assert_eq!(forced.choose(&WAYS, &[8]).label(), "wide");
@@ -164,19 +175,42 @@ fn what_is_for_gpus_is_measured_and_chosen_on_gpus_only() {
 
 #[test]
 fn winners_are_kept_and_measured_again_on_demand() {
-    let mut context = context(Precision::F32);
+    let context = context();
     let place = tempfile::tempdir().unwrap();
-    let off = prepare(&mut context, Mode::Off, place.path());
-    assert!(off.measured.is_empty() && std::fs::read_dir(place.path()).unwrap().next().is_none());
-    let first = prepare(&mut context, Mode::Cached, place.path());
-    assert_eq!((first.measured.len(), context.choices.timed().len()), (2, 2));
-    let mut second = self::context(Precision::F32);
-    assert!(prepare(&mut second, Mode::Cached, place.path()).measured.is_empty());
-    assert_eq!(second.choices.timed(), context.choices.timed());
-    assert_eq!(second.choices.wrong(), context.choices.wrong());
-    assert_eq!(prepare(&mut self::context(Precision::F32), Mode::Full, place.path()).measured.len(), 2);
+    let at = |mode| settle(&context, &policy(mode, place.path()));
+    assert!(at(Mode::Off).tuning.measured.is_empty() && std::fs::read_dir(place.path()).unwrap().next().is_none());
+    let first = at(Mode::Cached);
+    assert_eq!((first.tuning.measured.len(), first.choices.timed().len()), (2, 2));
+    let second = at(Mode::Cached);
+    assert!(second.tuning.measured.is_empty());
+    assert_eq!(second.choices.timed(), first.choices.timed());
+    assert_eq!(second.choices.wrong(), first.choices.wrong());
+    assert_eq!(at(Mode::Full).tuning.measured.len(), 2);
     // What the clock chose changes no bit, and no run remembers it.
-    assert!(tune::chosen(&context.choices).is_empty());
+    assert!(tune::chosen(&first.choices).is_empty());
+}
+
+/// A recording is made once where all is known, and once more where something was chosen.
+#[test]
+fn nothing_is_recorded_three_times() {
+    let context = context();
+    let place = tempfile::tempdir().unwrap();
+    for expected in [2, 1] {
+        let count = std::cell::Cell::new(0);
+        let record = |choices: &_| {
+            count.set(count.get() + 1);
+            recordings(choices)
+        };
+        let policy = policy(Mode::Cached, place.path());
+        let settled = tune::settle(&context, &policy, &policy.known(&context, Precision::F32), record);
+        let settled = settled.expect("the device works");
+        assert_eq!(count.get(), expected);
+        for dispatch in &settled.recordings.get("sums").unwrap().dispatches {
+            let quads = settled.recordings.get("sums").unwrap().tensor(dispatch.io[0]).elements() as u32;
+            let chosen = settled.choices.choose(&WAYS, &[quads]);
+            assert!(std::ptr::eq(dispatch.kernel, chosen.kernel) && dispatch.constants == chosen.constants);
+        }
+    }
 }
 
 /// Shapes of an operation's entry points, as it asks for them: odd ones, and such as need several tiles and splits.
@@ -198,13 +232,14 @@ fn shapes(kernel: &str) -> &'static [&'static [u32]] {
 fn the_members_of_a_class_agree_bit_for_bit() {
     let mut compared = 0;
     for precision in [Precision::F32, Precision::F16] {
-        let context = context(precision);
+        let context = context();
         let registers = |ways: &&&Ways| ways.candidates.iter().any(|candidate| candidate.is_register());
         for ways in ops::ALL.iter().flat_map(|op| op.ways).filter(registers) {
             let runs_here = |c: &&Candidate| c.runs_on(context.kind(), precision);
             let candidates: Vec<_> = ways.candidates.iter().filter(runs_here).collect();
             for shape in shapes(ways.kernel) {
-                let runs = diffuse::gpu::tune::run(&context, ways, shape, &candidates).expect("the device works");
+                let runs =
+                    diffuse::gpu::tune::run(&context, precision, ways, shape, &candidates).expect("the device works");
                 let mut classes: BTreeMap<&str, (String, Vec<Vec<f32>>)> = BTreeMap::new();
                 for run in runs {
                     let label = run.candidate.label();
@@ -231,11 +266,12 @@ impl Clock for RandomClock {
     fn time(
         &mut self,
         context: &Context,
+        choices: &Choices,
         ways: &Ways,
         shape: &[u32],
         candidates: &[&'static Candidate],
     ) -> Result<Vec<Timing>> {
-        let mut timings = diffuse::gpu::tune::time(context, ways, shape, candidates)?;
+        let mut timings = diffuse::gpu::tune::time(context, choices, ways, shape, candidates)?;
         timings.iter_mut().for_each(|timing| timing.seconds = self.0.uniform());
         Ok(timings)
     }
@@ -247,29 +283,32 @@ impl Clock for RandomClock {
 
 #[test]
 fn whatever_the_clock_says_a_seed_gives_the_same_bits() {
+    let context = context();
     let data = dataset(9, 3);
     for precision in [Precision::F32, Precision::F16] {
         let options = TrainOptions { precision, ..options(4, 4, 1) };
         let unet = UNet::new(options.model.clone()).expect("a valid model");
         let (mut weights, mut ways) = (Vec::new(), Vec::new());
         for seed in 0..4 {
-            let mut context = context(precision);
-            let record = |choices: &_| run::recordings(&options, &data, choices);
-            tune::prepare_by(&mut context, &mut RandomClock(Random::new(seed)), None, record)
-                .expect("the device works");
-            let mut engine = engine(&context, &unet, &data, &options);
+            let usual = Arc::new(Choices::new(context.kind(), precision));
+            let record = |choices: &_| record_step(&unet, &options, &DataShape::of(&data), choices);
+            let mut clock = RandomClock(Random::new(seed));
+            let settled = tune::settle_by(&context, Some(&mut clock), None, &usual, record).expect("the device works");
+            let session = Session::with(&context, settled.choices.clone());
+            let mut trainer = Trainer::new(session, &unet, &data, &options).expect("it fits");
+            trainer.write_weights(&unet.params.initialise(options.seed));
             for step in 0..4 {
-                engine.step(&context, step).expect("the device works");
+                trainer.step(step).expect("the device works");
             }
-            engine.finish(&context).expect("the device works");
-            let bits = engine.memory.read(&context, WEIGHTS).expect("the device works");
+            trainer.finish().expect("the device works");
+            let bits = trainer.session.read(WEIGHTS).expect("the device works");
             weights.push(bits.into_iter().map(f32::to_bits).collect::<Vec<_>>());
-            ways.push(context.choices.timed().clone());
+            ways.push(settled.choices.timed().clone());
         }
         assert!(weights.iter().all(|other| *other == weights[0]), "{precision:?}: weights differ");
         // Else nothing was shown.
-        let alone =
-            ops::ALL.iter().flat_map(|op| op.ways).all(|w| context(precision).choices.class(w, &[1; 10]).len() < 2);
+        let usual = Choices::new(context.kind(), precision);
+        let alone = ops::ALL.iter().flat_map(|op| op.ways).all(|w| usual.class(w, &[1; 10]).len() < 2);
         assert!(alone || ways.iter().any(|other| *other != ways[0]), "{precision:?}: random times chose alike");
     }
 }

@@ -11,12 +11,11 @@ use diffuse::diffusion::{
     Schedule, Step as Coefficients, Variance,
 };
 use diffuse::error::Result;
-use diffuse::evaluate::Network;
 use diffuse::gpu::{Context, Memory, Plan, PlanOptions, Recorder, Step, WEIGHTS};
 use diffuse::nn::{UNet, UNetConfig};
 use diffuse::ops::diffusion;
 use diffuse::random::Random;
-use diffuse::sample::{Generator, Request, Start, set_coefficients};
+use diffuse::run::{Denoiser as Network, Generator, Networks, Request, Session, Start, set_coefficients};
 
 const TIMESTEPS: usize = 1000;
 const IMAGES: u32 = 2;
@@ -175,7 +174,7 @@ fn readout(at: Level, (p, q): (f64, f64)) -> Coefficients {
 fn the_identities_hold_on_the_device() {
     let context = context();
     let (unet, schedule) = (unet(), linear());
-    let network = Network::new(&context, &unet, &weights(&unet), [IMAGES, 8, 8], false).expect("it fits");
+    let network = Network::new(Session::new(&context), &unet, &weights(&unet), [IMAGES, 8, 8], false).expect("it fits");
     let dispatch = Dispatch::new(&context);
     let mut random = Random::new(1);
     // Of the readings, of the step's x' and of its estimate of x0.
@@ -271,14 +270,14 @@ fn generated(context: &Context, unet: &UNet, program: Program) -> Vec<f64> {
         labels: None,
         count: IMAGES,
         guidance: 1.0,
+        steering: None,
         seed: SEED,
-        height: 8,
-        width: 8,
     };
-    let mut memory = Memory::default();
-    let generator = Generator::new(context, unet, &mut memory, WEIGHTS, IMAGES, &request).expect("it fits");
-    memory.write(context, WEIGHTS, 0, &weights(unet));
-    let drawn = generator.run(&memory, &request, |_| Ok(())).expect("the device works");
+    let mut session = Session::new(context);
+    let networks = Networks { unet, weights: WEIGHTS, classifier: None };
+    let generator = Generator::fit(&mut session, &networks, &request.frame(IMAGES, [8, 8])).expect("it fits");
+    session.write(WEIGHTS, &weights(unet));
+    let drawn = generator.run(&session, &request, |_| Ok(())).expect("the device works");
     drawn.images.values.into_iter().map(f64::from).collect()
 }
 
@@ -291,7 +290,7 @@ fn generated(context: &Context, unet: &UNet, program: Program) -> Vec<f64> {
 fn samplers_draw_the_same_images_in_every_view() {
     let context = context();
     let (unet, schedule) = (unet(), linear());
-    let network = Network::new(&context, &unet, &weights(&unet), [IMAGES, 8, 8], false).expect("it fits");
+    let network = Network::new(Session::new(&context), &unet, &weights(&unet), [IMAGES, 8, 8], false).expect("it fits");
     let start = generated(&context, &unet, Program::Steps(Vec::new()));
     assert!((rms(&start) - 1.0).abs() < 0.2, "noise of deviation 1");
     let kinds = [

@@ -6,9 +6,9 @@ use anyhow::{Result, bail};
 use clap::CommandFactory;
 use serde_json::json;
 
-use super::{Adapter, Storage};
 use super::draw::{self, Drawing, Film};
 use super::edit::{self, Edit};
+use super::{Adapter, Storage};
 use super::{sampler, steering};
 use diffuse::checkpoint::{self, Checkpoint};
 use diffuse::diffusion::Sampler;

@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
-use super::statistics::{self, Features, Measured, Whitening, coverage, frechet, kernel_distance, nearest, quantile};
 use super::images_of;
+use super::statistics::{self, Features, Measured, Whitening, coverage, frechet, kernel_distance, nearest, quantile};
 use crate::data::{Dataset, Split};
 use crate::error::{Error, Result};
 use crate::picture::Images;

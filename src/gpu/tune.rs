@@ -61,7 +61,8 @@ pub fn time(
     let register = ways.candidates.iter().find(|candidate| candidate.is_register());
     let register = register.expect("every device runs the variant register");
     let others = [register, usual].into_iter().filter(|other| !candidates.iter().any(|c| std::ptr::eq(*c, *other)));
-    let runs = run(context, choices.precision, ways, shape, &candidates.iter().copied().chain(others).collect::<Vec<_>>())?;
+    let runs =
+        run(context, choices.precision, ways, shape, &candidates.iter().copied().chain(others).collect::<Vec<_>>())?;
     let outputs_of = |candidate: &Candidate| {
         let run = runs.iter().find(|run| std::ptr::eq(run.candidate, candidate)).expect("it was run");
         &run.outputs

@@ -65,7 +65,8 @@ fn read_inputs(unet: &UNet, file: &FileTensors, path: &Path) -> Result<Inputs> {
     let ([n, h, w, c], target_shape) = (shape.map(|extent| extent as u32), target_shape.map(|extent| extent as u32));
     let config = &unet.config;
     if c != config.in_channels || target_shape != [n, h, w, config.out_channels] {
-        let problem = format!("sample {:?} and target {:?} do not fit the model", sample.shape, tensor("target")?.shape);
+        let problem =
+            format!("sample {:?} and target {:?} do not fit the model", sample.shape, tensor("target")?.shape);
         return refuse(problem);
     }
     config.validate_size(h, w)?;

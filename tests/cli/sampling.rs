@@ -98,7 +98,7 @@ fn a_batch_that_does_not_fit_says_which_would() {
     let place = place();
     untrained(place.path(), "tiny.json", "run");
     let line = "sample run --count 1048576 --batch 1048576 --steps 1 --out s.png";
-    refused(place.path(), line, &["1048576 images at a time do not fit", "--batch", "does"]);
+    refused(place.path(), line, &["batch 1048576 does not fit", "--batch", "does"]);
     assert!(!place.path().join("s.png").exists());
 }
 

@@ -1,12 +1,12 @@
 //! A small model and data to train it on.
 
 use diffuse::data::Dataset;
-use diffuse::gpu::{Context, EMA, WEIGHTS};
+use diffuse::gpu::Context;
 use diffuse::nn::UNetConfig;
 use diffuse::nn::config::Size;
 use diffuse::random::Random;
-use diffuse::train::options::NoiseSchedule;
-use diffuse::train::{Engine, Objective, TrainOptions};
+use diffuse::run::options::NoiseSchedule;
+use diffuse::run::{Objective, Session, TrainOptions, Trainer};
 
 pub fn context() -> Context {
     Context::new(None).expect("GPU tests need an adapter")
@@ -68,11 +68,10 @@ pub fn options(steps: u64, batch: u32, accumulate: u32) -> TrainOptions {
     }
 }
 
-/// An engine with initial weights.
-pub fn engine(context: &Context, model: &dyn Objective, data: &Dataset, options: &TrainOptions) -> Engine {
-    let engine = Engine::new(context, model, data, options).expect("it fits");
-    let weights = model.params().initialise(options.seed);
-    engine.memory.write(context, WEIGHTS, 0, &weights);
-    engine.memory.write(context, EMA, 0, &weights);
-    engine
+/// A trainer with initial weights, in the usual ways.
+pub fn trainer<'a>(context: &'a Context, model: &dyn Objective, data: &Dataset, options: &TrainOptions) -> Trainer<'a> {
+    let session = Session::open(context, &Default::default(), options.precision);
+    let trainer = Trainer::new(session, model, data, options).expect("it fits");
+    trainer.write_weights(&model.params().initialise(options.seed));
+    trainer
 }

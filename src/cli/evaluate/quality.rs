@@ -63,7 +63,8 @@ impl<'a> Trial<'a> {
             }
             None => {
                 let (drawing, sampler) = drawing(args, model)?;
-                classes = classes.or(drawing.classifier.as_ref().map(|classifier| classifier.classifier.config.classes));
+                classes =
+                    classes.or(drawing.classifier.as_ref().map(|classifier| classifier.classifier.config.classes));
                 let labels = drawing.labels().map(<[u32]>::to_vec);
                 (Source::Draw(Box::new(drawing), sampler), labels)
             }
