@@ -1,5 +1,6 @@
 //! The tuner: the fastest way that computes rightly wins, is kept, and changes no bit.
 
+#[allow(dead_code)]
 mod common;
 
 use std::collections::BTreeMap;
