@@ -14,9 +14,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::files;
-use crate::gpu::choices::{Key, Way, Ways};
+use crate::gpu::choices::{Key, Way};
 use crate::gpu::tune::{self, Timing};
-use crate::gpu::{Candidate, Choices, Context, Precision, Recordings};
+use crate::gpu::{Candidate, Choices, Context, Precision, Recordings, Ways};
 
 /// When to measure.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

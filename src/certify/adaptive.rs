@@ -2,7 +2,7 @@
 
 use super::mixture::Mixture;
 use super::orders::{median_distance, sampler, schedule};
-use super::{Check, Subject};
+use super::subject::{Check, Subject};
 use crate::certify::cloud::Cloud;
 use crate::diffusion::{Prediction, SamplerKind};
 use crate::random::Random;

@@ -3,7 +3,7 @@
 use super::cloud::Cloud;
 use super::mixture::{Mixture, Quantiles};
 use super::orders::{sampler, schedule};
-use super::{Check, Subject};
+use super::subject::{Check, Subject};
 use crate::diffusion::{Level, Prediction, Program, SamplerKind};
 use crate::random::Random;
 

@@ -1,7 +1,7 @@
 //! Samplers that are one and the same, coefficient by coefficient.
 
 use super::orders::sampler;
-use super::{Check, Subject};
+use super::subject::{Check, Subject};
 use crate::diffusion::{Prediction, SLOTS, SamplerKind, Schedule, ScheduleKind, Step, Variance};
 
 /// Steps of the compared plans.

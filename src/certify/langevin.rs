@@ -2,7 +2,7 @@
 
 use super::moments::moments;
 use super::orders::{GAUSSIAN, sampler};
-use super::{Check, Subject};
+use super::subject::{Check, Subject};
 use crate::certify::cloud::Cloud;
 use crate::certify::mixture::{Component, Mixture};
 use crate::diffusion::SamplerKind;

@@ -3,7 +3,7 @@
 use super::cloud::{Cloud, follow_ode};
 use super::mixture::Mixture;
 use super::moments::{Gaussian, moments};
-use super::{Check, Subject};
+use super::subject::{Check, Subject};
 use crate::diffusion::{Level, Prediction, Program, Report, Sampler, SamplerKind, Schedule, ScheduleKind, Spacing};
 use crate::random::Random;
 

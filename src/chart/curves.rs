@@ -5,7 +5,7 @@ use std::path::Path;
 use plotters::prelude::*;
 
 use super::axes::{LossAxis, StepAxis};
-use super::{Area, Drawn, OVERSAMPLING, draw, draw_axes, draw_legend, key, on_axes, one_line, pieces};
+use super::canvas::{Area, Drawn, OVERSAMPLING, draw, draw_axes, draw_legend, key, on_axes, one_line, pieces};
 use crate::error::{Error, Result};
 use crate::picture::write_png;
 

@@ -9,8 +9,8 @@ use plotters::element::PathElement;
 use plotters::prelude::*;
 
 use super::axes::LossAxis;
+use super::canvas::{Area, Drawn, INK, OVERSAMPLING, RULE, canvas, draw_legend, key, one_line, pixels, text};
 use super::ticks::significant;
-use super::{Area, Drawn, INK, OVERSAMPLING, RULE, canvas, draw_legend, key, one_line, pixels, text};
 use crate::error::{Error, Result};
 use crate::picture::write_png;
 

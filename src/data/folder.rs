@@ -9,7 +9,10 @@ use std::path::{Path, PathBuf};
 
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
-use super::{ACCEPTED, Dataset, Shape, Want, entries, fill_images, name_of, reason, resize};
+use super::dataset::{ACCEPTED, Dataset, Shape, Want};
+use super::fill::fill_images;
+use super::place::{entries, name_of, reason};
+use super::resize;
 use crate::error::{Error, Result};
 
 /// The longest side of an image that is decoded, and the most memory: what a 90-megapixel camera makes. A file of a

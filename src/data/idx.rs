@@ -17,7 +17,10 @@ use std::path::{Path, PathBuf};
 use flate2::bufread::MultiGzDecoder;
 use image::{DynamicImage, GrayImage};
 
-use super::{Dataset, Shape, Want, bytes_of, entries, fill_images, reason, resize};
+use super::dataset::{Dataset, Shape, Want, bytes_of};
+use super::fill::fill_images;
+use super::place::{entries, reason};
+use super::resize;
 use crate::error::{Error, Result};
 
 /// How the names of image files end, and how their labels' do.

@@ -3,7 +3,7 @@
 use image::imageops::{self, FilterType};
 use image::{DynamicImage, ImageBuffer, Pixel, RgbImage};
 
-use super::Shape;
+use super::dataset::Shape;
 
 /// Writes `image` to `slot` `[H, W, C]`: the largest centred part that has the wanted aspect ratio, scaled to fit.
 ///

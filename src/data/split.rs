@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::{Dataset, Want, check, idx, load, name_of};
+use super::dataset::{Dataset, Want, check};
+use super::idx;
+use super::place::name_of;
+use super::source::load;
 use crate::error::Result;
 
 /// One image of each class in so many is held out where the source has no test images.

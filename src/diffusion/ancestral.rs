@@ -1,7 +1,9 @@
 //! Samplers of a single evaluation a step that need no history: DDPM, DDIM, Euler, Euler ancestral.
 
+use super::path::{Level, Transition};
+use super::step::Step;
 use super::step::{Estimate, Form};
-use super::{LearnedVariance, Level, Step, Transition, Variance};
+use super::variance::{LearnedVariance, Variance};
 
 /// Each level with the next, the last with x0.
 pub(super) fn pairs(levels: &[Level]) -> impl Iterator<Item = Transition> {

@@ -19,7 +19,7 @@
 //!
 //! Results are in nats, of one element unless said otherwise; [`bits_per_dimension`] converts.
 
-use super::{Level, Transition};
+use super::path::{Level, Transition};
 use std::f64::consts::{LN_2, PI, SQRT_2};
 
 /// Half the distance of two of the 256 values that a pixel can have, for images scaled to [-1, 1].

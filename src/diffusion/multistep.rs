@@ -4,8 +4,10 @@
 //! slot 1 the one before.
 
 use super::ancestral::pairs;
+use super::path::{Level, Transition};
+use super::schedule::Schedule;
+use super::step::Step;
 use super::step::{Estimate, Form};
-use super::{Level, Schedule, Step, Transition};
 
 /// Noise that Heun's sampler adds before a step (Karras et al. 2022, Algorithm 2).
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -3,9 +3,11 @@
 //!
 //! The pair is Dormand & Prince 1980, RK5(4)7M; steps are chosen as Hairer, Norsett & Wanner 1993, section II.4, say.
 
-use super::program::Denoiser;
+use super::denoiser::Denoiser;
+use super::path::Level;
+use super::schedule::Schedule;
+use super::step::Step;
 use super::step::{Estimate, Form};
-use super::{Level, Schedule, Step};
 
 /// Where the stages lie (Dormand & Prince 1980, table 2).
 const NODES: [f64; 7] = [0.0, 1.0 / 5.0, 3.0 / 10.0, 4.0 / 5.0, 8.0 / 9.0, 1.0, 1.0];

@@ -1,9 +1,17 @@
 //! Samplers: from noise to x0, as a list of linear steps or as a rule that finds them.
 
+use super::error::Error;
+use super::multistep::Churn;
+use super::parameterization::Prediction;
+use super::path::{Level, Path};
+use super::program::Program;
 use super::runge_kutta::{Control, RungeKutta};
+use super::schedule::Schedule;
 use super::spacing::Grid;
+use super::spacing::Spacing;
 use super::step::Estimate;
-use super::{Churn, Error, Level, NO_CLIP, Path, Prediction, Program, Schedule, Spacing, Step, Variance};
+use super::step::{NO_CLIP, Step};
+use super::variance::Variance;
 use super::{ancestral, multistep, stochastic};
 
 /// Which sampler, with what is its own.

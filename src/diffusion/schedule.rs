@@ -1,7 +1,18 @@
 //! Noise schedules: for every timestep t in 0..T the level (alpha, sigma) of x_t = alpha · x0 + sigma · eps.
 
-use super::{Error, LearnedVariance, Level, LossWeight, Path, Prediction, Transition};
+use super::error::Error;
+use super::path::{Level, Path, Transition};
+use super::variance::LearnedVariance;
 use std::f64::consts::FRAC_PI_2;
+
+/// rho of Karras et al. 2022, eq. 5.
+const RHO: f64 = 7.0;
+
+/// kappa at `share` (0 to 1) of the way from `low` to `high`, its 7th root running linearly (Karras et al. 2022, eq. 5).
+pub(super) fn karras(low: f64, high: f64, share: f64) -> f64 {
+    let (from, to) = (low.powf(1.0 / RHO), high.powf(1.0 / RHO));
+    if share == 1.0 { high } else { (from + share * (to - from)).powf(RHO) }
+}
 
 /// How beta_t, the variance of the noise that timestep t adds (Ho et al. 2020, eq. 2), runs over the timesteps.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -171,7 +182,7 @@ impl ScheduleKind {
                 (1.0, (sigma_min * (sigma_max / sigma_min).powf(t as f64 / last)).powi(2))
             }
             ScheduleKind::Edm { sigma_min, sigma_max } => {
-                let kappa = super::spacing::karras(sigma_min, sigma_max, t as f64 / last);
+                let kappa = karras(sigma_min, sigma_max, t as f64 / last);
                 let alpha = Path::Edm.alpha(kappa);
                 (alpha, (alpha * kappa).powi(2))
             }
@@ -340,30 +351,7 @@ impl Schedule {
         Transition { from: self.level(timestep), to: previous.map_or(Level::CLEAN, |t| self.level(t)) }
     }
 
-    fn transition_from(&self, timestep: usize) -> Transition {
+    pub(super) fn transition_from(&self, timestep: usize) -> Transition {
         self.transition(timestep, timestep.checked_sub(1))
-    }
-
-    /// What the GPU needs to make a training pair, one row a timestep:
-    /// `[alpha, sigma, target_x0, target_eps, loss_weight, log_small, log_ratio, mean_error]`, with
-    /// `x_t = alpha · x0 + sigma · eps` and `target = target_x0 · x0 + target_eps · eps`. The last three are for a learned
-    /// variance (Nichol & Dhariwal 2021, eq. 15): log of its lower end, of its upper end over the lower, and what the square
-    /// error of the output adds to the KL divergence of L_{t-1}, as a multiple of beta-tilde_t. At timestep 0 the range is
-    /// that of x0, the decoder's.
-    pub fn training_table(&self, prediction: Prediction, weight: LossWeight) -> Vec<[f32; 8]> {
-        let row = |t: usize| {
-            let Level { alpha, sigma, .. } = self.level(t);
-            let (target_x0, target_eps) = prediction.target(alpha, sigma);
-            let loss_weight = weight.at(self, prediction, t);
-            let LearnedVariance { log_small, log_large } = self.learned_variance(t);
-            let of_mean = self.transition_from(t).posterior_mean().0 * prediction.x0(alpha, sigma).1;
-            let mean_error = of_mean * of_mean / log_small.exp();
-            let log_ratio = log_large - log_small;
-            // The scale of x is alpha times that of x0.
-            let log_small = if t == 0 { log_small - 2.0 * alpha.ln() } else { log_small };
-            [alpha, sigma, target_x0, target_eps, loss_weight, log_small, log_ratio, mean_error]
-                .map(|value| value as f32)
-        };
-        (0..self.timesteps()).map(row).collect()
     }
 }

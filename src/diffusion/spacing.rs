@@ -1,15 +1,8 @@
 //! Which noise levels a sampler visits.
 
-use super::{Error, Level, Schedule};
-
-/// rho of Karras et al. 2022, eq. 5.
-const RHO: f64 = 7.0;
-
-/// kappa at `share` (0 to 1) of the way from `low` to `high`, its 7th root running linearly (Karras et al. 2022, eq. 5).
-pub(super) fn karras(low: f64, high: f64, share: f64) -> f64 {
-    let (from, to) = (low.powf(1.0 / RHO), high.powf(1.0 / RHO));
-    if share == 1.0 { high } else { (from + share * (to - from)).powf(RHO) }
-}
+use super::error::Error;
+use super::path::Level;
+use super::schedule::{Schedule, karras};
 
 /// Which of the schedule's T timesteps are visited when there are fewer steps (Lin et al. 2023, table 2; diffusers'
 /// `timestep_spacing` with `steps_offset` 0).

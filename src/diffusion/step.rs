@@ -1,6 +1,8 @@
 //! One step of any sampler: the coefficients of one `denoise` dispatch.
 
-use super::{LearnedVariance, Level, Prediction};
+use super::parameterization::Prediction;
+use super::path::Level;
+use super::variance::LearnedVariance;
 use std::ops::{Add, Mul, Sub};
 
 /// The clip range that means "no clip": finite, so that it survives as f32 in a uniform buffer (WGSL promises nothing

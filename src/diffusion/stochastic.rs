@@ -1,8 +1,9 @@
 //! Samplers that follow the reverse SDE or Langevin dynamics.
 
 use super::ancestral::pairs;
+use super::path::{Level, Path, Transition};
+use super::step::Step;
 use super::step::{Estimate, Form};
-use super::{Level, Path, Step, Transition};
 
 /// Euler and Maruyama's rule on the reverse SDE (Song et al. 2021, eq. 6; appendix E), its drift and diffusion integrated
 /// over the step: x' = (1 + F) x + G · score + sqrt(G) z with F = ln(alpha' / alpha), the integral of -f, and G that of

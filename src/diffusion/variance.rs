@@ -1,6 +1,6 @@
 //! The variance of the reverse step, fixed or learned.
 
-use super::Transition;
+use super::path::Transition;
 
 /// The variance of DDPM's reverse step (Ho et al. 2020, section 3.2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -4,8 +4,10 @@
 //! output becomes one of those by the factor q of [`Prediction::x0`] or [`Prediction::eps`], so a weight w on the error
 //! of x0 is w · q² on that of the output.
 
-use super::path::DATA_DEVIATION;
-use super::{Prediction, Schedule};
+use super::parameterization::Prediction;
+use super::path::{DATA_DEVIATION, Level};
+use super::schedule::Schedule;
+use super::variance::LearnedVariance;
 
 /// The weight of each timestep.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -92,4 +94,29 @@ fn density_ratio(schedule: &Schedule, timestep: usize, mean: f64, deviation: f64
     let z = (log_kappa(timestep) - mean) / deviation;
     let density = (-0.5 * z * z).exp() / (deviation * (2.0 * std::f64::consts::PI).sqrt());
     density * spacing * schedule.timesteps() as f64
+}
+
+impl Schedule {
+    /// What the GPU needs to make a training pair, one row a timestep:
+    /// `[alpha, sigma, target_x0, target_eps, loss_weight, log_small, log_ratio, mean_error]`, with
+    /// `x_t = alpha · x0 + sigma · eps` and `target = target_x0 · x0 + target_eps · eps`. The last three are for a learned
+    /// variance (Nichol & Dhariwal 2021, eq. 15): log of its lower end, of its upper end over the lower, and what the square
+    /// error of the output adds to the KL divergence of L_{t-1}, as a multiple of beta-tilde_t. At timestep 0 the range is
+    /// that of x0, the decoder's.
+    pub fn training_table(&self, prediction: Prediction, weight: LossWeight) -> Vec<[f32; 8]> {
+        let row = |t: usize| {
+            let Level { alpha, sigma, .. } = self.level(t);
+            let (target_x0, target_eps) = prediction.target(alpha, sigma);
+            let loss_weight = weight.at(self, prediction, t);
+            let LearnedVariance { log_small, log_large } = self.learned_variance(t);
+            let of_mean = self.transition_from(t).posterior_mean().0 * prediction.x0(alpha, sigma).1;
+            let mean_error = of_mean * of_mean / log_small.exp();
+            let log_ratio = log_large - log_small;
+            // The scale of x is alpha times that of x0.
+            let log_small = if t == 0 { log_small - 2.0 * alpha.ln() } else { log_small };
+            [alpha, sigma, target_x0, target_eps, loss_weight, log_small, log_ratio, mean_error]
+                .map(|value| value as f32)
+        };
+        (0..self.timesteps()).map(row).collect()
+    }
 }

@@ -7,7 +7,6 @@ use serde::{Deserialize, Serialize};
 
 use super::agreement::Declared;
 use super::kernel::{Kernel, Need, Precision};
-use super::recorder::Recorder;
 
 /// What choices depend on of a device.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -107,16 +106,16 @@ impl Candidate {
     }
 }
 
-/// The ways to run one entry point.
+/// The ways to run one entry point, which `R` records: [`super::Recorder`]. Choices know nothing of recording.
 #[derive(Debug)]
-pub struct Ways {
+pub struct Ways<R> {
     pub kernel: &'static str,
     pub entry: &'static str,
     /// From what suits drivers that compute on the CPU to what suits GPUs. Every device runs the one of the variant
     /// `register`.
     pub candidates: &'static [Candidate],
     /// Records the entry point alone, for a shape as the operation asks for it: what the tuner times.
-    pub record: fn(&mut Recorder, &[u32]),
+    pub record: fn(&mut R, &[u32]),
 }
 
 /// An entry point and a shape.
@@ -171,7 +170,7 @@ impl Choices {
     }
 
     /// What a shape is known by.
-    pub fn key(&self, ways: &Ways, shape: &[u32]) -> Key {
+    pub fn key<R>(&self, ways: &Ways<R>, shape: &[u32]) -> Key {
         let (kernel, entry) = (ways.kernel.into(), ways.entry.into());
         Key { kernel, entry, precision: self.precision, shape: shape.into() }
     }
@@ -212,14 +211,14 @@ impl Choices {
     }
 
     /// A candidate of an entry point as it is known by here.
-    pub fn way(&self, ways: &Ways, candidate: &Candidate) -> Way {
+    pub fn way<R>(&self, ways: &Ways<R>, candidate: &Candidate) -> Way {
         let (kernel, entry) = (ways.kernel.into(), ways.entry.into());
         Way { kernel, entry, precision: self.precision, way: candidate.label() }
     }
 
     /// What runs a shape where nothing else is chosen: a rule of the device, the precision and the shape alone, so that
     /// runs of one seed give the same bits.
-    pub fn usual(&self, ways: &Ways, shape: &[u32]) -> &'static Candidate {
+    pub fn usual<R>(&self, ways: &Ways<R>, shape: &[u32]) -> &'static Candidate {
         let right = |c: &&Candidate| self.wrong.is_empty() || !self.wrong.contains(&self.way(ways, c));
         let considered =
             |c: &&Candidate| c.suits(&self.device, self.precision) && c.rule.is_none_or(|rule| rule(shape));
@@ -232,14 +231,14 @@ impl Choices {
     }
 
     /// What the clock may choose from for a shape: the candidates of the usual one's class.
-    pub fn class(&self, ways: &Ways, shape: &[u32]) -> Vec<&'static Candidate> {
+    pub fn class<R>(&self, ways: &Ways<R>, shape: &[u32]) -> Vec<&'static Candidate> {
         let class = self.usual(ways, shape).class;
         let suits = |c: &&Candidate| c.class == class && c.suits(&self.device, self.precision);
         ways.candidates.iter().filter(suits).filter(|c| !self.wrong.contains(&self.way(ways, c))).collect()
     }
 
     /// What runs a shape.
-    pub fn choose(&self, ways: &Ways, shape: &[u32]) -> &'static Candidate {
+    pub fn choose<R>(&self, ways: &Ways<R>, shape: &[u32]) -> &'static Candidate {
         let runs = |candidate: &&Candidate| candidate.runs_on(&self.device, self.precision);
         if let Some(candidate) = self.forced.and_then(|index| ways.candidates.get(index)).filter(runs) {
             return candidate;
@@ -255,7 +254,7 @@ impl Choices {
     }
 
     /// A way to run an entry point that not every device can: the one that is forced, or the first.
-    pub fn possible(&self, ways: &Ways) -> Option<&'static Candidate> {
+    pub fn possible<R>(&self, ways: &Ways<R>) -> Option<&'static Candidate> {
         let runs = |candidate: &&Candidate| candidate.runs_on(&self.device, self.precision);
         let forced = self.forced.and_then(|index| ways.candidates.get(index)).filter(runs);
         forced.or_else(|| ways.candidates.iter().find(runs))

@@ -8,6 +8,9 @@ use super::kernel::Need;
 use super::pipelines::Pipelines;
 use crate::error::{Error, Result};
 
+/// A submission that [`Context::wait_for`] waits for.
+pub type Submission = wgpu::SubmissionIndex;
+
 /// An opened device.
 pub struct Context {
     pub info: wgpu::AdapterInfo,
@@ -175,6 +178,11 @@ impl Context {
         self.device.features().contains(wgpu::Features::TIMESTAMP_QUERY)
     }
 
+    /// Lets go of all that was compiled. For whoever compiles many kernels once.
+    pub fn forget_pipelines(&self) {
+        self.pipelines.forget();
+    }
+
     /// The driver's name and version.
     pub fn driver(&self) -> String {
         driver(&self.info)
@@ -189,7 +197,7 @@ impl Context {
     }
 
     /// Waits for one submission, or for all.
-    pub fn wait_for(&self, submission_index: Option<wgpu::SubmissionIndex>) -> Result<()> {
+    pub fn wait_for(&self, submission_index: Option<Submission>) -> Result<()> {
         let wait = wgpu::PollType::Wait { submission_index, timeout: Some(Duration::from_secs(600)) };
         if let Err(error) = self.device.poll(wait) {
             remember(&self.failure, format!("the device does not answer: {error}"));

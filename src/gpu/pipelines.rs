@@ -3,10 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Mutex;
 
-use super::context::Context;
 use super::kernel::{Kernel, Precision};
 use super::recorder::Dispatch;
-use crate::error::{Error, Result};
 
 /// A kernel, by its address: it is as lasting as the program.
 type ModuleKey = (usize, Precision);
@@ -25,51 +23,62 @@ struct Compiled {
     pipelines: HashMap<PipelineKey, wgpu::ComputePipeline>,
 }
 
-impl Context {
-    /// Lets go of all that was compiled. For whoever compiles many kernels once.
-    pub fn forget_pipelines(&self) {
-        *self.pipelines.compiled.lock().expect("no panic while compiling") = Compiled::default();
+impl Pipelines {
+    pub fn forget(&self) {
+        *self.compiled.lock().expect("no panic while compiling") = Compiled::default();
+    }
+
+    /// The pipeline of a dispatch, compiled if it is the first of its kind; what the compiler says, if it can't be. `checked`:
+    /// with bounds checks.
+    pub fn get(
+        &self,
+        device: &wgpu::Device,
+        dispatch: &Dispatch,
+        precision: Precision,
+        checked: bool,
+    ) -> Result<wgpu::ComputePipeline, wgpu::Error> {
+        let Dispatch { kernel, entry, constants, .. } = *dispatch;
+        let module_key = (std::ptr::from_ref(kernel) as usize, precision);
+        let key = (module_key, entry, constants);
+        let mut compiled = self.compiled.lock().expect("no panic while compiling");
+        if let Some(pipeline) = compiled.pipelines.get(&key) {
+            return Ok(pipeline.clone());
+        }
+        let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let create = || create_module(device, kernel, precision, checked);
+        let module = compiled.modules.entry(module_key).or_insert_with(create);
+        let values: Vec<(&str, f64)> = constants.iter().map(|(name, value)| (*name, *value as f64)).collect();
+        let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: Some(entry),
+            layout: None,
+            module,
+            entry_point: Some(entry),
+            compilation_options: wgpu::PipelineCompilationOptions {
+                constants: &values,
+                zero_initialize_workgroup_memory: false,
+            },
+            cache: None,
+        });
+        if let Some(error) = pollster::block_on(scope.pop()) {
+            return Err(error);
+        }
+        compiled.pipelines.insert(key, pipeline.clone());
+        Ok(pipeline)
     }
 }
 
-/// The pipeline of a dispatch, compiled if it is the first of its kind.
-pub(crate) fn get(context: &Context, dispatch: &Dispatch, precision: Precision) -> Result<wgpu::ComputePipeline> {
-    let Dispatch { kernel, entry, constants, .. } = *dispatch;
-    let module_key = (std::ptr::from_ref(kernel) as usize, precision);
-    let key = (module_key, entry, constants);
-    let mut compiled = context.pipelines.compiled.lock().expect("no panic while compiling");
-    if let Some(pipeline) = compiled.pipelines.get(&key) {
-        return Ok(pipeline.clone());
-    }
-    let scope = context.device.push_error_scope(wgpu::ErrorFilter::Validation);
-    let module = compiled.modules.entry(module_key).or_insert_with(|| create_module(context, kernel, precision));
-    let values: Vec<(&str, f64)> = constants.iter().map(|(name, value)| (*name, *value as f64)).collect();
-    let pipeline = context.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-        label: Some(entry),
-        layout: None,
-        module,
-        entry_point: Some(entry),
-        compilation_options: wgpu::PipelineCompilationOptions {
-            constants: &values,
-            zero_initialize_workgroup_memory: false,
-        },
-        cache: None,
-    });
-    if let Some(error) = pollster::block_on(scope.pop()) {
-        let label = kernel.label();
-        return Err(Error::Device(format!("{label}.{entry} does not compile on {}: {error}", context.info.name)));
-    }
-    compiled.pipelines.insert(key, pipeline.clone());
-    Ok(pipeline)
-}
-
-fn create_module(context: &Context, kernel: &'static Kernel, precision: Precision) -> wgpu::ShaderModule {
+fn create_module(
+    device: &wgpu::Device,
+    kernel: &'static Kernel,
+    precision: Precision,
+    checked: bool,
+) -> wgpu::ShaderModule {
     let source = wgpu::ShaderSource::Wgsl(kernel.source(precision).into());
     let descriptor = wgpu::ShaderModuleDescriptor { label: Some(kernel.name), source };
-    if context.checked {
-        return context.device.create_shader_module(descriptor);
+    if checked {
+        return device.create_shader_module(descriptor);
     }
     // SAFETY: the shaders are this crate's own; tests run them with guarded tails against the f64 twins, every loop is
     // bounded by a parameter. Bounds checks and loop counters in inner loops cost up to ten times the work itself.
-    unsafe { context.device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
+    unsafe { device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
 }

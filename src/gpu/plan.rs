@@ -5,11 +5,8 @@ use half::f16;
 use super::context::{Context, mebibytes};
 use super::kernel::EntryPoint;
 use super::memory::{Memory, STORAGE, read_buffer};
-use super::pipelines;
-use super::profile::Submission;
 use super::recorder::{Dispatch, Place, Recording, Tensor, Value};
 use super::step::{self, Step};
-use super::work::Work;
 use crate::error::{Error, Result};
 
 /// How temporaries are laid out.
@@ -101,7 +98,11 @@ impl Plan {
             named_bytes: named.iter().map(wgpu::Buffer::size).sum(),
         };
         for (index, dispatch) in recording.dispatches.iter().enumerate() {
-            let pipeline = pipelines::get(context, dispatch, recording.precision)?;
+            let pipeline = context.pipelines.get(&context.device, dispatch, recording.precision, context.checked);
+            let pipeline = pipeline.map_err(|error| {
+                let (kernel, entry) = (dispatch.kernel.label(), dispatch.entry);
+                Error::Device(format!("{kernel}.{entry} does not compile on {}: {error}", context.info.name))
+            })?;
             let bind_group = plan.bind(context, &pipeline, dispatch, &params, index as u64 * 256);
             plan.prepared.push(Prepared { pipeline, bind_group, grid: dispatch.grid, flops: dispatch.flops });
         }
@@ -144,13 +145,6 @@ impl Plan {
             layout: &pipeline.get_bind_group_layout(0),
             entries: &entries,
         })
-    }
-
-    /// Runs the whole recording once. Returns at once; the device works on.
-    pub fn run(&self, context: &Context, step: &Step) -> Submission {
-        let mut work = Work::new(context);
-        work.run(self, step);
-        work.finish()
     }
 
     pub(crate) fn write_step(&self, context: &Context, step: &Step) {

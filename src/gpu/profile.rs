@@ -16,9 +16,6 @@ const CHUNK: usize = 256;
 /// Bytes of a timestamp pair.
 const PAIR: u64 = 16;
 
-/// What [`Context::wait_for`] waits for.
-pub type Submission = wgpu::SubmissionIndex;
-
 /// Start and end of each dispatch in nanoseconds of the device's clock.
 #[derive(Clone, Copy, Debug)]
 pub struct Span {

@@ -3,8 +3,11 @@
 use std::sync::Arc;
 
 use super::agreement::Bound;
-use super::choices::{Candidate, Choices, Key, Ways};
+use super::choices::{Candidate, Choices, Key};
 use super::kernel::{Access, Binding, Kernel, Precision};
+
+/// The ways to run one entry point.
+pub type Ways = super::choices::Ways<Recorder>;
 
 /// A symbolic tensor: N, H, W, C. In memory channels are padded to a multiple of 4, the padding is zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

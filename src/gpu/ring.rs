@@ -2,9 +2,8 @@
 
 use std::collections::VecDeque;
 
-use super::context::Context;
+use super::context::{Context, Submission};
 use super::memory::mapped_values;
-use super::profile::Submission;
 use super::work::Work;
 use crate::error::Result;
 

@@ -3,12 +3,12 @@
 use std::time::Instant;
 
 use super::agreement::Bound;
-use super::choices::{Candidate, Choices, Ways};
+use super::choices::{Candidate, Choices};
 use super::context::Context;
 use super::kernel::Precision;
 use super::memory::Memory;
 use super::plan::{Plan, PlanOptions};
-use super::recorder::{Place, Recorder, Recording, Tensor};
+use super::recorder::{Place, Recorder, Recording, Tensor, Ways};
 use super::step::Step;
 use crate::error::Result;
 

@@ -1,8 +1,7 @@
 //! Commands on their way to the device: in one submission, unless that would be more than a device takes at once.
 
-use super::context::Context;
+use super::context::{Context, Submission};
 use super::plan::Plan;
-use super::profile::Submission;
 use super::step::Step;
 
 /// FLOPs after which a new submission begins: systems that watch the GPU kill one that takes seconds.
@@ -93,5 +92,14 @@ impl<'a> Work<'a> {
         self.last = Some(self.context.queue.submit(commands));
         self.flops = 0;
         self.plans.clear();
+    }
+}
+
+impl Plan {
+    /// Runs the whole recording once. Returns at once; the device works on.
+    pub fn run(&self, context: &Context, step: &Step) -> Submission {
+        let mut work = Work::new(context);
+        work.run(self, step);
+        work.finish()
     }
 }

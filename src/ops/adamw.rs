@@ -1,6 +1,7 @@
 //! Global-norm clip, AdamW and the average of the weights over flat buffers: `shaders/adamw.wgsl`.
 
-use super::{Corner, Draw, add, reduce};
+use super::case::{Corner, Draw};
+use super::{add, reduce};
 use crate::cpu::adamw as twin;
 use crate::gpu::kernel::wgsl;
 use crate::gpu::{Grid, Kernel, Precision, Recorder, Tensor};

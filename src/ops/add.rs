@@ -1,6 +1,6 @@
 //! Elementwise sums: `shaders/add.wgsl`.
 
-use super::{Corner, Draw};
+use super::case::{Corner, Draw};
 use crate::cpu::add as twin;
 use crate::gpu::kernel::wgsl;
 use crate::gpu::{Grid, Kernel, Precision, Recorder, Tensor};

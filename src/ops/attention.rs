@@ -1,8 +1,8 @@
 //! Multi-head self-attention between its projections: `shaders/attention.wgsl`.
 
 use super::add::scale;
+use super::case::{Corner, Draw};
 use super::matrix::grid;
-use super::{Corner, Draw};
 use crate::cpu::{Twin, attention as twin};
 use crate::gpu::kernel::{File, wgsl};
 use crate::gpu::{Candidate, Kernel, Need, Recorder, Tensor, Ways};

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use super::Op;
 use crate::gpu::{Choices, CpuState, Recorder, Recording, Step, Tensor};
 use crate::random::Random;
 
@@ -99,8 +98,8 @@ impl Case {
         state
     }
 
-    /// A case of a kernel, in the variants that `choices` names. Panics if the kernel has no such corner.
-    pub fn new(op: &Op, which: Which, choices: &Arc<Choices>) -> Case {
+    /// What `record` draws as case `which`, in the variants that `choices` names.
+    pub(super) fn drawn(record: fn(&mut Draw), which: Which, choices: &Arc<Choices>) -> Case {
         let mut draw = Draw {
             recorder: Recorder::new().with_choices(choices),
             step: Step::default(),
@@ -108,10 +107,7 @@ impl Case {
             gradients: Vec::new(),
             random: Random::new(which.seed()),
         };
-        match which {
-            Which::Corner(index) => (op.corners[index].draw)(&mut draw),
-            Which::Random(_) => (op.case)(&mut draw),
-        }
+        record(&mut draw);
         let mut recording = draw.recorder.finish();
         if which.is_folded() {
             fold(&mut recording);

@@ -1,6 +1,6 @@
 //! The most that an adapter reaches, which `diffuse profile` measures kernels by: `shaders/ceiling.wgsl`.
 
-use super::{Corner, Draw};
+use super::case::{Corner, Draw};
 use crate::cpu::{Twin, ceiling as twin};
 use crate::gpu::kernel::wgsl;
 use crate::gpu::{Candidate, Grid, Kernel, Need, Recorder, Tensor, Ways};

@@ -1,6 +1,6 @@
 //! Concatenation over channels: `shaders/concat.wgsl`.
 
-use super::{Corner, Draw};
+use super::case::{Corner, Draw};
 use crate::cpu::concat as twin;
 use crate::gpu::kernel::wgsl;
 use crate::gpu::{Grid, Kernel, Recorder, Tensor};

@@ -1,7 +1,7 @@
 //! Convolution: `shaders/conv2d.wgsl`.
 
+use super::case::{Corner, Draw};
 use super::matrix::{self, Epilogue, WeightGradient, grid, products};
-use super::{Corner, Draw};
 use crate::gpu::kernel::{File, wgsl};
 use crate::gpu::{Candidate, Kernel, Need, Recorder, Tensor, Value, Ways};
 

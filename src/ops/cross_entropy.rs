@@ -1,6 +1,7 @@
 //! Cross-entropy over classes: `shaders/cross_entropy.wgsl`.
 
-use super::{Corner, Draw, reduce};
+use super::case::{Corner, Draw};
+use super::reduce;
 use crate::cpu::cross_entropy as twin;
 use crate::gpu::kernel::wgsl;
 use crate::gpu::{Grid, Kernel, Recorder, Tensor};

@@ -1,6 +1,7 @@
 //! Training pairs, the loss and the sampler's step: `shaders/diffusion.wgsl`.
 
-use super::{Corner, Draw, concat, reduce};
+use super::case::{Corner, Draw};
+use super::{concat, reduce};
 use crate::cpu::diffusion as twin;
 use crate::gpu::kernel::wgsl;
 use crate::gpu::{Grid, Kernel, Recorder, Tensor};

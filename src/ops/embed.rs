@@ -1,7 +1,7 @@
 //! Embeddings of timesteps and classes: `shaders/embed.wgsl`.
 
 use super::add::scale;
-use super::{Corner, Draw};
+use super::case::{Corner, Draw};
 use crate::cpu::embed as twin;
 use crate::gpu::kernel::wgsl;
 use crate::gpu::{Grid, Kernel, Recorder, Tensor};

@@ -1,6 +1,7 @@
 //! Group norm with optional modulation and SiLU: `shaders/group_norm.wgsl`.
 
-use super::{Corner, Draw, add};
+use super::add;
+use super::case::{Corner, Draw};
 use crate::cpu::group_norm as twin;
 use crate::gpu::kernel::wgsl;
 use crate::gpu::{Grid, Kernel, Recorder, Tensor, Value};

@@ -1,7 +1,7 @@
 //! Linear layer: `shaders/linear.wgsl`. A 1x1 convolution is the same thing over N·H·W rows.
 
+use super::case::{Corner, Draw};
 use super::matrix::{self, Epilogue, WeightGradient, grid, products};
-use super::{Corner, Draw};
 use crate::gpu::kernel::{File, wgsl};
 use crate::gpu::{Candidate, Kernel, Need, Recorder, Tensor, Value, Ways};
 

@@ -1,7 +1,8 @@
 //! The tokens of attention pooling: `shaders/pool.wgsl`.
 
 use super::add::{scale, widen};
-use super::{Corner, Draw, reduce};
+use super::case::{Corner, Draw};
+use super::reduce;
 use crate::cpu::pool as twin;
 use crate::gpu::kernel::wgsl;
 use crate::gpu::{Grid, Kernel, Recorder, Tensor};

@@ -1,6 +1,7 @@
 //! Sums over rows, over partial results, and of a list: `shaders/reduce.wgsl`.
 
-use super::{Corner, Draw, add};
+use super::add;
+use super::case::{Corner, Draw};
 use crate::cpu::reduce as twin;
 use crate::gpu::kernel::wgsl;
 use crate::gpu::{Grid, Kernel, Recorder, Tensor};

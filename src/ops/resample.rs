@@ -1,6 +1,6 @@
 //! Nearest upsampling by two: `shaders/resample.wgsl`. Downsampling is a convolution of stride 2.
 
-use super::{Corner, Draw};
+use super::case::{Corner, Draw};
 use crate::cpu::resample as twin;
 use crate::gpu::kernel::wgsl;
 use crate::gpu::{Grid, Kernel, Recorder, Tensor};

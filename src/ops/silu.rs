@@ -1,6 +1,6 @@
 //! SiLU: `shaders/silu.wgsl`.
 
-use super::{Corner, Draw};
+use super::case::{Corner, Draw};
 use crate::cpu::silu as twin;
 use crate::gpu::kernel::wgsl;
 use crate::gpu::{Grid, Kernel, Recorder, Tensor};

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{ALL, Case, Op, Which, attention, conv2d, linear};
+use super::case::{Case, Which};
+use super::{ALL, Op, attention, conv2d, linear};
 use crate::gpu::kernel::Need;
 use crate::gpu::recorder::{Dispatch, Value};
 use crate::gpu::{Candidate, Choices, Device, Precision};

@@ -8,12 +8,21 @@ use serde::{Deserialize, Serialize};
 use super::ceilings::{Bound, Ceilings};
 use super::memory::{self, LayerMemory};
 use super::trace::Timed;
-use super::workload::Workload;
-use super::{Options, Times};
+use super::workload::{Options, Workload};
 use crate::chart::roofline::{Point, Roofline};
 use crate::gpu::Context;
 use crate::gpu::context::mebibytes;
 use crate::nn::UNet;
+
+/// What was timed without timestamps.
+pub(super) struct Times {
+    /// From the end of one step to the end of the next.
+    pub steps: Vec<Duration>,
+    /// Recording all commands of a step.
+    pub encodes: Vec<Duration>,
+    /// Recording and submitting them.
+    pub replays: Vec<Duration>,
+}
 
 /// A kernel's or a layer's part of the profiled step.
 #[derive(Clone, Debug, Deserialize, Serialize)]

@@ -9,10 +9,9 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::Options;
 use super::measure::time_replays;
 use super::report::{median, rate};
-use super::workload::{Workload, size};
+use super::workload::{Options, Workload, size};
 use crate::diffusion::{BetaSchedule, Denoiser, SLOTS, Sampler, SamplerKind, Schedule, Step as Coefficients};
 use crate::error::{Error, Result};
 use crate::gpu::{Context, Memory, Plan, PlanOptions, Recorder, Recording, Step};

@@ -4,7 +4,6 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use super::Profile;
 use super::workload::Workload;
 use crate::error::Result;
 use crate::gpu::Context;
@@ -112,10 +111,10 @@ struct Track<'a> {
 
 /// An array of the trace event format: complete events in microseconds, and the names of the rows. Each layer has a row
 /// of its own, in the order of their first dispatches: forward runs down the rows, backward up again.
-pub(super) fn to_json(profile: &Profile) -> String {
+pub(super) fn to_json(mode: &str, adapter: &str, dispatches: &[Timed], host: &[HostEvent]) -> String {
     let mut tracks: Vec<Track> = Vec::new();
-    let mut events: Vec<Value> = profile.host.iter().map(host_event).collect();
-    for dispatch in &profile.dispatches {
+    let mut events: Vec<Value> = host.iter().map(host_event).collect();
+    for dispatch in dispatches {
         let track = place(&mut tracks, dispatch);
         events.push(gpu_event(dispatch, track));
     }
@@ -123,8 +122,8 @@ pub(super) fn to_json(profile: &Profile) -> String {
     let first = |layer: &str| tracks.iter().position(|track| track.layer == layer);
     order.sort_by_key(|index| (first(tracks[*index].layer), tracks[*index].lane));
     let mut all = vec![
-        name("process_name", HOST, 0, &format!("CPU: diffuse {}", profile.report.mode)),
-        name("process_name", GPU, 0, &format!("GPU: {}", profile.report.adapter)),
+        name("process_name", HOST, 0, &format!("CPU: diffuse {mode}")),
+        name("process_name", GPU, 0, &format!("GPU: {adapter}")),
         name("thread_name", HOST, 0, "encode and submit"),
         sort_index(HOST, 0, 0),
     ];

@@ -2,16 +2,27 @@
 
 use std::sync::Arc;
 
-use super::Options;
 use crate::error::{Error, Result};
-use crate::gpu::profile::Submission;
 use crate::gpu::recorder::Dispatch;
-use crate::gpu::{Choices, Plan, Plans, Recording, Recordings, Step, WEIGHTS};
+use crate::gpu::{Choices, Plan, Plans, Recording, Recordings, Step, Submission, WEIGHTS};
 use crate::nn::{UNet, UNetConfig, config::Size};
 use crate::ops::diffusion::Records;
 use crate::random::Random;
 use crate::run::trainer::{self, DATA, DataShape};
 use crate::run::{Frame, Networks, Session, TrainOptions, generator};
+
+/// What to measure.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Images in a batch.
+    pub batch: u32,
+    /// Unprofiled steps.
+    pub steps: usize,
+    /// A denoising step instead of a training step.
+    pub infer: bool,
+    /// As [`crate::run::TrainOptions::recompute`].
+    pub recompute: bool,
+}
 
 /// A step, ready to run.
 pub struct Workload<'a> {

@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use super::batch::Batch;
 use super::classifier::{self, Source};
 use super::fit;
 use super::request::{Frame, Request, Start};
 use super::session::{Session, labels_of};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::gpu::{Choices, Plan, Plans, Precision, Recorder, Recordings, Step};
 use crate::nn::{Classifier, UNet};
 use crate::ops::diffusion;
@@ -32,15 +31,6 @@ pub struct Networks<'a> {
     pub classifier: Option<&'a Classifier>,
 }
 
-/// What came of a request.
-#[derive(Clone, Debug)]
-pub struct Drawn {
-    pub images: Images,
-    /// Evaluations of the network that a sample took, mean over the samples: an adaptive sampler takes as many as the batch
-    /// needs. The two halves of a batch under classifier-free guidance are evaluated at once, and counted once.
-    pub evaluations: f64,
-}
-
 /// Plans for batches of one frame.
 pub struct Generator {
     start: Plan,
@@ -48,7 +38,7 @@ pub struct Generator {
     pub(super) update: Option<Plan>,
     pub(super) gradient: Option<Plan>,
     pub(super) frame: Frame,
-    channels: usize,
+    pub(super) channels: usize,
     null_class: u32,
 }
 
@@ -132,44 +122,6 @@ impl Generator {
         }
     }
 
-    /// Draws all samples of the request, batch by batch. `watch` is called after every step; asking it for the frame reads
-    /// the images back. Panics if the request needs another frame: see [`Request::check`] and [`Request::frame`].
-    ///
-    /// # Errors
-    /// [`Error::Device`] if the device fails, [`Error::Diverged`] if a sample is not finite.
-    pub fn run(
-        &self,
-        session: &Session,
-        request: &Request,
-        mut watch: impl FnMut(Progress) -> Result<()>,
-    ) -> Result<Drawn> {
-        let Frame { batch, height, width, .. } = self.frame;
-        assert_eq!(request.frame(batch, [height, width]), self.frame, "the frame that was planned");
-        let channels = self.channels;
-        if let Some(known) = &request.known {
-            session.write_rows(KNOWN, &known.image, channels, channels);
-            session.write_rows(MASK, &known.mask, channels, channels);
-        }
-        let (height, width) = (height as usize, width as usize);
-        let mut all = Images { values: Vec::new(), count: request.count as usize, height, width, channels };
-        let mut evaluations = 0.0;
-        for index in 0..request.count.div_ceil(batch) {
-            let first = index * batch;
-            self.write_labels(session, request, first as usize);
-            self.begin(session, request, first)?;
-            let mut running = Batch::new(self, session, request, index, &mut watch);
-            let report = request.program.run(&mut running)?;
-            let images = self.images(session)?;
-            let samples = (request.count - first).min(batch);
-            all.values.extend_from_slice(&images.values[..samples as usize * self.size()]);
-            evaluations += report.evaluations as f64 * samples as f64 / request.count as f64;
-        }
-        match all.values.iter().all(|value| value.is_finite()) {
-            true => Ok(Drawn { images: all, evaluations }),
-            false => Err(Error::Diverged("the samples are not finite; is this checkpoint trained?".into())),
-        }
-    }
-
     /// The images as they are now.
     pub(super) fn images(&self, session: &Session) -> Result<Images> {
         let Frame { batch, height, width, .. } = self.frame;
@@ -181,7 +133,7 @@ impl Generator {
     }
 
     /// Elements of an image.
-    fn size(&self) -> usize {
+    pub(super) fn size(&self) -> usize {
         self.frame.height as usize * self.frame.width as usize * self.channels
     }
 
@@ -192,8 +144,16 @@ impl Generator {
         values
     }
 
+    /// What is known of every sample.
+    pub(super) fn write_known(&self, session: &Session, request: &Request) {
+        if let Some(known) = &request.known {
+            session.write_rows(KNOWN, &known.image, self.channels, self.channels);
+            session.write_rows(MASK, &known.mask, self.channels, self.channels);
+        }
+    }
+
     /// The labels of a batch, then the null class for its unconditional half; and those that it is steered to.
-    fn write_labels(&self, session: &Session, request: &Request, first: usize) {
+    pub(super) fn write_labels(&self, session: &Session, request: &Request, first: usize) {
         let batch = self.frame.batch as usize;
         if let Some(labels) = &request.labels {
             let nulls = std::iter::repeat_n(self.null_class, if self.frame.guided { batch } else { 0 });
@@ -205,7 +165,7 @@ impl Generator {
     }
 
     /// Runs `start` for the batch that begins with sample `first`, and puts into x what the request says.
-    fn begin(&self, session: &Session, request: &Request, first: u32) -> Result<()> {
+    pub(super) fn begin(&self, session: &Session, request: &Request, first: u32) -> Result<()> {
         let noise = |seed: u64, sample: u32| {
             let mut values = self.values(request, sample, 0);
             values.set("seed", (seed as u32) as f64).set("noise", request.initial_scale);
@@ -239,28 +199,6 @@ impl Generator {
         }
         session.write_rows(X, &x, self.channels, self.channels);
         Ok(())
-    }
-}
-
-/// How far a sampler is.
-pub struct Progress<'a> {
-    /// Steps done, over all batches; of an adaptive sampler, thousandths of the way.
-    pub done: usize,
-    pub of: usize,
-    pub batch: u32,
-    /// Steps done of this batch.
-    pub step: usize,
-    pub(super) generator: &'a Generator,
-    pub(super) session: &'a Session<'a>,
-}
-
-impl Progress<'_> {
-    /// The images of this batch as they are now.
-    ///
-    /// # Errors
-    /// [`Error::Device`] if the device fails.
-    pub fn frame(&self) -> Result<Images> {
-        self.generator.images(self.session)
     }
 }
 

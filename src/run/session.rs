@@ -6,8 +6,7 @@ use std::sync::Arc;
 use super::fit;
 use crate::error::{Error, Result};
 use crate::gpu::context::mebibytes;
-use crate::gpu::profile::Submission;
-use crate::gpu::{Choices, Context, Memory, Plan, PlanOptions, Plans, Precision, Recordings, Step, Tensor};
+use crate::gpu::{Choices, Context, Memory, Plan, PlanOptions, Plans, Precision, Recordings, Step, Submission, Tensor};
 use crate::tune::{self, Policy};
 
 /// Named buffers on a device, and the ways in which kernels run there.

@@ -1,16 +1,84 @@
-//! A batch of samples as a sampler's device: it runs plans.
+//! Draws a request: batch by batch, each a sampler's device that runs the generator's plans.
 
 use super::classifier::coefficient;
-use super::generator::{Generator, Progress};
-use super::request::{Request, SHARES};
+use super::generator::Generator;
+use super::request::{Frame, Request, SHARES};
 use super::session::Session;
 use crate::diffusion::{Denoiser, Program, SLOTS, Step as Coefficients};
 use crate::error::{Error, Result};
-use crate::gpu::profile::Submission;
-use crate::gpu::{Plan, Step};
+use crate::gpu::{Plan, Step, Submission};
+use crate::picture::Images;
+
+/// What came of a request.
+#[derive(Clone, Debug)]
+pub struct Drawn {
+    pub images: Images,
+    /// Evaluations of the network that a sample took, mean over the samples: an adaptive sampler takes as many as the batch
+    /// needs. The two halves of a batch under classifier-free guidance are evaluated at once, and counted once.
+    pub evaluations: f64,
+}
+
+/// How far a sampler is.
+pub struct Progress<'a> {
+    /// Steps done, over all batches; of an adaptive sampler, thousandths of the way.
+    pub done: usize,
+    pub of: usize,
+    pub batch: u32,
+    /// Steps done of this batch.
+    pub step: usize,
+    generator: &'a Generator,
+    session: &'a Session<'a>,
+}
+
+impl Progress<'_> {
+    /// The images of this batch as they are now.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the device fails.
+    pub fn frame(&self) -> Result<Images> {
+        self.generator.images(self.session)
+    }
+}
+
+impl Generator {
+    /// Draws all samples of the request, batch by batch. `watch` is called after every step; asking it for the frame reads
+    /// the images back. Panics if the request needs another frame: see [`Request::check`] and [`Request::frame`].
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the device fails, [`Error::Diverged`] if a sample is not finite.
+    pub fn run(
+        &self,
+        session: &Session,
+        request: &Request,
+        mut watch: impl FnMut(Progress) -> Result<()>,
+    ) -> Result<Drawn> {
+        let Frame { batch, height, width, .. } = self.frame;
+        assert_eq!(request.frame(batch, [height, width]), self.frame, "the frame that was planned");
+        let channels = self.channels;
+        self.write_known(session, request);
+        let (height, width) = (height as usize, width as usize);
+        let mut all = Images { values: Vec::new(), count: request.count as usize, height, width, channels };
+        let mut evaluations = 0.0;
+        for index in 0..request.count.div_ceil(batch) {
+            let first = index * batch;
+            self.write_labels(session, request, first as usize);
+            self.begin(session, request, first)?;
+            let mut running = Batch::new(self, session, request, index, &mut watch);
+            let report = request.program.run(&mut running)?;
+            let images = self.images(session)?;
+            let samples = (request.count - first).min(batch);
+            all.values.extend_from_slice(&images.values[..samples as usize * self.size()]);
+            evaluations += report.evaluations as f64 * samples as f64 / request.count as f64;
+        }
+        match all.values.iter().all(|value| value.is_finite()) {
+            true => Ok(Drawn { images: all, evaluations }),
+            false => Err(Error::Diverged("the samples are not finite; is this checkpoint trained?".into())),
+        }
+    }
+}
 
 /// A batch under way, as its sampler sees it.
-pub struct Batch<'a, W> {
+struct Batch<'a, W> {
     generator: &'a Generator,
     session: &'a Session<'a>,
     request: &'a Request,
@@ -23,7 +91,7 @@ pub struct Batch<'a, W> {
 
 impl<'a, W: FnMut(Progress) -> Result<()>> Batch<'a, W> {
     /// Batch number `index` of `request`, whose x is at the first level.
-    pub fn new(
+    fn new(
         generator: &'a Generator,
         session: &'a Session<'a>,
         request: &'a Request,

@@ -22,13 +22,13 @@ pub mod tune;
 pub mod work;
 
 pub use agreement::Bound;
-pub use choices::{Candidate, Choices, Device, Ways};
-pub use context::Context;
+pub use choices::{Candidate, Choices, Device};
+pub use context::{Context, Submission};
 pub use interpret::CpuState;
 pub use kernel::{Kernel, Need, Precision};
 pub use memory::Memory;
 pub use plan::{Plan, PlanOptions};
-pub use recorder::{EMA, GRADIENTS, Grid, Recorder, Recording, Tensor, Value, WEIGHTS, Weight};
+pub use recorder::{EMA, GRADIENTS, Grid, Recorder, Recording, Tensor, Value, WEIGHTS, Ways, Weight};
 pub use recordings::{Plans, Recordings};
 pub use ring::Ring;
 pub use step::Step;

@@ -36,6 +36,7 @@
 //! - Lin et al. 2023, "Common Diffusion Noise Schedules and Sample Steps are Flawed"
 
 mod ancestral;
+pub mod denoiser;
 mod error;
 pub mod likelihood;
 mod multistep;
@@ -51,11 +52,12 @@ mod stochastic;
 pub mod variance;
 pub mod weight;
 
+pub use denoiser::Denoiser;
 pub use error::Error;
 pub use multistep::Churn;
 pub use parameterization::Prediction;
 pub use path::{DATA_DEVIATION, Level, Path, Transition};
-pub use program::{Denoiser, Program};
+pub use program::Program;
 pub use runge_kutta::{Report, RungeKutta};
 pub use sampler::{Sampler, SamplerKind};
 pub use schedule::{BetaSchedule, Schedule, ScheduleKind};

@@ -28,22 +28,10 @@ use crate::run::Session;
 
 use ceilings::Ceilings;
 pub use memory::LayerMemory;
+use report::Times;
 pub use report::{Report, Row};
 pub use trace::Timed;
-pub use workload::{Workload, record};
-
-/// What to measure.
-#[derive(Clone, Copy, Debug)]
-pub struct Options {
-    /// Images in a batch.
-    pub batch: u32,
-    /// Unprofiled steps.
-    pub steps: usize,
-    /// A denoising step instead of a training step.
-    pub infer: bool,
-    /// As [`crate::run::TrainOptions::recompute`].
-    pub recompute: bool,
-}
+pub use workload::{Options, Workload, record};
 
 /// What was measured.
 pub struct Profile {
@@ -94,7 +82,8 @@ impl Profile {
         if self.dispatches.is_empty() {
             return Err(Error::Device(format!("{} has no timestamp queries: no trace", self.report.adapter)));
         }
-        Ok(trace::to_json(self))
+        let Report { mode, adapter, .. } = &self.report;
+        Ok(trace::to_json(mode, adapter, &self.dispatches, &self.host))
     }
 
     /// Draws the kernels under the roofline as a PNG.
@@ -108,16 +97,6 @@ impl Profile {
         }
         roofline::write_roofline(path, &report.roofline())
     }
-}
-
-/// What was timed without timestamps.
-struct Times {
-    /// From the end of one step to the end of the next.
-    steps: Vec<Duration>,
-    /// Recording all commands of a step.
-    encodes: Vec<Duration>,
-    /// Recording and submitting them.
-    replays: Vec<Duration>,
 }
 
 /// Runs steps as training does: step n + 1 is encoded while step n runs.

@@ -1,8 +1,8 @@
 //! Networks on devices: what trains, draws, denoises and classifies. The one place where a network meets a plan.
 
-mod batch;
 pub mod classifier;
 pub mod denoiser;
+mod draw;
 pub mod fit;
 pub mod generator;
 pub mod objective;
@@ -11,10 +11,10 @@ pub mod request;
 pub mod session;
 pub mod trainer;
 
-pub use batch::set_coefficients;
 pub use classifier::{Observations, Observer};
 pub use denoiser::Denoiser;
-pub use generator::{Drawn, Generator, Networks, Progress};
+pub use draw::{Drawn, Progress, set_coefficients};
+pub use generator::{Generator, Networks};
 pub use objective::Objective;
 pub use options::{Task, TrainOptions};
 pub use request::{Frame, Known, Request, Start, Steering};

@@ -1,0 +1,132 @@
+//! Images in memory, and what is wanted of them.
+
+use crate::error::{Error, Result};
+
+/// What `load` accepts, for the errors of those who gave it something else.
+pub(super) const ACCEPTED: &str = "give `digits`, a directory with IDX files (train-images-idx3-ubyte[.gz] and its labels) \
+                        or a folder of PNG, JPEG or GIF images (one sub-folder per class, or none)";
+
+/// The most bytes of all images and their labels: kernels address them by a u32.
+const MAX_BYTES: u64 = u32::MAX as u64;
+/// Bytes of a label on the GPU.
+const LABEL_BYTES: u64 = 2;
+
+/// The bytes of `count` images of `each` bytes, without their labels; none where a kernel couldn't address them all.
+pub(super) fn bytes_of(count: u64, each: u64) -> Option<usize> {
+    let with_labels = each.checked_add(LABEL_BYTES)?.checked_mul(count)?;
+    if with_labels > MAX_BYTES { None } else { usize::try_from(count * each).ok() }
+}
+
+/// Images in memory as bytes, the way the GPU gets them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dataset {
+    /// `digits`, or the last component of the path.
+    pub name: String,
+    /// Rows of every image.
+    pub height: u32,
+    /// Columns of every image.
+    pub width: u32,
+    /// 1 (grey) or 3 (RGB).
+    pub channels: u32,
+    /// `[N, H, W, C]`, 0..=255.
+    pub images: Vec<u8>,
+    /// `[N]`, indices into `classes`; all 0 when there is one class.
+    pub labels: Vec<u32>,
+    /// The names of the classes: `0`, `1`, ... for IDX files with labels; the sub-folders in order of their names; or
+    /// the one name of the data set.
+    pub classes: Vec<String>,
+    /// Whether an image flipped left to right is as likely a member of the set: not for digits, and not for IDX
+    /// files, which look the same to us; so only for folders.
+    pub flip: bool,
+    /// One line for each thing that was left out or looked odd; the caller logs them.
+    pub warnings: Vec<String>,
+}
+
+impl Dataset {
+    /// How many images there are.
+    pub fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// Whether there are none. [`load`] never returns such a set.
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty()
+    }
+}
+
+/// The size and channels that the model wants.
+///
+/// `None` means as the data are. IDX files: their own size, 1 channel. A folder: 3 channels; a missing side equals
+/// the other; with neither side given, a square as large as the first image's shorter side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Want {
+    pub height: Option<u32>,
+    pub width: Option<u32>,
+    pub channels: Option<u32>,
+}
+
+/// The shape of every image of a set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Shape {
+    pub height: u32,
+    pub width: u32,
+    pub channels: u32,
+}
+
+impl Shape {
+    /// The bytes of `count` images of this shape, refused where a kernel couldn't address them.
+    pub fn bytes(self, count: usize) -> Result<usize> {
+        let [height, width, channels] = [self.height, self.width, self.channels].map(u64::from);
+        let each = (height * width).checked_mul(channels);
+        each.and_then(|each| bytes_of(count as u64, each)).ok_or_else(|| self.too_large(count))
+    }
+
+    /// Zeroed room for `count` images, or an error where the machine has too little memory for them.
+    pub fn allocate(self, count: usize) -> Result<Vec<u8>> {
+        let bytes = self.bytes(count)?;
+        let mut images = Vec::new();
+        images.try_reserve_exact(bytes).map_err(|_| self.too_large(count))?;
+        images.resize(bytes, 0);
+        Ok(images)
+    }
+
+    fn too_large(self, count: usize) -> Error {
+        let Shape { height, width, channels } = self;
+        Error::Config(format!(
+            "{count} images of {height}x{width}x{channels} are too large to hold, in memory or in the 4 GiB that kernels \
+             can address: ask for a smaller size or give fewer images"
+        ))
+    }
+}
+
+/// Refuses wishes that no data can meet, before anything is read.
+pub(super) fn check(want: &Want) -> Result<()> {
+    if want.height == Some(0) || want.width == Some(0) {
+        let problem = "an image size of 0: give a height and a width of 1 or more";
+        return Err(Error::Config(problem.into()));
+    }
+    match want.channels {
+        None | Some(1 | 3) => Ok(()),
+        Some(channels) => Err(Error::Config(format!(
+            "{channels} image channels: data have 1 (grey) or 3 (RGB), so the model must too"
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_data_set_is_what_a_u32_can_address_with_its_labels() {
+        // 65,536 bytes each with the label.
+        let shape = Shape { height: 2, width: 32_767, channels: 1 };
+        assert_eq!(shape.bytes(65_535).expect("a word of 32 bits reaches the end"), 65_535 * 65_534);
+        let error = shape.bytes(65_536).expect_err("one byte too many").to_string();
+        assert!(
+            error.contains("65536 images of 2x32767x1 are too large to hold") && error.contains("4 GiB"),
+            "{error}"
+        );
+        assert!(Shape { height: u32::MAX, width: u32::MAX, channels: 3 }.bytes(usize::MAX).is_err());
+    }
+}
