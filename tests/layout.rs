@@ -20,13 +20,12 @@ const LAYERS: &[(&str, &str)] = &[
     ("ops", "cpu gpu random"),
     ("nn", "error gpu ops random"),
     ("checkpoint", "diffusion error files nn tensors"),
-    ("verify", "checkpoint error gpu nn ops tensors"),
     ("tune", "error files gpu ops"),
-    ("sample", "diffusion error gpu guidance nn ops picture"),
-    ("train", "chart checkpoint data diffusion error files gpu nn ops picture sample tensors tune"),
-    ("guidance", "diffusion error gpu nn ops"),
-    ("evaluate", "data diffusion error gpu nn ops picture random sample"),
-    ("profile", "chart diffusion error gpu nn ops random sample train"),
+    ("run", "checkpoint data diffusion error gpu nn ops picture tune"),
+    ("verify", "checkpoint error gpu nn ops run tensors"),
+    ("train", "chart checkpoint data error files gpu nn picture run tensors tune"),
+    ("evaluate", "data diffusion error picture random run"),
+    ("profile", "chart diffusion error gpu nn ops random run"),
 ];
 /// What a user types may reach everything.
 const TOP: &[&str] = &["lib", "main", "cli", "glibc"];
@@ -35,6 +34,7 @@ const NARROW: &[(&str, &str, &[&str])] = &[
     ("gpu", "cpu", &["Array", "Call", "Twin"]),
     ("nn", "gpu", &["EMA", "GRADIENTS", "Recorder", "Recording", "Tensor", "WEIGHTS", "Weight", "recorder"]),
 ];
+const TOP_FILES: &[&str] = &["src/lib.rs", "src/main.rs"];
 /// Crates that only `gpu` may name.
 const GPU_ONLY: &[&str] = &["wgpu", "naga", "pollster"];
 /// Layers that use nothing but std.
@@ -95,10 +95,9 @@ fn branches(tree: &str) -> Vec<String> {
     found
 }
 
-/// Modules above a file: 0 for `src/lib.rs`, 1 for `src/chart.rs` and `src/gpu/mod.rs`.
+/// Modules above a file: 0 for `src/lib.rs`, 1 for `src/chart.rs`, 2 for `src/chart/axes.rs`.
 fn depth(file: &str) -> usize {
-    let parts = file.split('/').count() - 1;
-    if file.ends_with("/mod.rs") || file == "src/lib.rs" || file == "src/main.rs" { parts - 1 } else { parts }
+    if TOP_FILES.contains(&file) { 0 } else { file.split('/').count() - 1 }
 }
 
 /// What follows each `prefix` that begins a path.
@@ -127,9 +126,9 @@ fn shaders_ops_and_twins_have_the_same_names() {
         stems.filter(|stem| !without.contains(&stem.as_str())).collect()
     };
     let shaders = stems("shaders", ".wgsl", &[]);
-    assert_eq!(shaders, stems("src/cpu", ".rs", &["mod"]), "shaders/ and src/cpu/");
+    assert_eq!(shaders, stems("src/cpu", ".rs", &[]), "shaders/ and src/cpu/");
     let kernels = stems("shaders", ".wgsl", &["lib"]);
-    assert_eq!(kernels, stems("src/ops", ".rs", &["mod", "case", "matrix", "tiles"]), "shaders/ and src/ops/");
+    assert_eq!(kernels, stems("src/ops", ".rs", &["case", "matrix", "op", "tiles"]), "shaders/ and src/ops/");
     let all: BTreeSet<String> = diffuse::ops::ALL.iter().map(|op| op.kernel.name.to_string()).collect();
     assert_eq!(kernels, all, "shaders/ and ops::ALL");
 }
@@ -198,6 +197,67 @@ fn no_file_is_unfinished_unsafe_or_names_a_kernel_that_it_should_iterate() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// The path of a file's module from the root of the crate: `chart::axes`.
+fn module(file: &str) -> String {
+    file["src/".len()..file.len() - ".rs".len()].replace('/', "::")
+}
+
+/// Paths from the root of the crate that a file names, by `crate`, `super`, `self` or a module of its own.
+fn named(file: &str, text: &str) -> BTreeSet<String> {
+    let (own, mut found) = (module(file), arrows(file, text));
+    let mut add = |prefix: &str, from: &str| {
+        let paths = after(text, prefix).filter(|tail| !tail.starts_with("super::")).flat_map(branches);
+        found.extend(paths.map(|path| format!("{from}::{path}")));
+    };
+    add("self::", &own);
+    let (mut prefix, mut from) = (String::new(), own.as_str());
+    while let Some((outer, _)) = from.rsplit_once("::") {
+        prefix.push_str("super::");
+        add(&prefix, outer);
+        from = outer;
+    }
+    let declared = after(text, "mod ").map(identifier).collect::<BTreeSet<_>>();
+    let children = declared.iter().filter(|child| after(text, &format!("{child}::")).next().is_some());
+    found.extend(children.map(|child| format!("{own}::{child}")));
+    found
+}
+
+/// Within a layer no file needs one that needs it: what both need has a file of its own. A layer's root, which lists its files,
+/// is none that they may name.
+#[test]
+fn no_circle_of_files_within_a_layer() {
+    let sources = files("src", ".rs");
+    let modules: BTreeMap<String, &String> = sources.keys().map(|file| (module(file), file)).collect();
+    let target = |path: &str| -> Option<String> {
+        let ends = path.match_indices("::").map(|(end, _)| end).chain([path.len()]);
+        ends.map(|end| &path[..end]).filter(|part| modules.contains_key(*part)).last().map(str::to_string)
+    };
+    let mut needs: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (file, text) in sources.iter().filter(|(file, _)| !TOP_FILES.contains(&file.as_str())) {
+        let (text, own) = (code(text), module(file));
+        let text = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+        let within = |to: &String| layer(file) == identifier(to) && *to != own;
+        needs.insert(own.clone(), named(file, text).iter().filter_map(|path| target(path)).filter(within).collect());
+    }
+    // Whatever needs nothing that is left can go; what stays is in a circle, or leads to one.
+    loop {
+        let free: Vec<String> = needs.iter().filter(|(_, to)| to.is_empty()).map(|(own, _)| own.clone()).collect();
+        if free.is_empty() {
+            break;
+        }
+        needs.retain(|own, _| !free.contains(own));
+        needs.values_mut().for_each(|to| to.retain(|to| !free.contains(to)));
+    }
+    let circles: Vec<String> = needs.iter().map(|(own, to)| format!("{own} needs {to:?}")).collect();
+    assert!(circles.is_empty(), "a circle, and what leads to it:\n{}", circles.join("\n"));
+}
+
+#[test]
+fn a_module_with_files_of_its_own_is_a_file_beside_their_folder() {
+    let roots: Vec<String> = files("src", "/mod.rs").into_keys().collect();
+    assert!(roots.is_empty(), "x.rs beside x/, not x/mod.rs: {roots:?}");
+}
+
 /// The reader of paths itself.
 #[test]
 fn arrows_are_found() {
@@ -205,4 +265,8 @@ fn arrows_are_found() {
         "use crate::{gpu::{Kernel, plan::Plan}, error};\nlet y = super::super::nn::unet::UNet; // use crate::data;";
     let found: Vec<String> = arrows("src/ops/add.rs", &code(text)).into_iter().collect();
     assert_eq!(found, ["error", "gpu::Kernel", "gpu::plan::Plan", "nn::unet::UNet"]);
+    let text = "mod axes;\nuse self::ticks::whole;\npub use axes::{Axis, Line};\nlet x = super::gpu::Plan;";
+    let found: Vec<String> = named("src/chart.rs", text).into_iter().collect();
+    assert_eq!(found, ["chart::axes", "chart::ticks::whole", "gpu::Plan"]);
+    assert_eq!(named("src/chart/axes.rs", "use super::{ticks, canvas::Area};").len(), 2);
 }

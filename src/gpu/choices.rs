@@ -219,22 +219,29 @@ impl Choices {
     /// What runs a shape where nothing else is chosen: a rule of the device, the precision and the shape alone, so that
     /// runs of one seed give the same bits.
     pub fn usual<R>(&self, ways: &Ways<R>, shape: &[u32]) -> &'static Candidate {
-        let right = |c: &&Candidate| self.wrong.is_empty() || !self.wrong.contains(&self.way(ways, c));
         let considered =
             |c: &&Candidate| c.suits(&self.device, self.precision) && c.rule.is_none_or(|rule| rule(shape));
-        let rightly = |c: &&Candidate| considered(c) && (c.is_register() || right(c));
+        let rightly = |c: &&Candidate| considered(c) && !self.excludes(ways, c);
         let found = match self.device.gpu {
             true => ways.candidates.iter().rev().find(rightly),
             false => ways.candidates.iter().find(rightly),
         };
-        found.expect("every device runs the variant register, for every shape")
+        let register = || ways.candidates.iter().find(|c| c.is_register());
+        found.or_else(register).expect("every device runs the variant register, for every shape")
+    }
+
+    /// Whether a candidate is not run unless someone asks for it.
+    fn excludes<R>(&self, ways: &Ways<R>, candidate: &Candidate) -> bool {
+        !self.wrong.is_empty() && self.wrong.contains(&self.way(ways, candidate))
     }
 
     /// What the clock may choose from for a shape: the candidates of the usual one's class.
     pub fn class<R>(&self, ways: &Ways<R>, shape: &[u32]) -> Vec<&'static Candidate> {
         let class = self.usual(ways, shape).class;
-        let suits = |c: &&Candidate| c.class == class && c.suits(&self.device, self.precision);
-        ways.candidates.iter().filter(suits).filter(|c| !self.wrong.contains(&self.way(ways, c))).collect()
+        let may = |c: &&Candidate| {
+            c.class == class && c.suits(&self.device, self.precision) && !self.excludes(ways, c)
+        };
+        ways.candidates.iter().filter(may).collect()
     }
 
     /// What runs a shape.

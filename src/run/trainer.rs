@@ -251,6 +251,20 @@ impl<'a> Trainer<'a> {
         [WEIGHTS, EMA].iter().for_each(|name| self.session.write(name, weights));
     }
 
+    /// The loss's scale, and steps since it last changed.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the device failed.
+    pub fn loss_scale(&self) -> Result<[f32; 2]> {
+        let scale = self.session.read(adamw::LOSS_SCALE)?;
+        Ok([scale[0], scale[1]])
+    }
+
+    /// Overwrites what [`Trainer::loss_scale`] gave.
+    pub fn write_loss_scale(&self, scale: [f32; 2]) {
+        self.session.write(adamw::LOSS_SCALE, &scale);
+    }
+
     /// Encodes and submits step `step` (from 0). Gives what is known by now of earlier steps, without waiting for this
     /// one, and the time spent to encode.
     ///

@@ -13,7 +13,6 @@ use crate::data::{self, Dataset, Want};
 use crate::error::{Error, Result};
 use crate::gpu::{Context, EMA, WEIGHTS};
 use crate::nn::config::Size;
-use crate::ops::adamw::LOSS_SCALE;
 use crate::run::trainer::{FIRST_MOMENT, SECOND_MOMENT};
 use crate::run::{Generator, Metrics, Networks, Request, Session, Start, Task, TrainOptions, Trainer};
 use crate::tensors::FileTensors;
@@ -153,7 +152,7 @@ impl<'a> Run<'a> {
             trainer.session.write(name, &checkpoint::flatten(model.params(), part, &path)?);
         }
         trainer.session.write(EMA, &average);
-        trainer.session.write(LOSS_SCALE, &state.loss_scale);
+        trainer.write_loss_scale(state.loss_scale);
         checkpoint::write_json(&directory.join(checkpoint::CONFIG), &options)?;
         let log = MetricsLog::resume(&directory, state.step)?;
         let (images, classes, step) = (state.images, data.classes.len() as u32, state.step);
@@ -299,13 +298,12 @@ impl<'a> Run<'a> {
     /// Writes `checkpoint/` anew, whole or not at all, and `loss.png`.
     fn save(&mut self) -> Result<()> {
         self.log.flush()?;
-        let loss_scale = self.trainer.session.read(LOSS_SCALE)?;
         let state = TrainerState {
             step: self.step,
             images: self.images,
             options: self.options.clone(),
             choices: tune::chosen(self.trainer.session.choices()),
-            loss_scale: [loss_scale[0], loss_scale[1]],
+            loss_scale: self.trainer.loss_scale()?,
         };
         replace_checkpoint(&self.directory, |fresh| self.write_checkpoint(fresh, &state))?;
         self.saved = Some(self.step);
