@@ -8,11 +8,10 @@ use std::time::Duration;
 use criterion::measurement::{Measurement, ValueFormatter};
 use criterion::{BenchmarkGroup, Criterion, SamplingMode, Throughput};
 use diffuse::gpu::{Context, Memory, Plan, PlanOptions};
-use diffuse::nn::UNet;
+use diffuse::nn::{UNet, preset};
 use diffuse::ops::case::{Case, Values};
 use diffuse::ops::{self, Which};
 use diffuse::profile::{Options, Workload, measure, shapes};
-use diffuse::train::options::preset;
 
 /// Seconds on the device; a throughput of elements reads as FLOP/s.
 struct GpuTime;

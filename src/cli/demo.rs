@@ -6,16 +6,16 @@ use std::time::Instant;
 use anyhow::Result;
 use serde_json::json;
 
-use super::Adapter;
 use super::draw::{self, Drawing, Film};
+use super::{Adapter, Json};
 use super::{sample, train};
 use diffuse::checkpoint;
-use diffuse::diffusion::Sampler;
+use diffuse::diffusion::{Sampler, ScheduleKind};
 use diffuse::gpu::Context;
 use diffuse::nn::config::Size;
+use diffuse::nn::digits;
 use diffuse::picture;
 use diffuse::sample::Request;
-use diffuse::train::options::{NoiseSchedule, preset};
 use diffuse::train::{Run, TrainOptions, run};
 
 /// Learn to draw handwritten digits from the embedded set, then draw them
@@ -24,9 +24,8 @@ pub struct Args {
     /// Directory for pictures and checkpoint
     #[arg(long, default_value = "runs/demo")]
     out: PathBuf,
-    /// Print one JSON object on stdout at the end
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    json: Json,
 }
 
 /// A row for each class, and as many columns.
@@ -36,7 +35,7 @@ const SAMPLER_STEPS: usize = 50;
 
 /// Small enough for a processor, or larger for a GPU.
 fn options(context: &Context) -> Result<TrainOptions> {
-    let mut model = preset("digits")?;
+    let mut model = digits();
     let mut steps = 800;
     if !context.is_cpu() {
         model.sample_size = Some(Size::Square(28));
@@ -51,7 +50,7 @@ fn options(context: &Context) -> Result<TrainOptions> {
         learning_rate: 3e-3,
         warmup: 100,
         beta2: 0.99,
-        noise_schedule: NoiseSchedule::Cosine,
+        noise_schedule: ScheduleKind::COSINE,
         ema_decay: 0.99,
         class_dropout: 0.1,
         sample_every: 0,
@@ -70,7 +69,7 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     adapter.tune(&mut context, |choices| run::recordings(&options, &data, choices))?;
     eprintln!("learning to draw digits from {} handwritten ones", data.len());
     let mut run = Run::create(&context, &args.out, options, &data, true)?;
-    if !train::train(&mut run, &context, &args.out, false, started)? {
+    if !train::train(&mut run, &context, &args.out, &Json::default(), started)? {
         return Ok(());
     }
     let _lock = run.into_lock();
@@ -89,12 +88,9 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     ] {
         eprintln!("  {:32} {what}", path.display().to_string());
     }
-    if args.json {
-        let object =
-            json!({ "samples": samples, "gif": gif, "loss": chart, "checkpoint": checkpoint, "seconds": seconds });
-        super::print(&object.to_string())?;
-    }
-    Ok(())
+    args.json.print_object(
+        || json!({ "samples": samples, "gif": gif, "loss": chart, "checkpoint": checkpoint, "seconds": seconds }),
+    )
 }
 
 fn draw(context: &Context, out: &std::path::Path, samples: &std::path::Path, gif: &std::path::Path) -> Result<()> {

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::progress::Progress;
-use super::{Adapter, sampler, steering};
+use super::{Adapter, Json, sampler, steering};
 use diffuse::chart::{Curve, write_curves};
 use diffuse::checkpoint::{self, Checkpoint};
 use diffuse::data::{self, Dataset, Split, Want};
@@ -32,15 +32,6 @@ enum Likelihood {
     Vlb,
     /// The probability-flow ODE (Song et al. 2021)
     Ode,
-}
-
-/// How bytes become real numbers for the ODE.
-#[derive(Clone, Copy, PartialEq, clap::ValueEnum)]
-enum Dequantize {
-    /// Uniform noise as wide as a byte's bin (Song et al. 2021)
-    Uniform,
-    /// The lowest noise level, and the decoder of the bound (Kingma et al. 2021)
-    Gaussian,
 }
 
 /// Say what a trained U-Net is worth: likelihood of images, quality of samples, errors by noise level
@@ -83,7 +74,7 @@ pub struct Args {
     ode_steps: usize,
     /// How bytes become real numbers for the ODE
     #[arg(long, value_enum, default_value = "uniform")]
-    dequantize: Dequantize,
+    dequantize: Dequantization,
     #[command(flatten)]
     sampler: sampler::Flags,
     #[command(flatten)]
@@ -98,9 +89,8 @@ pub struct Args {
     /// Directory for pictures
     #[arg(long, default_value = "evaluation")]
     out: PathBuf,
-    /// Print one JSON object on stdout
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    json: Json,
 }
 
 /// Everything that was asked for.
@@ -132,19 +122,18 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     if let Some(trial) = trial {
         trial.run(args, &context, &split, &mut found)?;
     }
-    if !args.json {
-        return super::print(&text::lines(&found, &split).join("\n"));
-    }
-    let mut object = Map::new();
-    let mut put = |name: &str, value: Option<Value>| value.map(|value| object.insert(name.into(), value));
-    put("variational_bound", found.bound.map(|bound| json!(bound)));
-    put("probability_flow", found.flow.map(|flow| json!(flow)));
-    put("levels", found.levels.map(|levels| json!(levels)));
-    put("drawn", found.drawn.map(|drawn| json!(drawn)));
-    put("quality_on_classifier_features", found.quality.map(|quality| json!(quality)));
-    put("test_images_held_out", Some(split.held_out.into()));
-    put("files", Some(json!(found.files)));
-    super::print(&Value::from(object).to_string())
+    args.json.print(|| Ok(object(&found, &split)), || Ok(text::lines(&found, &split).join("\n")))
+}
+
+/// What was found, without what wasn't asked for.
+fn object(found: &Found, split: &Split) -> Value {
+    let Found { bound, flow, levels, drawn, quality, files } = found;
+    let mut object = json!({
+        "variational_bound": bound, "probability_flow": flow, "levels": levels, "drawn": drawn,
+        "quality_on_classifier_features": quality, "test_images_held_out": split.held_out, "files": files,
+    });
+    object.as_object_mut().expect("an object").retain(|_, value| !value.is_null());
+    object
 }
 
 /// What runs on the device, for the tuner.
@@ -236,11 +225,7 @@ fn look(
             found.bound = Some(bound);
         }
         Some(Likelihood::Ode) => {
-            let dequantization = match args.dequantize {
-                Dequantize::Uniform => Dequantization::Uniform,
-                Dequantize::Gaussian => Dequantization::Gaussian,
-            };
-            let options = FlowOptions { steps: args.ode_steps, dequantization, seed };
+            let options = FlowOptions { steps: args.ode_steps, dequantization: args.dequantize, seed };
             found.flow = Some(flow_likelihood(&network, test, count, &setting, &options, &mut watch)?);
         }
         None => {}

@@ -6,6 +6,7 @@ pub mod devices;
 mod draw;
 mod edit;
 pub mod evaluate;
+mod flags;
 pub mod profile;
 mod progress;
 pub mod sample;
@@ -210,10 +211,10 @@ fn catch_interrupts() {
     }
 }
 
-/// Whether figures are wanted as JSON, and where.
-#[derive(clap::Args)]
-struct Json {
-    /// Print one JSON object on stdout instead of the table, or write it to a file beside the table
+/// Whether what came of a command is wanted as JSON, and where.
+#[derive(clap::Args, Default)]
+pub struct Json {
+    /// Print one JSON object on stdout instead of the table, if there is one, or write it to a file beside the table
     #[arg(long, value_name = "F.json", num_args = 0..=1, require_equals = true, default_missing_value = "-")]
     json: Option<PathBuf>,
 }
@@ -230,7 +231,15 @@ impl Json {
             Some(path) => files::write_atomic(path, format!("{}\n", object()?).as_bytes())?,
             None => (),
         }
-        print(table()?.trim_end())
+        match table()?.trim_end() {
+            "" => Ok(()),
+            table => print(table),
+        }
+    }
+
+    /// The same of a command that has no table.
+    fn print_object(&self, object: impl FnOnce() -> serde_json::Value) -> Result<()> {
+        self.print(|| Ok(object()), || Ok(String::new()))
     }
 }
 

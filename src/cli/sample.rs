@@ -6,9 +6,9 @@ use anyhow::{Result, bail};
 use clap::CommandFactory;
 use serde_json::json;
 
-use super::Adapter;
 use super::draw::{self, Drawing, Film};
 use super::edit::{self, Edit};
+use super::{Adapter, Json};
 use super::{sampler, steering};
 use diffuse::checkpoint::{self, Checkpoint};
 use diffuse::diffusion::Sampler;
@@ -57,9 +57,8 @@ pub struct Args {
     /// The images as tensor `samples` [N, C, H, W], f32 in [-1, 1]
     #[arg(long, value_name = "F.safetensors")]
     tensor: Option<PathBuf>,
-    /// Print one JSON object on stdout
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    json: Json,
 }
 
 /// Scale of guidance where none is asked for.
@@ -104,11 +103,7 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     let written: Vec<&PathBuf> = written.into_iter().flatten().collect();
     let names: Vec<String> = written.iter().map(|path| path.display().to_string()).collect();
     eprintln!("{} images: {}", images.count, names.join(", "));
-    if args.json {
-        let object = json!({ "count": images.count, "files": written, "steps": steps, "seed": args.seed });
-        super::print(&object.to_string())?;
-    }
-    Ok(())
+    args.json.print_object(|| json!({ "count": images.count, "files": written, "steps": steps, "seed": args.seed }))
 }
 
 fn check(args: &Args) -> Result<()> {

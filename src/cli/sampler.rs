@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use diffuse::checkpoint::SchedulerConfig;
 use diffuse::diffusion::{Churn, Sampler, SamplerKind, Spacing, Variance};
+use diffuse::train::choice;
 
 /// What stands for the list instead of a sampler.
 pub const LIST: &str = "list";
@@ -18,34 +19,13 @@ fn spacings() -> PossibleValuesParser {
     PossibleValuesParser::new(Spacing::ALL.map(Spacing::name))
 }
 
-/// The variance of ddpm's reverse steps.
-#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum ReverseVariance {
-    /// beta-tilde_t, the posterior's
-    FixedSmall,
-    /// beta_t, the forward step's
-    FixedLarge,
-    /// Between both, as a network says that was trained with --learned-variance
-    Learned,
-}
-
-impl From<ReverseVariance> for Variance {
-    fn from(variance: ReverseVariance) -> Variance {
-        match variance {
-            ReverseVariance::FixedSmall => Variance::FixedSmall,
-            ReverseVariance::FixedLarge => Variance::FixedLarge,
-            ReverseVariance::Learned => Variance::Learned,
-        }
-    }
-}
-
 /// Of ddpm alone, and of its variational bound.
 #[derive(clap::Args)]
 #[group(id = "reverse_step")]
 pub struct VarianceFlag {
     /// Variance of ddpm's steps [default: what the checkpoint's scheduler_config.json says]
-    #[arg(long, value_enum)]
-    variance: Option<ReverseVariance>,
+    #[arg(long, value_parser = choice::parser::<Variance>())]
+    variance: Option<Variance>,
 }
 
 impl VarianceFlag {
@@ -56,7 +36,7 @@ impl VarianceFlag {
 
     /// The variance of the reverse steps: as given, else as the configuration says.
     pub fn of(&self, config: &SchedulerConfig) -> Result<Variance> {
-        self.variance.map_or_else(|| variance(config), |own| Ok(own.into()))
+        self.variance.map_or_else(|| variance(config), Ok)
     }
 }
 

@@ -6,10 +6,12 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use serde_json::json;
 
+use super::flags::ModelFlags;
 use super::{Adapter, Json, Storage};
 use diffuse::gpu::Choices;
 use diffuse::gpu::choices::Key;
 use diffuse::gpu::tune::Timing;
+use diffuse::nn::digits;
 use diffuse::profile;
 use diffuse::tune::{self, Tuning};
 
@@ -19,12 +21,8 @@ use diffuse::tune::{self, Tuning};
 /// in other orders; `--out FILE` keeps the fastest of all, and `--tune FILE` runs them.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Model that comes with the program: digits, mnist, base, cifar10 [default: digits]
-    #[arg(long, value_name = "NAME", conflicts_with = "model")]
-    preset: Option<String>,
-    /// Model of a checkpoint directory or a diffusers `config.json`
-    #[arg(long, value_name = "DIR|CONFIG.json")]
-    model: Option<PathBuf>,
+    #[command(flatten)]
+    model: ModelFlags,
     /// Images in a batch
     #[arg(long, default_value_t = 16)]
     batch: u32,
@@ -43,7 +41,7 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     if args.batch == 0 {
         bail!("--batch must be at least 1");
     }
-    let config = super::profile::model_config(args.preset.as_deref(), args.model.as_deref())?;
+    let config = args.model.config(digits())?;
     let mut context = adapter.open_at(args.precision)?;
     let options = profile::Options { batch: args.batch, steps: 1, infer: false, recompute: false };
     let cache = tune::cache_directory();

@@ -36,6 +36,7 @@
 //! - Lin et al. 2023, "Common Diffusion Noise Schedules and Sample Steps are Flawed"
 
 mod ancestral;
+mod choice;
 mod error;
 pub mod likelihood;
 mod multistep;
@@ -51,6 +52,7 @@ mod stochastic;
 pub mod variance;
 pub mod weight;
 
+pub use choice::Choice;
 pub use error::Error;
 pub use multistep::Churn;
 pub use parameterization::Prediction;

@@ -1,6 +1,6 @@
 //! Noise schedules: for every timestep t in 0..T the level (alpha, sigma) of x_t = alpha · x0 + sigma · eps.
 
-use super::{Error, LearnedVariance, Level, LossWeight, Path, Prediction, Transition};
+use super::{Choice, Error, LearnedVariance, Level, LossWeight, Path, Prediction, Transition};
 use std::f64::consts::FRAC_PI_2;
 
 /// How beta_t, the variance of the noise that timestep t adds (Ho et al. 2020, eq. 2), runs over the timesteps.
@@ -79,6 +79,26 @@ pub enum ScheduleKind {
     Flow,
 }
 
+impl Choice for ScheduleKind {
+    const NAMED: &'static [ScheduleKind] = &ScheduleKind::ALL;
+
+    fn words(self) -> (&'static str, &'static str) {
+        match self {
+            ScheduleKind::Ddpm(betas) => match betas {
+                BetaSchedule::Linear { .. } => ("linear", "Ho et al. (2020): beta from 1e-4 to 0.02"),
+                BetaSchedule::ScaledLinear { .. } => ("scaled-linear", "Rombach et al. (2022)"),
+                BetaSchedule::Cosine => ("cosine", "Nichol & Dhariwal (2021)"),
+                BetaSchedule::Sigmoid { .. } => ("sigmoid", "Beta along a sigmoid from 1e-4 to 0.02 (Xu et al. 2022)"),
+            },
+            ScheduleKind::Vp { .. } => ("vp", "Variance-preserving SDE (Song et al. 2021)"),
+            ScheduleKind::SubVp { .. } => ("sub-vp", "Sub-variance-preserving SDE (Song et al. 2021)"),
+            ScheduleKind::Ve { .. } => ("ve", "Variance-exploding SDE, NCSN's geometric ladder (Song & Ermon 2019)"),
+            ScheduleKind::Edm { .. } => ("edm", "Karras et al. (2022)"),
+            ScheduleKind::Flow => ("flow", "Rectified flow (Liu et al. 2023)"),
+        }
+    }
+}
+
 impl ScheduleKind {
     /// The VP SDE of Song et al. 2021, appendix C.
     pub const VP: ScheduleKind = ScheduleKind::Vp { beta_min: 0.1, beta_max: 20.0 };
@@ -104,17 +124,15 @@ impl ScheduleKind {
 
     /// What a user calls it.
     pub fn name(self) -> &'static str {
-        match self {
-            ScheduleKind::Ddpm(BetaSchedule::Linear { .. }) => "linear",
-            ScheduleKind::Ddpm(BetaSchedule::ScaledLinear { .. }) => "scaled-linear",
-            ScheduleKind::Ddpm(BetaSchedule::Cosine) => "cosine",
-            ScheduleKind::Ddpm(BetaSchedule::Sigmoid { .. }) => "sigmoid",
-            ScheduleKind::Vp { .. } => "vp",
-            ScheduleKind::SubVp { .. } => "sub-vp",
-            ScheduleKind::Ve { .. } => "ve",
-            ScheduleKind::Edm { .. } => "edm",
-            ScheduleKind::Flow => "flow",
+        self.words().0
+    }
+
+    /// The same between other noise levels, where the schedule has such ends.
+    pub fn between(mut self, low: Option<f64>, high: Option<f64>) -> ScheduleKind {
+        if let ScheduleKind::Ve { sigma_min, sigma_max } | ScheduleKind::Edm { sigma_min, sigma_max } = &mut self {
+            (*sigma_min, *sigma_max) = (low.unwrap_or(*sigma_min), high.unwrap_or(*sigma_max));
         }
+        self
     }
 
     /// How the schedule scales its images.

@@ -1,6 +1,6 @@
 //! The variance of the reverse step, fixed or learned.
 
-use super::Transition;
+use super::{Choice, Transition};
 
 /// The variance of DDPM's reverse step (Ho et al. 2020, section 3.2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -12,6 +12,20 @@ pub enum Variance {
     FixedLarge,
     /// Between both, as the network says ([`LearnedVariance`]); diffusers' `learned_range`.
     Learned,
+}
+
+impl Choice for Variance {
+    const NAMED: &'static [Variance] = &Variance::ALL;
+
+    fn words(self) -> (&'static str, &'static str) {
+        match self {
+            Variance::FixedSmall => ("fixed-small", "beta-tilde_t, the posterior's"),
+            Variance::FixedLarge => ("fixed-large", "beta_t, the forward step's"),
+            Variance::Learned => {
+                ("learned", "Between both, as a network says that was trained with --learned-variance")
+            }
+        }
+    }
 }
 
 impl Variance {

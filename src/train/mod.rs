@@ -1,5 +1,6 @@
 //! Training: options, the step on the GPU, and the run directory.
 
+pub mod choice;
 pub mod engine;
 mod lock;
 mod log;

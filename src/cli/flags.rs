@@ -1,0 +1,174 @@
+//! Flags that several commands share.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+use clap::parser::ValueSource;
+use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
+use serde_json::Value;
+
+use diffuse::checkpoint;
+use diffuse::nn::{UNetConfig, preset, preset_names};
+use diffuse::train::TrainOptions;
+
+/// A model that comes with the program, or one of a file.
+#[derive(Args)]
+pub struct ModelFlags {
+    #[arg(long, value_name = "NAME", conflicts_with = "model",
+          help = format!("Model that comes with the program: {} [default: digits]", preset_names()))]
+    preset: Option<String>,
+    /// Model of a checkpoint directory or a diffusers `config.json`; the weights are not read
+    #[arg(long, value_name = "DIR|CONFIG.json")]
+    model: Option<PathBuf>,
+}
+
+impl ModelFlags {
+    /// Whether the model is that of a file.
+    pub fn is_of_file(&self) -> bool {
+        self.model.is_some()
+    }
+
+    /// The model that is named, else `otherwise`.
+    pub fn config(&self, otherwise: UNetConfig) -> Result<UNetConfig> {
+        match (&self.preset, &self.model) {
+            (Some(name), _) => Ok(preset(name)?),
+            (_, Some(path)) => read_model(path),
+            _ => Ok(otherwise),
+        }
+    }
+}
+
+fn read_model(path: &Path) -> Result<UNetConfig> {
+    if !path.is_dir() {
+        return Ok(checkpoint::read_config(path)?);
+    }
+    match checkpoint::find(path) {
+        Ok(directory) => Ok(checkpoint::read_config(&directory.join(checkpoint::CONFIG))?),
+        Err(error) => match bare_config(path) {
+            Some(config) => Ok(checkpoint::read_config(&config)?),
+            None => Err(error.into()),
+        },
+    }
+}
+
+/// A directory without weights will do, unless its `config.json` is that of a run, which says what to train.
+fn bare_config(directory: &Path) -> Option<PathBuf> {
+    let path = directory.join(checkpoint::CONFIG);
+    let value: Value = checkpoint::read_json(&path).ok()?;
+    value.get("_class_name").map(|_| path)
+}
+
+/// What every run is told: on what it trains, which model, where it is.
+#[derive(Args)]
+pub struct RunFlags {
+    /// `digits` (embedded), a directory of IDX files, or a directory of images with a sub-folder a class
+    #[arg(long, required_unless_present = "resume")]
+    data: Option<String>,
+    #[command(flatten)]
+    pub model: ModelFlags,
+    /// Directory of the run
+    #[arg(long, default_value = "runs/train")]
+    pub out: PathBuf,
+    /// Go on with the run in --out, from its checkpoint
+    #[arg(long, conflicts_with_all = ["data", "preset", "model"])]
+    pub resume: bool,
+    #[command(flatten)]
+    pub json: super::Json,
+}
+
+/// Of these, those that may be given with --resume.
+const OF_RESUMED: [&str; 4] = ["resume", "out", "json", "steps"];
+
+/// What was typed. Stands before all other fields, which take what is theirs away.
+pub struct Typed(ArgMatches);
+
+impl FromArgMatches for Typed {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Typed, clap::Error> {
+        Ok(Typed(matches.clone()))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        self.0 = matches.clone();
+        Ok(())
+    }
+}
+
+impl Args for Typed {
+    fn augment_args(command: Command) -> Command {
+        command
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        command
+    }
+}
+
+impl Typed {
+    fn is_given(&self, id: &str) -> bool {
+        self.0.value_source(id) == Some(ValueSource::CommandLine)
+    }
+
+    /// What --steps says, if it was given.
+    pub fn steps(&self) -> Option<u64> {
+        self.0.get_one("steps").copied()
+    }
+
+    /// `options` with what the flags say instead.
+    pub fn put(&self, run: &RunFlags, mut options: TrainOptions) -> Result<TrainOptions> {
+        options.update_from_arg_matches(&self.0)?;
+        if self.is_given("timesteps") {
+            options.sample_steps = options.sample_steps.min(options.timesteps.max(1));
+        }
+        options.data = run.data.clone().unwrap_or(options.data);
+        options.model = run.model.config(options.model)?;
+        Ok(options)
+    }
+
+    /// Only some flags may change in a run that goes on. `T` is the command's.
+    pub fn check_resumed<T: Args>(&self) -> Result<()> {
+        let command = T::augment_args(Command::new(""));
+        let is_bound =
+            |arg: &&Arg| self.is_given(arg.get_id().as_str()) && !OF_RESUMED.contains(&arg.get_id().as_str());
+        match command.get_arguments().find(is_bound).and_then(Arg::get_long) {
+            Some(flag) => bail!("--{flag} can't change in a resumed run; --steps can"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The flags of [`TrainOptions`], of which the command takes those of `wanted`, with its defaults in the help.
+pub fn option_flags(defaults: &TrainOptions, wanted: impl Fn(&str) -> bool) -> Vec<Arg> {
+    let defaults = serde_json::to_value(defaults).expect("options can be written");
+    let refuse = |_: &str| Err::<String, _>("this command doesn't take it");
+    let flag = |arg: &Arg| {
+        let (arg, id, help) = (arg.clone(), arg.get_id().as_str(), arg.get_help().expect("a line"));
+        match &defaults[id] {
+            _ if !wanted(id) => arg.hide(true).value_parser(refuse),
+            Value::Null | Value::Bool(false) => arg,
+            Value::String(key) => arg.help(format!("{help} [default: {}]", key.replace('_', "-"))),
+            number => arg.help(format!("{help} [default: {number}]")),
+        }
+    };
+    TrainOptions::augment_args_for_update(Command::new("")).get_arguments().map(flag).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Else a default that --help shows would be none of the option's.
+    #[test]
+    fn every_flag_is_named_as_the_key_of_its_option() {
+        let keys = serde_json::to_value(TrainOptions {
+            sigma_min: Some(1.0),
+            sigma_max: Some(2.0),
+            ..TrainOptions::default()
+        });
+        let keys = keys.unwrap();
+        let flags = option_flags(&TrainOptions::default(), |_| true);
+        assert!(flags.len() > 15);
+        for flag in flags {
+            assert!(keys.get(flag.get_id().as_str()).is_some(), "--{} is no key", flag.get_long().unwrap());
+        }
+    }
+}
