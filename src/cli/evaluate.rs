@@ -34,7 +34,7 @@ enum Likelihood {
     Ode,
 }
 
-/// Say what a trained U-Net is worth: likelihood of images, quality of samples, errors by noise level
+/// Say what a trained U-Net is worth: likelihood, quality of samples, errors by noise level
 #[derive(clap::Args)]
 // These flags say how samples are drawn.
 #[command(

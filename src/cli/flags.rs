@@ -76,7 +76,7 @@ pub struct RunFlags {
     pub json: super::Json,
 }
 
-/// Of these, those that may be given with --resume.
+/// Flags that may be given with --resume.
 const OF_RESUMED: [&str; 4] = ["resume", "out", "json", "steps"];
 
 /// What was typed. Stands before all other fields, which take what is theirs away.
@@ -88,7 +88,7 @@ impl FromArgMatches for Typed {
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
-        self.0 = matches.clone();
+        *self = Typed::from_arg_matches(matches)?;
         Ok(())
     }
 }
@@ -104,13 +104,14 @@ impl Args for Typed {
 }
 
 impl Typed {
-    fn is_given(&self, id: &str) -> bool {
+    /// Whether the argument stood there.
+    pub fn is_given(&self, id: &str) -> bool {
         self.0.value_source(id) == Some(ValueSource::CommandLine)
     }
 
-    /// What --steps says, if it was given.
-    pub fn steps(&self) -> Option<u64> {
-        self.0.get_one("steps").copied()
+    /// What was given for it, if anything.
+    pub fn get<T: Copy + Send + Sync + 'static>(&self, id: &str) -> Option<T> {
+        self.0.get_one(id).copied()
     }
 
     /// `options` with what the flags say instead.
@@ -124,14 +125,13 @@ impl Typed {
         Ok(options)
     }
 
-    /// Only some flags may change in a run that goes on. `T` is the command's.
-    pub fn check_resumed<T: Args>(&self) -> Result<()> {
+    /// The steps of a run that goes on, if they are to be others. Little else may change; `T` is the command's.
+    pub fn resumed_steps<T: Args>(&self) -> Result<Option<u64>> {
         let command = T::augment_args(Command::new(""));
-        let is_bound =
-            |arg: &&Arg| self.is_given(arg.get_id().as_str()) && !OF_RESUMED.contains(&arg.get_id().as_str());
-        match command.get_arguments().find(is_bound).and_then(Arg::get_long) {
+        let is_bound = |id: &str| self.is_given(id) && !OF_RESUMED.contains(&id);
+        match command.get_arguments().find(|arg| is_bound(arg.get_id().as_str())).and_then(Arg::get_long) {
             Some(flag) => bail!("--{flag} can't change in a resumed run; --steps can"),
-            None => Ok(()),
+            None => Ok(self.get("steps")),
         }
     }
 }
@@ -140,8 +140,10 @@ impl Typed {
 pub fn option_flags(defaults: &TrainOptions, wanted: impl Fn(&str) -> bool) -> Vec<Arg> {
     let defaults = serde_json::to_value(defaults).expect("options can be written");
     let refuse = |_: &str| Err::<String, _>("this command doesn't take it");
-    let flag = |arg: &Arg| {
-        let (arg, id, help) = (arg.clone(), arg.get_id().as_str(), arg.get_help().expect("a line"));
+    let flag = |(index, arg): (usize, &Arg)| {
+        let (id, help) = (arg.get_id().as_str(), arg.get_help().expect("a line"));
+        // Behind the command's own.
+        let arg = arg.clone().display_order(100 + index);
         match &defaults[id] {
             _ if !wanted(id) => arg.hide(true).value_parser(refuse),
             Value::Null | Value::Bool(false) => arg,
@@ -149,7 +151,7 @@ pub fn option_flags(defaults: &TrainOptions, wanted: impl Fn(&str) -> bool) -> V
             number => arg.help(format!("{help} [default: {number}]")),
         }
     };
-    TrainOptions::augment_args_for_update(Command::new("")).get_arguments().map(flag).collect()
+    TrainOptions::augment_args_for_update(Command::new("")).get_arguments().enumerate().map(flag).collect()
 }
 
 #[cfg(test)]

@@ -150,27 +150,18 @@ impl Adapter {
     }
 }
 
+/// Each says what it does where its arguments are.
 #[derive(Subcommand)]
 pub enum Command {
-    /// Learn to draw handwritten digits from the embedded set, then draw them
     Demo(demo::Args),
-    /// Train a U-Net
     Train(Box<train::Args>),
-    /// Train a classifier of noisy images, which guides sampling and judges samples
     TrainClassifier(Box<train_classifier::Args>),
-    /// Draw images with a trained U-Net
     Sample(Box<sample::Args>),
-    /// Say what a trained U-Net is worth: likelihood, quality of samples, errors by noise level
     Evaluate(Box<evaluate::Args>),
-    /// Check every kernel, or a whole model, on this adapter
     Verify(verify::Args),
-    /// Check every sampler on distributions whose score is known
     Certify(certify::Args),
-    /// Time one training or denoising step, kernel by kernel and layer by layer
     Profile(profile::Args),
-    /// Measure which variants of the kernels are fastest here
     Tune(tune::Args),
-    /// List adapters, drivers, limits and features
     Devices(devices::Args),
 }
 

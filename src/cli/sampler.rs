@@ -1,11 +1,13 @@
 //! Which sampler, with which settings: the flags that `sample` takes, and the list of samplers.
 
 use anyhow::{Result, bail};
-use clap::builder::PossibleValuesParser;
+use clap::builder::{PossibleValuesParser, ValueParser};
+use clap::{Arg, value_parser};
 use serde_json::{Value, json};
 
+use super::flags::Typed;
 use diffuse::checkpoint::SchedulerConfig;
-use diffuse::diffusion::{Churn, Sampler, SamplerKind, Spacing, Variance};
+use diffuse::diffusion::{Sampler, SamplerKind, Spacing, Variance};
 use diffuse::train::choice;
 
 /// What stands for the list instead of a sampler.
@@ -40,10 +42,91 @@ impl VarianceFlag {
     }
 }
 
+/// A setting of a sampler.
+pub enum Setting<'a> {
+    Number(&'a mut f64),
+    Count(&'a mut usize),
+    Variance(&'a mut Variance),
+}
+
+impl Setting<'_> {
+    /// What it is set to.
+    pub fn value(&self) -> Value {
+        match self {
+            Setting::Number(number) => json!(number),
+            Setting::Count(count) => json!(count),
+            Setting::Variance(variance) => variance.name().into(),
+        }
+    }
+
+    /// Sets it as was typed; a variance is a matter of the checkpoint, too.
+    fn put(self, id: &str, typed: &Typed) {
+        match self {
+            Setting::Number(number) => *number = typed.get(id).unwrap_or(*number),
+            Setting::Count(count) => *count = typed.get(id).unwrap_or(*count),
+            Setting::Variance(_) => {}
+        }
+    }
+}
+
+/// The settings of a sampler, each under the name of its flag.
+pub fn settings(kind: &mut SamplerKind) -> Vec<(&'static str, Setting<'_>)> {
+    use Setting::{Count, Number};
+    match kind {
+        SamplerKind::Ddpm { variance } => vec![("variance", Setting::Variance(variance))],
+        SamplerKind::Ddim { eta } | SamplerKind::EulerAncestral { eta } => vec![("eta", Number(eta))],
+        SamplerKind::Heun { churn } => vec![("churn", Number(&mut churn.amount))],
+        SamplerKind::Rk45 { tolerance } => vec![("tolerance", Number(tolerance))],
+        SamplerKind::PredictorCorrector { snr, corrections } => {
+            vec![("snr", Number(snr)), ("corrections", Count(corrections))]
+        }
+        SamplerKind::Langevin { size, repeats, temperature } => {
+            vec![("step-size", Number(size)), ("repeats", Count(repeats)), ("temperature", Number(temperature))]
+        }
+        SamplerKind::Euler
+        | SamplerKind::DpmSolver
+        | SamplerKind::DpmSolverSde
+        | SamplerKind::UniPc
+        | SamplerKind::ReverseSde => Vec::new(),
+    }
+}
+
+/// What the flags of settings say.
+const SETTINGS: [(&str, &str); 8] = [
+    ("eta", "Noise of ddim and euler-ancestral: 0 is deterministic, 1 is ddpm's"),
+    ("churn", "Noise that heun adds: S_churn of Karras et al. (2022)"),
+    ("tolerance", "Error of a step that rk45 lets pass"),
+    ("snr", "Signal-to-noise ratio of pc's corrections"),
+    ("corrections", "Corrections of pc at each level"),
+    ("step-size", "Step of langevin as a multiple of sigma squared"),
+    ("repeats", "Steps of langevin at each level"),
+    ("temperature", "Temperature of langevin: 0 is annealed gradient ascent"),
+];
+
+/// Samplers that have a setting, and its default there.
+fn takers(id: &str) -> Vec<(&'static str, Value)> {
+    let of = |kind: &mut SamplerKind| settings(kind).iter().find(|(own, _)| *own == id).map(|(_, own)| own.value());
+    SamplerKind::ALL.into_iter().filter_map(|mut kind| Some((kind.name(), of(&mut kind)?))).collect()
+}
+
+fn setting_flags() -> impl Iterator<Item = Arg> {
+    SETTINGS.into_iter().map(|(id, help)| {
+        let takers = takers(id);
+        let first = &takers[0].1;
+        let others: String = takers[1..].iter().map(|(name, value)| format!("; {name}: {value}")).collect();
+        let parser: ValueParser = if first.is_u64() { value_parser!(usize).into() } else { value_parser!(f64).into() };
+        let arg = Arg::new(id).long(id).value_name("X").value_parser(parser).group("sampling");
+        arg.help(format!("{help} [default: {first}{others}]")).allow_negative_numbers(!first.is_u64())
+    })
+}
+
 /// Flags of a sampler. Each setting belongs to some samplers.
 #[derive(clap::Args)]
 #[group(id = "sampling")]
+#[command(args = setting_flags())]
 pub struct Flags {
+    #[command(flatten)]
+    typed: Typed,
     /// Sampler; `list` prints them all
     #[arg(long, value_parser = names(), default_value = "ddpm", value_name = "NAME")]
     pub sampler: String,
@@ -53,30 +136,6 @@ pub struct Flags {
     /// Which timesteps are visited [default: leading]
     #[arg(long, value_parser = spacings(), value_name = "NAME")]
     pub spacing: Option<String>,
-    /// Noise of ddim and euler-ancestral: 0 is deterministic, 1 is ddpm's [default: 0; euler-ancestral: 1]
-    #[arg(long, allow_negative_numbers = true)]
-    pub eta: Option<f64>,
-    /// Noise that heun adds: S_churn of Karras et al. (2022) [default: 0]
-    #[arg(long, allow_negative_numbers = true)]
-    pub churn: Option<f64>,
-    /// Error of a step that rk45 lets pass [default: 0.001]
-    #[arg(long, allow_negative_numbers = true)]
-    pub tolerance: Option<f64>,
-    /// Signal-to-noise ratio of pc's corrections [default: 0.16]
-    #[arg(long, allow_negative_numbers = true)]
-    pub snr: Option<f64>,
-    /// Corrections of pc at each level [default: 1]
-    #[arg(long)]
-    pub corrections: Option<usize>,
-    /// Step of langevin as a multiple of sigma squared [default: 0.2]
-    #[arg(long, allow_negative_numbers = true)]
-    pub step_size: Option<f64>,
-    /// Steps of langevin at each level [default: 5]
-    #[arg(long)]
-    pub repeats: Option<usize>,
-    /// Temperature of langevin: 0 is annealed gradient ascent [default: 1]
-    #[arg(long, allow_negative_numbers = true)]
-    pub temperature: Option<f64>,
 }
 
 impl Flags {
@@ -86,8 +145,14 @@ impl Flags {
     /// One line that names a flag of another sampler, or the configuration's fault.
     pub fn sampler(&self, config: &SchedulerConfig, variance: &VarianceFlag) -> Result<Sampler> {
         let found = SamplerKind::ALL.into_iter().find(|kind| kind.name() == self.sampler);
-        let kind = self.settings(found.expect("clap takes no other name"), config, variance)?;
-        self.refuse_others(kind, variance)?;
+        let mut kind = found.expect("clap takes no other name");
+        if let SamplerKind::Ddpm { variance: own } = &mut kind {
+            *own = variance.of(config)?;
+        }
+        for (id, setting) in settings(&mut kind) {
+            setting.put(id, &self.typed);
+        }
+        self.refuse_others(kind)?;
         let steps = self.steps.unwrap_or(config.num_train_timesteps.min(50));
         let spacing = Spacing::ALL.into_iter().find(|spacing| Some(spacing.name()) == self.spacing.as_deref());
         Ok(Sampler {
@@ -98,44 +163,12 @@ impl Flags {
         })
     }
 
-    fn settings(&self, kind: SamplerKind, config: &SchedulerConfig, variance: &VarianceFlag) -> Result<SamplerKind> {
-        Ok(match kind {
-            SamplerKind::Ddpm { .. } => SamplerKind::Ddpm { variance: variance.of(config)? },
-            SamplerKind::Ddim { eta } => SamplerKind::Ddim { eta: self.eta.unwrap_or(eta) },
-            SamplerKind::EulerAncestral { eta } => SamplerKind::EulerAncestral { eta: self.eta.unwrap_or(eta) },
-            SamplerKind::Heun { churn } => {
-                SamplerKind::Heun { churn: Churn { amount: self.churn.unwrap_or(churn.amount), ..churn } }
-            }
-            SamplerKind::Rk45 { tolerance } => SamplerKind::Rk45 { tolerance: self.tolerance.unwrap_or(tolerance) },
-            SamplerKind::PredictorCorrector { snr, corrections } => SamplerKind::PredictorCorrector {
-                snr: self.snr.unwrap_or(snr),
-                corrections: self.corrections.unwrap_or(corrections),
-            },
-            SamplerKind::Langevin { size, repeats, temperature } => SamplerKind::Langevin {
-                size: self.step_size.unwrap_or(size),
-                repeats: self.repeats.unwrap_or(repeats),
-                temperature: self.temperature.unwrap_or(temperature),
-            },
-            kind => kind,
-        })
-    }
-
-    /// Each flag with the samplers that take it.
-    fn refuse_others(&self, kind: SamplerKind, variance: &VarianceFlag) -> Result<()> {
-        let flags: [(&str, bool, &[&str]); 9] = [
-            ("--variance", variance.is_given(), &["ddpm"]),
-            ("--eta", self.eta.is_some(), &["ddim", "euler-ancestral"]),
-            ("--churn", self.churn.is_some(), &["heun"]),
-            ("--tolerance", self.tolerance.is_some(), &["rk45"]),
-            ("--snr", self.snr.is_some(), &["pc"]),
-            ("--corrections", self.corrections.is_some(), &["pc"]),
-            ("--step-size", self.step_size.is_some(), &["langevin"]),
-            ("--repeats", self.repeats.is_some(), &["langevin"]),
-            ("--temperature", self.temperature.is_some(), &["langevin"]),
-        ];
-        for (flag, given, takers) in flags {
-            if given && !takers.contains(&kind.name()) {
-                bail!("{flag} goes with --sampler {}", takers.join(" and "));
+    /// A setting goes with the samplers that have it.
+    fn refuse_others(&self, kind: SamplerKind) -> Result<()> {
+        for id in SETTINGS.map(|(id, _)| id).into_iter().chain(["variance"]).filter(|id| self.typed.is_given(id)) {
+            let takers: Vec<_> = takers(id).into_iter().map(|(name, _)| name).collect();
+            if !takers.contains(&kind.name()) {
+                bail!("--{} goes with --sampler {}", id, takers.join(" and "));
             }
         }
         if matches!(kind, SamplerKind::Rk45 { .. }) && (self.steps.is_some() || self.spacing.is_some()) {
@@ -154,27 +187,6 @@ fn variance(config: &SchedulerConfig) -> Result<Variance> {
             "variance_type {:?} is not built here; fixed_small, fixed_large and learned_range are",
             config.variance_type
         ),
-    }
-}
-
-/// The settings of a sampler, each under the name of its flag.
-pub fn settings(kind: SamplerKind) -> Vec<(&'static str, Value)> {
-    match kind {
-        SamplerKind::Ddpm { variance } => vec![("variance", variance.name().into())],
-        SamplerKind::Ddim { eta } | SamplerKind::EulerAncestral { eta } => vec![("eta", json!(eta))],
-        SamplerKind::Heun { churn } => vec![("churn", json!(churn.amount))],
-        SamplerKind::Rk45 { tolerance } => vec![("tolerance", json!(tolerance))],
-        SamplerKind::PredictorCorrector { snr, corrections } => {
-            vec![("snr", json!(snr)), ("corrections", json!(corrections))]
-        }
-        SamplerKind::Langevin { size, repeats, temperature } => {
-            vec![("step_size", json!(size)), ("repeats", json!(repeats)), ("temperature", json!(temperature))]
-        }
-        SamplerKind::Euler
-        | SamplerKind::DpmSolver
-        | SamplerKind::DpmSolverSde
-        | SamplerKind::UniPc
-        | SamplerKind::ReverseSde => Vec::new(),
     }
 }
 

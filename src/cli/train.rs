@@ -60,12 +60,12 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     super::catch_interrupts();
     let started = Instant::now();
     if args.run.resume {
-        args.typed.check_resumed::<Args>()?;
+        let steps = args.typed.resumed_steps::<Args>()?;
         let stored = Stored::open(&args.run.out)?;
         let mut context = adapter.open()?;
         stored.restore_choices(&mut context);
         adapter.recall(&mut context)?;
-        let mut run = Run::resume(&context, stored, args.typed.steps())?;
+        let mut run = Run::resume(&context, stored, steps)?;
         return train(&mut run, &context, &args.run.out, &args.run.json, started).map(|_| ());
     }
     let mut options = args.options()?;

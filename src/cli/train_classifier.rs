@@ -16,8 +16,10 @@ use diffuse::evaluate::{Observer, images_of};
 use diffuse::gpu::Context;
 use diffuse::train::{Run, Stored, Task, TrainOptions, run};
 
-/// Train a classifier of noisy images: the U-Net's encoder half with attention pooling. Where the data have no test
-/// images, every tenth image of each class is held out and tells how good it is
+/// Train a classifier of noisy images, which guides sampling and judges samples
+///
+/// It is the U-Net's encoder half with attention pooling, and takes the noise schedule of the model that it is to guide.
+/// Where the data have no test images, every tenth image of each class is held out and tells how good it is.
 #[derive(clap::Args)]
 #[command(mut_arg("out", |out| out.default_value("runs/classifier")), args = option_flags(&defaults(), |id| FLAGS.contains(&id)))]
 pub struct Args {
@@ -70,7 +72,7 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     let started = Instant::now();
     let mut context;
     let mut run = if args.run.resume {
-        args.typed.check_resumed::<Args>()?;
+        let steps = args.typed.resumed_steps::<Args>()?;
         let stored = Stored::open(&args.run.out)?;
         if stored.options().task != Task::Classify {
             bail!("{}: this run trains a U-Net: train --resume goes on with it", args.run.out.display());
@@ -78,7 +80,7 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
         context = adapter.open()?;
         stored.restore_choices(&mut context);
         adapter.recall(&mut context)?;
-        Run::resume(&context, stored, args.typed.steps())?
+        Run::resume(&context, stored, steps)?
     } else {
         let mut options = args.options()?;
         let data = run::load_data(&mut options)?;

@@ -21,6 +21,12 @@ impl BetaSchedule {
     /// The linear schedule with the ends of Ho et al. 2020, section 4.
     pub const HO: BetaSchedule = BetaSchedule::Linear { start: 1e-4, end: 0.02 };
 
+    /// All of them, those with a choice of ends from `start` to `end`.
+    pub fn all(start: f64, end: f64) -> [BetaSchedule; 4] {
+        let (linear, scaled) = (BetaSchedule::Linear { start, end }, BetaSchedule::ScaledLinear { start, end });
+        [linear, scaled, BetaSchedule::Cosine, BetaSchedule::Sigmoid { start, end }]
+    }
+
     /// The name of this schedule in diffusers' `beta_schedule`.
     pub fn name(self) -> &'static str {
         match self {
