@@ -8,7 +8,9 @@ use super::progress::Progress;
 use diffuse::certify::{Certifier, Check, Subject, subjects};
 use diffuse::diffusion::SamplerKind;
 
-/// Check every sampler on distributions whose score is known exactly: order of convergence, distance to the truth
+/// Check every sampler on distributions whose score is known
+///
+/// Its order of convergence, and the distance of its samples to the truth.
 #[derive(clap::Args)]
 pub struct Args {
     /// Only this sampler; may be given several times

@@ -216,8 +216,8 @@ fn look(
         clip: scheduler.clip_sample.then_some(scheduler.clip_sample_range),
     };
     let seed = args.seed.into();
-    let mut bar = Bar::new("evaluating");
-    let mut watch = |done, of| bar.set(done, of);
+    let mut bar = Progress::new("evaluating", 0, 0);
+    let mut watch = |done, of| bar.set_of(done, of);
     match args.likelihood {
         Some(Likelihood::Vlb) => {
             let bound = variational_bound(&network, test, count, &setting, seed, &mut watch)?;
@@ -261,32 +261,4 @@ fn write_levels(out: &Path, levels: &[LevelError]) -> Result<[PathBuf; 2]> {
     let title = "error of the estimate of x0 by timestep";
     write_curves(&paths[1], title, ["timestep", "mean square error"], &curves)?;
     Ok(paths)
-}
-
-/// A bar whose length is known when the work begins.
-struct Bar {
-    name: &'static str,
-    bar: Option<(u64, Progress)>,
-}
-
-impl Bar {
-    fn new(name: &'static str) -> Bar {
-        Bar { name, bar: None }
-    }
-
-    fn set(&mut self, done: u64, of: u64) {
-        if self.bar.as_ref().is_none_or(|(length, _)| *length != of) {
-            self.finish();
-            self.bar = Some((of, Progress::new(self.name, 0, of)));
-        }
-        if let Some((_, bar)) = &mut self.bar {
-            bar.set(done, String::new);
-        }
-    }
-
-    fn finish(&mut self) {
-        if let Some((_, bar)) = self.bar.take() {
-            bar.finish();
-        }
-    }
 }

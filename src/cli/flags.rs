@@ -39,23 +39,16 @@ impl ModelFlags {
 }
 
 fn read_model(path: &Path) -> Result<UNetConfig> {
-    if !path.is_dir() {
-        return Ok(checkpoint::read_config(path)?);
-    }
-    match checkpoint::find(path) {
-        Ok(directory) => Ok(checkpoint::read_config(&directory.join(checkpoint::CONFIG))?),
-        Err(error) => match bare_config(path) {
-            Some(config) => Ok(checkpoint::read_config(&config)?),
-            None => Err(error.into()),
-        },
-    }
-}
-
-/// A directory without weights will do, unless its `config.json` is that of a run, which says what to train.
-fn bare_config(directory: &Path) -> Option<PathBuf> {
-    let path = directory.join(checkpoint::CONFIG);
-    let value: Value = checkpoint::read_json(&path).ok()?;
-    value.get("_class_name").map(|_| path)
+    let own = path.join(checkpoint::CONFIG);
+    // A directory without weights will do, unless its `config.json` is that of a run, which says what to train.
+    let is_model = |path| checkpoint::read_json::<Value>(path).is_ok_and(|given| given.get("_class_name").is_some());
+    let file = match checkpoint::find(path) {
+        _ if path.is_file() || path.extension().is_some_and(|extension| extension == "json") => path.into(),
+        Ok(directory) => directory.join(checkpoint::CONFIG),
+        Err(_) if is_model(&own) => own,
+        Err(error) => return Err(error.into()),
+    };
+    Ok(checkpoint::read_config(&file)?)
 }
 
 /// What every run is told: on what it trains, which model, where it is.
@@ -75,9 +68,6 @@ pub struct RunFlags {
     #[command(flatten)]
     pub json: super::Json,
 }
-
-/// Flags that may be given with --resume.
-const OF_RESUMED: [&str; 4] = ["resume", "out", "json", "steps"];
 
 /// What was typed. Stands before all other fields, which take what is theirs away.
 pub struct Typed(ArgMatches);
@@ -128,7 +118,7 @@ impl Typed {
     /// The steps of a run that goes on, if they are to be others. Little else may change; `T` is the command's.
     pub fn resumed_steps<T: Args>(&self) -> Result<Option<u64>> {
         let command = T::augment_args(Command::new(""));
-        let is_bound = |id: &str| self.is_given(id) && !OF_RESUMED.contains(&id);
+        let is_bound = |id: &str| self.is_given(id) && !["resume", "out", "json", "steps"].contains(&id);
         match command.get_arguments().find(|arg| is_bound(arg.get_id().as_str())).and_then(Arg::get_long) {
             Some(flag) => bail!("--{flag} can't change in a resumed run; --steps can"),
             None => Ok(self.get("steps")),
@@ -152,25 +142,4 @@ pub fn option_flags(defaults: &TrainOptions, wanted: impl Fn(&str) -> bool) -> V
         }
     };
     TrainOptions::augment_args_for_update(Command::new("")).get_arguments().enumerate().map(flag).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Else a default that --help shows would be none of the option's.
-    #[test]
-    fn every_flag_is_named_as_the_key_of_its_option() {
-        let keys = serde_json::to_value(TrainOptions {
-            sigma_min: Some(1.0),
-            sigma_max: Some(2.0),
-            ..TrainOptions::default()
-        });
-        let keys = keys.unwrap();
-        let flags = option_flags(&TrainOptions::default(), |_| true);
-        assert!(flags.len() > 15);
-        for flag in flags {
-            assert!(keys.get(flag.get_id().as_str()).is_some(), "--{} is no key", flag.get_long().unwrap());
-        }
-    }
 }

@@ -1,6 +1,6 @@
 //! Which sampler, with which settings: the flags that `sample` takes, and the list of samplers.
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::builder::{PossibleValuesParser, ValueParser};
 use clap::{Arg, value_parser};
 use serde_json::{Value, json};
@@ -12,14 +12,6 @@ use diffuse::train::choice;
 
 /// What stands for the list instead of a sampler.
 pub const LIST: &str = "list";
-
-fn names() -> PossibleValuesParser {
-    PossibleValuesParser::new(SamplerKind::ALL.map(SamplerKind::name).into_iter().chain([LIST]))
-}
-
-fn spacings() -> PossibleValuesParser {
-    PossibleValuesParser::new(Spacing::ALL.map(Spacing::name))
-}
 
 /// Of ddpm alone, and of its variational bound.
 #[derive(clap::Args)]
@@ -38,50 +30,34 @@ impl VarianceFlag {
 
     /// The variance of the reverse steps: as given, else as the configuration says.
     pub fn of(&self, config: &SchedulerConfig) -> Result<Variance> {
-        self.variance.map_or_else(|| variance(config), Ok)
+        let named = || Variance::ALL.into_iter().find(|variance| variance.name() == config.variance_type);
+        self.variance.or_else(named).with_context(|| {
+            let known = Variance::ALL.map(Variance::name).join(", ");
+            format!("variance_type {:?} is not built here; {known} are", config.variance_type)
+        })
     }
 }
 
-/// A setting of a sampler.
-pub enum Setting<'a> {
-    Number(&'a mut f64),
-    Count(&'a mut usize),
-    Variance(&'a mut Variance),
-}
-
-impl Setting<'_> {
-    /// What it is set to.
-    pub fn value(&self) -> Value {
-        match self {
-            Setting::Number(number) => json!(number),
-            Setting::Count(count) => json!(count),
-            Setting::Variance(variance) => variance.name().into(),
-        }
-    }
-
-    /// Sets it as was typed; a variance is a matter of the checkpoint, too.
-    fn put(self, id: &str, typed: &Typed) {
-        match self {
-            Setting::Number(number) => *number = typed.get(id).unwrap_or(*number),
-            Setting::Count(count) => *count = typed.get(id).unwrap_or(*count),
-            Setting::Variance(_) => {}
-        }
-    }
-}
-
-/// The settings of a sampler, each under the name of its flag.
-pub fn settings(kind: &mut SamplerKind) -> Vec<(&'static str, Setting<'_>)> {
-    use Setting::{Count, Number};
+/// The settings of a sampler, each under the name of its flag; `typed` sets them.
+pub fn settings(kind: &mut SamplerKind, typed: Option<&Typed>) -> Vec<(&'static str, Value)> {
+    let number = |id, number: &mut f64| {
+        *number = typed.and_then(|typed| typed.get(id)).unwrap_or(*number);
+        (id, json!(number))
+    };
+    let count = |id, count: &mut usize| {
+        *count = typed.and_then(|typed| typed.get(id)).unwrap_or(*count);
+        (id, json!(count))
+    };
     match kind {
-        SamplerKind::Ddpm { variance } => vec![("variance", Setting::Variance(variance))],
-        SamplerKind::Ddim { eta } | SamplerKind::EulerAncestral { eta } => vec![("eta", Number(eta))],
-        SamplerKind::Heun { churn } => vec![("churn", Number(&mut churn.amount))],
-        SamplerKind::Rk45 { tolerance } => vec![("tolerance", Number(tolerance))],
+        SamplerKind::Ddpm { variance } => vec![("variance", variance.name().into())],
+        SamplerKind::Ddim { eta } | SamplerKind::EulerAncestral { eta } => vec![number("eta", eta)],
+        SamplerKind::Heun { churn } => vec![number("churn", &mut churn.amount)],
+        SamplerKind::Rk45 { tolerance } => vec![number("tolerance", tolerance)],
         SamplerKind::PredictorCorrector { snr, corrections } => {
-            vec![("snr", Number(snr)), ("corrections", Count(corrections))]
+            vec![number("snr", snr), count("corrections", corrections)]
         }
         SamplerKind::Langevin { size, repeats, temperature } => {
-            vec![("step-size", Number(size)), ("repeats", Count(repeats)), ("temperature", Number(temperature))]
+            vec![number("step-size", size), count("repeats", repeats), number("temperature", temperature)]
         }
         SamplerKind::Euler
         | SamplerKind::DpmSolver
@@ -105,8 +81,11 @@ const SETTINGS: [(&str, &str); 8] = [
 
 /// Samplers that have a setting, and its default there.
 fn takers(id: &str) -> Vec<(&'static str, Value)> {
-    let of = |kind: &mut SamplerKind| settings(kind).iter().find(|(own, _)| *own == id).map(|(_, own)| own.value());
-    SamplerKind::ALL.into_iter().filter_map(|mut kind| Some((kind.name(), of(&mut kind)?))).collect()
+    let all = SamplerKind::ALL.into_iter().flat_map(|mut kind| {
+        let name = kind.name();
+        settings(&mut kind, None).into_iter().map(move |(own, default)| (own, (name, default)))
+    });
+    all.filter(|(own, _)| *own == id).map(|(_, taker)| taker).collect()
 }
 
 fn setting_flags() -> impl Iterator<Item = Arg> {
@@ -128,13 +107,14 @@ pub struct Flags {
     #[command(flatten)]
     typed: Typed,
     /// Sampler; `list` prints them all
-    #[arg(long, value_parser = names(), default_value = "ddpm", value_name = "NAME")]
+    #[arg(long, value_parser = PossibleValuesParser::new(SamplerKind::ALL.map(SamplerKind::name).into_iter().chain([LIST])),
+          default_value = "ddpm", value_name = "NAME")]
     pub sampler: String,
     /// Sampler steps [default: 50]
     #[arg(long)]
     pub steps: Option<usize>,
     /// Which timesteps are visited [default: leading]
-    #[arg(long, value_parser = spacings(), value_name = "NAME")]
+    #[arg(long, value_parser = PossibleValuesParser::new(Spacing::ALL.map(Spacing::name)), value_name = "NAME")]
     pub spacing: Option<String>,
 }
 
@@ -149,9 +129,7 @@ impl Flags {
         if let SamplerKind::Ddpm { variance: own } = &mut kind {
             *own = variance.of(config)?;
         }
-        for (id, setting) in settings(&mut kind) {
-            setting.put(id, &self.typed);
-        }
+        settings(&mut kind, Some(&self.typed));
         self.refuse_others(kind)?;
         let steps = self.steps.unwrap_or(config.num_train_timesteps.min(50));
         let spacing = Spacing::ALL.into_iter().find(|spacing| Some(spacing.name()) == self.spacing.as_deref());
@@ -168,25 +146,13 @@ impl Flags {
         for id in SETTINGS.map(|(id, _)| id).into_iter().chain(["variance"]).filter(|id| self.typed.is_given(id)) {
             let takers: Vec<_> = takers(id).into_iter().map(|(name, _)| name).collect();
             if !takers.contains(&kind.name()) {
-                bail!("--{} goes with --sampler {}", id, takers.join(" and "));
+                bail!("--{id} goes with --sampler {}", takers.join(" and "));
             }
         }
         if matches!(kind, SamplerKind::Rk45 { .. }) && (self.steps.is_some() || self.spacing.is_some()) {
             bail!("rk45 finds its own steps: --tolerance says how many, not --steps or --spacing");
         }
         Ok(())
-    }
-}
-
-/// The variance of the reverse steps that the configuration names.
-fn variance(config: &SchedulerConfig) -> Result<Variance> {
-    let known = |variance: &Variance| variance.name() == config.variance_type;
-    match Variance::ALL.into_iter().find(known) {
-        Some(variance) => Ok(variance),
-        None => bail!(
-            "variance_type {:?} is not built here; fixed_small, fixed_large and learned_range are",
-            config.variance_type
-        ),
     }
 }
 

@@ -21,7 +21,7 @@ use diffuse::train::{Run, Stored, Task, TrainOptions, run};
 /// It is the U-Net's encoder half with attention pooling, and takes the noise schedule of the model that it is to guide.
 /// Where the data have no test images, every tenth image of each class is held out and tells how good it is.
 #[derive(clap::Args)]
-#[command(mut_arg("out", |out| out.default_value("runs/classifier")), args = option_flags(&defaults(), |id| FLAGS.contains(&id)))]
+#[command(mut_arg("out", |out| out.default_value("runs/classifier")), args = option_flags(&defaults(), |id| FLAGS.split(' ').any(|flag| flag == id)))]
 pub struct Args {
     #[command(flatten)]
     typed: Typed,
@@ -30,17 +30,7 @@ pub struct Args {
 }
 
 /// The options that may be set.
-const FLAGS: [&str; 9] = [
-    "steps",
-    "batch",
-    "learning_rate",
-    "noise_schedule",
-    "timesteps",
-    "sigma_min",
-    "sigma_max",
-    "seed",
-    "checkpoint_every",
-];
+const FLAGS: &str = "steps batch learning_rate noise_schedule timesteps sigma_min sigma_max seed checkpoint_every";
 
 fn defaults() -> TrainOptions {
     TrainOptions {

@@ -15,9 +15,9 @@ use diffuse::nn::digits;
 use diffuse::profile;
 use diffuse::tune::{self, Tuning};
 
-/// Measure which variants of the kernels are fastest on this adapter, for a training step of a model
+/// Measure which variants of the kernels are fastest here
 ///
-/// What other commands choose by the clock gives the same bits, whatever they choose. `tune` also compares ways that sum
+/// For a training step of a model. What other commands choose by the clock gives the same bits, whatever they choose. `tune` also compares ways that sum
 /// in other orders; `--out FILE` keeps the fastest of all, and `--tune FILE` runs them.
 #[derive(clap::Args)]
 pub struct Args {

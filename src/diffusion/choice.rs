@@ -17,9 +17,4 @@ pub trait Choice: Copy + PartialEq + 'static {
     fn key(self) -> String {
         self.words().0.replace('-', "_")
     }
-
-    /// What files call `key`.
-    fn of_key(key: &str) -> Option<Self> {
-        Self::NAMED.iter().copied().find(|choice| choice.key() == key)
-    }
 }

@@ -39,23 +39,23 @@ pub enum Prediction {
 }
 
 impl Choice for Prediction {
-    const NAMED: &'static [Prediction] = &Prediction::ALL;
+    const NAMED: &'static [Self] = &Self::ALL;
 
     fn words(self) -> (&'static str, &'static str) {
         match self {
-            Prediction::Eps => ("epsilon", "The noise"),
-            Prediction::X0 => ("x0", "The image"),
-            Prediction::V => ("v", "alpha eps - sigma x0 (Salimans & Ho 2022)"),
-            Prediction::Score => ("score", "-eps / sigma (Song & Ermon 2019)"),
-            Prediction::Edm => ("edm", "F of the preconditioned denoiser (Karras et al. 2022)"),
-            Prediction::Flow => ("flow", "eps - x0 (Liu et al. 2023)"),
+            Self::Eps => ("epsilon", "The noise"),
+            Self::X0 => ("x0", "The image"),
+            Self::V => ("v", "alpha eps - sigma x0 (Salimans & Ho 2022)"),
+            Self::Score => ("score", "-eps / sigma (Song & Ermon 2019)"),
+            Self::Edm => ("edm", "F of the preconditioned denoiser (Karras et al. 2022)"),
+            Self::Flow => ("flow", "eps - x0 (Liu et al. 2023)"),
         }
     }
 
     fn aliases(self) -> &'static [&'static str] {
         match self {
-            Prediction::Eps => &["eps"],
-            Prediction::X0 => &["sample"],
+            Self::Eps => &["eps"],
+            Self::X0 => &["sample"],
             _ => &[],
         }
     }

@@ -86,21 +86,21 @@ pub enum ScheduleKind {
 }
 
 impl Choice for ScheduleKind {
-    const NAMED: &'static [ScheduleKind] = &ScheduleKind::ALL;
+    const NAMED: &'static [Self] = &Self::ALL;
 
     fn words(self) -> (&'static str, &'static str) {
         match self {
-            ScheduleKind::Ddpm(betas) => match betas {
-                BetaSchedule::Linear { .. } => ("linear", "Ho et al. (2020): beta from 1e-4 to 0.02"),
-                BetaSchedule::ScaledLinear { .. } => ("scaled-linear", "Rombach et al. (2022)"),
-                BetaSchedule::Cosine => ("cosine", "Nichol & Dhariwal (2021)"),
-                BetaSchedule::Sigmoid { .. } => ("sigmoid", "Beta along a sigmoid from 1e-4 to 0.02 (Xu et al. 2022)"),
-            },
-            ScheduleKind::Vp { .. } => ("vp", "Variance-preserving SDE (Song et al. 2021)"),
-            ScheduleKind::SubVp { .. } => ("sub-vp", "Sub-variance-preserving SDE (Song et al. 2021)"),
-            ScheduleKind::Ve { .. } => ("ve", "Variance-exploding SDE, NCSN's geometric ladder (Song & Ermon 2019)"),
-            ScheduleKind::Edm { .. } => ("edm", "Karras et al. (2022)"),
-            ScheduleKind::Flow => ("flow", "Rectified flow (Liu et al. 2023)"),
+            Self::Ddpm(BetaSchedule::Linear { .. }) => ("linear", "Ho et al. (2020): beta from 1e-4 to 0.02"),
+            Self::Ddpm(BetaSchedule::ScaledLinear { .. }) => ("scaled-linear", "Rombach et al. (2022)"),
+            Self::Ddpm(BetaSchedule::Cosine) => ("cosine", "Nichol & Dhariwal (2021)"),
+            Self::Ddpm(BetaSchedule::Sigmoid { .. }) => {
+                ("sigmoid", "Beta along a sigmoid from 1e-4 to 0.02 (Xu et al. 2022)")
+            }
+            Self::Vp { .. } => ("vp", "Variance-preserving SDE (Song et al. 2021)"),
+            Self::SubVp { .. } => ("sub-vp", "Sub-variance-preserving SDE (Song et al. 2021)"),
+            Self::Ve { .. } => ("ve", "Variance-exploding SDE, NCSN's geometric ladder (Song & Ermon 2019)"),
+            Self::Edm { .. } => ("edm", "Karras et al. (2022)"),
+            Self::Flow => ("flow", "Rectified flow (Liu et al. 2023)"),
         }
     }
 }

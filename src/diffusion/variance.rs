@@ -15,15 +15,13 @@ pub enum Variance {
 }
 
 impl Choice for Variance {
-    const NAMED: &'static [Variance] = &Variance::ALL;
+    const NAMED: &'static [Self] = &Self::ALL;
 
     fn words(self) -> (&'static str, &'static str) {
         match self {
-            Variance::FixedSmall => ("fixed-small", "beta-tilde_t, the posterior's"),
-            Variance::FixedLarge => ("fixed-large", "beta_t, the forward step's"),
-            Variance::Learned => {
-                ("learned", "Between both, as a network says that was trained with --learned-variance")
-            }
+            Self::FixedSmall => ("fixed-small", "beta-tilde_t, the posterior's"),
+            Self::FixedLarge => ("fixed-large", "beta_t, the forward step's"),
+            Self::Learned => ("learned", "Between both, as a network says that was trained with --learned-variance"),
         }
     }
 }

@@ -29,20 +29,20 @@ pub enum LossWeight {
 }
 
 impl Choice for LossWeight {
-    const NAMED: &'static [LossWeight] = &LossWeight::ALL;
+    const NAMED: &'static [Self] = &Self::ALL;
 
     fn words(self) -> (&'static str, &'static str) {
         match self {
-            LossWeight::Simple => ("simple", "1 on the target (Ho et al. 2020)"),
-            LossWeight::Variational => {
+            Self::Simple => ("simple", "1 on the target (Ho et al. 2020)"),
+            Self::Variational => {
                 ("variational", "The variational bound's, L_{t-1} (Ho et al. 2020; Kingma et al. 2021)")
             }
-            LossWeight::SigmaSquared => {
+            Self::SigmaSquared => {
                 ("sigma2", "sigma squared on the score, denoising score matching's (Song & Ermon 2019)")
             }
-            LossWeight::MinSnr { .. } => ("min-snr", "min(SNR, 5) on the image (Hang et al. 2023)"),
-            LossWeight::P2 { .. } => ("p2", "1 / (1 + SNR) on the noise (Choi et al. 2022)"),
-            LossWeight::Edm { .. } => ("edm", "Karras et al. (2022), with their distribution of noise levels"),
+            Self::MinSnr { .. } => ("min-snr", "min(SNR, 5) on the image (Hang et al. 2023)"),
+            Self::P2 { .. } => ("p2", "1 / (1 + SNR) on the noise (Choi et al. 2022)"),
+            Self::Edm { .. } => ("edm", "Karras et al. (2022), with their distribution of noise levels"),
         }
     }
 }

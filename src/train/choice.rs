@@ -27,7 +27,7 @@ pub fn serialize<T: Choice, S: Serializer>(choice: &T, serializer: S) -> Result<
 /// Lists the words.
 pub fn deserialize<'de, T: Choice, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
     let key = String::deserialize(deserializer)?;
-    T::of_key(&key).ok_or_else(|| {
+    T::NAMED.iter().copied().find(|choice| choice.key() == key).ok_or_else(|| {
         let known: Vec<String> = T::NAMED.iter().map(|choice| format!("`{}`", choice.key())).collect();
         de::Error::custom(format!("unknown variant `{key}`, expected one of {}", known.join(", ")))
     })

@@ -131,11 +131,11 @@ fn drawing<'a>(args: &Args, model: &'a Checkpoint) -> Result<(Drawing<'a>, Sampl
 
 fn method(args: &Args, drawing: &Drawing, sampler: &Sampler, evaluations: f64) -> Method {
     let mut kind = sampler.kind;
-    let settings = sampler::settings(&mut kind).into_iter();
+    let settings = sampler::settings(&mut kind, None).into_iter();
     let listed = !matches!(sampler.kind, SamplerKind::Rk45 { .. });
     Method {
         sampler: sampler.kind.name(),
-        settings: settings.map(|(name, value)| (name.replace('-', "_"), value.value())).collect(),
+        settings: settings.map(|(name, value)| (name.replace('-', "_"), value)).collect(),
         steps: listed.then_some(sampler.steps),
         spacing: listed.then(|| sampler.spacing.name()),
         evaluations_per_sample: evaluations,
