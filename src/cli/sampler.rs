@@ -107,14 +107,14 @@ pub struct Flags {
     #[command(flatten)]
     typed: Typed,
     /// Sampler; `list` prints them all
-    #[arg(long, value_parser = PossibleValuesParser::new(SamplerKind::ALL.map(SamplerKind::name).into_iter().chain([LIST])),
+    #[arg(long, group = "sampling", value_parser = PossibleValuesParser::new(SamplerKind::ALL.map(SamplerKind::name).into_iter().chain([LIST])),
           default_value = "ddpm", value_name = "NAME")]
     pub sampler: String,
     /// Sampler steps [default: 50]
-    #[arg(long)]
+    #[arg(long, group = "sampling")]
     pub steps: Option<usize>,
     /// Which timesteps are visited [default: leading]
-    #[arg(long, value_parser = PossibleValuesParser::new(Spacing::ALL.map(Spacing::name)), value_name = "NAME")]
+    #[arg(long, group = "sampling", value_parser = PossibleValuesParser::new(Spacing::ALL.map(Spacing::name)), value_name = "NAME")]
     pub spacing: Option<String>,
 }
 
