@@ -67,11 +67,10 @@ const BETA_KEYS: [&str; 3] = ["beta_schedule", "beta_start", "beta_end"];
 impl SchedulerConfig {
     /// The configuration that says this.
     pub fn new(kind: ScheduleKind, timesteps: usize, prediction: Prediction) -> SchedulerConfig {
-        let is_other = !matches!(kind, ScheduleKind::Ddpm(_));
         let mut config = SchedulerConfig {
             num_train_timesteps: timesteps,
             prediction_type: prediction.name().into(),
-            schedule: is_other.then(|| kind.key()),
+            schedule: (!matches!(kind, ScheduleKind::Ddpm(_))).then(|| kind.key()),
             ..SchedulerConfig::default()
         };
         let class = match kind {

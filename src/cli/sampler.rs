@@ -81,11 +81,8 @@ const SETTINGS: [(&str, &str); 8] = [
 
 /// Samplers that have a setting, and its default there.
 fn takers(id: &str) -> Vec<(&'static str, Value)> {
-    let all = SamplerKind::ALL.into_iter().flat_map(|mut kind| {
-        let name = kind.name();
-        settings(&mut kind, None).into_iter().map(move |(own, default)| (own, (name, default)))
-    });
-    all.filter(|(own, _)| *own == id).map(|(_, taker)| taker).collect()
+    let default = |mut kind| settings(&mut kind, None).into_iter().find(|(own, _)| *own == id);
+    SamplerKind::ALL.into_iter().filter_map(|kind| Some((kind.name(), default(kind)?.1))).collect()
 }
 
 fn setting_flags() -> impl Iterator<Item = Arg> {
@@ -107,14 +104,15 @@ pub struct Flags {
     #[command(flatten)]
     typed: Typed,
     /// Sampler; `list` prints them all
-    #[arg(long, group = "sampling", value_parser = PossibleValuesParser::new(SamplerKind::ALL.map(SamplerKind::name).into_iter().chain([LIST])),
-          default_value = "ddpm", value_name = "NAME")]
+    #[arg(long, group = "sampling", default_value = "ddpm", value_name = "NAME",
+          value_parser = PossibleValuesParser::new(SamplerKind::ALL.map(SamplerKind::name).into_iter().chain([LIST])))]
     pub sampler: String,
     /// Sampler steps [default: 50]
     #[arg(long, group = "sampling")]
     pub steps: Option<usize>,
     /// Which timesteps are visited [default: leading]
-    #[arg(long, group = "sampling", value_parser = PossibleValuesParser::new(Spacing::ALL.map(Spacing::name)), value_name = "NAME")]
+    #[arg(long, group = "sampling", value_name = "NAME",
+          value_parser = PossibleValuesParser::new(Spacing::ALL.map(Spacing::name)))]
     pub spacing: Option<String>,
 }
 

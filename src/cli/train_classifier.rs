@@ -21,7 +21,10 @@ use diffuse::train::{Run, Stored, Task, TrainOptions, run};
 /// It is the U-Net's encoder half with attention pooling, and takes the noise schedule of the model that it is to guide.
 /// Where the data have no test images, every tenth image of each class is held out and tells how good it is.
 #[derive(clap::Args)]
-#[command(mut_arg("out", |out| out.default_value("runs/classifier")), args = option_flags(&defaults(), |id| FLAGS.split(' ').any(|flag| flag == id)))]
+#[command(
+    mut_arg("out", |out| out.default_value("runs/classifier")),
+    args = option_flags(&defaults(), |id| FLAGS.split(' ').any(|flag| flag == id))
+)]
 pub struct Args {
     #[command(flatten)]
     typed: Typed,
