@@ -8,12 +8,11 @@ use std::time::Duration;
 use criterion::measurement::{Measurement, ValueFormatter};
 use criterion::{BenchmarkGroup, Criterion, SamplingMode, Throughput};
 use diffuse::gpu::{Context, Memory, Plan, PlanOptions};
-use diffuse::nn::UNet;
+use diffuse::nn::{UNet, preset};
 use diffuse::ops::case::{Case, Values};
 use diffuse::ops::{self, Which};
 use diffuse::profile::{Options, Workload, measure, shapes};
 use diffuse::run::Session;
-use diffuse::run::options::preset;
 
 /// Seconds on the device; a throughput of elements reads as FLOP/s.
 struct GpuTime;

@@ -1,11 +1,15 @@
 //! The commands: what is typed, and what is said.
 
+mod adapter;
 pub mod certify;
 pub mod demo;
 pub mod devices;
 mod draw;
 mod edit;
 pub mod evaluate;
+mod flags;
+mod interrupt;
+mod output;
 pub mod profile;
 mod progress;
 pub mod sample;
@@ -16,18 +20,11 @@ pub mod train_classifier;
 pub mod tune;
 pub mod verify;
 
-use std::io::{ErrorKind, Write};
-use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::sync::LazyLock;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::{Context as _, Result, bail};
 use clap::{Parser, Subcommand};
-use diffuse::files;
-use diffuse::gpu::{Context, Precision};
-use diffuse::run::Session;
-use diffuse::tune::{Mode, Policy, cache_directory};
+
+use adapter::Adapter;
 
 /// Trains and samples diffusion U-Nets on any GPU, with hand-written kernels that check themselves.
 #[derive(Parser)]
@@ -48,114 +45,18 @@ fn version() -> &'static str {
     &VERSION
 }
 
-/// What to compute on, and which variants of the kernels run there.
-#[derive(clap::Args)]
-pub struct Adapter {
-    /// Adapter to use: its number or a part of its name, as `diffuse devices` lists them
-    #[arg(long, global = true, value_name = "INDEX|NAME-PART")]
-    device: Option<String>,
-    /// Variants of kernels: `off` the usual ones, `cached` the fastest known ones (measured where none is known), `full` all
-    /// measured again; none of these changes a result. Or a file that `diffuse tune --out FILE` wrote
-    #[arg(long, global = true, value_name = "off|cached|full|FILE", default_value = "cached")]
-    tune: Tune,
-}
-
-/// When the tuner measures, and what someone chose.
-#[derive(Clone)]
-enum Tune {
-    By(Mode),
-    File(PathBuf),
-}
-
-impl FromStr for Tune {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Tune, String> {
-        match text {
-            "off" => Ok(Tune::By(Mode::Off)),
-            "cached" => Ok(Tune::By(Mode::Cached)),
-            "full" => Ok(Tune::By(Mode::Full)),
-            path if Path::new(path).is_file() => Ok(Tune::File(path.into())),
-            path => Err(format!("neither off, cached, full nor a file: {path}")),
-        }
-    }
-}
-
-/// How activations are stored.
-#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Storage {
-    F32,
-    F16,
-    /// f16 on a GPU, f32 on a driver that computes on the CPU
-    Auto,
-}
-
-impl Storage {
-    fn precision(self, context: &Context) -> Precision {
-        match self {
-            Storage::F16 => Precision::F16,
-            Storage::Auto if !context.is_cpu() => Precision::F16,
-            Storage::F32 | Storage::Auto => Precision::F32,
-        }
-    }
-}
-
-impl Adapter {
-    /// What --device was given.
-    fn wanted(&self) -> Option<&str> {
-        self.device.as_deref()
-    }
-
-    /// Opens the adapter.
-    fn open(&self) -> Result<Context> {
-        Ok(Context::new(self.wanted())?)
-    }
-
-    /// A session on it, for activations stored as `storage` says.
-    fn session<'a>(&self, context: &'a Context, storage: Storage) -> Result<Session<'a>> {
-        Ok(Session::open(context, &self.policy(context)?, storage.precision(context)))
-    }
-
-    /// How the ways are chosen that kernels run in; what takes time is said in a line.
-    fn policy(&self, context: &Context) -> Result<Policy> {
-        let (mode, explicit) = match &self.tune {
-            Tune::By(mode) => (*mode, Vec::new()),
-            Tune::File(path) => (Mode::Cached, diffuse::tune::read(context, path)?),
-        };
-        let tell = |tuning: &_, adapter: &str| eprintln!("{}", self::tune::summary(tuning, adapter));
-        Ok(Policy { mode, directory: cache_directory(), explicit, tell: Some(tell) })
-    }
-
-    /// As [`Adapter::policy`], for a run that goes on with what was chosen for it.
-    fn policy_of_resumed(&self, context: &Context) -> Result<Policy> {
-        match &self.tune {
-            Tune::File(path) => bail!("--tune {} can't change in a resumed run", path.display()),
-            Tune::By(_) => self.policy(context),
-        }
-    }
-}
-
+/// Each says what it does where its arguments are.
 #[derive(Subcommand)]
 pub enum Command {
-    /// Learn to draw handwritten digits from the embedded set, then draw them
     Demo(demo::Args),
-    /// Train a U-Net
     Train(Box<train::Args>),
-    /// Train a classifier of noisy images, which guides sampling and judges samples
     TrainClassifier(Box<train_classifier::Args>),
-    /// Draw images with a trained U-Net
     Sample(Box<sample::Args>),
-    /// Say what a trained U-Net is worth: likelihood, quality of samples, errors by noise level
     Evaluate(Box<evaluate::Args>),
-    /// Check every kernel, or a whole model, on this adapter
     Verify(verify::Args),
-    /// Check every sampler on distributions whose score is known
     Certify(certify::Args),
-    /// Time one training or denoising step, kernel by kernel and layer by layer
     Profile(profile::Args),
-    /// Measure which variants of the kernels are fastest here
     Tune(tune::Args),
-    /// List adapters, drivers, limits and features
     Devices(devices::Args),
 }
 
@@ -179,57 +80,4 @@ impl Cli {
             Command::Devices(args) => devices::run(args, adapter),
         }
     }
-}
-
-static STOP: AtomicBool = AtomicBool::new(false);
-
-/// From here on Ctrl-C asks the loop to end instead of ending the program; a second one ends it.
-fn catch_interrupts() {
-    let handler = || {
-        if STOP.swap(true, Ordering::SeqCst) {
-            std::process::exit(130);
-        }
-        eprintln!("\nfinishing this step, then saving; press Ctrl-C again to end at once");
-    };
-    if let Err(error) = ctrlc::set_handler(handler) {
-        log::warn!("Ctrl-C will end the program at once: {error}");
-    }
-}
-
-/// Whether figures are wanted as JSON, and where.
-#[derive(clap::Args)]
-struct Json {
-    /// Print one JSON object on stdout instead of the table, or write it to a file beside the table
-    #[arg(long, value_name = "F.json", num_args = 0..=1, require_equals = true, default_missing_value = "-")]
-    json: Option<PathBuf>,
-}
-
-impl Json {
-    /// Prints the table or the object, or prints the one and writes the other to the file.
-    fn print(
-        &self,
-        object: impl FnOnce() -> Result<serde_json::Value>,
-        table: impl FnOnce() -> Result<String>,
-    ) -> Result<()> {
-        match self.json.as_deref() {
-            Some(path) if path == Path::new("-") => return print(&object()?.to_string()),
-            Some(path) => files::write_atomic(path, format!("{}\n", object()?).as_bytes())?,
-            None => (),
-        }
-        print(table()?.trim_end())
-    }
-}
-
-/// Brings what a command was asked for to stdout. A reader that went away (`| head`) has seen enough.
-fn print(text: &str) -> anyhow::Result<()> {
-    let mut stdout = std::io::stdout().lock();
-    match writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        result => result.context("standard output"),
-    }
-}
-
-/// Whether Ctrl-C was pressed.
-fn interrupted() -> bool {
-    STOP.load(Ordering::SeqCst)
 }

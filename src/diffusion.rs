@@ -36,6 +36,7 @@
 //! - Lin et al. 2023, "Common Diffusion Noise Schedules and Sample Steps are Flawed"
 
 mod ancestral;
+mod choice;
 pub mod denoiser;
 mod error;
 pub mod likelihood;
@@ -52,6 +53,7 @@ mod stochastic;
 pub mod variance;
 pub mod weight;
 
+pub use choice::Choice;
 pub use denoiser::Denoiser;
 pub use error::Error;
 pub use multistep::Churn;

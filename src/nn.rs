@@ -9,9 +9,11 @@ pub mod config;
 pub mod encoder;
 pub mod layers;
 pub mod params;
+mod presets;
 pub mod unet;
 
 pub use classifier::{Classifier, ClassifierConfig};
 pub use config::UNetConfig;
 pub use params::Params;
+pub use presets::{digits, preset, preset_names};
 pub use unet::UNet;

@@ -1,5 +1,6 @@
 //! Networks on devices: what trains, draws, denoises and classifies. The one place where a network meets a plan.
 
+pub mod choice;
 pub mod classifier;
 pub mod denoiser;
 mod draw;

@@ -4,7 +4,9 @@ mod common;
 
 use std::path::Path;
 
+use clap::{Args, Command};
 use common::{context, dataset, model, options, trainer};
+use diffuse::diffusion::{Choice, LossWeight, Prediction, ScheduleKind};
 use diffuse::gpu::{Choices, CpuState, EMA, Precision, Recordings, Step, WEIGHTS, Ways};
 use diffuse::nn::UNet;
 use diffuse::nn::config::Size;
@@ -359,4 +361,48 @@ fn recomputing_gives_the_same_bits_in_less_memory() {
     let (kept, recomputed) = (run(&plain), run(&TrainOptions { recompute: true, ..plain.clone() }));
     assert_eq!(kept.0, recomputed.0);
     assert!(recomputed.1 < kept.1, "{} bytes with, {} without", recomputed.1, kept.1);
+}
+
+/// Help shows the defaults of flags under the names of options, and a file of options must hold what flags say.
+#[test]
+fn flags_are_options_and_options_are_flags() {
+    let ends = (Some(1.0), Some(2.0));
+    let options = TrainOptions { sigma_min: ends.0, sigma_max: ends.1, ..TrainOptions::default() };
+    let written = serde_json::to_value(options).unwrap();
+    let command = TrainOptions::augment_args_for_update(Command::new("train"));
+    let flags: Vec<&str> = command.get_arguments().map(|flag| flag.get_id().as_str()).collect();
+    for flag in &flags {
+        assert!(written.get(flag).is_some(), "{flag} is no option in files");
+    }
+    let others: Vec<&String> =
+        written.as_object().unwrap().keys().filter(|key| !flags.contains(&key.as_str())).collect();
+    // The command line says these in other ways, or not at all.
+    assert_eq!(others, ["adam_eps", "beta1", "beta2", "data", "model", "precision", "sample_steps", "task"]);
+}
+
+/// As runs of old hold them.
+#[test]
+fn files_name_schedules_targets_and_weights() {
+    fn assert_named<T: Choice + std::fmt::Debug>(key: &str, of: fn(&TrainOptions) -> T, names: &str) {
+        for (name, choice) in names.split(' ').zip(T::NAMED) {
+            let text = format!(r#"{{"{key}": "{name}"}}"#);
+            let options: TrainOptions = serde_json::from_str(&text).expect(&text);
+            assert_eq!(of(&options), *choice);
+            assert_eq!(serde_json::to_value(&options).unwrap()[key], *name);
+        }
+        assert_eq!(names.split(' ').count(), T::NAMED.len());
+        let error =
+            serde_json::from_str::<TrainOptions>(&format!(r#"{{"{key}": "nonsense"}}"#)).unwrap_err().to_string();
+        assert!(names.split(' ').all(|name| error.contains(&format!("`{name}`"))), "{error}");
+    }
+    let schedules = "linear cosine sigmoid vp sub_vp ve edm flow";
+    assert_named("noise_schedule", |options| options.noise_schedule, schedules);
+    assert_named("target", |options| options.target, "epsilon x0 v score edm flow");
+    assert_named("loss_weight", |options| options.loss_weight, "simple variational sigma2 min_snr p2 edm");
+    // Read again, it would be another.
+    let unnamed = TrainOptions { loss_weight: LossWeight::MinSnr { gamma: 4.0 }, ..TrainOptions::default() };
+    assert!(serde_json::to_value(unnamed).unwrap_err().to_string().contains("min_snr"));
+    let between = TrainOptions { noise_schedule: ScheduleKind::VE, sigma_max: Some(7.0), ..TrainOptions::default() };
+    assert_eq!(between.schedule_kind(), ScheduleKind::Ve { sigma_min: 0.01, sigma_max: 7.0 });
+    assert_eq!(TrainOptions { target: Prediction::V, ..between }.scheduler().prediction().unwrap(), Prediction::V);
 }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::diffusion::{BetaSchedule, DATA_DEVIATION, Prediction, Schedule, ScheduleKind};
+use crate::diffusion::{BetaSchedule, Choice, DATA_DEVIATION, Prediction, Schedule, ScheduleKind};
 use crate::error::{Error, Result};
 
 /// diffusers' scheduler configuration: the keys that say what a model was trained with.
@@ -70,37 +70,33 @@ impl SchedulerConfig {
         let mut config = SchedulerConfig {
             num_train_timesteps: timesteps,
             prediction_type: prediction.name().into(),
+            schedule: (!matches!(kind, ScheduleKind::Ddpm(_))).then(|| kind.key()),
             ..SchedulerConfig::default()
         };
-        let mut other = |class: &str, name: &str| {
-            config.class_name = class.into();
-            config.schedule = Some(name.into());
-        };
-        match kind {
+        let class = match kind {
             ScheduleKind::Ddpm(betas) => {
                 config.beta_schedule = betas.name().into();
-                if let Some((start, end)) = betas.ends() {
-                    (config.beta_start, config.beta_end) = (start, end);
-                }
+                (config.beta_start, config.beta_end) = betas.ends().unwrap_or((config.beta_start, config.beta_end));
+                "DDPMScheduler"
             }
-            ScheduleKind::Vp { beta_min, beta_max } => {
-                other("ScoreSdeVpScheduler", "vp");
-                (config.beta_min, config.beta_max) = (Some(beta_min), Some(beta_max));
-            }
-            ScheduleKind::SubVp { beta_min, beta_max } => {
-                other("ScoreSdeSubVpScheduler", "sub_vp");
-                (config.beta_min, config.beta_max) = (Some(beta_min), Some(beta_max));
-            }
-            ScheduleKind::Ve { sigma_min, sigma_max } => {
-                other("ScoreSdeVeScheduler", "ve");
-                (config.sigma_min, config.sigma_max) = (Some(sigma_min), Some(sigma_max));
-            }
-            ScheduleKind::Edm { sigma_min, sigma_max } => {
-                other("EDMEulerScheduler", "edm");
-                (config.sigma_min, config.sigma_max) = (Some(sigma_min), Some(sigma_max));
+            ScheduleKind::Vp { .. } => "ScoreSdeVpScheduler",
+            ScheduleKind::SubVp { .. } => "ScoreSdeSubVpScheduler",
+            ScheduleKind::Ve { .. } => "ScoreSdeVeScheduler",
+            ScheduleKind::Edm { .. } => {
                 config.sigma_data = Some(DATA_DEVIATION);
+                "EDMEulerScheduler"
             }
-            ScheduleKind::Flow => other("FlowMatchEulerDiscreteScheduler", "flow"),
+            ScheduleKind::Flow => "FlowMatchEulerDiscreteScheduler",
+        };
+        config.class_name = class.into();
+        match kind {
+            ScheduleKind::Vp { beta_min, beta_max } | ScheduleKind::SubVp { beta_min, beta_max } => {
+                (config.beta_min, config.beta_max) = (Some(beta_min), Some(beta_max));
+            }
+            ScheduleKind::Ve { sigma_min, sigma_max } | ScheduleKind::Edm { sigma_min, sigma_max } => {
+                (config.sigma_min, config.sigma_max) = (Some(sigma_min), Some(sigma_max));
+            }
+            ScheduleKind::Ddpm(_) | ScheduleKind::Flow => {}
         }
         config
     }
@@ -124,38 +120,40 @@ impl SchedulerConfig {
                 "{class} is not read here: it tells the network the time in its own way"
             )));
         }
-        let (start, end) = (self.beta_start, self.beta_end);
-        match self.beta_schedule.as_str() {
-            "linear" => Ok(BetaSchedule::Linear { start, end }),
-            "scaled_linear" => Ok(BetaSchedule::ScaledLinear { start, end }),
-            "squaredcos_cap_v2" | "cosine" => Ok(BetaSchedule::Cosine),
-            "sigmoid" => Ok(BetaSchedule::Sigmoid { start, end }),
-            other => {
-                let known = "linear, scaled_linear, squaredcos_cap_v2 (cosine) and sigmoid";
-                Err(Error::Config(format!("beta_schedule {other:?} is not built here; {known} are")))
-            }
-        }
+        // The one schedule that has another name, too.
+        let name = if self.beta_schedule == "cosine" { BetaSchedule::Cosine.name() } else { &self.beta_schedule };
+        let all = BetaSchedule::all(self.beta_start, self.beta_end);
+        all.into_iter().find(|betas| betas.name() == name).ok_or_else(|| {
+            let known = all.map(BetaSchedule::name).join(", ");
+            Error::Config(format!("beta_schedule {name:?} is not built here; {known} are, and cosine"))
+        })
     }
 
     fn other_kind(&self, name: &str) -> Result<ScheduleKind> {
         let number = |key: &str, value: Option<f64>| {
             value.ok_or_else(|| Error::Config(format!("the schedule {name} needs {key} in scheduler_config.json")))
         };
-        let betas = || Ok::<_, Error>((number("beta_min", self.beta_min)?, number("beta_max", self.beta_max)?));
-        let sigmas = || Ok::<_, Error>((number("sigma_min", self.sigma_min)?, number("sigma_max", self.sigma_max)?));
-        match name {
-            "vp" => betas().map(|(beta_min, beta_max)| ScheduleKind::Vp { beta_min, beta_max }),
-            "sub_vp" => betas().map(|(beta_min, beta_max)| ScheduleKind::SubVp { beta_min, beta_max }),
-            "ve" => sigmas().map(|(sigma_min, sigma_max)| ScheduleKind::Ve { sigma_min, sigma_max }),
-            "edm" if self.sigma_data.is_some_and(|sigma_data| sigma_data != DATA_DEVIATION) => {
-                Err(Error::Config(format!("sigma_data must be {DATA_DEVIATION}")))
+        let others = || ScheduleKind::ALL.into_iter().filter(|kind| !matches!(kind, ScheduleKind::Ddpm(_)));
+        let Some(mut kind) = others().find(|kind| kind.key() == name) else {
+            let known: Vec<String> = others().map(ScheduleKind::key).collect();
+            let known = known.join(", ");
+            return Err(Error::Config(format!(
+                "schedule {name:?} is not built here; {known} are, and tables of betas"
+            )));
+        };
+        match &mut kind {
+            ScheduleKind::Vp { beta_min, beta_max } | ScheduleKind::SubVp { beta_min, beta_max } => {
+                (*beta_min, *beta_max) = (number("beta_min", self.beta_min)?, number("beta_max", self.beta_max)?);
             }
-            "edm" => sigmas().map(|(sigma_min, sigma_max)| ScheduleKind::Edm { sigma_min, sigma_max }),
-            "flow" => Ok(ScheduleKind::Flow),
-            other => Err(Error::Config(format!(
-                "schedule {other:?} is not built here; vp, sub_vp, ve, edm and flow are, and tables of betas"
-            ))),
+            ScheduleKind::Edm { .. } if self.sigma_data.is_some_and(|own| own != DATA_DEVIATION) => {
+                return Err(Error::Config(format!("sigma_data must be {DATA_DEVIATION}")));
+            }
+            ScheduleKind::Ve { sigma_min, sigma_max } | ScheduleKind::Edm { sigma_min, sigma_max } => {
+                (*sigma_min, *sigma_max) = (number("sigma_min", self.sigma_min)?, number("sigma_max", self.sigma_max)?);
+            }
+            ScheduleKind::Ddpm(_) | ScheduleKind::Flow => {}
         }
+        Ok(kind)
     }
 
     /// What the network's output is.

@@ -3,19 +3,21 @@
 use anyhow::{Result, bail};
 use serde_json::json;
 
+use super::output::Json;
 use super::progress::Progress;
 use diffuse::certify::{Certifier, Check, Subject, subjects};
 use diffuse::diffusion::SamplerKind;
 
-/// Check every sampler on distributions whose score is known exactly: order of convergence, distance to the truth
+/// Check every sampler on distributions whose score is known
+///
+/// Its order of convergence, and the distance of its samples to the truth.
 #[derive(clap::Args)]
 pub struct Args {
     /// Only this sampler; may be given several times
     #[arg(long, value_name = "NAME")]
     sampler: Vec<String>,
-    /// Print one JSON object on stdout
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    json: Json,
 }
 
 fn chosen(names: &[String]) -> Result<Vec<Subject>> {
@@ -39,12 +41,8 @@ pub fn run(args: &Args) -> Result<()> {
     }
     progress.finish();
     let bad = checks.iter().filter(|check| !check.passed()).count();
-    if args.json {
-        let all: Vec<_> = checks.iter().map(object).collect();
-        super::print(&json!({ "checks": all, "failed": bad }).to_string())?;
-    } else {
-        super::print(&table(&checks))?;
-    }
+    let all = || checks.iter().map(object).collect::<Vec<_>>();
+    args.json.print(|| Ok(json!({ "checks": all(), "failed": bad })), || Ok(table(&checks)))?;
     if bad > 0 {
         bail!("{bad} of {} checks failed", checks.len());
     }

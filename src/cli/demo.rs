@@ -6,15 +6,16 @@ use std::time::Instant;
 use anyhow::Result;
 use serde_json::json;
 
-use super::Adapter;
+use super::adapter::Adapter;
 use super::draw::{self, Drawing, Film};
+use super::output::Json;
 use super::{sample, train};
 use diffuse::checkpoint;
-use diffuse::diffusion::Sampler;
+use diffuse::diffusion::{Sampler, ScheduleKind};
 use diffuse::gpu::{Context, Precision};
 use diffuse::nn::config::Size;
+use diffuse::nn::digits;
 use diffuse::picture;
-use diffuse::run::options::{NoiseSchedule, preset};
 use diffuse::run::{Request, Session, TrainOptions};
 use diffuse::train::{Run, run};
 
@@ -24,9 +25,8 @@ pub struct Args {
     /// Directory for pictures and checkpoint
     #[arg(long, default_value = "runs/demo")]
     out: PathBuf,
-    /// Print one JSON object on stdout at the end
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    json: Json,
 }
 
 /// A row for each class, and as many columns.
@@ -36,7 +36,7 @@ const SAMPLER_STEPS: usize = 50;
 
 /// Small enough for a processor, or larger for a GPU.
 fn options(context: &Context) -> Result<TrainOptions> {
-    let mut model = preset("digits")?;
+    let mut model = digits();
     let mut steps = 800;
     if !context.is_cpu() {
         model.sample_size = Some(Size::Square(28));
@@ -51,7 +51,7 @@ fn options(context: &Context) -> Result<TrainOptions> {
         learning_rate: 3e-3,
         warmup: 100,
         beta2: 0.99,
-        noise_schedule: NoiseSchedule::Cosine,
+        noise_schedule: ScheduleKind::COSINE,
         ema_decay: 0.99,
         class_dropout: 0.1,
         sample_every: 0,
@@ -62,7 +62,7 @@ fn options(context: &Context) -> Result<TrainOptions> {
 
 /// Runs the command.
 pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
-    super::catch_interrupts();
+    super::interrupt::catch_interrupts();
     let started = Instant::now();
     let context = adapter.open()?;
     let policy = adapter.policy(&context)?;
@@ -70,7 +70,7 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     let data = run::load_data(&mut options)?;
     eprintln!("learning to draw digits from {} handwritten ones", data.len());
     let mut run = Run::create(&context, &policy, &args.out, options, &data, true)?;
-    if !train::train(&mut run, &context, &args.out, false, started)? {
+    if !train::train(&mut run, &context, &args.out, &Json::default(), started)? {
         return Ok(());
     }
     let _lock = run.into_lock();
@@ -89,12 +89,9 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     ] {
         eprintln!("  {:32} {what}", path.display().to_string());
     }
-    if args.json {
-        let object =
-            json!({ "samples": samples, "gif": gif, "loss": chart, "checkpoint": checkpoint, "seconds": seconds });
-        super::print(&object.to_string())?;
-    }
-    Ok(())
+    args.json.print_object(
+        || json!({ "samples": samples, "gif": gif, "loss": chart, "checkpoint": checkpoint, "seconds": seconds }),
+    )
 }
 
 fn draw(session: Session, out: &std::path::Path, samples: &std::path::Path, gif: &std::path::Path) -> Result<()> {

@@ -3,7 +3,7 @@
 use anyhow::{Result, bail};
 use serde_json::json;
 
-use super::Json;
+use super::output::Json;
 use diffuse::gpu::context::{Adapter, NO_ADAPTER, adapters, choose, driver, mebibytes};
 
 /// List adapters, drivers, limits and features
@@ -14,7 +14,7 @@ pub struct Args {
 }
 
 /// Runs the command.
-pub fn run(args: &Args, adapter: &super::Adapter) -> Result<()> {
+pub fn run(args: &Args, adapter: &super::adapter::Adapter) -> Result<()> {
     let all = adapters();
     if all.is_empty() {
         bail!(NO_ADAPTER);

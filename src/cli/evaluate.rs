@@ -1,121 +1,35 @@
 //! `diffuse evaluate`.
 
+mod args;
+mod found;
 mod quality;
 mod text;
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
+use super::adapter::{Adapter, Storage};
 use super::progress::Progress;
-use super::{Adapter, Storage, sampler, steering};
+use super::sampler;
+pub use args::Args;
+use args::Likelihood;
 use diffuse::chart::{Curve, write_curves};
 use diffuse::checkpoint::{self, Checkpoint};
 use diffuse::data::{self, Dataset, Split, Want};
 use diffuse::diffusion::Schedule;
 use diffuse::evaluate::levels::{LevelError, level_errors};
-use diffuse::evaluate::likelihood::{
-    Dequantization, FlowLikelihood, FlowOptions, Setting, VariationalBound, flow_likelihood, variational_bound,
-};
-use diffuse::evaluate::quality::Report;
+use diffuse::evaluate::likelihood::{FlowOptions, Setting, VariationalBound, flow_likelihood, variational_bound};
 use diffuse::nn::config::Size;
 use diffuse::run::{Denoiser, Session};
-use quality::{Method, Trial};
-
-/// The ways to a likelihood.
-#[derive(Clone, Copy, PartialEq, clap::ValueEnum)]
-enum Likelihood {
-    /// The variational bound, term by term (Ho et al. 2020)
-    Vlb,
-    /// The probability-flow ODE (Song et al. 2021)
-    Ode,
-}
-
-/// How bytes become real numbers for the ODE.
-#[derive(Clone, Copy, PartialEq, clap::ValueEnum)]
-enum Dequantize {
-    /// Uniform noise as wide as a byte's bin (Song et al. 2021)
-    Uniform,
-    /// The lowest noise level, and the decoder of the bound (Kingma et al. 2021)
-    Gaussian,
-}
-
-/// Say what a trained U-Net is worth: likelihood of images, quality of samples, errors by noise level
-#[derive(clap::Args)]
-// These flags say how samples are drawn.
-#[command(
-    mut_group("sampling", |group| group.requires("quality")),
-    mut_group("steering", |group| group.requires("quality"))
-)]
-pub struct Args {
-    /// Checkpoint directory, run directory, or diffusers pipeline
-    checkpoint: PathBuf,
-    /// `digits` (embedded), a directory of IDX files or of images; of test images where it has some
-    #[arg(long)]
-    data: String,
-    /// Bits per dimension of the test images
-    #[arg(long, value_enum)]
-    likelihood: Option<Likelihood>,
-    /// Samples against training images on the features of --judge, and how new they are
-    #[arg(long, requires = "judge")]
-    quality: bool,
-    /// The classifier on whose features they are judged, as `train-classifier` made it
-    #[arg(long, value_name = "DIR", requires = "quality")]
-    judge: Option<PathBuf>,
-    /// Samples to judge, as `sample --tensor` stores them, each class in turn [default: draws some]
-    #[arg(long, value_name = "F.safetensors", requires = "quality",
-          conflicts_with_all = ["sampling", "reverse_step", "guidance", "steering"])]
-    samples: Option<PathBuf>,
-    /// Errors at noise levels from the lowest to the highest
-    #[arg(long)]
-    levels: bool,
-    /// Images to look at [default: 64; with --quality 1000]
-    #[arg(long)]
-    count: Option<usize>,
-    /// Images at a time
-    #[arg(long, default_value_t = 64)]
-    batch: u32,
-    /// Runge-Kutta steps of the ODE, of 4 evaluations each
-    #[arg(long, default_value_t = 40)]
-    ode_steps: usize,
-    /// How bytes become real numbers for the ODE
-    #[arg(long, value_enum, default_value = "uniform")]
-    dequantize: Dequantize,
-    #[command(flatten)]
-    sampler: sampler::Flags,
-    #[command(flatten)]
-    variance: sampler::VarianceFlag,
-    /// Scale of classifier-free guidance of samples that are drawn to be judged [default: 1, which is none]
-    #[arg(long, value_name = "W", requires = "quality", allow_negative_numbers = true)]
-    guidance: Option<f64>,
-    #[command(flatten)]
-    steering: steering::Args,
-    #[arg(long, default_value_t = 0)]
-    seed: u32,
-    /// Directory for pictures
-    #[arg(long, default_value = "evaluation")]
-    out: PathBuf,
-    /// Print one JSON object on stdout
-    #[arg(long)]
-    json: bool,
-}
-
-/// Everything that was asked for.
-#[derive(Default)]
-struct Found {
-    bound: Option<VariationalBound>,
-    flow: Option<FlowLikelihood>,
-    levels: Option<Vec<LevelError>>,
-    drawn: Option<Method>,
-    quality: Option<Report>,
-    files: Vec<PathBuf>,
-}
+use found::Found;
+use quality::Trial;
 
 /// Runs the command.
 pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     if args.sampler.sampler == sampler::LIST {
-        return super::print(&sampler::list());
+        return super::output::print(&sampler::list());
     }
     check(args)?;
     let model = checkpoint::load(&args.checkpoint)?;
@@ -130,19 +44,18 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     if let Some(trial) = trial {
         trial.run(args, &session, &split, &mut found)?;
     }
-    if !args.json {
-        return super::print(&text::lines(&found, &split).join("\n"));
-    }
-    let mut object = Map::new();
-    let mut put = |name: &str, value: Option<Value>| value.map(|value| object.insert(name.into(), value));
-    put("variational_bound", found.bound.map(|bound| json!(bound)));
-    put("probability_flow", found.flow.map(|flow| json!(flow)));
-    put("levels", found.levels.map(|levels| json!(levels)));
-    put("drawn", found.drawn.map(|drawn| json!(drawn)));
-    put("quality_on_classifier_features", found.quality.map(|quality| json!(quality)));
-    put("test_images_held_out", Some(split.held_out.into()));
-    put("files", Some(json!(found.files)));
-    super::print(&Value::from(object).to_string())
+    args.json.print(|| Ok(object(&found, &split)), || Ok(text::lines(&found, &split).join("\n")))
+}
+
+/// What was found, without what wasn't asked for.
+fn object(found: &Found, split: &Split) -> Value {
+    let Found { bound, flow, levels, drawn, quality, files } = found;
+    let mut object = json!({
+        "variational_bound": bound, "probability_flow": flow, "levels": levels, "drawn": drawn,
+        "quality_on_classifier_features": quality, "test_images_held_out": split.held_out, "files": files,
+    });
+    object.as_object_mut().expect("an object").retain(|_, value| !value.is_null());
+    object
 }
 
 fn check(args: &Args) -> Result<()> {
@@ -202,8 +115,8 @@ fn look(
         clip: scheduler.clip_sample.then_some(scheduler.clip_sample_range),
     };
     let seed = args.seed.into();
-    let mut bar = Bar::new("evaluating");
-    let mut watch = |done, of| bar.set(done, of);
+    let mut bar = Progress::new("evaluating", 0, 0);
+    let mut watch = |done, of| bar.set_of(done, of);
     match args.likelihood {
         Some(Likelihood::Vlb) => {
             let bound = variational_bound(&network, test, count, &setting, seed, &mut watch)?;
@@ -211,11 +124,7 @@ fn look(
             found.bound = Some(bound);
         }
         Some(Likelihood::Ode) => {
-            let dequantization = match args.dequantize {
-                Dequantize::Uniform => Dequantization::Uniform,
-                Dequantize::Gaussian => Dequantization::Gaussian,
-            };
-            let options = FlowOptions { steps: args.ode_steps, dequantization, seed };
+            let options = FlowOptions { steps: args.ode_steps, dequantization: args.dequantize, seed };
             found.flow = Some(flow_likelihood(&network, test, count, &setting, &options, &mut watch)?);
         }
         None => {}
@@ -251,32 +160,4 @@ fn write_levels(out: &Path, levels: &[LevelError]) -> Result<[PathBuf; 2]> {
     let title = "error of the estimate of x0 by timestep";
     write_curves(&paths[1], title, ["timestep", "mean square error"], &curves)?;
     Ok(paths)
-}
-
-/// A bar whose length is known when the work begins.
-struct Bar {
-    name: &'static str,
-    bar: Option<(u64, Progress)>,
-}
-
-impl Bar {
-    fn new(name: &'static str) -> Bar {
-        Bar { name, bar: None }
-    }
-
-    fn set(&mut self, done: u64, of: u64) {
-        if self.bar.as_ref().is_none_or(|(length, _)| *length != of) {
-            self.finish();
-            self.bar = Some((of, Progress::new(self.name, 0, of)));
-        }
-        if let Some((_, bar)) = &mut self.bar {
-            bar.set(done, String::new);
-        }
-    }
-
-    fn finish(&mut self) {
-        if let Some((_, bar)) = self.bar.take() {
-            bar.finish();
-        }
-    }
 }

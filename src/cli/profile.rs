@@ -8,23 +8,19 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use serde_json::json;
 
-use super::{Adapter, Json, Storage};
-use diffuse::checkpoint;
+use super::adapter::{Adapter, Storage};
+use super::flags::ModelFlags;
+use super::output::Json;
 use diffuse::files;
-use diffuse::nn::{UNet, UNetConfig};
+use diffuse::nn::{UNet, UNetConfig, digits};
 use diffuse::profile::ceilings::Ceilings;
 use diffuse::profile::{self, Options, Profile, compare, predict, samplers, shapes};
-use diffuse::run::options::preset;
 
 /// Time one training or denoising step, kernel by kernel and layer by layer
 #[derive(clap::Args)]
 pub struct Args {
-    /// Model that comes with the program: digits, mnist, base, cifar10 [default: digits]
-    #[arg(long, value_name = "NAME", conflicts_with = "model")]
-    preset: Option<String>,
-    /// Model of a checkpoint directory or a diffusers `config.json`; the weights are not read
-    #[arg(long, value_name = "DIR|CONFIG.json")]
-    model: Option<PathBuf>,
+    #[command(flatten)]
+    model: ModelFlags,
     /// Images in a batch
     #[arg(long, default_value_t = 16)]
     batch: u32,
@@ -73,7 +69,7 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     if args.shapes {
         return measure_shapes(args, adapter);
     }
-    let config = model_config(args.preset.as_deref(), args.model.as_deref())?;
+    let config = args.model.config(digits())?;
     let options = Options { batch: args.batch, steps: args.steps, infer: args.infer, recompute: args.recompute };
     if args.predict {
         return print_predictions(args, &config, &options);
@@ -143,28 +139,6 @@ fn print_predictions(args: &Args, config: &UNetConfig, options: &Options) -> Res
         Ok(json!({ "batch": options.batch, "launch_us": launch, "predictions": predictions, "kernels": counts }))
     };
     args.json.print(object, || Ok(tables::predictions(options, &predictions, &counts)?))
-}
-
-/// The model that --preset or --model names.
-pub fn model_config(name: Option<&str>, model: Option<&Path>) -> Result<UNetConfig> {
-    let Some(path) = model else { return Ok(preset(name.unwrap_or("digits"))?) };
-    if path.is_file() {
-        return Ok(checkpoint::read_config(path)?);
-    }
-    match checkpoint::find(path) {
-        Ok(directory) => Ok(checkpoint::read_config(&directory.join(checkpoint::CONFIG))?),
-        Err(error) => match bare_config(path) {
-            Some(config) => Ok(checkpoint::read_config(&config)?),
-            None => Err(error.into()),
-        },
-    }
-}
-
-/// A directory without weights will do, unless its `config.json` is that of a run, which says what to train.
-fn bare_config(directory: &Path) -> Option<PathBuf> {
-    let path = directory.join(checkpoint::CONFIG);
-    let value: serde_json::Value = checkpoint::read_json(&path).ok()?;
-    value.get("_class_name").map(|_| path)
 }
 
 fn write_trace(path: &Path, profile: &Profile) -> Result<()> {

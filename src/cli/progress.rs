@@ -53,6 +53,15 @@ impl Progress {
         }
     }
 
+    /// The same of work that says only now, `of`, how long it is, and may be followed by other work.
+    pub fn set_of(&mut self, done: u64, of: u64) {
+        if of != self.length {
+            self.finish();
+            *self = Progress::new(&self.bar.prefix(), 0, of);
+        }
+        self.set(done, String::new);
+    }
+
     /// A line above the bar.
     pub fn say(&self, line: &str) {
         self.bar.suspend(|| eprintln!("{line}"));
@@ -85,6 +94,6 @@ impl Watch for Progress {
     }
 
     fn stop(&self) -> bool {
-        super::interrupted()
+        super::interrupt::interrupted()
     }
 }

@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
-use clap::CommandFactory;
+use clap::Command;
 use serde_json::json;
 
+use super::adapter::{Adapter, Storage};
 use super::draw::{self, Drawing, Film};
 use super::edit::{self, Edit};
-use super::{Adapter, Storage};
+use super::output::Json;
 use super::{sampler, steering};
 use diffuse::checkpoint::{self, Checkpoint};
 use diffuse::diffusion::Sampler;
@@ -57,9 +58,8 @@ pub struct Args {
     /// The images as tensor `samples` [N, C, H, W], f32 in [-1, 1]
     #[arg(long, value_name = "F.safetensors")]
     tensor: Option<PathBuf>,
-    /// Print one JSON object on stdout
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    json: Json,
 }
 
 /// Scale of guidance where none is asked for.
@@ -68,11 +68,13 @@ pub const GUIDANCE: f64 = 2.0;
 /// Runs the command.
 pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     if args.sampler.sampler == sampler::LIST {
-        return super::print(&sampler::list());
+        return super::output::print(&sampler::list());
     }
     let Some(checkpoint) = &args.checkpoint else {
         let missing = clap::error::ErrorKind::MissingRequiredArgument;
-        super::Cli::command().error(missing, "sample needs a CHECKPOINT; see diffuse sample --help").exit();
+        <Args as clap::Args>::augment_args(Command::new("diffuse sample"))
+            .error(missing, "sample needs a CHECKPOINT; see diffuse sample --help")
+            .exit();
     };
     check(args)?;
     let mut model = checkpoint::load(checkpoint)?;
@@ -105,11 +107,7 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     let written: Vec<&PathBuf> = written.into_iter().flatten().collect();
     let names: Vec<String> = written.iter().map(|path| path.display().to_string()).collect();
     eprintln!("{} images: {}", images.count, names.join(", "));
-    if args.json {
-        let object = json!({ "count": images.count, "files": written, "steps": steps, "seed": args.seed });
-        super::print(&object.to_string())?;
-    }
-    Ok(())
+    args.json.print_object(|| json!({ "count": images.count, "files": written, "steps": steps, "seed": args.seed }))
 }
 
 fn check(args: &Args) -> Result<()> {

@@ -1,51 +1,25 @@
 //! Which sampler, with which settings: the flags that `sample` takes, and the list of samplers.
 
-use anyhow::{Result, bail};
-use clap::builder::PossibleValuesParser;
+use anyhow::{Context, Result, bail};
+use clap::builder::{PossibleValuesParser, ValueParser};
+use clap::{Arg, value_parser};
 use serde_json::{Value, json};
 
+use super::flags::Typed;
 use diffuse::checkpoint::SchedulerConfig;
-use diffuse::diffusion::{Churn, Sampler, SamplerKind, Spacing, Variance};
+use diffuse::diffusion::{Sampler, SamplerKind, Spacing, Variance};
+use diffuse::run::choice;
 
 /// What stands for the list instead of a sampler.
 pub const LIST: &str = "list";
-
-fn names() -> PossibleValuesParser {
-    PossibleValuesParser::new(SamplerKind::ALL.map(SamplerKind::name).into_iter().chain([LIST]))
-}
-
-fn spacings() -> PossibleValuesParser {
-    PossibleValuesParser::new(Spacing::ALL.map(Spacing::name))
-}
-
-/// The variance of ddpm's reverse steps.
-#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum ReverseVariance {
-    /// beta-tilde_t, the posterior's
-    FixedSmall,
-    /// beta_t, the forward step's
-    FixedLarge,
-    /// Between both, as a network says that was trained with --learned-variance
-    Learned,
-}
-
-impl From<ReverseVariance> for Variance {
-    fn from(variance: ReverseVariance) -> Variance {
-        match variance {
-            ReverseVariance::FixedSmall => Variance::FixedSmall,
-            ReverseVariance::FixedLarge => Variance::FixedLarge,
-            ReverseVariance::Learned => Variance::Learned,
-        }
-    }
-}
 
 /// Of ddpm alone, and of its variational bound.
 #[derive(clap::Args)]
 #[group(id = "reverse_step")]
 pub struct VarianceFlag {
     /// Variance of ddpm's steps [default: what the checkpoint's scheduler_config.json says]
-    #[arg(long, value_enum)]
-    variance: Option<ReverseVariance>,
+    #[arg(long, value_parser = choice::parser::<Variance>())]
+    variance: Option<Variance>,
 }
 
 impl VarianceFlag {
@@ -56,47 +30,90 @@ impl VarianceFlag {
 
     /// The variance of the reverse steps: as given, else as the configuration says.
     pub fn of(&self, config: &SchedulerConfig) -> Result<Variance> {
-        self.variance.map_or_else(|| variance(config), |own| Ok(own.into()))
+        let named = || Variance::ALL.into_iter().find(|variance| variance.name() == config.variance_type);
+        self.variance.or_else(named).with_context(|| {
+            let known = Variance::ALL.map(Variance::name).join(", ");
+            format!("variance_type {:?} is not built here; {known} are", config.variance_type)
+        })
     }
+}
+
+/// The settings of a sampler, each under the name of its flag; `typed` sets them.
+pub fn settings(kind: &mut SamplerKind, typed: Option<&Typed>) -> Vec<(&'static str, Value)> {
+    let number = |id, number: &mut f64| {
+        *number = typed.and_then(|typed| typed.get(id)).unwrap_or(*number);
+        (id, json!(number))
+    };
+    let count = |id, count: &mut usize| {
+        *count = typed.and_then(|typed| typed.get(id)).unwrap_or(*count);
+        (id, json!(count))
+    };
+    match kind {
+        SamplerKind::Ddpm { variance } => vec![("variance", variance.name().into())],
+        SamplerKind::Ddim { eta } | SamplerKind::EulerAncestral { eta } => vec![number("eta", eta)],
+        SamplerKind::Heun { churn } => vec![number("churn", &mut churn.amount)],
+        SamplerKind::Rk45 { tolerance } => vec![number("tolerance", tolerance)],
+        SamplerKind::PredictorCorrector { snr, corrections } => {
+            vec![number("snr", snr), count("corrections", corrections)]
+        }
+        SamplerKind::Langevin { size, repeats, temperature } => {
+            vec![number("step-size", size), count("repeats", repeats), number("temperature", temperature)]
+        }
+        SamplerKind::Euler
+        | SamplerKind::DpmSolver
+        | SamplerKind::DpmSolverSde
+        | SamplerKind::UniPc
+        | SamplerKind::ReverseSde => Vec::new(),
+    }
+}
+
+/// What the flags of settings say.
+const SETTINGS: [(&str, &str); 8] = [
+    ("eta", "Noise of ddim and euler-ancestral: 0 is deterministic, 1 is ddpm's"),
+    ("churn", "Noise that heun adds: S_churn of Karras et al. (2022)"),
+    ("tolerance", "Error of a step that rk45 lets pass"),
+    ("snr", "Signal-to-noise ratio of pc's corrections"),
+    ("corrections", "Corrections of pc at each level"),
+    ("step-size", "Step of langevin as a multiple of sigma squared"),
+    ("repeats", "Steps of langevin at each level"),
+    ("temperature", "Temperature of langevin: 0 is annealed gradient ascent"),
+];
+
+/// Samplers that have a setting, and its default there.
+fn takers(id: &str) -> Vec<(&'static str, Value)> {
+    let default = |mut kind| settings(&mut kind, None).into_iter().find(|(own, _)| *own == id);
+    SamplerKind::ALL.into_iter().filter_map(|kind| Some((kind.name(), default(kind)?.1))).collect()
+}
+
+fn setting_flags() -> impl Iterator<Item = Arg> {
+    SETTINGS.into_iter().map(|(id, help)| {
+        let takers = takers(id);
+        let first = &takers[0].1;
+        let others: String = takers[1..].iter().map(|(name, value)| format!("; {name}: {value}")).collect();
+        let parser: ValueParser = if first.is_u64() { value_parser!(usize).into() } else { value_parser!(f64).into() };
+        let arg = Arg::new(id).long(id).value_name("X").value_parser(parser).group("sampling");
+        arg.help(format!("{help} [default: {first}{others}]")).allow_negative_numbers(!first.is_u64())
+    })
 }
 
 /// Flags of a sampler. Each setting belongs to some samplers.
 #[derive(clap::Args)]
 #[group(id = "sampling")]
+#[command(args = setting_flags())]
 pub struct Flags {
+    #[command(flatten)]
+    typed: Typed,
     /// Sampler; `list` prints them all
-    #[arg(long, value_parser = names(), default_value = "ddpm", value_name = "NAME")]
+    #[arg(long, group = "sampling", default_value = "ddpm", value_name = "NAME",
+          value_parser = PossibleValuesParser::new(SamplerKind::ALL.map(SamplerKind::name).into_iter().chain([LIST])))]
     pub sampler: String,
     /// Sampler steps [default: 50]
-    #[arg(long)]
+    #[arg(long, group = "sampling")]
     pub steps: Option<usize>,
     /// Which timesteps are visited [default: leading]
-    #[arg(long, value_parser = spacings(), value_name = "NAME")]
+    #[arg(long, group = "sampling", value_name = "NAME",
+          value_parser = PossibleValuesParser::new(Spacing::ALL.map(Spacing::name)))]
     pub spacing: Option<String>,
-    /// Noise of ddim and euler-ancestral: 0 is deterministic, 1 is ddpm's [default: 0; euler-ancestral: 1]
-    #[arg(long, allow_negative_numbers = true)]
-    pub eta: Option<f64>,
-    /// Noise that heun adds: S_churn of Karras et al. (2022) [default: 0]
-    #[arg(long, allow_negative_numbers = true)]
-    pub churn: Option<f64>,
-    /// Error of a step that rk45 lets pass [default: 0.001]
-    #[arg(long, allow_negative_numbers = true)]
-    pub tolerance: Option<f64>,
-    /// Signal-to-noise ratio of pc's corrections [default: 0.16]
-    #[arg(long, allow_negative_numbers = true)]
-    pub snr: Option<f64>,
-    /// Corrections of pc at each level [default: 1]
-    #[arg(long)]
-    pub corrections: Option<usize>,
-    /// Step of langevin as a multiple of sigma squared [default: 0.2]
-    #[arg(long, allow_negative_numbers = true)]
-    pub step_size: Option<f64>,
-    /// Steps of langevin at each level [default: 5]
-    #[arg(long)]
-    pub repeats: Option<usize>,
-    /// Temperature of langevin: 0 is annealed gradient ascent [default: 1]
-    #[arg(long, allow_negative_numbers = true)]
-    pub temperature: Option<f64>,
 }
 
 impl Flags {
@@ -106,8 +123,12 @@ impl Flags {
     /// One line that names a flag of another sampler, or the configuration's fault.
     pub fn sampler(&self, config: &SchedulerConfig, variance: &VarianceFlag) -> Result<Sampler> {
         let found = SamplerKind::ALL.into_iter().find(|kind| kind.name() == self.sampler);
-        let kind = self.settings(found.expect("clap takes no other name"), config, variance)?;
-        self.refuse_others(kind, variance)?;
+        let mut kind = found.expect("clap takes no other name");
+        if let SamplerKind::Ddpm { variance: own } = &mut kind {
+            *own = variance.of(config)?;
+        }
+        settings(&mut kind, Some(&self.typed));
+        self.refuse_others(kind)?;
         let steps = self.steps.unwrap_or(config.num_train_timesteps.min(50));
         let spacing = Spacing::ALL.into_iter().find(|spacing| Some(spacing.name()) == self.spacing.as_deref());
         Ok(Sampler {
@@ -118,83 +139,18 @@ impl Flags {
         })
     }
 
-    fn settings(&self, kind: SamplerKind, config: &SchedulerConfig, variance: &VarianceFlag) -> Result<SamplerKind> {
-        Ok(match kind {
-            SamplerKind::Ddpm { .. } => SamplerKind::Ddpm { variance: variance.of(config)? },
-            SamplerKind::Ddim { eta } => SamplerKind::Ddim { eta: self.eta.unwrap_or(eta) },
-            SamplerKind::EulerAncestral { eta } => SamplerKind::EulerAncestral { eta: self.eta.unwrap_or(eta) },
-            SamplerKind::Heun { churn } => {
-                SamplerKind::Heun { churn: Churn { amount: self.churn.unwrap_or(churn.amount), ..churn } }
-            }
-            SamplerKind::Rk45 { tolerance } => SamplerKind::Rk45 { tolerance: self.tolerance.unwrap_or(tolerance) },
-            SamplerKind::PredictorCorrector { snr, corrections } => SamplerKind::PredictorCorrector {
-                snr: self.snr.unwrap_or(snr),
-                corrections: self.corrections.unwrap_or(corrections),
-            },
-            SamplerKind::Langevin { size, repeats, temperature } => SamplerKind::Langevin {
-                size: self.step_size.unwrap_or(size),
-                repeats: self.repeats.unwrap_or(repeats),
-                temperature: self.temperature.unwrap_or(temperature),
-            },
-            kind => kind,
-        })
-    }
-
-    /// Each flag with the samplers that take it.
-    fn refuse_others(&self, kind: SamplerKind, variance: &VarianceFlag) -> Result<()> {
-        let flags: [(&str, bool, &[&str]); 9] = [
-            ("--variance", variance.is_given(), &["ddpm"]),
-            ("--eta", self.eta.is_some(), &["ddim", "euler-ancestral"]),
-            ("--churn", self.churn.is_some(), &["heun"]),
-            ("--tolerance", self.tolerance.is_some(), &["rk45"]),
-            ("--snr", self.snr.is_some(), &["pc"]),
-            ("--corrections", self.corrections.is_some(), &["pc"]),
-            ("--step-size", self.step_size.is_some(), &["langevin"]),
-            ("--repeats", self.repeats.is_some(), &["langevin"]),
-            ("--temperature", self.temperature.is_some(), &["langevin"]),
-        ];
-        for (flag, given, takers) in flags {
-            if given && !takers.contains(&kind.name()) {
-                bail!("{flag} goes with --sampler {}", takers.join(" and "));
+    /// A setting goes with the samplers that have it.
+    fn refuse_others(&self, kind: SamplerKind) -> Result<()> {
+        for id in SETTINGS.map(|(id, _)| id).into_iter().chain(["variance"]).filter(|id| self.typed.is_given(id)) {
+            let takers: Vec<_> = takers(id).into_iter().map(|(name, _)| name).collect();
+            if !takers.contains(&kind.name()) {
+                bail!("--{id} goes with --sampler {}", takers.join(" and "));
             }
         }
         if matches!(kind, SamplerKind::Rk45 { .. }) && (self.steps.is_some() || self.spacing.is_some()) {
             bail!("rk45 finds its own steps: --tolerance says how many, not --steps or --spacing");
         }
         Ok(())
-    }
-}
-
-/// The variance of the reverse steps that the configuration names.
-fn variance(config: &SchedulerConfig) -> Result<Variance> {
-    let known = |variance: &Variance| variance.name() == config.variance_type;
-    match Variance::ALL.into_iter().find(known) {
-        Some(variance) => Ok(variance),
-        None => bail!(
-            "variance_type {:?} is not built here; fixed_small, fixed_large and learned_range are",
-            config.variance_type
-        ),
-    }
-}
-
-/// The settings of a sampler, each under the name of its flag.
-pub fn settings(kind: SamplerKind) -> Vec<(&'static str, Value)> {
-    match kind {
-        SamplerKind::Ddpm { variance } => vec![("variance", variance.name().into())],
-        SamplerKind::Ddim { eta } | SamplerKind::EulerAncestral { eta } => vec![("eta", json!(eta))],
-        SamplerKind::Heun { churn } => vec![("churn", json!(churn.amount))],
-        SamplerKind::Rk45 { tolerance } => vec![("tolerance", json!(tolerance))],
-        SamplerKind::PredictorCorrector { snr, corrections } => {
-            vec![("snr", json!(snr)), ("corrections", json!(corrections))]
-        }
-        SamplerKind::Langevin { size, repeats, temperature } => {
-            vec![("step_size", json!(size)), ("repeats", json!(repeats)), ("temperature", json!(temperature))]
-        }
-        SamplerKind::Euler
-        | SamplerKind::DpmSolver
-        | SamplerKind::DpmSolverSde
-        | SamplerKind::UniPc
-        | SamplerKind::ReverseSde => Vec::new(),
     }
 }
 

@@ -1,103 +1,60 @@
 //! `diffuse train-classifier`.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Result, bail};
 use serde_json::json;
 
-use super::Adapter;
+use super::adapter::Adapter;
+use super::flags::{RunFlags, Typed, option_flags};
+use super::output::Json;
 use super::train::train;
 use diffuse::checkpoint;
 use diffuse::data::{self, Want};
 use diffuse::evaluate::accuracy::{Accuracy, accuracy_by_noise};
 use diffuse::evaluate::images_of;
 use diffuse::gpu::Context;
-use diffuse::run::options::{NoiseSchedule, preset};
 use diffuse::run::{Observer, Session, Task, TrainOptions};
 use diffuse::train::{Run, Stored, run};
 
-/// Train a classifier of noisy images: the U-Net's encoder half with attention pooling. Where the data have no test
-/// images, every tenth image of each class is held out and tells how good it is
+/// Train a classifier of noisy images, which guides sampling and judges samples
+///
+/// It is the U-Net's encoder half with attention pooling, and takes the noise schedule of the model that it is to guide.
+/// Where the data have no test images, every tenth image of each class is held out and tells how good it is.
 #[derive(clap::Args)]
+#[command(
+    mut_arg("out", |out| out.default_value("runs/classifier")),
+    args = option_flags(&defaults(), |id| FLAGS.split(' ').any(|flag| flag == id))
+)]
 pub struct Args {
-    /// `digits` (embedded), a directory of IDX files, or a directory of images with a sub-folder a class
-    #[arg(long, required_unless_present = "resume")]
-    data: Option<String>,
-    /// U-Net whose encoder half it is: digits, mnist, base, cifar10 [default: digits]
-    #[arg(long, value_name = "NAME", conflicts_with = "model")]
-    preset: Option<String>,
-    /// The same by a diffusers `config.json`
-    #[arg(long, value_name = "CONFIG.json")]
-    model: Option<PathBuf>,
-    /// Directory of the run
-    #[arg(long, default_value = "runs/classifier")]
-    out: PathBuf,
-    /// Go on with the run in --out, from its checkpoint
-    #[arg(long, conflicts_with_all = [
-        "data", "preset", "model", "batch", "lr", "schedule", "timesteps", "sigma_min", "sigma_max", "seed",
-    ])]
-    resume: bool,
-    /// Optimizer steps [default: 1000]
-    #[arg(long)]
-    steps: Option<u64>,
-    /// Images in a batch
-    #[arg(long, default_value_t = 64)]
-    batch: u32,
-    /// Learning rate
-    #[arg(long, default_value_t = 2e-3, allow_negative_numbers = true)]
-    lr: f64,
-    /// Noise schedule: that of the model to be guided
-    #[arg(long, value_enum, alias = "noise-schedule", default_value = "linear")]
-    schedule: NoiseSchedule,
-    /// Its timesteps
-    #[arg(long, default_value_t = 1000)]
-    timesteps: usize,
-    /// Least noise of the schedules ve and edm [default: the papers']
-    #[arg(long, allow_negative_numbers = true)]
-    sigma_min: Option<f64>,
-    /// Most noise of the schedules ve and edm [default: the papers']
-    #[arg(long, allow_negative_numbers = true)]
-    sigma_max: Option<f64>,
-    /// Seed of weights, batches and noise
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
-    /// Steps between checkpoints; 0 saves at the end alone
-    #[arg(long, default_value_t = 1000)]
-    checkpoint_every: u64,
-    /// Print one JSON object on stdout at the end
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    typed: Typed,
+    #[command(flatten)]
+    run: RunFlags,
+}
+
+/// The options that may be set.
+const FLAGS: &str = "steps batch learning_rate noise_schedule timesteps sigma_min sigma_max seed checkpoint_every";
+
+fn defaults() -> TrainOptions {
+    TrainOptions {
+        task: Task::Classify,
+        steps: 1000,
+        learning_rate: 2e-3,
+        // Of no use here, but held to be at most as many as timesteps.
+        sample_steps: 1,
+        class_dropout: 0.0,
+        sample_every: 0,
+        // The average of a short run must be of its end.
+        ema_decay: 0.99,
+        ..TrainOptions::default()
+    }
 }
 
 impl Args {
     fn options(&self) -> Result<TrainOptions> {
-        let mut options = TrainOptions {
-            task: Task::Classify,
-            data: self.data.clone().unwrap_or_default(),
-            steps: self.steps.unwrap_or(1000),
-            batch: self.batch,
-            learning_rate: self.lr,
-            noise_schedule: self.schedule,
-            timesteps: self.timesteps,
-            sigma_min: self.sigma_min,
-            sigma_max: self.sigma_max,
-            // Of no use here, but held to be at most as many as timesteps.
-            sample_steps: 1,
-            seed: self.seed,
-            checkpoint_every: self.checkpoint_every,
-            class_dropout: 0.0,
-            sample_every: 0,
-            // The average of a short run must be of its end.
-            ema_decay: 0.99,
-            ..TrainOptions::default()
-        };
-        if let Some(path) = &self.model {
-            options.model = checkpoint::read_config(path)?;
-        }
-        if let Some(name) = &self.preset {
-            options.model = preset(name)?;
-        }
+        let mut options = self.typed.put(&self.run, defaults())?;
         options.model.num_class_embeds = None;
         options.validate()?;
         Ok(options)
@@ -106,38 +63,38 @@ impl Args {
 
 /// Runs the command.
 pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
-    super::catch_interrupts();
+    super::interrupt::catch_interrupts();
     let started = Instant::now();
     let context;
-    let mut run = if args.resume {
-        let stored = Stored::open(&args.out)?;
+    let mut run = if args.run.resume {
+        let steps = args.typed.resumed_steps::<Args>()?;
+        let stored = Stored::open(&args.run.out)?;
         if stored.options().task != Task::Classify {
-            bail!("{}: this run trains a U-Net: train --resume goes on with it", args.out.display());
+            bail!("{}: this run trains a U-Net: train --resume goes on with it", args.run.out.display());
         }
         context = adapter.open()?;
         let policy = adapter.policy_of_resumed(&context)?;
-        Run::resume(&context, &policy, stored, args.steps)?
+        Run::resume(&context, &policy, stored, steps)?
     } else {
         let mut options = args.options()?;
         let data = run::load_data(&mut options)?;
         context = adapter.open()?;
-        Run::create(&context, &adapter.policy(&context)?, &args.out, options, &data, false)?
+        Run::create(&context, &adapter.policy(&context)?, &args.run.out, options, &data, false)?
     };
-    let done = train(&mut run, &context, &args.out, false, started)?;
+    let done = train(&mut run, &context, &args.run.out, &Json::default(), started)?;
     let (step, options) = (run.steps_done(), run.options().clone());
     let _lock = run.into_lock();
     if !done {
         return Ok(());
     }
-    let (accuracies, held_out) = measure(&context, &args.out, &options.data)?;
-    if args.json {
-        let object = json!({
-            "out": args.out, "step": step, "checkpoint": args.out.join("checkpoint"), "accuracy": accuracies,
+    let (accuracies, held_out) = measure(&context, &args.run.out, &options.data)?;
+    let object = || {
+        Ok(json!({
+            "out": args.run.out, "step": step, "checkpoint": args.run.out.join("checkpoint"), "accuracy": accuracies,
             "test_images_held_out": held_out, "seconds": started.elapsed().as_secs_f64(),
-        });
-        return super::print(&object.to_string());
-    }
-    super::print(&table(&accuracies, held_out))
+        }))
+    };
+    args.run.json.print(object, || Ok(table(&accuracies, held_out)))
 }
 
 /// The accuracy of the checkpoint on test images, and whether these were held out of the training images.

@@ -6,26 +6,24 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use serde_json::json;
 
-use super::{Adapter, Json, Storage};
+use super::adapter::{Adapter, Storage};
+use super::flags::ModelFlags;
+use super::output::Json;
 use diffuse::gpu::Choices;
 use diffuse::gpu::choices::Key;
 use diffuse::gpu::tune::Timing;
-use diffuse::nn::UNet;
+use diffuse::nn::{UNet, digits};
 use diffuse::profile;
 use diffuse::tune::{self, Policy, Tuning};
 
-/// Measure which variants of the kernels are fastest on this adapter, for a training step of a model
+/// Measure which variants of the kernels are fastest here
 ///
-/// What other commands choose by the clock gives the same bits, whatever they choose. `tune` also compares ways that sum
+/// For a training step of a model. What other commands choose by the clock gives the same bits, whatever they choose. `tune` also compares ways that sum
 /// in other orders; `--out FILE` keeps the fastest of all, and `--tune FILE` runs them.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Model that comes with the program: digits, mnist, base, cifar10 [default: digits]
-    #[arg(long, value_name = "NAME", conflicts_with = "model")]
-    preset: Option<String>,
-    /// Model of a checkpoint directory or a diffusers `config.json`
-    #[arg(long, value_name = "DIR|CONFIG.json")]
-    model: Option<PathBuf>,
+    #[command(flatten)]
+    model: ModelFlags,
     /// Images in a batch
     #[arg(long, default_value_t = 16)]
     batch: u32,
@@ -44,27 +42,19 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     if args.batch == 0 {
         bail!("--batch must be at least 1");
     }
-    let config = super::profile::model_config(args.preset.as_deref(), args.model.as_deref())?;
+    let config = args.model.config(digits())?;
     let context = adapter.open()?;
     let options = profile::Options { batch: args.batch, steps: 1, infer: false, recompute: false };
     let policy = Policy { directory: tune::cache_directory(), ..Policy::default() };
     let choices = policy.known(&context, args.precision.precision(&context));
     let recordings = profile::record(&UNet::new(config)?, &options, &choices)?;
     let (choices, tuning) = tune::compare(&context, &policy, &choices, &recordings)?;
-    eprintln!("{}", summary(&tuning, &context.info.name));
+    eprintln!("{}", super::adapter::summary(&tuning, &context.info.name));
     if let Some(path) = &args.out {
         tune::write(&context, path, &tuning)?;
         eprintln!("wrote {}; run these ways with: --tune {}", path.display(), path.display());
     }
     args.json.print(|| Ok(as_json(&tuning)), || Ok(table(&tuning, &choices)?))
-}
-
-/// What was measured, in one line.
-pub fn summary(tuning: &Tuning, adapter: &str) -> String {
-    let seconds = tuning.time.as_secs_f64();
-    let guessed = if tuning.guessed > 0 { format!(" ({} more guessed)", tuning.guessed) } else { String::new() };
-    let kept = tuning.cache.as_ref().map(|path| format!(", kept in {}", path.display())).unwrap_or_default();
-    format!("tuned {} shapes on {adapter} in {seconds:.1} s{guessed}{kept}", tuning.measured.len())
 }
 
 fn shape(key: &Key) -> String {

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use serde_json::json;
 
+use super::adapter::Adapter;
+use super::output::Json;
 use super::progress::Progress;
-use super::{Adapter, Json};
 use diffuse::gpu::{Bound, Context, Precision};
 use diffuse::ops::{self, Op};
 use diffuse::verify::{self, Report, model};

@@ -16,6 +16,7 @@
 //!
 //! so a new parameterization is one line: its `target`.
 
+use super::choice::Choice;
 use super::path::DATA_DEVIATION;
 
 /// What the network is trained to put out, given x_t.
@@ -35,6 +36,29 @@ pub enum Prediction {
     Edm,
     /// The velocity eps - x0 of the straight line from x0 to eps (Liu et al. 2023, eq. 1).
     Flow,
+}
+
+impl Choice for Prediction {
+    const NAMED: &'static [Self] = &Self::ALL;
+
+    fn words(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Eps => ("epsilon", "The noise"),
+            Self::X0 => ("x0", "The image"),
+            Self::V => ("v", "alpha eps - sigma x0 (Salimans & Ho 2022)"),
+            Self::Score => ("score", "-eps / sigma (Song & Ermon 2019)"),
+            Self::Edm => ("edm", "F of the preconditioned denoiser (Karras et al. 2022)"),
+            Self::Flow => ("flow", "eps - x0 (Liu et al. 2023)"),
+        }
+    }
+
+    fn aliases(self) -> &'static [&'static str] {
+        match self {
+            Self::Eps => &["eps"],
+            Self::X0 => &["sample"],
+            _ => &[],
+        }
+    }
 }
 
 impl Prediction {

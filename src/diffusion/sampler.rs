@@ -63,35 +63,28 @@ impl SamplerKind {
 
     /// The name that a user types.
     pub fn name(self) -> &'static str {
-        match self {
-            SamplerKind::Ddpm { .. } => "ddpm",
-            SamplerKind::Ddim { .. } => "ddim",
-            SamplerKind::Euler => "euler",
-            SamplerKind::EulerAncestral { .. } => "euler-ancestral",
-            SamplerKind::Heun { .. } => "heun",
-            SamplerKind::DpmSolver => "dpm++",
-            SamplerKind::DpmSolverSde => "dpm++-sde",
-            SamplerKind::UniPc => "unipc",
-            SamplerKind::Rk45 { .. } => "rk45",
-            SamplerKind::ReverseSde => "reverse-sde",
-            SamplerKind::PredictorCorrector { .. } => "pc",
-            SamplerKind::Langevin { .. } => "langevin",
-        }
+        self.words().0
     }
 
     /// Where it was published.
     pub fn paper(self) -> &'static str {
+        self.words().1
+    }
+
+    fn words(self) -> (&'static str, &'static str) {
         match self {
-            SamplerKind::Ddpm { .. } => "Ho et al. 2020",
-            SamplerKind::Ddim { .. } => "Song, Meng & Ermon 2020",
-            SamplerKind::Euler | SamplerKind::Heun { .. } => "Karras et al. 2022",
-            SamplerKind::DpmSolver | SamplerKind::DpmSolverSde => "Lu et al. 2022",
-            SamplerKind::UniPc => "Zhao et al. 2023",
-            SamplerKind::Rk45 { .. } => "Dormand & Prince 1980; Song et al. 2021",
-            SamplerKind::EulerAncestral { .. } | SamplerKind::ReverseSde | SamplerKind::PredictorCorrector { .. } => {
-                "Song et al. 2021"
-            }
-            SamplerKind::Langevin { .. } => "Song & Ermon 2019",
+            SamplerKind::Ddpm { .. } => ("ddpm", "Ho et al. 2020"),
+            SamplerKind::Ddim { .. } => ("ddim", "Song, Meng & Ermon 2020"),
+            SamplerKind::Euler => ("euler", "Karras et al. 2022"),
+            SamplerKind::EulerAncestral { .. } => ("euler-ancestral", "Song et al. 2021"),
+            SamplerKind::Heun { .. } => ("heun", "Karras et al. 2022"),
+            SamplerKind::DpmSolver => ("dpm++", "Lu et al. 2022"),
+            SamplerKind::DpmSolverSde => ("dpm++-sde", "Lu et al. 2022"),
+            SamplerKind::UniPc => ("unipc", "Zhao et al. 2023"),
+            SamplerKind::Rk45 { .. } => ("rk45", "Dormand & Prince 1980; Song et al. 2021"),
+            SamplerKind::ReverseSde => ("reverse-sde", "Song et al. 2021"),
+            SamplerKind::PredictorCorrector { .. } => ("pc", "Song et al. 2021"),
+            SamplerKind::Langevin { .. } => ("langevin", "Song & Ermon 2019"),
         }
     }
 

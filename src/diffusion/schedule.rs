@@ -1,5 +1,6 @@
 //! Noise schedules: for every timestep t in 0..T the level (alpha, sigma) of x_t = alpha · x0 + sigma · eps.
 
+use super::choice::Choice;
 use super::error::Error;
 use super::path::{Level, Path, Transition};
 use super::variance::LearnedVariance;
@@ -31,6 +32,12 @@ pub enum BetaSchedule {
 impl BetaSchedule {
     /// The linear schedule with the ends of Ho et al. 2020, section 4.
     pub const HO: BetaSchedule = BetaSchedule::Linear { start: 1e-4, end: 0.02 };
+
+    /// All of them, those with a choice of ends from `start` to `end`.
+    pub fn all(start: f64, end: f64) -> [BetaSchedule; 4] {
+        let (linear, scaled) = (BetaSchedule::Linear { start, end }, BetaSchedule::ScaledLinear { start, end });
+        [linear, scaled, BetaSchedule::Cosine, BetaSchedule::Sigmoid { start, end }]
+    }
 
     /// The name of this schedule in diffusers' `beta_schedule`.
     pub fn name(self) -> &'static str {
@@ -90,6 +97,26 @@ pub enum ScheduleKind {
     Flow,
 }
 
+impl Choice for ScheduleKind {
+    const NAMED: &'static [Self] = &Self::ALL;
+
+    fn words(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Ddpm(BetaSchedule::Linear { .. }) => ("linear", "Ho et al. (2020): beta from 1e-4 to 0.02"),
+            Self::Ddpm(BetaSchedule::ScaledLinear { .. }) => ("scaled-linear", "Rombach et al. (2022)"),
+            Self::Ddpm(BetaSchedule::Cosine) => ("cosine", "Nichol & Dhariwal (2021)"),
+            Self::Ddpm(BetaSchedule::Sigmoid { .. }) => {
+                ("sigmoid", "Beta along a sigmoid from 1e-4 to 0.02 (Xu et al. 2022)")
+            }
+            Self::Vp { .. } => ("vp", "Variance-preserving SDE (Song et al. 2021)"),
+            Self::SubVp { .. } => ("sub-vp", "Sub-variance-preserving SDE (Song et al. 2021)"),
+            Self::Ve { .. } => ("ve", "Variance-exploding SDE, NCSN's geometric ladder (Song & Ermon 2019)"),
+            Self::Edm { .. } => ("edm", "Karras et al. (2022)"),
+            Self::Flow => ("flow", "Rectified flow (Liu et al. 2023)"),
+        }
+    }
+}
+
 impl ScheduleKind {
     /// The VP SDE of Song et al. 2021, appendix C.
     pub const VP: ScheduleKind = ScheduleKind::Vp { beta_min: 0.1, beta_max: 20.0 };
@@ -115,17 +142,15 @@ impl ScheduleKind {
 
     /// What a user calls it.
     pub fn name(self) -> &'static str {
-        match self {
-            ScheduleKind::Ddpm(BetaSchedule::Linear { .. }) => "linear",
-            ScheduleKind::Ddpm(BetaSchedule::ScaledLinear { .. }) => "scaled-linear",
-            ScheduleKind::Ddpm(BetaSchedule::Cosine) => "cosine",
-            ScheduleKind::Ddpm(BetaSchedule::Sigmoid { .. }) => "sigmoid",
-            ScheduleKind::Vp { .. } => "vp",
-            ScheduleKind::SubVp { .. } => "sub-vp",
-            ScheduleKind::Ve { .. } => "ve",
-            ScheduleKind::Edm { .. } => "edm",
-            ScheduleKind::Flow => "flow",
+        self.words().0
+    }
+
+    /// The same between other noise levels, where the schedule has such ends.
+    pub fn between(mut self, low: Option<f64>, high: Option<f64>) -> ScheduleKind {
+        if let ScheduleKind::Ve { sigma_min, sigma_max } | ScheduleKind::Edm { sigma_min, sigma_max } = &mut self {
+            (*sigma_min, *sigma_max) = (low.unwrap_or(*sigma_min), high.unwrap_or(*sigma_max));
         }
+        self
     }
 
     /// How the schedule scales its images.

@@ -1,5 +1,6 @@
 //! The variance of the reverse step, fixed or learned.
 
+use super::choice::Choice;
 use super::path::Transition;
 
 /// The variance of DDPM's reverse step (Ho et al. 2020, section 3.2).
@@ -12,6 +13,18 @@ pub enum Variance {
     FixedLarge,
     /// Between both, as the network says ([`LearnedVariance`]); diffusers' `learned_range`.
     Learned,
+}
+
+impl Choice for Variance {
+    const NAMED: &'static [Self] = &Self::ALL;
+
+    fn words(self) -> (&'static str, &'static str) {
+        match self {
+            Self::FixedSmall => ("fixed-small", "beta-tilde_t, the posterior's"),
+            Self::FixedLarge => ("fixed-large", "beta_t, the forward step's"),
+            Self::Learned => ("learned", "Between both, as a network says that was trained with --learned-variance"),
+        }
+    }
 }
 
 impl Variance {

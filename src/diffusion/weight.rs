@@ -4,6 +4,7 @@
 //! output becomes one of those by the factor q of [`Prediction::x0`] or [`Prediction::eps`], so a weight w on the error
 //! of x0 is w · q² on that of the output.
 
+use super::choice::Choice;
 use super::parameterization::Prediction;
 use super::path::{DATA_DEVIATION, Level};
 use super::schedule::Schedule;
@@ -28,6 +29,25 @@ pub enum LossWeight {
     /// lambda(kappa) = (kappa² + sigma_data²) / (kappa · sigma_data)² on the error of x0, with ln kappa as if drawn from
     /// N(mean, deviation²): the density of the table's timesteps is divided out (Karras et al. 2022, section 5, table 1).
     Edm { mean: f64, deviation: f64 },
+}
+
+impl Choice for LossWeight {
+    const NAMED: &'static [Self] = &Self::ALL;
+
+    fn words(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Simple => ("simple", "1 on the target (Ho et al. 2020)"),
+            Self::Variational => {
+                ("variational", "The variational bound's, L_{t-1} (Ho et al. 2020; Kingma et al. 2021)")
+            }
+            Self::SigmaSquared => {
+                ("sigma2", "sigma squared on the score, denoising score matching's (Song & Ermon 2019)")
+            }
+            Self::MinSnr { .. } => ("min-snr", "min(SNR, 5) on the image (Hang et al. 2023)"),
+            Self::P2 { .. } => ("p2", "1 / (1 + SNR) on the noise (Choi et al. 2022)"),
+            Self::Edm { .. } => ("edm", "Karras et al. (2022), with their distribution of noise levels"),
+        }
+    }
 }
 
 impl LossWeight {

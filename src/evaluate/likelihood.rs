@@ -148,14 +148,18 @@ fn reverse_step(network: &Denoiser, x: &[f64], setting: &Setting, t: usize) -> R
 }
 
 /// How bytes become real numbers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum Dequantization {
-    /// Uniform noise as wide as the distance of two values (Song et al. 2021, appendix D.2), at the lowest noise level.
+    /// Uniform noise as wide as a byte's bin (Song et al. 2021)
+    ///
+    /// Appendix D.2, at the lowest noise level.
     Uniform,
-    /// The model's own lowest noise level, and the bound's own decoder: -log p(x0) <= E[L_0 - log p(z) + log q(z | x0)], z =
-    /// alpha_0 x0 + sigma_0 eps (Kingma et al. 2021, eq. 11; Song et al. 2021b, "Maximum Likelihood Training of
-    /// Score-Based Diffusion Models", section 4.2). The bound's other terms stand for the same density of z.
+    /// The lowest noise level, and the decoder of the bound (Kingma et al. 2021)
+    ///
+    /// -log p(x0) <= E[L_0 - log p(z) + log q(z | x0)], z = alpha_0 x0 + sigma_0 eps (eq. 11; Song et al. 2021b, "Maximum
+    /// Likelihood Training of Score-Based Diffusion Models", section 4.2). The bound's other terms stand for the same
+    /// density of z.
     Gaussian,
 }
 

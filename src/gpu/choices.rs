@@ -238,9 +238,7 @@ impl Choices {
     /// What the clock may choose from for a shape: the candidates of the usual one's class.
     pub fn class<R>(&self, ways: &Ways<R>, shape: &[u32]) -> Vec<&'static Candidate> {
         let class = self.usual(ways, shape).class;
-        let may = |c: &&Candidate| {
-            c.class == class && c.suits(&self.device, self.precision) && !self.excludes(ways, c)
-        };
+        let may = |c: &&Candidate| c.class == class && c.suits(&self.device, self.precision) && !self.excludes(ways, c);
         ways.candidates.iter().filter(may).collect()
     }
 

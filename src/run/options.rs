@@ -2,12 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::choice;
 use crate::checkpoint::SchedulerConfig;
 use crate::diffusion::{BetaSchedule, LossWeight, Prediction, Sampler, SamplerKind, ScheduleKind, Variance};
 use crate::error::{Error, Result};
 use crate::gpu::Precision;
-use crate::nn::UNetConfig;
-use crate::nn::config::Size;
+use crate::nn::{self, UNetConfig};
 use crate::ops::adamw::AdamW;
 
 /// How the learning rate goes on after the warm-up.
@@ -16,94 +16,6 @@ use crate::ops::adamw::AdamW;
 pub enum LearningRateSchedule {
     Constant,
     Cosine,
-}
-
-/// The noise schedule to train on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "snake_case")]
-pub enum NoiseSchedule {
-    /// Ho et al. (2020): beta from 1e-4 to 0.02.
-    Linear,
-    /// Nichol & Dhariwal (2021).
-    Cosine,
-    /// Beta along a sigmoid from 1e-4 to 0.02 (Xu et al. 2022).
-    Sigmoid,
-    /// Variance-preserving SDE (Song et al. 2021).
-    Vp,
-    /// Sub-variance-preserving SDE (Song et al. 2021).
-    SubVp,
-    /// Variance-exploding SDE, NCSN's geometric ladder (Song & Ermon 2019).
-    Ve,
-    /// Karras et al. (2022).
-    Edm,
-    /// Rectified flow (Liu et al. 2023).
-    Flow,
-}
-
-/// What the network learns to put out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "snake_case")]
-pub enum Target {
-    /// The noise.
-    #[value(alias = "eps")]
-    Epsilon,
-    /// The image.
-    #[value(alias = "sample")]
-    X0,
-    /// alpha eps - sigma x0 (Salimans & Ho 2022).
-    V,
-    /// -eps / sigma (Song & Ermon 2019).
-    Score,
-    /// F of the preconditioned denoiser (Karras et al. 2022).
-    Edm,
-    /// eps - x0 (Liu et al. 2023).
-    Flow,
-}
-
-impl Target {
-    /// The same for the mathematics.
-    pub fn prediction(self) -> Prediction {
-        match self {
-            Target::Epsilon => Prediction::Eps,
-            Target::X0 => Prediction::X0,
-            Target::V => Prediction::V,
-            Target::Score => Prediction::Score,
-            Target::Edm => Prediction::Edm,
-            Target::Flow => Prediction::Flow,
-        }
-    }
-}
-
-/// What each timestep counts in the loss.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "snake_case")]
-pub enum Weighting {
-    /// 1 on the target (Ho et al. 2020).
-    Simple,
-    /// The variational bound's, L_{t-1} (Ho et al. 2020; Kingma et al. 2021).
-    Variational,
-    /// sigma squared on the score, denoising score matching's (Song & Ermon 2019).
-    Sigma2,
-    /// min(SNR, 5) on the image (Hang et al. 2023).
-    MinSnr,
-    /// 1 / (1 + SNR) on the noise (Choi et al. 2022).
-    P2,
-    /// Karras et al. (2022), with their distribution of noise levels.
-    Edm,
-}
-
-impl Weighting {
-    /// The same for the mathematics.
-    pub fn loss_weight(self) -> LossWeight {
-        match self {
-            Weighting::Simple => LossWeight::Simple,
-            Weighting::Variational => LossWeight::Variational,
-            Weighting::Sigma2 => LossWeight::SigmaSquared,
-            Weighting::MinSnr => LossWeight::MIN_SNR,
-            Weighting::P2 => LossWeight::P2,
-            Weighting::Edm => LossWeight::EDM,
-        }
-    }
 }
 
 /// What a run learns.
@@ -117,60 +29,97 @@ pub enum Task {
     Classify,
 }
 
-/// All flags of a training run.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// All that is set in a training run: each a key of its files, and a flag of `diffuse train` unless it is skipped.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, clap::Args)]
 #[serde(default, deny_unknown_fields)]
+#[group(skip)]
 pub struct TrainOptions {
+    #[arg(skip)]
     pub task: Task,
     /// `digits`, or a directory of IDX files or of images.
+    #[arg(skip)]
     pub data: String,
+    #[arg(skip)]
     pub model: UNetConfig,
-    /// Optimizer steps.
+    /// Optimizer steps
+    #[arg(long)]
     pub steps: u64,
-    /// Images in a batch.
+    /// Images in a batch
+    #[arg(long)]
     pub batch: u32,
-    /// Batches whose gradients are added up for one step.
+    /// Batches whose gradients make one step
+    #[arg(long)]
     pub accumulate: u32,
+    /// Learning rate
+    #[arg(long = "lr", allow_negative_numbers = true)]
     pub learning_rate: f64,
-    /// Steps over which the learning rate rises.
+    /// Steps over which the learning rate rises
+    #[arg(long)]
     pub warmup: u64,
+    /// What the learning rate does after that
+    #[arg(long = "lr-schedule")]
     pub learning_rate_schedule: LearningRateSchedule,
+    #[arg(skip)]
     pub beta1: f64,
+    #[arg(skip)]
     pub beta2: f64,
+    #[arg(skip)]
     pub adam_eps: f64,
+    /// Decoupled weight decay
+    #[arg(long, allow_negative_numbers = true)]
     pub weight_decay: f64,
-    /// Largest norm of the gradient; 0 doesn't clip.
+    /// Largest norm of the gradient; 0 doesn't clip
+    #[arg(long, allow_negative_numbers = true)]
     pub max_norm: f64,
-    /// Decay of the average of the weights; it warms up as (1 + step) / (10 + step).
+    /// Decay of the average of the weights; it warms up as (1 + step) / (10 + step)
+    #[arg(long, allow_negative_numbers = true)]
     pub ema_decay: f64,
-    /// How often the class is hidden, so that guidance works.
+    /// How often the class is hidden, for guidance
+    #[arg(long, allow_negative_numbers = true)]
     pub class_dropout: f64,
-    /// Show images flipped left to right; left out, the data decide.
+    /// Whether to show images flipped left to right [default: as the data allow]
+    #[arg(long)]
     pub flip: Option<bool>,
-    pub noise_schedule: NoiseSchedule,
-    /// Ends of the schedules `ve` and `edm` [default: the papers'].
+    /// Noise schedule
+    #[arg(long = "schedule", alias = "noise-schedule", value_parser = choice::parser::<ScheduleKind>())]
+    #[serde(with = "choice")]
+    pub noise_schedule: ScheduleKind,
+    /// Least noise of the schedules ve and edm [default: the papers']
+    #[arg(long, allow_negative_numbers = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sigma_min: Option<f64>,
+    /// Most noise of the schedules ve and edm [default: the papers']
+    #[arg(long, allow_negative_numbers = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sigma_max: Option<f64>,
-    /// What the network learns to put out.
-    pub target: Target,
-    /// What each timestep counts.
-    pub loss_weight: Weighting,
-    /// T.
+    /// What the network learns to put out
+    #[arg(long, value_parser = choice::parser::<Prediction>())]
+    #[serde(with = "choice")]
+    pub target: Prediction,
+    /// What each timestep counts in the loss
+    #[arg(long, value_parser = choice::parser::<LossWeight>())]
+    #[serde(with = "choice")]
+    pub loss_weight: LossWeight,
+    /// Timesteps of the noise schedule: levels of the ladder
+    #[arg(long)]
     pub timesteps: usize,
+    /// Seed of weights, batches and noise
+    #[arg(long)]
     pub seed: u64,
-    /// How activations and copies of weights are stored.
-    #[serde(default)]
+    /// How activations and copies of weights are stored; the flag knows `auto`, too.
+    #[arg(skip)]
     pub precision: Precision,
-    /// Compute outputs of norms and activations once more in the backward pass instead of keeping them.
-    #[serde(default)]
+    /// Less memory, a little more time: compute outputs of norms and activations once more in the backward pass
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set)]
     pub recompute: bool,
-    /// Steps between sample grids; 0 draws none.
+    /// Steps between sample grids; 0 draws none
+    #[arg(long)]
     pub sample_every: u64,
     /// Sampler steps of those grids.
+    #[arg(skip)]
     pub sample_steps: usize,
-    /// Steps between checkpoints; 0 saves at the end alone.
+    /// Steps between checkpoints; 0 saves at the end alone
+    #[arg(long)]
     pub checkpoint_every: u64,
 }
 
@@ -180,7 +129,7 @@ impl Default for TrainOptions {
         TrainOptions {
             task: Task::Denoise,
             data: "digits".into(),
-            model: preset("digits").expect("there is such a preset"),
+            model: nn::digits(),
             steps: 2000,
             batch: 64,
             accumulate: 1,
@@ -195,11 +144,11 @@ impl Default for TrainOptions {
             ema_decay: 0.999,
             class_dropout: 0.1,
             flip: None,
-            noise_schedule: NoiseSchedule::Linear,
+            noise_schedule: BetaSchedule::HO.into(),
             sigma_min: None,
             sigma_max: None,
-            target: Target::Epsilon,
-            loss_weight: Weighting::Simple,
+            target: Prediction::Eps,
+            loss_weight: LossWeight::Simple,
             timesteps: 1000,
             seed: 0,
             precision: Precision::F32,
@@ -209,54 +158,6 @@ impl Default for TrainOptions {
             checkpoint_every: 1000,
         }
     }
-}
-
-/// Names of the models that come with the program.
-pub const PRESETS: [&str; 4] = ["digits", "mnist", "base", "cifar10"];
-
-/// The model called `name`.
-///
-/// # Errors
-/// [`Error::Config`] lists the presets.
-pub fn preset(name: &str) -> Result<UNetConfig> {
-    let names = |names: &[&str]| names.iter().map(|name| name.to_string()).collect::<Vec<_>>();
-    let grey = UNetConfig {
-        in_channels: 1,
-        out_channels: 1,
-        layers_per_block: 1,
-        norm_num_groups: 8,
-        down_block_types: names(&["DownBlock2D", "DownBlock2D", "AttnDownBlock2D"]),
-        up_block_types: names(&["AttnUpBlock2D", "UpBlock2D", "UpBlock2D"]),
-        ..UNetConfig::default()
-    };
-    let colour = UNetConfig {
-        sample_size: Some(Size::Square(32)),
-        down_block_types: names(&["DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D"]),
-        up_block_types: names(&["UpBlock2D", "UpBlock2D", "AttnUpBlock2D", "UpBlock2D"]),
-        ..UNetConfig::default()
-    };
-    Ok(match name {
-        // Ten classes and the null class of guidance.
-        "digits" => UNetConfig {
-            sample_size: Some(Size::Square(16)),
-            block_out_channels: vec![16, 32, 32],
-            num_class_embeds: Some(11),
-            ..grey
-        },
-        "mnist" => UNetConfig { sample_size: Some(Size::Square(28)), block_out_channels: vec![32, 64, 64], ..grey },
-        "base" => UNetConfig { block_out_channels: vec![64, 128, 128, 128], ..colour },
-        // google/ddpm-cifar10-32.
-        "cifar10" => UNetConfig {
-            block_out_channels: vec![128, 256, 256, 256],
-            flip_sin_to_cos: false,
-            freq_shift: 1.0,
-            norm_eps: 1e-6,
-            attention_head_dim: None,
-            downsample_padding: 0,
-            ..colour
-        },
-        _ => return Err(Error::Config(format!("no preset {name}; there are {}", PRESETS.join(", ")))),
-    })
 }
 
 impl TrainOptions {
@@ -299,7 +200,7 @@ impl TrainOptions {
         {
             return refuse("timesteps must be 1 to 65536, sample_steps at most as many");
         }
-        let has_sigmas = matches!(self.noise_schedule, NoiseSchedule::Ve | NoiseSchedule::Edm);
+        let has_sigmas = matches!(self.noise_schedule, ScheduleKind::Ve { .. } | ScheduleKind::Edm { .. });
         if !has_sigmas && (self.sigma_min.is_some() || self.sigma_max.is_some()) {
             return refuse("sigma_min and sigma_max go with the schedules ve and edm");
         }
@@ -316,35 +217,19 @@ impl TrainOptions {
 
     /// The noise schedule to train on.
     pub fn schedule_kind(&self) -> ScheduleKind {
-        let between = |low: f64, high: f64| (self.sigma_min.unwrap_or(low), self.sigma_max.unwrap_or(high));
-        match self.noise_schedule {
-            NoiseSchedule::Linear => BetaSchedule::HO.into(),
-            NoiseSchedule::Cosine => BetaSchedule::Cosine.into(),
-            NoiseSchedule::Sigmoid => BetaSchedule::Sigmoid { start: 1e-4, end: 0.02 }.into(),
-            NoiseSchedule::Vp => ScheduleKind::VP,
-            NoiseSchedule::SubVp => ScheduleKind::SUB_VP,
-            NoiseSchedule::Ve => {
-                let (sigma_min, sigma_max) = between(0.01, 50.0);
-                ScheduleKind::Ve { sigma_min, sigma_max }
-            }
-            NoiseSchedule::Edm => {
-                let (sigma_min, sigma_max) = between(0.002, 80.0);
-                ScheduleKind::Edm { sigma_min, sigma_max }
-            }
-            NoiseSchedule::Flow => ScheduleKind::Flow,
-        }
+        self.noise_schedule.between(self.sigma_min, self.sigma_max)
     }
 
     /// diffusers' configuration of the scheduler that samples what this trains.
     pub fn scheduler(&self) -> SchedulerConfig {
-        let config = SchedulerConfig::new(self.schedule_kind(), self.timesteps, self.target.prediction());
+        let config = SchedulerConfig::new(self.schedule_kind(), self.timesteps, self.target);
         SchedulerConfig { variance_type: self.variance().name().into(), ..config }
     }
 
     /// The sampler of the grids that a run draws.
     pub fn sampler(&self) -> Sampler {
         let kind = SamplerKind::Ddpm { variance: self.variance() };
-        Sampler { kind, prediction: self.target.prediction(), ..Sampler::ddpm(self.sample_steps) }
+        Sampler { kind, prediction: self.target, ..Sampler::ddpm(self.sample_steps) }
     }
 
     fn variance(&self) -> Variance {

@@ -76,8 +76,7 @@ pub fn record(
     let prediction = options.scheduler().prediction()?;
     let elements = model.params().elements;
     let r = &mut Recorder::for_model(elements, WEIGHTS).with_choices(choices).with_recompute(options.recompute);
-    let table: Vec<f32> =
-        schedule.training_table(prediction, options.loss_weight.loss_weight()).into_iter().flatten().collect();
+    let table: Vec<f32> = schedule.training_table(prediction, options.loss_weight).into_iter().flatten().collect();
     let schedule = r.constant("schedule", [table.len() as u32 / 8, 1, 1, 8], &table);
     let records = Records::bind(r, DATA, data.images, data.shape);
     let noise = Noise {

@@ -6,8 +6,8 @@ use std::process::{Command, Stdio};
 use super::*;
 use diffuse::tensors;
 
-const COMMANDS: [&str; 9] =
-    ["demo", "train", "train-classifier", "sample", "evaluate", "verify", "certify", "profile", "devices"];
+const COMMANDS: [&str; 10] =
+    ["demo", "train", "train-classifier", "sample", "evaluate", "verify", "certify", "profile", "tune", "devices"];
 
 #[test]
 fn help_is_there() {
@@ -18,6 +18,15 @@ fn help_is_there() {
         let help = accepted(place.path(), &format!("{command} --help")).out;
         assert!(help.contains(&format!("Usage: diffuse {command}")) && help.contains("--device"), "{help}");
     }
+    // A classifier takes a part of the flags of training, with defaults of its own.
+    let help = accepted(place.path(), "train --help").out;
+    let part = accepted(place.path(), "train-classifier --help").out;
+    let flags = "steps batch lr schedule timesteps sigma-min sigma-max seed checkpoint-every";
+    for flag in flags.split(' ').map(|flag| format!("--{flag} <")) {
+        assert!(help.contains(&flag) && part.contains(&flag), "{flag}");
+    }
+    assert!(help.contains("[default: 0.001]") && part.contains("[default: 0.002]"), "{part}");
+    assert!(help.contains("--accumulate") && !part.contains("--accumulate"), "{part}");
     assert!(accepted(place.path(), "--version").out.starts_with("diffuse "));
 }
 
@@ -40,6 +49,8 @@ fn wrong_arguments_exit_2() {
         "verify --model run",
         "verify --model run --reference r.safetensors --kernel silu",
         "devices --nonsense",
+        "train-classifier --data digits --accumulate 2",
+        "train-classifier --data digits --recompute",
     ];
     for line in lines {
         let said = run(typed(place.path(), line));

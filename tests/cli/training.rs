@@ -83,7 +83,13 @@ fn a_run_is_neither_overwritten_nor_resumed_in_vain() {
     refused(place.path(), again, &["run: holds a run already", "--resume"]);
     refused(place.path(), "train --resume --out run", &["run: step 12 is done already", "--steps"]);
     refused(place.path(), "train --resume --out run --steps 3", &["step 12 is done already"]);
-    refused(place.path(), "train --resume --out run --batch 8", &["--batch can't change"]);
+    for flag in ["--batch 8", "--lr 1", "--noise-schedule ve", "--precision f16", "--learned-variance", "--flip true"] {
+        let name = flag.split(' ').next().unwrap().replace("noise-", "");
+        refused(place.path(), &format!("train --resume --out run {flag}"), &[&format!("{name} can't change")]);
+        if flag.starts_with("--batch") {
+            refused(place.path(), &format!("train-classifier --resume --out run {flag}"), &["--batch can't change"]);
+        }
+    }
     refused(place.path(), "train --resume --out run/checkpoint --steps 20", &["run/checkpoint: a checkpoint", "--out"]);
     refused(place.path(), "train --resume --out nowhere", &["nowhere: no run to go on with"]);
     assert_eq!(files(place.path()), before);

@@ -1,11 +1,11 @@
 //! A small model and data to train it on.
 
 use diffuse::data::Dataset;
+use diffuse::diffusion::ScheduleKind;
 use diffuse::gpu::Context;
 use diffuse::nn::UNetConfig;
 use diffuse::nn::config::Size;
 use diffuse::random::Random;
-use diffuse::run::options::NoiseSchedule;
 use diffuse::run::{Objective, Session, TrainOptions, Trainer};
 
 pub fn context() -> Context {
@@ -60,7 +60,7 @@ pub fn options(steps: u64, batch: u32, accumulate: u32) -> TrainOptions {
         learning_rate: 2e-3,
         warmup: 3,
         class_dropout: 0.3,
-        noise_schedule: NoiseSchedule::Cosine,
+        noise_schedule: ScheduleKind::COSINE,
         seed: 5,
         sample_every: 0,
         checkpoint_every: 0,

@@ -3,10 +3,9 @@
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
-use serde::Serialize;
-use serde_json::{Map, Value};
 
-use super::{Args, Found};
+use super::args::Args;
+use super::found::{Found, Method};
 use crate::cli::draw::{self, Drawing, Film};
 use crate::cli::sampler;
 use diffuse::checkpoint::{Checkpoint, classifier};
@@ -16,25 +15,6 @@ use diffuse::evaluate::quality::{self, nearest_pairs};
 use diffuse::picture::{self, Images};
 use diffuse::run::{Observer, Request, Session};
 use diffuse::tensors;
-
-/// How samples were drawn.
-#[derive(Serialize)]
-pub struct Method {
-    pub sampler: &'static str,
-    /// What is the sampler's own.
-    pub settings: Map<String, Value>,
-    /// None of a sampler that finds its own, nor has that a spacing.
-    pub steps: Option<usize>,
-    pub spacing: Option<&'static str>,
-    /// Evaluations of the network as they were counted, mean over the samples.
-    pub evaluations_per_sample: f64,
-    /// Whether each of these is of two rows a sample, one with its class and one with none.
-    pub doubled_batch: bool,
-    pub guidance: f64,
-    /// The scale of the classifier that steered, if one did.
-    pub classifier_scale: Option<f64>,
-    pub seed: u32,
-}
 
 /// Where samples come from.
 enum Source<'a> {
@@ -120,11 +100,12 @@ fn drawing<'a>(args: &Args, model: &'a Checkpoint) -> Result<(Drawing<'a>, Sampl
 }
 
 fn method(args: &Args, drawing: &Drawing, sampler: &Sampler, evaluations: f64) -> Method {
-    let settings = sampler::settings(sampler.kind).into_iter();
+    let mut kind = sampler.kind;
+    let settings = sampler::settings(&mut kind, None).into_iter();
     let listed = !matches!(sampler.kind, SamplerKind::Rk45 { .. });
     Method {
         sampler: sampler.kind.name(),
-        settings: settings.map(|(name, value)| (name.to_string(), value)).collect(),
+        settings: settings.map(|(name, value)| (name.replace('-', "_"), value)).collect(),
         steps: listed.then_some(sampler.steps),
         spacing: listed.then(|| sampler.spacing.name()),
         evaluations_per_sample: evaluations,

@@ -1,7 +1,6 @@
 //! What `diffuse evaluate` says to people.
 
-use super::Found;
-use super::quality::Method;
+use super::found::{Found, Method};
 use diffuse::data::Split;
 use diffuse::evaluate::levels::LevelError;
 use diffuse::evaluate::likelihood::{Dequantization, FlowLikelihood, VariationalBound};

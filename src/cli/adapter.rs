@@ -1,0 +1,104 @@
+//! The device that a command computes on, and how its ways are chosen.
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use anyhow::{Result, bail};
+use diffuse::gpu::{Context, Precision};
+use diffuse::run::Session;
+use diffuse::tune::{Mode, Policy, Tuning, cache_directory};
+
+/// What to compute on, and which variants of the kernels run there.
+#[derive(clap::Args)]
+pub struct Adapter {
+    /// Adapter to use: its number or a part of its name, as `diffuse devices` lists them
+    #[arg(long, global = true, value_name = "INDEX|NAME-PART")]
+    device: Option<String>,
+    /// Variants of kernels: `off` the usual ones, `cached` the fastest known ones (measured where none is known), `full` all
+    /// measured again; none of these changes a result. Or a file that `diffuse tune --out FILE` wrote
+    #[arg(long, global = true, value_name = "off|cached|full|FILE", default_value = "cached")]
+    tune: Tune,
+}
+
+/// When the tuner measures, and what someone chose.
+#[derive(Clone)]
+enum Tune {
+    By(Mode),
+    File(PathBuf),
+}
+
+impl FromStr for Tune {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Tune, String> {
+        match text {
+            "off" => Ok(Tune::By(Mode::Off)),
+            "cached" => Ok(Tune::By(Mode::Cached)),
+            "full" => Ok(Tune::By(Mode::Full)),
+            path if Path::new(path).is_file() => Ok(Tune::File(path.into())),
+            path => Err(format!("neither off, cached, full nor a file: {path}")),
+        }
+    }
+}
+
+/// How activations are stored.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Storage {
+    F32,
+    F16,
+    /// f16 on a GPU, f32 on a driver that computes on the CPU
+    Auto,
+}
+
+impl Storage {
+    pub fn precision(self, context: &Context) -> Precision {
+        match self {
+            Storage::F16 => Precision::F16,
+            Storage::Auto if !context.is_cpu() => Precision::F16,
+            Storage::F32 | Storage::Auto => Precision::F32,
+        }
+    }
+}
+
+impl Adapter {
+    /// What --device was given.
+    pub fn wanted(&self) -> Option<&str> {
+        self.device.as_deref()
+    }
+
+    /// Opens the adapter.
+    pub fn open(&self) -> Result<Context> {
+        Ok(Context::new(self.wanted())?)
+    }
+
+    /// A session on it, for activations stored as `storage` says.
+    pub fn session<'a>(&self, context: &'a Context, storage: Storage) -> Result<Session<'a>> {
+        Ok(Session::open(context, &self.policy(context)?, storage.precision(context)))
+    }
+
+    /// How the ways are chosen that kernels run in; what takes time is said in a line.
+    pub fn policy(&self, context: &Context) -> Result<Policy> {
+        let (mode, explicit) = match &self.tune {
+            Tune::By(mode) => (*mode, Vec::new()),
+            Tune::File(path) => (Mode::Cached, diffuse::tune::read(context, path)?),
+        };
+        let tell = |tuning: &_, adapter: &str| eprintln!("{}", summary(tuning, adapter));
+        Ok(Policy { mode, directory: cache_directory(), explicit, tell: Some(tell) })
+    }
+
+    /// As [`Adapter::policy`], for a run that goes on with what was chosen for it.
+    pub fn policy_of_resumed(&self, context: &Context) -> Result<Policy> {
+        match &self.tune {
+            Tune::File(path) => bail!("--tune {} can't change in a resumed run", path.display()),
+            Tune::By(_) => self.policy(context),
+        }
+    }
+}
+
+/// What was measured, in one line.
+pub fn summary(tuning: &Tuning, adapter: &str) -> String {
+    let seconds = tuning.time.as_secs_f64();
+    let guessed = if tuning.guessed > 0 { format!(" ({} more guessed)", tuning.guessed) } else { String::new() };
+    let kept = tuning.cache.as_ref().map(|path| format!(", kept in {}", path.display())).unwrap_or_default();
+    format!("tuned {} shapes on {adapter} in {seconds:.1} s{guessed}{kept}", tuning.measured.len())
+}

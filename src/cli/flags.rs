@@ -1,0 +1,145 @@
+//! Flags that several commands share.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+use clap::parser::ValueSource;
+use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
+use serde_json::Value;
+
+use diffuse::checkpoint;
+use diffuse::nn::{UNetConfig, preset, preset_names};
+use diffuse::run::TrainOptions;
+
+/// A model that comes with the program, or one of a file.
+#[derive(Args)]
+pub struct ModelFlags {
+    #[arg(long, value_name = "NAME", conflicts_with = "model",
+          help = format!("Model that comes with the program: {} [default: digits]", preset_names()))]
+    preset: Option<String>,
+    /// Model of a checkpoint directory or a diffusers `config.json`; the weights are not read
+    #[arg(long, value_name = "DIR|CONFIG.json")]
+    model: Option<PathBuf>,
+}
+
+impl ModelFlags {
+    /// Whether the model is that of a file.
+    pub fn is_of_file(&self) -> bool {
+        self.model.is_some()
+    }
+
+    /// The model that is named, else `otherwise`.
+    pub fn config(&self, otherwise: UNetConfig) -> Result<UNetConfig> {
+        match (&self.preset, &self.model) {
+            (Some(name), _) => Ok(preset(name)?),
+            (_, Some(path)) => read_model(path),
+            _ => Ok(otherwise),
+        }
+    }
+}
+
+fn read_model(path: &Path) -> Result<UNetConfig> {
+    let own = path.join(checkpoint::CONFIG);
+    // A directory without weights will do, unless its `config.json` is that of a run, which says what to train.
+    let is_model = |path| checkpoint::read_json::<Value>(path).is_ok_and(|given| given.get("_class_name").is_some());
+    let file = match checkpoint::find(path) {
+        _ if path.is_file() || path.extension().is_some_and(|extension| extension == "json") => path.into(),
+        Ok(directory) => directory.join(checkpoint::CONFIG),
+        Err(_) if is_model(&own) => own,
+        Err(error) => return Err(error.into()),
+    };
+    Ok(checkpoint::read_config(&file)?)
+}
+
+/// What every run is told: on what it trains, which model, where it is.
+#[derive(Args)]
+pub struct RunFlags {
+    /// `digits` (embedded), a directory of IDX files, or a directory of images with a sub-folder a class
+    #[arg(long, required_unless_present = "resume")]
+    data: Option<String>,
+    #[command(flatten)]
+    pub model: ModelFlags,
+    /// Directory of the run
+    #[arg(long, default_value = "runs/train")]
+    pub out: PathBuf,
+    /// Go on with the run in --out, from its checkpoint
+    #[arg(long, conflicts_with_all = ["data", "preset", "model"])]
+    pub resume: bool,
+    #[command(flatten)]
+    pub json: super::output::Json,
+}
+
+/// What was typed. Stands before all other fields, which take what is theirs away.
+pub struct Typed(ArgMatches);
+
+impl FromArgMatches for Typed {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Typed, clap::Error> {
+        Ok(Typed(matches.clone()))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Typed::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl Args for Typed {
+    fn augment_args(command: Command) -> Command {
+        command
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        command
+    }
+}
+
+impl Typed {
+    /// Whether the argument stood there.
+    pub fn is_given(&self, id: &str) -> bool {
+        self.0.value_source(id) == Some(ValueSource::CommandLine)
+    }
+
+    /// What was given for it, if anything.
+    pub fn get<T: Copy + Send + Sync + 'static>(&self, id: &str) -> Option<T> {
+        self.0.get_one(id).copied()
+    }
+
+    /// `options` with what the flags say instead.
+    pub fn put(&self, run: &RunFlags, mut options: TrainOptions) -> Result<TrainOptions> {
+        options.update_from_arg_matches(&self.0)?;
+        if self.is_given("timesteps") {
+            options.sample_steps = options.sample_steps.min(options.timesteps.max(1));
+        }
+        options.data = run.data.clone().unwrap_or(options.data);
+        options.model = run.model.config(options.model)?;
+        Ok(options)
+    }
+
+    /// The steps of a run that goes on, if they are to be others. Little else may change; `T` is the command's.
+    pub fn resumed_steps<T: Args>(&self) -> Result<Option<u64>> {
+        let command = T::augment_args(Command::new(""));
+        let is_bound = |id: &str| self.is_given(id) && !["resume", "out", "json", "steps"].contains(&id);
+        match command.get_arguments().find(|arg| is_bound(arg.get_id().as_str())).and_then(Arg::get_long) {
+            Some(flag) => bail!("--{flag} can't change in a resumed run; --steps can"),
+            None => Ok(self.get("steps")),
+        }
+    }
+}
+
+/// The flags of [`TrainOptions`], of which the command takes those of `wanted`, with its defaults in the help.
+pub fn option_flags(defaults: &TrainOptions, wanted: impl Fn(&str) -> bool) -> Vec<Arg> {
+    let defaults = serde_json::to_value(defaults).expect("options can be written");
+    let refuse = |_: &str| Err::<String, _>("this command doesn't take it");
+    let flag = |(index, arg): (usize, &Arg)| {
+        let (id, help) = (arg.get_id().as_str(), arg.get_help().expect("a line"));
+        // Behind the command's own.
+        let arg = arg.clone().display_order(100 + index);
+        match &defaults[id] {
+            _ if !wanted(id) => arg.hide(true).value_parser(refuse),
+            Value::Null | Value::Bool(false) => arg,
+            Value::String(key) => arg.help(format!("{help} [default: {}]", key.replace('_', "-"))),
+            number => arg.help(format!("{help} [default: {number}]")),
+        }
+    };
+    TrainOptions::augment_args_for_update(Command::new("")).get_arguments().enumerate().map(flag).collect()
+}

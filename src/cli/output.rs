@@ -1,0 +1,48 @@
+//! What a command was asked for, on stdout or in a file.
+
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use diffuse::files;
+
+/// Whether what came of a command is wanted as JSON, and where.
+#[derive(clap::Args, Default)]
+pub struct Json {
+    /// Print one JSON object on stdout instead of the table, if there is one, or write it to a file beside the table
+    #[arg(long, value_name = "F.json", num_args = 0..=1, require_equals = true, default_missing_value = "-")]
+    json: Option<PathBuf>,
+}
+
+impl Json {
+    /// Prints the table or the object, or prints the one and writes the other to the file.
+    pub fn print(
+        &self,
+        object: impl FnOnce() -> Result<serde_json::Value>,
+        table: impl FnOnce() -> Result<String>,
+    ) -> Result<()> {
+        match self.json.as_deref() {
+            Some(path) if path == Path::new("-") => return print(&object()?.to_string()),
+            Some(path) => files::write_atomic(path, format!("{}\n", object()?).as_bytes())?,
+            None => (),
+        }
+        match table()?.trim_end() {
+            "" => Ok(()),
+            table => print(table),
+        }
+    }
+
+    /// The same of a command that has no table.
+    pub fn print_object(&self, object: impl FnOnce() -> serde_json::Value) -> Result<()> {
+        self.print(|| Ok(object()), || Ok(String::new()))
+    }
+}
+
+/// Brings what a command was asked for to stdout. A reader that went away (`| head`) has seen enough.
+pub fn print(text: &str) -> anyhow::Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    match writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        result => result.context("standard output"),
+    }
+}
