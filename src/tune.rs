@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::gpu::choices::{Key, Way};
-use crate::gpu::tune::{self, Timing};
+use crate::gpu::tune::{self, Contest, Timing};
 use crate::gpu::{Candidate, Choices, Context, Precision, Recordings, Ways};
 
 /// When to measure.
@@ -65,18 +65,11 @@ pub const CACHE_DIRECTORY: &str = "DIFFUSE_CACHE_DIR";
 
 /// What measures: [`WallClock`], or a test's stand-in.
 pub trait Clock {
-    /// Times `candidates` for a shape, of which `choices` has a usual one.
+    /// Times the candidates for a shape.
     ///
     /// # Errors
     /// [`Error::Device`] if the device fails.
-    fn time(
-        &mut self,
-        context: &Context,
-        choices: &Choices,
-        ways: &Ways,
-        shape: &[u32],
-        candidates: &[&'static Candidate],
-    ) -> Result<Vec<Timing>>;
+    fn time(&mut self, context: &Context, contest: &Contest) -> Result<Vec<Timing>>;
 
     /// Whether no more may be measured.
     fn is_over(&mut self) -> bool;
@@ -101,15 +94,8 @@ impl WallClock {
 }
 
 impl Clock for WallClock {
-    fn time(
-        &mut self,
-        context: &Context,
-        choices: &Choices,
-        ways: &Ways,
-        shape: &[u32],
-        candidates: &[&'static Candidate],
-    ) -> Result<Vec<Timing>> {
-        tune::time(context, choices, ways, shape, candidates)
+    fn time(&mut self, context: &Context, contest: &Contest) -> Result<Vec<Timing>> {
+        tune::time(context, contest)
     }
 
     fn is_over(&mut self) -> bool {
@@ -343,14 +329,16 @@ impl<'a> Tuner<'a> {
 
     /// Times `candidates` for one shape; the fastest of those that may be chosen is, and its label is returned.
     fn measure(&mut self, key: &Key, ways: &Ways, candidates: &[&'static Candidate]) -> Result<String> {
-        let mut timings = self.clock.time(self.context, &self.choices, ways, &key.shape, candidates)?;
+        let shape = &key.shape;
+        let mut timings =
+            self.clock.time(self.context, &Contest { ways, shape, candidates, choices: &self.choices })?;
         let usual = loop {
             let usual = self.choices.usual(ways, &key.shape);
             let wrong = |timing: &&Timing| std::ptr::eq(timing.candidate, usual) && !timing.is_right();
             let Some(timing) = timings.iter().find(wrong) else { break usual };
             // The others' bits were compared with those of a wrong result.
             self.exclude(ways, timing);
-            timings = self.clock.time(self.context, &self.choices, ways, &key.shape, candidates)?;
+            timings = self.clock.time(self.context, &Contest { ways, shape, candidates, choices: &self.choices })?;
         };
         for timing in timings.iter().filter(|t| !t.is_right() || !t.usual_bits && t.candidate.class == usual.class) {
             self.exclude(ways, timing);

@@ -11,7 +11,7 @@ use common::{context, dataset, options};
 use diffuse::cpu::Call;
 use diffuse::error::Result;
 use diffuse::gpu::kernel::File;
-use diffuse::gpu::tune::Timing;
+use diffuse::gpu::tune::{Contest, Timing};
 use diffuse::gpu::{Candidate, Choices, Context, Device, Grid, Kernel, Precision, Recorder, Recordings, WEIGHTS, Ways};
 use diffuse::nn::UNet;
 use diffuse::ops;
@@ -264,15 +264,8 @@ fn the_members_of_a_class_agree_bit_for_bit() {
 struct RandomClock(Random);
 
 impl Clock for RandomClock {
-    fn time(
-        &mut self,
-        context: &Context,
-        choices: &Choices,
-        ways: &Ways,
-        shape: &[u32],
-        candidates: &[&'static Candidate],
-    ) -> Result<Vec<Timing>> {
-        let mut timings = diffuse::gpu::tune::time(context, choices, ways, shape, candidates)?;
+    fn time(&mut self, context: &Context, contest: &Contest) -> Result<Vec<Timing>> {
+        let mut timings = diffuse::gpu::tune::time(context, contest)?;
         timings.iter_mut().for_each(|timing| timing.seconds = self.0.uniform());
         Ok(timings)
     }

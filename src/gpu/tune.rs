@@ -46,17 +46,22 @@ pub struct Run {
     pub outputs: Vec<Vec<f32>>,
 }
 
-/// Times each of `candidates`, which this device runs, and compares what they compute with what `choices` calls usual.
+/// What is to be timed.
+pub struct Contest<'a> {
+    pub ways: &'a Ways,
+    pub shape: &'a [u32],
+    /// All of them run on the device.
+    pub candidates: &'a [&'static Candidate],
+    /// Says which one is usual for the shape.
+    pub choices: &'a Choices,
+}
+
+/// Times each candidate, and compares what they compute with the usual one's.
 ///
 /// # Errors
 /// [`crate::error::Error::Device`] if the shape does not fit or the device fails.
-pub fn time(
-    context: &Context,
-    choices: &Choices,
-    ways: &Ways,
-    shape: &[u32],
-    candidates: &[&'static Candidate],
-) -> Result<Vec<Timing>> {
+pub fn time(context: &Context, contest: &Contest) -> Result<Vec<Timing>> {
+    let Contest { ways, shape, candidates, choices } = *contest;
     let usual = choices.usual(ways, shape);
     let register = ways.candidates.iter().find(|candidate| candidate.is_register());
     let register = register.expect("every device runs the variant register");
