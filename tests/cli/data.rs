@@ -124,6 +124,10 @@ fn options_and_models_are_told_apart() {
     let line = "train --data digits --model run/config.json --out other";
     refused(place.path(), line, &["run/config.json", "--config"]);
     refused(place.path(), "train --config tiny.json --out other", &["tiny.json", "--model"]);
+    // The directory of a run names the model of its checkpoint.
+    accepted(place.path(), "train --data digits --model run --steps 1 --batch 2 --sample-every 0 --out alike");
+    let model = |run: &str| fs::read(place.path().join(run).join("checkpoint/config.json")).unwrap();
+    assert!(model("run") == model("alike"));
     fs::write(place.path().join("list.json"), "[]").unwrap();
     refused(place.path(), "train --config list.json --out other", &["list.json", "no JSON object"]);
     fs::write(place.path().join("typo.json"), r#"{"data": "digits", "stepz": 3}"#).unwrap();

@@ -150,7 +150,8 @@ fn samplers_are_certified() {
     let report = json(&accepted(place.path(), "certify --sampler dpm++ --json"));
     assert_eq!(report["failed"], 0);
     assert!(report["checks"].as_array().unwrap().iter().all(|check| check["sampler"] == "dpm++"));
-    let table = accepted(place.path(), "certify --sampler heun").out;
+    let table = accepted(place.path(), "certify --sampler heun --json=heun.json").out;
+    assert!(fs::read_to_string(place.path().join("heun.json")).unwrap().contains(r#""failed":0"#));
     assert!(table.contains("order of the samples in 16-d") && table.contains("heun, churn 40"), "{table}");
     refused(place.path(), "certify --sampler nonsense", &["no sampler nonsense", "ddpm, ddim"]);
 }

@@ -17,6 +17,8 @@ fn pictures_film_and_tensor_are_written() {
     let report = json(&accepted(place.path(), line));
     assert_eq!((&report["count"], &report["steps"], &report["seed"]), (&12.into(), &5.into(), &9.into()));
     assert_eq!(report["files"], serde_json::json!(["new/s.png", "s.gif", "s.safetensors"]));
+    assert_eq!(accepted(place.path(), &format!("{line}=new/s.json")).out, "");
+    assert_eq!(fs::read_to_string(place.path().join("new/s.json")).unwrap(), format!("{report}\n"));
     let picture = image::open(place.path().join("new/s.png")).unwrap();
     // Ten columns, a class each, so two rows.
     assert!(picture.width() >= 80 && picture.height() >= 16 && picture.width() > 4 * picture.height());

@@ -70,8 +70,15 @@ fn the_options_of_a_run_give_its_bits_again() {
             == fs::read(place.path().join("again/config.json")).unwrap()
     );
     // Flags go before the file.
-    accepted(place.path(), "train --config run/config.json --out other --steps 1 --seed 4 --sample-every 0");
+    let flags = "--steps 1 --seed 4 --sample-every 0 --recompute --timesteps 7";
+    accepted(place.path(), &format!("train --config run/config.json --out other {flags}"));
     let options = read_json(&place.path().join("other/config.json"));
+    assert_eq!(
+        (&options["recompute"], &options["timesteps"], &options["sample_steps"]),
+        (&true.into(), &7.into(), &7.into())
+    );
+    accepted(place.path(), "train --config other/config.json --out whole --recompute=false");
+    assert_eq!(read_json(&place.path().join("whole/config.json"))["recompute"], false);
     assert_eq!((&options["steps"], &options["seed"], &options["batch"]), (&1.into(), &4.into(), &4.into()));
 }
 
