@@ -160,6 +160,9 @@ mod tests {
         assert_eq!(loss_labels(0.02, 0.055), "0.02 0.03 0.04 0.05");
         assert_eq!(loss_labels(0.0, 1.0), "0 0.2 0.4 0.6 0.8 1");
         assert_eq!(loss_labels(-1.0, 1.0), "-1 -0.5 0 0.5 1");
+        assert_eq!(loss_labels(0.95, 3.6), "1 1.5 2 2.5 3 3.5");
+        assert_eq!(loss_labels(0.98, 1.25), "1 1.05 1.1 1.15 1.2 1.25");
+        assert_eq!(loss_labels(95.0, 131.0), "95 100 105 110 115 120 125 130");
         assert_eq!(loss_labels(0.5001, 0.5003), "0.5001 0.50015 0.5002 0.50025 0.5003");
     }
 

@@ -19,7 +19,8 @@ pub(super) fn linear_ticks(low: f64, high: f64) -> (Vec<f64>, usize) {
     let start = (low / distance).ceil();
     // Adding zero turns -0 into 0.
     let ticks = (0..=2 * TICKS as u32).map(|index| (start + f64::from(index)) * distance + 0.0);
-    let digits = (low.abs().max(high.abs()) / distance).log10().floor() + 1.0;
+    // From the first digit of the largest to that of the distance, a little more of which is no other power of ten.
+    let digits = low.abs().max(high.abs()).log10().floor() - (1.000_001 * distance).log10().floor() + 1.0;
     (ticks.take_while(|&tick| tick <= high).collect(), digits.clamp(1.0, 17.0) as usize)
 }
 
