@@ -45,8 +45,8 @@ struct Share {
     count: u32,     // rows
 }
 
-fn share_of(group: vec3<u32>, groups: vec3<u32>, lane: u32) -> Share {
-    let i = group_index(group, groups) * 64u + lane;
+fn share_of(invocation: Invocation) -> Share {
+    let i = index_of(invocation, 64u);
     let chunk = i / params.c4 % params.chunks;
     let image = i / (params.c4 * params.chunks);
     let first = (image * params.rows + chunk * params.chunk) * params.c4 + i % params.c4;
@@ -55,8 +55,8 @@ fn share_of(group: vec3<u32>, groups: vec3<u32>, lane: u32) -> Share {
 }
 
 @compute @workgroup_size(64)
-fn chunk_moments(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let share = share_of(group, groups, lane);
+fn chunk_moments(invocation: Invocation) {
+    let share = share_of(invocation);
     if (!share.valid) {
         return;
     }
@@ -121,8 +121,8 @@ fn write_padding(image: u32) {
 }
 
 @compute @workgroup_size(64)
-fn affine(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let i = group_index(group, groups) * 64u + lane;
+fn affine(invocation: Invocation) {
+    let i = index_of(invocation, 64u);
     let image = i * params.group_channels / params.channels;
     let first = i * params.group_channels % params.channels;
     if (image >= params.images) {
@@ -138,8 +138,8 @@ fn affine(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) grou
 }
 
 @compute @workgroup_size(64)
-fn affine_modulated(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let i = group_index(group, groups) * 64u + lane;
+fn affine_modulated(invocation: Invocation) {
+    let i = index_of(invocation, 64u);
     let image = i * params.group_channels / params.channels;
     let first = i * params.group_channels % params.channels;
     if (image >= params.images) {
@@ -160,8 +160,8 @@ fn affine_modulated(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgr
 @group(0) @binding(2) var<storage, read_write> y: array<real4>;
 
 @compute @workgroup_size(64)
-fn apply(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let share = share_of(group, groups, lane);
+fn apply(invocation: Invocation) {
+    let share = share_of(invocation);
     if (!share.valid) {
         return;
     }
@@ -185,8 +185,8 @@ fn before_activation(dy: vec4<f32>, u: vec4<f32>) -> vec4<f32> {
 }
 
 @compute @workgroup_size(64)
-fn backward_sums(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let share = share_of(group, groups, lane);
+fn backward_sums(invocation: Invocation) {
+    let share = share_of(invocation);
     if (!share.valid) {
         return;
     }
@@ -213,8 +213,8 @@ fn backward_sums(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroup
 @group(0) @binding(2) var<storage, read_write> totals: array<f32>;
 
 @compute @workgroup_size(64)
-fn backward_totals(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let i = group_index(group, groups) * 64u + lane;
+fn backward_totals(invocation: Invocation) {
+    let i = index_of(invocation, 64u);
     let image = i * params.group_channels / params.channels;
     let first = i * params.group_channels % params.channels;
     if (image >= params.images) {
@@ -251,8 +251,8 @@ fn backward_totals(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgro
 @group(0) @binding(5) var<storage, read> addend: array<real4>;
 
 @compute @workgroup_size(64)
-fn backward_data(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let share = share_of(group, groups, lane);
+fn backward_data(invocation: Invocation) {
+    let share = share_of(invocation);
     if (!share.valid) {
         return;
     }
@@ -281,8 +281,8 @@ fn backward_data(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroup
 @group(0) @binding(3) var<storage, read> scales: array<vec4<f32>>;         // modulation
 
 @compute @workgroup_size(64)
-fn backward_weight(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let quad = group_index(group, groups) * 64u + lane;
+fn backward_weight(invocation: Invocation) {
+    let quad = index_of(invocation, 64u);
     if (quad >= params.c4) {
         return;
     }
@@ -297,8 +297,8 @@ fn backward_weight(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgro
 }
 
 @compute @workgroup_size(64)
-fn backward_weight_modulated(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let quad = group_index(group, groups) * 64u + lane;
+fn backward_weight_modulated(invocation: Invocation) {
+    let quad = index_of(invocation, 64u);
     if (quad >= params.c4) {
         return;
     }
@@ -318,8 +318,8 @@ fn backward_weight_modulated(@builtin(workgroup_id) group: vec3<u32>, @builtin(n
 @group(0) @binding(3) var<storage, read_write> dmodulation: array<real4>;
 
 @compute @workgroup_size(64)
-fn backward_modulation(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let i = group_index(group, groups) * 64u + lane;
+fn backward_modulation(invocation: Invocation) {
+    let i = index_of(invocation, 64u);
     let image = i / params.c4;
     let quad = i % params.c4;
     if (image >= params.images) {

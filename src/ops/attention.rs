@@ -1,7 +1,7 @@
 //! Multi-head self-attention between its projections: `shaders/attention.wgsl`.
 
 use super::add::scale;
-use super::matrix::grid;
+use super::matrix::{declared, grid};
 use super::{Corner, Draw};
 use crate::cpu::{Twin, attention as twin};
 use crate::gpu::kernel::{File, wgsl};
@@ -28,8 +28,13 @@ pub static KERNEL: Kernel = Kernel::variant(
         ("backward_key_value", twin::backward_key_value),
     ],
 );
-static SUBGROUP: Kernel =
-    Kernel::variant("attention", "subgroup", &[Need::Subgroups], &[PREFIX, wgsl!("attention.subgroup.wgsl")], TWINS);
+static SUBGROUP: Kernel = Kernel::variant(
+    "attention",
+    "subgroup",
+    &[Need::Subgroups],
+    &[PREFIX, wgsl!("lib.subgroup.wgsl"), wgsl!("attention.subgroup.wgsl")],
+    TWINS,
+);
 static TILED: Kernel = Kernel::variant("attention", "tiled", &[], &[PREFIX, wgsl!("attention.tiled.wgsl")], TWINS);
 
 /// Each sums the exponentials in an order of its own: the highest score so far is that of as many keys as it has lanes.
@@ -94,21 +99,7 @@ pub struct Saved {
 
 /// Tokens of a block, and quadruples of channels of a chunk, that a lane or a workgroup makes.
 pub(super) fn tile(candidate: &Candidate) -> (u32, u32) {
-    match candidate.kernel.variant {
-        "subgroup" => (4, 8 * candidate.constant("LANES")),
-        "tiled" => (32, 2 * candidate.constant("CHANNEL_LANES")),
-        _ => (4, 4),
-    }
-}
-
-/// Other tokens that it walks over at a time.
-#[cfg(test)]
-pub(super) fn others(candidate: &Candidate) -> u32 {
-    match candidate.kernel.variant {
-        "subgroup" => 4 * candidate.constant("LANES"),
-        "tiled" => 32,
-        _ => 4,
-    }
+    (declared(candidate, "TILE_TOKENS"), declared(candidate, "TILE_QUADS"))
 }
 
 /// The arithmetic of one T x T x d product for every image and head, padding left out. Counted are the products that
