@@ -98,9 +98,17 @@ fn own_target(own: Own, j: u32, side: u32) -> Target {
     return target_of(own.place, own.block, j, own.channels[side]);
 }
 
-// The quadruple that a share reads in a turn, whose channels begin at c; 0 where there are none is for the caller.
-fn source_of(own: Own, other: u32, share: Share, c: u32) -> u32 {
-    return row_of(own.place, select(own.first, other, share.side == OTHER) + share.row) + min(c + share.step, params.channels4 - 1u);
+// What share j of a lane reads in a turn: a quadruple of the own tokens or of those from `other` on. One behind the last channel
+// is loaded as the last, and staged as 0.
+struct Source {
+    of_own: bool,
+    at: u32,
+}
+
+fn source_of(own: Own, other: u32, turn: u32, j: u32, lane: u32) -> Source {
+    let share = share_of(lane, j);
+    let row = row_of(own.place, select(own.first, other, share.side == OTHER) + share.row);
+    return Source(share.side == OWN, row + min(STEP * turn + share.step, params.channels4 - 1u));
 }
 
 fn turn_count() -> u32 {
@@ -137,36 +145,43 @@ fn pass_turn(scores: ptr<function, Scores>, loaded: ptr<function, Scores>, turn:
     workgroupBarrier();
 }
 
-// q . k of the blocks that begin at own.first and `other`.
+fn load_queries_and_keys(loaded: ptr<function, Scores>, own: Own, other: u32, own_is_query: bool, turn: u32, lane: u32) {
+    for (var j = 0u; j < SHARE; j++) {
+        let source = source_of(own, other, turn, j, lane);
+        (*loaded)[j] = query_or_key(source.of_own == own_is_query, source.at);
+    }
+}
+
+fn load_gradients_and_values(loaded: ptr<function, Scores>, own: Own, other: u32, own_is_query: bool, turn: u32, lane: u32) {
+    for (var j = 0u; j < SHARE; j++) {
+        let source = source_of(own, other, turn, j, lane);
+        (*loaded)[j] = gradient_or_value(source.of_own == own_is_query, source.at);
+    }
+}
+
+// q . k of the blocks that begin at own.first and `other`, dO . v below: WGSL passes no buffers to functions.
 fn query_key(own: Own, other: u32, own_is_query: bool, at: TiledInvocation) -> Scores {
     var scores: Scores;
     for (var turn = 0u; turn <= turn_count(); turn++) {
         var loaded: Scores;
         if (turn < turn_count()) {
-            for (var j = 0u; j < SHARE; j++) {
-                let share = share_of(at.lane, j);
-                loaded[j] = query_or_key((share.side == OWN) == own_is_query, source_of(own, other, share, STEP * turn));
-            }
+            load_queries_and_keys(&loaded, own, other, own_is_query, turn, at.lane);
         }
         pass_turn(&scores, &loaded, turn, at);
     }
     return scores;
 }
 
-// dO . v, in the same way.
 fn gradient_value(own: Own, other: u32, own_is_query: bool, at: TiledInvocation) -> Scores {
-    var scores: Scores;
+    var d_p: Scores;
     for (var turn = 0u; turn <= turn_count(); turn++) {
         var loaded: Scores;
         if (turn < turn_count()) {
-            for (var j = 0u; j < SHARE; j++) {
-                let share = share_of(at.lane, j);
-                loaded[j] = gradient_or_value((share.side == OWN) == own_is_query, source_of(own, other, share, STEP * turn));
-            }
+            load_gradients_and_values(&loaded, own, other, own_is_query, turn, at.lane);
         }
-        pass_turn(&scores, &loaded, turn, at);
+        pass_turn(&d_p, &loaded, turn, at);
     }
-    return scores;
+    return d_p;
 }
 
 // Adds p times a row's quad, for each own token.

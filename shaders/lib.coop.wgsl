@@ -71,7 +71,10 @@ fn result4(unit: u32, t: u32) -> vec4<f32> {
 }
 
 // Row of the tile, and quad of its channels, of quadruple t of matrix `part`.
-fn place_of(part: u32, unit: u32, t: u32) -> vec2<u32> {
-    let corner = corner_of_unit(unit) + SIDE * vec2<u32>(part / 2u, part % 2u);
-    return vec2<u32>(corner.x + t / (SIDE / 4u), corner.y / 4u + t % (SIDE / 4u));
+fn row_in_tile(part: u32, unit: u32, t: u32) -> u32 {
+    return corner_of_unit(unit).x + part / 2u * SIDE + t / (SIDE / 4u);
+}
+
+fn quad_in_tile(part: u32, unit: u32, t: u32) -> u32 {
+    return (corner_of_unit(unit).y + part % 2u * SIDE) / 4u + t % (SIDE / 4u);
 }

@@ -47,6 +47,37 @@ fn load_right_lines(unit: u32, inner: u32) {
     b1 = coopLoadT<Right>(&right[inner * TILE + column + SIDE], TILE);
 }
 
+// Each waits until all is staged, and until all is read.
+fn multiply_rows_by_lines(unit: u32) {
+    workgroupBarrier();
+    for (var inner = 0u; inner < STEP; inner += SIDE) {
+        load_left_rows(unit, inner);
+        load_right_lines(unit, inner);
+        accumulate();
+    }
+    workgroupBarrier();
+}
+
+fn multiply_rows_by_rows(unit: u32) {
+    workgroupBarrier();
+    for (var inner = 0u; inner < STEP; inner += SIDE) {
+        load_left_rows(unit, inner);
+        load_right_rows(unit, inner);
+        accumulate();
+    }
+    workgroupBarrier();
+}
+
+fn multiply_lines_by_lines(unit: u32) {
+    workgroupBarrier();
+    for (var inner = 0u; inner < STEP; inner += SIDE) {
+        load_left_lines(unit, inner);
+        load_right_lines(unit, inner);
+        accumulate();
+    }
+    workgroupBarrier();
+}
+
 // Of a side in rows, a lane stages the same quad of the inner dimension of rows LANES apart.
 fn row_of(j: u32, lane: u32) -> u32 {
     return j * LANES + lane / 4u;
@@ -83,21 +114,14 @@ fn forward(at: MatrixInvocation) {
                 let channel = min(4u * c + t / QUADS, 4u * params.c4 - 1u);
                 stage_right(line_slot(t), load4(weight[weight_row(r, s, channel) + min(tile.quad + t % QUADS, params.k4 - 1u)]));
             }
-            workgroupBarrier();
-            for (var inner = 0u; inner < STEP; inner += SIDE) {
-                load_left_rows(at.unit, inner);
-                load_right_lines(at.unit, inner);
-                accumulate();
-            }
-            workgroupBarrier();
+            multiply_rows_by_lines(at.unit);
         }
     }
     for (var part = 0u; part < 4u; part++) {
         lay_out(part, at.unit);
         for (var t = at.own; t < MATRIX_QUADS; t += LANES) {
-            let place = place_of(part, at.unit, t);
-            let k = tile.quad + place.y;
-            store_output(bias[min(k, params.k4 - 1u)] + result4(at.unit, t), first + place.x, k);
+            let k = tile.quad + quad_in_tile(part, at.unit, t);
+            store_output(bias[min(k, params.k4 - 1u)] + result4(at.unit, t), first + row_in_tile(part, at.unit, t), k);
         }
     }
 }
@@ -123,21 +147,15 @@ fn backward_data(at: MatrixInvocation) {
                     let channel = min(4u * tile.quad + row_of(j, at.lane), 4u * params.c4 - 1u);
                     stage_right(row_slot(j, at.lane), load4(weight[weight_row(r, s, channel) + loaded]));
                 }
-                workgroupBarrier();
-                for (var inner = 0u; inner < STEP; inner += SIDE) {
-                    load_left_rows(at.unit, inner);
-                    load_right_rows(at.unit, inner);
-                    accumulate();
-                }
-                workgroupBarrier();
+                multiply_rows_by_rows(at.unit);
             }
         }
     }
     for (var part = 0u; part < 4u; part++) {
         lay_out(part, at.unit);
         for (var t = at.own; t < MATRIX_QUADS; t += LANES) {
-            let place = place_of(part, at.unit, t);
-            store_input(result4(at.unit, t), inputs, inputs.start + place.x, tile.quad + place.y);
+            let row = inputs.start + row_in_tile(part, at.unit, t);
+            store_input(result4(at.unit, t), inputs, row, tile.quad + quad_in_tile(part, at.unit, t));
         }
     }
 }
@@ -151,19 +169,13 @@ fn backward_weight(at: MatrixInvocation) {
             stage_left(line_slot(t), load_met(tile, position(row), row, tile.c + t % QUADS));
             stage_right(line_slot(t), load_gradient(tile, row, tile.k + t % QUADS));
         }
-        workgroupBarrier();
-        for (var inner = 0u; inner < STEP; inner += SIDE) {
-            load_left_lines(at.unit, inner);
-            load_right_lines(at.unit, inner);
-            accumulate();
-        }
-        workgroupBarrier();
+        multiply_lines_by_lines(at.unit);
     }
     for (var part = 0u; part < 4u; part++) {
         lay_out(part, at.unit);
         for (var t = at.own; t < MATRIX_QUADS; t += LANES) {
-            let place = place_of(part, at.unit, t);
-            store_weight(result4(at.unit, t), tile, 4u * tile.c + place.x, tile.k + place.y);
+            let channel = 4u * tile.c + row_in_tile(part, at.unit, t);
+            store_weight(result4(at.unit, t), tile, channel, tile.k + quad_in_tile(part, at.unit, t));
         }
     }
 }
