@@ -98,17 +98,18 @@ fn own_target(own: Own, j: u32, side: u32) -> Target {
     return target_of(own.place, own.block, j, own.channels[side]);
 }
 
-// What share j of a lane reads in a turn: a quadruple of the own tokens or of those from `other` on. One behind the last channel
-// is loaded as the last, and staged as 0.
+// What share j of a lane reads in a turn: a quadruple of the own tokens or of those from `other` on; 0 behind the last channel.
 struct Source {
     of_own: bool,
     at: u32,
+    exists: bool,
 }
 
 fn source_of(own: Own, other: u32, turn: u32, j: u32, lane: u32) -> Source {
     let share = share_of(lane, j);
     let row = row_of(own.place, select(own.first, other, share.side == OTHER) + share.row);
-    return Source(share.side == OWN, row + min(STEP * turn + share.step, params.channels4 - 1u));
+    let c = STEP * turn + share.step;
+    return Source(share.side == OWN, row + min(c, params.channels4 - 1u), c < params.channels4);
 }
 
 fn turn_count() -> u32 {
@@ -137,9 +138,7 @@ fn pass_turn(scores: ptr<function, Scores>, loaded: ptr<function, Scores>, turn:
     }
     if (turn < turn_count()) {
         for (var j = 0u; j < SHARE; j++) {
-            let share = share_of(at.lane, j);
-            let there = STEP * turn + share.step < params.channels4;
-            staged[slot_of_share(turn % 2u, share)] = select(vec4<f32>(), (*loaded)[j], there);
+            staged[slot_of_share(turn % 2u, share_of(at.lane, j))] = (*loaded)[j];
         }
     }
     workgroupBarrier();
@@ -148,14 +147,14 @@ fn pass_turn(scores: ptr<function, Scores>, loaded: ptr<function, Scores>, turn:
 fn load_queries_and_keys(loaded: ptr<function, Scores>, own: Own, other: u32, own_is_query: bool, turn: u32, lane: u32) {
     for (var j = 0u; j < SHARE; j++) {
         let source = source_of(own, other, turn, j, lane);
-        (*loaded)[j] = query_or_key(source.of_own == own_is_query, source.at);
+        (*loaded)[j] = select(vec4<f32>(), query_or_key(source.of_own == own_is_query, source.at), source.exists);
     }
 }
 
 fn load_gradients_and_values(loaded: ptr<function, Scores>, own: Own, other: u32, own_is_query: bool, turn: u32, lane: u32) {
     for (var j = 0u; j < SHARE; j++) {
         let source = source_of(own, other, turn, j, lane);
-        (*loaded)[j] = gradient_or_value(source.of_own == own_is_query, source.at);
+        (*loaded)[j] = select(vec4<f32>(), gradient_or_value(source.of_own == own_is_query, source.at), source.exists);
     }
 }
 

@@ -56,6 +56,14 @@ fn taps() -> vec2<u32> {
     return vec2<u32>(params.r, params.s);
 }
 
+// What a tap meets is found once for all turns.
+const SEVERAL_TAPS = true;
+
+// Where the quadruples of the weight begin, of a tap and one channel of x.
+fn weight_row(r: u32, s: u32, channel: u32) -> u32 {
+    return ((r * params.s + s) * 4u * params.c4 + channel) * params.k4;
+}
+
 fn stride() -> u32 {
     return params.stride;
 }

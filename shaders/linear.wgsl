@@ -41,6 +41,12 @@ fn taps() -> vec2<u32> {
     return vec2<u32>(1u);
 }
 
+const SEVERAL_TAPS = false;
+
+fn weight_row(r: u32, s: u32, channel: u32) -> u32 {
+    return channel * params.k4;
+}
+
 fn stride() -> u32 {
     return 1u;
 }

@@ -175,7 +175,10 @@ fn backward_weight(at: MatrixInvocation) {
         lay_out(part, at.unit);
         for (var t = at.own; t < MATRIX_QUADS; t += LANES) {
             let channel = 4u * tile.c + row_in_tile(part, at.unit, t);
-            store_weight(result4(at.unit, t), tile, channel, tile.k + quad_in_tile(part, at.unit, t));
+            let k = tile.k + quad_in_tile(part, at.unit, t);
+            if (tile.exists && channel < 4u * params.c4 && k < params.k4) {
+                partial[(tile.first + channel) * params.k4 + k] = result4(at.unit, t);
+            }
         }
     }
 }

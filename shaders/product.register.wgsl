@@ -8,6 +8,9 @@ const WEIGHT_TILE_K = LANE_QUADS;
 const TURN_QUADS = 1u;
 const TURN_ROWS = 1u;
 
+// One quad of each row.
+alias Sums = array<vec4<f32>, TILE_ROWS>;
+
 @compute @workgroup_size(64)
 fn forward(invocation: Invocation) {
     let tile = tile_of(index_of(invocation, 64u), params.k4);
@@ -20,11 +23,12 @@ fn forward(invocation: Invocation) {
     let second = select(0u, 1u, k + 1u < params.k4);
 
     var corner: array<Corner, TILE_ROWS>;
-    var sum: array<vec4<f32>, 2u * TILE_ROWS>;
+    var left: Sums;
+    var right: Sums;
     for (var j = 0u; j < TILE_ROWS; j++) {
         corner[j] = corner_at(position(min(first + j, rows - 1u)));
-        sum[2u * j] = bias[k];
-        sum[2u * j + 1u] = bias[k + second];
+        left[j] = bias[k];
+        right[j] = bias[k + second];
     }
     for (var r = 0u; r < taps().x; r++) {
         for (var s = 0u; s < taps().y; s++) {
@@ -39,15 +43,15 @@ fn forward(invocation: Invocation) {
                 from_weight += 4u * params.k4;
                 for (var j = 0u; j < TILE_ROWS; j++) {
                     let v = load4(x[tap[j].offset + c]) * tap[j].inside;
-                    sum[2u * j] = multiply_add(sum[2u * j], a, v);
-                    sum[2u * j + 1u] = multiply_add(sum[2u * j + 1u], b, v);
+                    left[j] = multiply_add(left[j], a, v);
+                    right[j] = multiply_add(right[j], b, v);
                 }
             }
         }
     }
     for (var j = 0u; j < TILE_ROWS; j++) {
-        store_output(sum[2u * j], first + j, k);
-        store_output(sum[2u * j + 1u], first + j, k + 1u);
+        store_output(left[j], first + j, k);
+        store_output(right[j], first + j, k + 1u);
     }
 }
 
@@ -61,7 +65,8 @@ fn backward_data(invocation: Invocation) {
     let c = tile.quad;
     let second = select(0u, 4u * params.k4, c + 1u < params.c4);
 
-    var sum: array<vec4<f32>, 2u * TILE_ROWS>;
+    var left: Sums;
+    var right: Sums;
     for (var r = first_tap(inputs).x; r < taps().x; r += stride()) {
         for (var s = first_tap(inputs).y; s < taps().y; s += stride()) {
             var tap: array<Tap, TILE_ROWS>;
@@ -74,15 +79,15 @@ fn backward_data(invocation: Invocation) {
                 let b = transpose(load_weight(from_weight + k + second));
                 for (var j = 0u; j < TILE_ROWS; j++) {
                     let v = load4(dy[tap[j].offset + k]) * tap[j].inside;
-                    sum[2u * j] = multiply_add(sum[2u * j], a, v);
-                    sum[2u * j + 1u] = multiply_add(sum[2u * j + 1u], b, v);
+                    left[j] = multiply_add(left[j], a, v);
+                    right[j] = multiply_add(right[j], b, v);
                 }
             }
         }
     }
     for (var j = 0u; j < TILE_ROWS; j++) {
-        store_input(sum[2u * j], inputs, inputs.start + j, c);
-        store_input(sum[2u * j + 1u], inputs, inputs.start + j, c + 1u);
+        store_input(left[j], inputs, inputs.start + j, c);
+        store_input(right[j], inputs, inputs.start + j, c + 1u);
     }
 }
 
@@ -92,23 +97,21 @@ fn backward_weight(invocation: Invocation) {
     if (!tile.exists) {
         return;
     }
-    var sum: array<vec4<f32>, 8u * WEIGHT_TILE_K>;
+    var upper: array<mat4x4<f32>, WEIGHT_TILE_K>;
+    var lower: array<mat4x4<f32>, WEIGHT_TILE_K>;
     var row = position(tile.start);     // counted on, because divisions are dear
     for (var m = tile.start; m < tile.end; m++) {
         let a = load_met(tile, row, m, tile.c);
         let b = load_met(tile, row, m, tile.c + 1u);
         for (var j = 0u; j < WEIGHT_TILE_K; j++) {
             let d = load_gradient(tile, m, tile.k + j);
-            for (var channel = 0u; channel < 4u; channel++) {
-                sum[channel * WEIGHT_TILE_K + j] += a[channel] * d;
-                sum[(channel + 4u) * WEIGHT_TILE_K + j] += b[channel] * d;
-            }
+            upper[j] = outer_add(upper[j], a, d);
+            lower[j] = outer_add(lower[j], b, d);
         }
         row = advance(row, position(1u));
     }
-    for (var channel = 0u; channel < 8u; channel++) {
-        for (var j = 0u; j < WEIGHT_TILE_K; j++) {
-            store_weight(sum[channel * WEIGHT_TILE_K + j], tile, 4u * tile.c + channel, tile.k + j);
-        }
+    for (var j = 0u; j < WEIGHT_TILE_K; j++) {
+        store_weight(upper[j], tile, tile.c, tile.k + j);
+        store_weight(lower[j], tile, tile.c + 1u, tile.k + j);
     }
 }

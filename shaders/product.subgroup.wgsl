@@ -131,8 +131,6 @@ fn backward_weight(at: SubgroupInvocation) {
         }
     }
     for (var i = 0u; i < WEIGHT_TILE_C; i++) {
-        for (var j = 0u; j < 4u; j++) {
-            store_weight(sum[i][j], tile, 4u * (tile.c + i) + j, own);
-        }
+        store_weight(sum[i], tile, tile.c + i, own);
     }
 }

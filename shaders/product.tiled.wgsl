@@ -142,7 +142,7 @@ fn forward(at: TiledInvocation) {
         if (turn < turns) {
             let c = walk.quad + at.lane % STEP;
             for (var j = 0u; j < ROW_SHARE; j++) {
-                if (walk.quad == 0u) {
+                if (walk.quad == 0u || !SEVERAL_TAPS) {
                     tap[j] = tap_of(corner[j], walk.r, walk.s);
                 }
                 let inside = select(0.0, tap[j].inside, c < params.c4);
@@ -203,7 +203,7 @@ fn backward_data(at: TiledInvocation) {
         if (turn < turns) {
             let k = walk.quad + at.lane % STEP;
             for (var j = 0u; j < ROW_SHARE; j++) {
-                if (walk.quad == 0u) {
+                if (walk.quad == 0u || !SEVERAL_TAPS) {
                     tap[j] = output_of(input[j], walk.r, walk.s);
                 }
                 let inside = select(0.0, tap[j].inside, k < params.k4);
@@ -233,12 +233,6 @@ fn backward_data(at: TiledInvocation) {
         let row = inputs.start + at.place.y + j * ROW_LANES;
         store_input(left[j], inputs, row, own);
         store_input(right[j], inputs, row, own + CHANNEL_LANES);
-    }
-}
-
-fn store_sum(sum: mat4x4<f32>, tile: WeightTile, c: u32, k: u32) {
-    for (var j = 0u; j < 4u; j++) {
-        store_weight(sum[j], tile, 4u * c + j, k);
     }
 }
 
@@ -301,8 +295,8 @@ fn backward_weight(at: TiledInvocation) {
     }
     let c = tile.c + at.place.y;
     let k = tile.k + at.place.x;
-    store_sum(sum_00, tile, c, k);
-    store_sum(sum_01, tile, c, k + CHANNEL_LANES);
-    store_sum(sum_10, tile, c + ROW_LANES, k);
-    store_sum(sum_11, tile, c + ROW_LANES, k + CHANNEL_LANES);
+    store_weight(sum_00, tile, c, k);
+    store_weight(sum_01, tile, c, k + CHANNEL_LANES);
+    store_weight(sum_10, tile, c + ROW_LANES, k);
+    store_weight(sum_11, tile, c + ROW_LANES, k + CHANNEL_LANES);
 }

@@ -22,11 +22,6 @@ fn tap_count() -> u32 {
     return taps().x * taps().y;
 }
 
-// Where the quadruples of the weight begin, of a tap and one channel of x.
-fn weight_row(r: u32, s: u32, channel: u32) -> u32 {
-    return ((r * taps().y + s) * 4u * params.c4 + channel) * params.k4;
-}
-
 // A quad of channels of x by one of y, whose first quadruple is at `at`: a column for each channel of x.
 fn load_weight(at: u32) -> mat4x4<f32> {
     return mat4x4<f32>(load4(weight[at]), load4(weight[at + params.k4]), load4(weight[at + 2u * params.k4]), load4(weight[at + 3u * params.k4]));
@@ -99,9 +94,13 @@ fn load_met(tile: WeightTile, at: Position, m: u32, c: u32) -> vec4<f32> {
     return load4(x[select(0u, source.offset, inside == 1.0) + min(c, params.c4 - 1u)]) * inside;
 }
 
-// Stores a quadruple of dW, if there is one.
-fn store_weight(sum: vec4<f32>, tile: WeightTile, channel: u32, k: u32) {
-    if (tile.exists && channel < 4u * params.c4 && k < params.k4) {
-        partial[(tile.first + channel) * params.k4 + k] = sum;
+// Stores a quad of channels of x by one of dy, a column for each channel of x, if there is one.
+fn store_weight(sum: mat4x4<f32>, tile: WeightTile, c: u32, k: u32) {
+    if (c < params.c4 && k < params.k4) {
+        let to = (tile.first + 4u * c) * params.k4 + k;
+        partial[to] = sum[0];
+        partial[to + params.k4] = sum[1];
+        partial[to + 2u * params.k4] = sum[2];
+        partial[to + 3u * params.k4] = sum[3];
     }
 }
