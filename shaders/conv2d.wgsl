@@ -15,8 +15,8 @@
 // backward_data visits the inputs parity by parity: those with the same (h mod stride, w mod stride) are reached by the same
 // taps, every stride-th one, so that no tap is tried in vain.
 //
-// This file says how rows, taps and positions lie. What multiplies them it shares with the linear layer: product.wgsl, and the
-// variants behind it, which hold the entry points, product.register.wgsl and its neighbours.
+// This file says how rows, taps and positions lie. What multiplies them it shares with the linear layer: lib.product.wgsl, and the
+// variants behind it, which hold the entry points, lib.product.register.wgsl and its neighbours.
 
 struct Params {
     n: u32,
@@ -41,7 +41,7 @@ const NONE = 0u;
 const PER_IMAGE = 1u;
 const PER_ROW = 2u;
 
-// The tile of a lane in product.register.wgsl: rows, and quads of dy in a weight's gradient.
+// The tile of a lane in lib.product.register.wgsl: rows, and quads of dy in a weight's gradient.
 const LANE_ROWS = 16u;
 const LANE_QUADS = 4u;
 

@@ -8,8 +8,8 @@
 //   x, dx: [M, C]   weight: [C, K]   bias: [K]   y, dy, addend: [M, K]   partial: [splits, C, K]
 //   C is padded to a multiple of 4 in weight too; the padding of x, dy, addend and weight is zero, so that of y, dx and dW is.
 //
-// This file says how rows lie. What multiplies them it shares with the convolution: product.wgsl, and the variants behind it,
-// which hold the entry points, product.register.wgsl and its neighbours.
+// This file says how rows lie. What multiplies them it shares with the convolution: lib.product.wgsl, and the variants behind it,
+// which hold the entry points, lib.product.register.wgsl and its neighbours.
 
 struct Params {
     rows: u32,
@@ -22,7 +22,7 @@ struct Params {
 }
 @group(0) @binding(14) var<uniform> params: Params;
 
-// The tile of a lane in product.register.wgsl: rows, and quads of dy in a weight's gradient.
+// The tile of a lane in lib.product.register.wgsl: rows, and quads of dy in a weight's gradient.
 const LANE_ROWS = 8u;
 const LANE_QUADS = 2u;
 

@@ -207,7 +207,7 @@ impl Kernel {
         format!("{enable}{}", joined(&self.files(precision)))
     }
 
-    /// A place in [`Kernel::source`] as one in its file: `shaders/conv2d.tiled.wgsl:57:12`.
+    /// A place in [`Kernel::source`] as one in its file: `shaders/lib.product.tiled.wgsl:57:12`.
     fn place(&self, precision: Precision, location: Option<naga::SourceLocation>) -> String {
         let Some(location) = location else { return format!("shaders/{}.wgsl", self.label()) };
         let enabled = self.source(precision).len() - joined(&self.files(precision)).len();

@@ -95,7 +95,7 @@ pub(super) use products;
 /// The files of one variant of `$name`: what is its own, what the variants share, the libraries of the variant, and the variant.
 macro_rules! files {
     ($name:literal, $variant:literal $(, $library:literal)*) => {
-        [wgsl!($name ".wgsl"), wgsl!("product.wgsl"), $(wgsl!($library),)* wgsl!("product." $variant ".wgsl")]
+        [wgsl!($name ".wgsl"), wgsl!("lib.product.wgsl"), $(wgsl!($library),)* wgsl!("lib.product." $variant ".wgsl")]
     };
 }
 pub(super) use files;

@@ -40,7 +40,8 @@ fn parse(text: &'static str) -> Vec<Rule> {
         } else {
             let (places, change) = line.split_once(": ").expect("places, then what changes");
             let (file, functions) = places.rsplit_once('.').expect("a file and its functions");
-            let texts: Vec<String> = change.split(" => ").map(|text| text.replace(NEXT_LINE, "\n").replace(DROPPED, "")).collect();
+            let texts: Vec<String> =
+                change.split(" => ").map(|text| text.replace(NEXT_LINE, "\n").replace(DROPPED, "")).collect();
             for (function, to) in functions.split(',').flat_map(|f| texts[1..].iter().map(move |to| (f, to.clone()))) {
                 rules.push(Rule { place: format!("{file}.{function}"), from: texts[0].clone(), to, why, unless });
             }

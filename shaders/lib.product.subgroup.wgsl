@@ -3,7 +3,7 @@
 
 const TILE_ROWS = 32u;
 override TILE_QUADS = LANES;
-const WEIGHT_TILE_C = 8u;
+const WEIGHT_TILE_C = TILE_ROWS / TURN_ROWS;
 override WEIGHT_TILE_K = LANES;
 const TURN_QUADS = 1u;
 const TURN_ROWS = 4u;   // as many as a quad has channels, so that the tiles are those of `forward`
