@@ -9,7 +9,7 @@ mod edit;
 pub mod evaluate;
 mod flags;
 mod interrupt;
-mod output;
+pub mod output;
 pub mod profile;
 mod progress;
 pub mod sample;

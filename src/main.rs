@@ -1,5 +1,8 @@
 //! The `diffuse` binary.
 
+// A print to a pipe that nobody reads any more panics: `cli::output` has the ways that don't.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 mod cli;
 #[cfg(all(target_os = "linux", target_env = "gnu", target_arch = "x86_64"))]
 mod glibc;
@@ -15,7 +18,7 @@ fn main() -> ExitCode {
     match cli::Cli::parse().run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {}", format!("{error:#}").replace('\n', " "));
+            cli::output::say(format_args!("error: {}", format!("{error:#}").replace('\n', " ")));
             ExitCode::FAILURE
         }
     }

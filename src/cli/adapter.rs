@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use super::output::say;
 use anyhow::{Result, bail};
 use diffuse::gpu::{Context, Precision};
 use diffuse::run::Session;
@@ -82,7 +83,7 @@ impl Adapter {
             Tune::By(mode) => (*mode, Vec::new()),
             Tune::File(path) => (Mode::Cached, diffuse::tune::read(context, path)?),
         };
-        let tell = |tuning: &_, adapter: &str| eprintln!("{}", summary(tuning, adapter));
+        let tell = |tuning: &_, adapter: &str| say(summary(tuning, adapter));
         Ok(Policy { mode, directory: cache_directory(), explicit, tell: Some(tell) })
     }
 

@@ -38,6 +38,11 @@ impl Json {
     }
 }
 
+/// A line on stderr. Nobody may read it any more (`| head`, a closed terminal): that is no reason to end.
+pub fn say(line: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
+}
+
 /// Brings what a command was asked for to stdout. A reader that went away (`| head`) has seen enough.
 pub fn print(text: &str) -> anyhow::Result<()> {
     let mut stdout = std::io::stdout().lock();

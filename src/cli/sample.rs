@@ -9,7 +9,7 @@ use serde_json::json;
 use super::adapter::{Adapter, Storage};
 use super::draw::{self, Drawing, Film};
 use super::edit::{self, Edit};
-use super::output::Json;
+use super::output::{Json, say};
 use super::{sampler, steering};
 use diffuse::checkpoint::{self, Checkpoint};
 use diffuse::diffusion::Sampler;
@@ -106,7 +106,7 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     let written = [Some(&args.out), args.gif.as_ref(), args.tensor.as_ref()];
     let written: Vec<&PathBuf> = written.into_iter().flatten().collect();
     let names: Vec<String> = written.iter().map(|path| path.display().to_string()).collect();
-    eprintln!("{} images: {}", images.count, names.join(", "));
+    say(format_args!("{} images: {}", images.count, names.join(", ")));
     args.json.print_object(|| json!({ "count": images.count, "files": written, "steps": steps, "seed": args.seed }))
 }
 

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::adapter::{Adapter, Storage};
 use super::flags::{RunFlags, Typed, option_flags};
-use super::output::Json;
+use super::output::{Json, say};
 use super::progress::Progress;
 use diffuse::checkpoint;
 use diffuse::gpu::{Context, context::mebibytes};
@@ -92,25 +92,25 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
 pub fn train(run: &mut Run, context: &Context, out: &Path, json: &Json, started: Instant) -> Result<bool> {
     let steps = run.options().steps;
     let from = if run.steps_done() > 0 { format!(", from step {}", run.steps_done()) } else { String::new() };
-    eprintln!(
+    say(format_args!(
         "{} parameters on {}, batch {}, {}{from}",
         run.parameters(),
         context.info.name,
         run.options().batch * run.options().accumulate,
         mebibytes(run.allocated_bytes())
-    );
+    ));
     let mut progress = Progress::new("training", run.steps_done(), steps);
     let result = run.train(&mut progress);
     progress.finish();
     let done = result?;
     if done {
-        eprintln!("trained {steps} steps in {:.0} s: {}", started.elapsed().as_secs_f64(), out.display());
+        say(format_args!("trained {steps} steps in {:.0} s: {}", started.elapsed().as_secs_f64(), out.display()));
     } else {
         let at = run.steps_done();
-        eprintln!(
+        say(format_args!(
             "stopped at step {at} of {steps} and saved; go on with: diffuse train --resume --out {}",
             out.display()
-        );
+        ));
     }
     json.print_object(|| {
         json!({
