@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use super::output::say;
-use anyhow::{Result, bail};
+use anyhow::Result;
 use diffuse::gpu::{Context, Precision};
 use diffuse::run::Session;
 use diffuse::tune::{Mode, Policy, Tuning, cache_directory};
@@ -85,14 +85,6 @@ impl Adapter {
         };
         let tell = |tuning: &_, adapter: &str| say(summary(tuning, adapter));
         Ok(Policy { mode, directory: cache_directory(), explicit, tell: Some(tell) })
-    }
-
-    /// As [`Adapter::policy`], for a run that goes on with what was chosen for it.
-    pub fn policy_of_resumed(&self, context: &Context) -> Result<Policy> {
-        match &self.tune {
-            Tune::File(path) => bail!("--tune {} can't change in a resumed run", path.display()),
-            Tune::By(_) => self.policy(context),
-        }
     }
 }
 

@@ -17,7 +17,7 @@ use diffuse::nn::config::Size;
 use diffuse::nn::digits;
 use diffuse::picture;
 use diffuse::run::{Request, Session, TrainOptions};
-use diffuse::train::{Run, run};
+use diffuse::train::{Over, Run, run};
 
 /// Learn to draw handwritten digits from the embedded set, then draw them
 #[derive(clap::Args)]
@@ -69,7 +69,7 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     let mut options = options(&context)?;
     let data = run::load_data(&mut options)?;
     say(format_args!("learning to draw digits from {} handwritten ones", data.len()));
-    let mut run = Run::create(&context, &policy, &args.out, options, &data, true)?;
+    let mut run = Run::create(&context, &policy, &args.out, options, &data, (Over::All, None))?;
     if !train::train(&mut run, &context, &args.out, &Json::default(), started)? {
         return Ok(());
     }
