@@ -77,6 +77,15 @@ impl Adapter {
         Ok(Session::open(context, &self.policy(context)?, storage.precision(context)))
     }
 
+    /// The same, for which nothing is measured that isn't known.
+    pub fn known_session<'a>(&self, context: &'a Context, storage: Storage) -> Result<Session<'a>> {
+        let mut policy = self.policy(context)?;
+        if policy.mode == Mode::Cached {
+            policy.mode = Mode::Known;
+        }
+        Ok(Session::open(context, &policy, storage.precision(context)))
+    }
+
     /// How the ways are chosen that kernels run in; what takes time is said in a line.
     pub fn policy(&self, context: &Context) -> Result<Policy> {
         let (mode, explicit) = match &self.tune {

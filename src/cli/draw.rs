@@ -108,6 +108,9 @@ impl Drawing<'_> {
         let drawn = generator.run(&session, request, |progress| {
             let bar = bar.get_or_insert_with(|| Progress::new("sampling", 0, progress.of as u64));
             bar.set(progress.done as u64, String::new);
+            if super::interrupt::interrupted() {
+                return Err(Error::Interrupted);
+            }
             film.watch(&progress)
         });
         if let Some(bar) = bar {

@@ -1,6 +1,6 @@
 //! `diffuse sample`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use clap::Command;
@@ -13,6 +13,7 @@ use super::output::{Json, say};
 use super::{sampler, steering};
 use diffuse::checkpoint::{self, Checkpoint};
 use diffuse::diffusion::Sampler;
+use diffuse::files;
 use diffuse::picture::{self, Images};
 use diffuse::run::Request;
 use diffuse::tensors::{self, FileTensor, FileTensors};
@@ -49,9 +50,12 @@ pub struct Args {
     /// The raw weights instead of their average
     #[arg(long)]
     raw: bool,
-    /// Picture of all images
-    #[arg(long, default_value = "samples.png", value_name = "F.png")]
+    /// Picture of all images; the ending says the format
+    #[arg(long, default_value = "samples.png", value_name = "F.png|F.jpg")]
     out: PathBuf,
+    /// Directory for each image as a PNG of its own size
+    #[arg(long, value_name = "DIR")]
+    images: Option<PathBuf>,
     /// Film of the denoising of the first batch
     #[arg(long, value_name = "F.gif")]
     gif: Option<PathBuf>,
@@ -86,8 +90,14 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     let (classifier, steering) = args.steering.load(&model, labels)?.unzip();
     request.steering = steering;
     let drawing = Drawing { model: &model, request, classifier, batch: args.batch };
+    super::interrupt::catch_interrupts();
     let context = adapter.open()?;
-    let session = adapter.session(&context, Storage::F32)?;
+    let session = if args.count < args.batch {
+        // A batch that may never come again is not worth to be measured for.
+        adapter.known_session(&context, Storage::F32)?
+    } else {
+        adapter.session(&context, Storage::F32)?
+    };
     let steps = drawing.request.length();
     let mut film = match &args.gif {
         Some(_) => Film::new(columns(args, &model, drawing.batch() as usize), steps),
@@ -99,11 +109,17 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     }
     let columns = columns(args, &model, images.count);
     let grid = picture::grid(&images, columns, picture::default_scale(images.height));
-    picture::write_png(&args.out, &grid)?;
+    picture::write(&args.out, &grid)?;
+    if let Some(directory) = &args.images {
+        write_each(directory, &images)?;
+    }
     if let Some(path) = &args.gif {
         picture::write_gif(path, &film.frames, 80)?;
     }
-    let written = [Some(&args.out), args.gif.as_ref(), args.tensor.as_ref()];
+    if images.count < args.count as usize {
+        say(format_args!("interrupted: the first {} of {} images are there", images.count, args.count));
+    }
+    let written = [Some(&args.out), args.images.as_ref(), args.gif.as_ref(), args.tensor.as_ref()];
     let written: Vec<&PathBuf> = written.into_iter().flatten().collect();
     let names: Vec<String> = written.iter().map(|path| path.display().to_string()).collect();
     say(format_args!("{} images: {}", images.count, names.join(", ")));
@@ -113,6 +129,15 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
 fn check(args: &Args) -> Result<()> {
     if args.count == 0 || args.batch == 0 || args.count > draw::MOST {
         bail!("--count must be 1 to {} and --batch at least 1", draw::MOST);
+    }
+    picture::check_writable(&args.out)?;
+    let first = args.images.as_ref().map(|directory| directory.join(name_of(0)));
+    first.iter().try_for_each(|path| files::check_writable(path))?;
+    let files = [args.gif.as_ref(), args.tensor.as_ref()].into_iter().flatten();
+    files.clone().try_for_each(|path| files::check_writable(path))?;
+    let all: Vec<&PathBuf> = files.chain([&args.out]).collect();
+    if let Some(path) = all.iter().find(|path| all.iter().filter(|other| other == path).count() > 1) {
+        bail!("{}: two outputs can't be one file", path.display());
     }
     Ok(())
 }
@@ -159,7 +184,20 @@ fn in_turn(args: &Args, classes: u32) -> Vec<u32> {
     (0..args.count).map(|i| args.class.unwrap_or(own(i))).collect()
 }
 
-fn write_tensor(path: &std::path::Path, images: &Images) -> Result<()> {
+fn name_of(image: usize) -> String {
+    format!("{image:05}.png")
+}
+
+fn write_each(directory: &Path, images: &Images) -> Result<()> {
+    let size = images.height * images.width * images.channels;
+    for (index, values) in images.values.chunks_exact(size).enumerate() {
+        let one = Images { values: values.to_vec(), count: 1, ..*images };
+        picture::write_png(&directory.join(name_of(index)), &picture::grid(&one, 1, 1))?;
+    }
+    Ok(())
+}
+
+fn write_tensor(path: &Path, images: &Images) -> Result<()> {
     // A sampler that doesn't clip may end a little outside.
     let values: Vec<f32> = images.values.iter().map(|value| value.clamp(-1.0, 1.0)).collect();
     let tensor = FileTensor::from_images(&values, [images.count, images.height, images.width, images.channels]);
