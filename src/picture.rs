@@ -134,11 +134,9 @@ fn format_of(path: &Path) -> Result<ImageFormat> {
 /// # Errors
 /// As [`write`].
 pub fn check_writable(path: &Path) -> Result<()> {
+    files::check_writable(path)?;
     // A device has no ending.
-    if !path.starts_with("/dev") {
-        format_of(path)?;
-    }
-    files::check_writable(path)
+    if path.starts_with("/dev") { Ok(()) } else { format_of(path).map(|_| ()) }
 }
 
 /// Writes a picture in the format that the ending names, whole or not at all; to a device as PNG.

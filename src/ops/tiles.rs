@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::case::{Case, Which};
 use super::matrix::{declared, tile, weight_tile};
-use super::{ALL, Op, attention, conv2d, linear};
+use super::{ALL, Op, attention, conv2d};
 use crate::gpu::kernel::Need;
 use crate::gpu::recorder::{Dispatch, Value};
 use crate::gpu::{Candidate, Choices, Device, Precision, Ways};
