@@ -15,6 +15,11 @@ pub struct Json {
 }
 
 impl Json {
+    /// Whether the object stands in the place of what people read.
+    pub fn is_alone(&self) -> bool {
+        self.json.as_deref() == Some(Path::new("-"))
+    }
+
     /// Prints the table or the object, or prints the one and writes the other to the file.
     pub fn print(
         &self,

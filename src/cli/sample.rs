@@ -7,7 +7,7 @@ use clap::Command;
 use serde_json::json;
 
 use super::adapter::{Adapter, Storage};
-use super::draw::{self, Drawing, Film};
+use super::draw::{self, Drawing, Film, Method};
 use super::edit::{self, Edit};
 use super::output::{Json, say};
 use super::{sampler, steering};
@@ -15,7 +15,7 @@ use diffuse::checkpoint::{self, Checkpoint};
 use diffuse::diffusion::Sampler;
 use diffuse::files;
 use diffuse::picture::{self, Images};
-use diffuse::run::Request;
+use diffuse::run::{Drawn, Request};
 use diffuse::tensors::{self, FileTensor, FileTensors};
 use diffuse::train::run::{TRAINER, take_prefix};
 
@@ -40,7 +40,7 @@ pub struct Args {
     #[arg(long)]
     class: Option<u32>,
     /// Scale of classifier-free guidance; 1 is none [default: 2 where the checkpoint knows classes]
-    #[arg(long, value_name = "W", allow_negative_numbers = true)]
+    #[arg(long, value_name = "W")]
     guidance: Option<f64>,
     #[command(flatten)]
     steering: steering::Args,
@@ -85,7 +85,7 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     if args.raw {
         model.weights = raw_weights(&model)?;
     }
-    let mut request = request(args, &model)?;
+    let (mut request, sampler) = request(args, &model)?;
     let labels = |classes| request.labels.clone().unwrap_or_else(|| in_turn(args, classes));
     let (classifier, steering) = args.steering.load(&model, labels)?.unzip();
     request.steering = steering;
@@ -103,7 +103,7 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
         Some(_) => Film::new(columns(args, &model, drawing.batch() as usize), steps),
         None => Film::none(),
     };
-    let images = drawing.run(session, &mut film)?.images;
+    let Drawn { images, evaluations } = drawing.run(session, &mut film)?;
     if let Some(path) = &args.tensor {
         write_tensor(path, &images)?;
     }
@@ -123,7 +123,15 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     let written: Vec<&PathBuf> = written.into_iter().flatten().collect();
     let names: Vec<String> = written.iter().map(|path| path.display().to_string()).collect();
     say(format_args!("{} images: {}", images.count, names.join(", ")));
-    args.json.print_object(|| json!({ "count": images.count, "files": written, "steps": steps, "seed": args.seed }))
+    args.json.print_object(|| {
+        let mut object = json!(Method::of(&drawing, &sampler, evaluations));
+        let seeds = args.edit.seeds().unwrap_or_else(|| vec![args.seed]);
+        object["count"] = json!(images.count);
+        object["files"] = json!(written);
+        object["seeds"] = json!(seeds);
+        object["classes"] = json!(drawing.labels().map(|labels| &labels[..images.count]));
+        object
+    })
 }
 
 fn check(args: &Args) -> Result<()> {
@@ -159,7 +167,7 @@ fn raw_weights(model: &Checkpoint) -> Result<Vec<f32>> {
     Ok(checkpoint::flatten(&model.unet.params, raw, &path)?)
 }
 
-fn request(args: &Args, model: &Checkpoint) -> Result<Request> {
+fn request(args: &Args, model: &Checkpoint) -> Result<(Request, Sampler)> {
     let sampler = Sampler { strength: args.edit.strength(), ..args.sampler.sampler(&model.scheduler, &args.variance)? };
     let request = draw::request(model, &sampler, args.count, args.seed)?;
     let labels = match (args.class, draw::classes(model)) {
@@ -175,7 +183,7 @@ fn request(args: &Args, model: &Checkpoint) -> Result<Request> {
     let shape = [height, width, model.unet.config.in_channels];
     let Edit { start, known, initial_scale } =
         args.edit.read(shape, args.count, &sampler, &model.scheduler.schedule()?)?;
-    Ok(Request { start, known, initial_scale, labels, guidance, ..request })
+    Ok((Request { start, known, initial_scale, labels, guidance, ..request }, sampler))
 }
 
 /// The class that was asked for, or each in turn; of an interpolation, one for all.
