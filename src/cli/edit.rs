@@ -16,7 +16,7 @@ pub struct Flags {
     #[arg(long, value_name = "IMAGE")]
     from: Option<PathBuf>,
     /// Share of the steps that are taken from there, above 0 to 1: how much may change [default: 0.6; with --mask 1]
-    #[arg(long, value_name = "S", requires = "from", allow_negative_numbers = true)]
+    #[arg(long, value_name = "S", requires = "from")]
     strength: Option<f64>,
     /// Black where the image of --from stays, white where it is painted anew
     #[arg(long, value_name = "MASK.png", requires = "from")]
@@ -38,6 +38,11 @@ impl Flags {
     /// Whether all images are to be of one class if none is named.
     pub fn is_of_one_class(&self) -> bool {
         self.interpolate.is_some()
+    }
+
+    /// The seeds between which images are drawn, if they are.
+    pub fn seeds(&self) -> Option<Vec<u32>> {
+        self.interpolate.clone()
     }
 
     /// The share of the steps that are taken.
