@@ -128,7 +128,7 @@ impl<'a> Run<'a> {
             digest,
             classes,
             step: 0,
-            began: 0,
+            slowed: None,
             saved: None,
             lock,
         })
@@ -191,7 +191,7 @@ impl<'a> Run<'a> {
             digest,
             classes,
             step,
-            began: step,
+            slowed,
             saved: Some(step),
             lock,
         })
