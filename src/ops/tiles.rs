@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::matrix::{declared, tile, weight_tile};
-use super::{ALL, Case, Op, Which, attention, conv2d, linear};
+use super::{ALL, Case, Op, Which, attention, conv2d};
 use crate::gpu::kernel::Need;
 use crate::gpu::recorder::{Dispatch, Value};
 use crate::gpu::{Candidate, Choices, Device, Precision, Ways};
