@@ -48,6 +48,8 @@ pub struct Run<'a> {
     classes: u32,
     /// Steps done.
     step: u64,
+    /// Steps done when it went on at a smaller learning rate, if it did.
+    slowed: Option<u64>,
     /// Steps done at the last checkpoint.
     saved: Option<u64>,
     lock: Lock,
@@ -116,7 +118,20 @@ impl<'a> Run<'a> {
         let log = MetricsLog::create(directory)?;
         let (directory, images, classes) = (directory.into(), data.len() as u64, data.classes.len() as u32);
         let digest = digest(data);
-        Ok(Run { directory, options, model, trainer, log, images, digest, classes, step: 0, saved: None, lock })
+        Ok(Run {
+            directory,
+            options,
+            model,
+            trainer,
+            log,
+            images,
+            digest,
+            classes,
+            step: 0,
+            slowed: None,
+            saved: None,
+            lock,
+        })
     }
 
     /// Goes on with a run as `options` say, in the ways that it was made with: others would give other bits.
@@ -130,7 +145,12 @@ impl<'a> Run<'a> {
             let problem = format!("step {} is done already; --steps takes more", state.step);
             return Err(Error::file(&directory, problem));
         }
-        let data = load_data(&mut options)?;
+        let data = load_data(&mut options).map_err(|error| match error {
+            Error::File { path, problem } if !path.exists() => {
+                Error::file(path, format!("{problem}; if it moved, --data takes its new place"))
+            }
+            error => error,
+        })?;
         let (now, then) = (data.len(), state.images);
         if now as u64 != then {
             let problem = format!("{} has {now} images, the run had {then}: this is not the same run", options.data);
@@ -159,8 +179,22 @@ impl<'a> Run<'a> {
         trainer.write_loss_scale(state.loss_scale);
         checkpoint::write_json(&directory.join(checkpoint::CONFIG), &options)?;
         let log = MetricsLog::resume(&directory, state.step)?;
+        let slowed = (options.learning_rate < state.options.learning_rate).then_some(state.step);
         let (images, classes, step) = (state.images, data.classes.len() as u32, state.step);
-        Ok(Run { directory, options, model, trainer, log, images, digest, classes, step, saved: Some(step), lock })
+        Ok(Run {
+            directory,
+            options,
+            model,
+            trainer,
+            log,
+            images,
+            digest,
+            classes,
+            step,
+            slowed,
+            saved: Some(step),
+            lock,
+        })
     }
 
     /// Flags, model included.
@@ -210,6 +244,10 @@ impl<'a> Run<'a> {
         }
         let lr = format!("a smaller --lr (it was {})", self.options.learning_rate);
         let advice = match self.saved {
+            // It did not take a step from there: no rate would.
+            Some(saved) if saved == step && self.slowed == Some(step) => {
+                format!("the weights of step {step} are beyond help: start anew in another --out with {lr}")
+            }
             Some(step) => format!("checkpoint/ holds step {step}: go on from there with --resume and {lr}"),
             None => format!("no checkpoint was written: start again with --resume and {lr}"),
         };

@@ -333,8 +333,9 @@ fn a_run_that_breaks_leaves_what_was_there_before() {
     let before = read("broken", STORED[1]);
     refused(place.path(), "train --resume --out broken", &[&format!("step {step}: loss"), &holds]);
     assert!(before == read("broken", STORED[1]));
-    // The advice can be followed.
-    accepted(place.path(), &format!("train --resume --out broken --lr 1e-4 --steps {}", step + 1));
+    // What these weights can't do at a smaller rate either is not advised twice.
+    let line = format!("train --resume --out broken --lr 1e-4 --steps {}", step + 1);
+    refused(place.path(), &line, &["are beyond help", "start anew in another --out"]);
 }
 
 #[test]
