@@ -29,3 +29,24 @@ impl Error {
         Error::File { path: path.as_ref().to_path_buf(), problem: problem.to_string() }
     }
 }
+
+/// Names with commas between them, the first twenty of very many: a line lists no thousand classes.
+pub fn list_names(names: &[String]) -> String {
+    const LISTED: usize = 20;
+    match names.get(..LISTED) {
+        Some(first) if names.len() > LISTED + 1 => format!("{} and {} more", first.join(", "), names.len() - LISTED),
+        _ => names.join(", "),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn very_many_names_are_cut() {
+        let named = |count: usize| (0..count).map(|i| format!("n{i}")).collect::<Vec<_>>();
+        assert!(list_names(&named(21)).ends_with("n19, n20"));
+        assert!(list_names(&named(100)).ends_with("n19 and 80 more"));
+    }
+}

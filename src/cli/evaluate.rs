@@ -7,7 +7,7 @@ mod text;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 use serde_json::{Value, json};
 
 use super::adapter::{Adapter, Storage};
@@ -34,6 +34,7 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     check(args)?;
     let model = checkpoint::load(&args.checkpoint)?;
     let (split, schedule) = (load_split(args, &model)?, model.scheduler.schedule()?);
+    eprintln!("{}", split.summary());
     let trial = args.judge.as_ref().map(|judge| Trial::load(args, &model, judge)).transpose()?;
     let context = adapter.open()?;
     let session = adapter.session(&context, Storage::F32)?;
@@ -77,10 +78,10 @@ fn load_split(args: &Args, model: &Checkpoint) -> Result<Split> {
     let sides = config.sample_size.map(Size::sides);
     let channels = Some(config.in_channels);
     let want = Want { height: sides.map(|sides| sides.0), width: sides.map(|sides| sides.1), channels };
-    let split = data::load_split(&args.data, &want)?;
-    let classes = split.train.classes.len() as u32;
-    if config.num_class_embeds.is_some_and(|embeds| embeds < classes) {
-        bail!("{} has {classes} classes, more than the checkpoint knows", args.data);
+    let mut split = data::load_split(&args.data, &want)?;
+    split.train.account.warnings().iter().for_each(|warning| log::warn!("{warning}"));
+    if let Some(known) = &model.classes {
+        split.put_in_order(&known.names, known.are_named).map_err(|problem| anyhow!("{}: {problem}", args.data))?;
     }
     Ok(split)
 }

@@ -91,6 +91,7 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
 /// Trains and says what came of it; whether it went to the end.
 pub fn train(run: &mut Run, context: &Context, out: &Path, json: &Json, started: Instant) -> Result<bool> {
     let steps = run.options().steps;
+    eprintln!("{}", run.about_data());
     let from = if run.steps_done() > 0 { format!(", from step {}", run.steps_done()) } else { String::new() };
     eprintln!(
         "{} parameters on {}, batch {}, {}{from}",

@@ -3,6 +3,7 @@
 use image::imageops::{self, FilterType};
 use image::{DynamicImage, ImageBuffer, Pixel, RgbImage};
 
+use super::account::Changes;
 use super::dataset::Shape;
 
 /// Writes `image` to `slot` `[H, W, C]`: the largest centred part that has the wanted aspect ratio, scaled to fit.
@@ -18,6 +19,30 @@ pub(super) fn fit(image: DynamicImage, shape: Shape, slot: &mut [u8]) {
         1 => scale(part.into_luma8(), shape, slot),
         _ => scale(part.into_rgb8(), shape, slot),
     }
+}
+
+/// What [`fit`] does to an image.
+pub(super) fn changes(image: &DynamicImage, shape: Shape) -> Changes {
+    let own = [image.height(), image.width()];
+    let (_, _, width, height) = window(own[1], own[0], shape);
+    let transparent = || image.to_rgba8().pixels().any(|pixel| pixel[3] < u8::MAX);
+    let mut changes = Changes {
+        smallest: own,
+        largest: own,
+        scaled: ([height, width] != [shape.height, shape.width]).into(),
+        cropped: ([height, width] != own).into(),
+        ..Changes::default()
+    };
+    changes.made_grey = (shape.channels == 1 && image.color().has_color() && is_coloured(image)).into();
+    changes.made_opaque = (image.color().has_alpha() && transparent()).into();
+    changes
+}
+
+/// Whether any pixel is farther from grey than rounding in a file of colours makes it.
+fn is_coloured(image: &DynamicImage) -> bool {
+    const ROUNDING: u8 = 8;
+    let coloured = |[red, green, blue]: [u8; 3]| red.max(green).max(blue) - red.min(green).min(blue) > ROUNDING;
+    image.to_rgb8().pixels().any(|pixel| coloured(pixel.0))
 }
 
 /// Left, top, width and height of the largest centred window with the aspect ratio of `shape`.

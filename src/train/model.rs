@@ -55,14 +55,20 @@ impl Model {
         }
     }
 
-    /// Writes configuration, weights and schedule.
+    /// Writes configuration, names of the classes, weights and schedule.
     ///
     /// # Errors
     /// [`Error::File`] if a file can't be written.
-    pub fn save(&self, directory: &Path, weights: &[f32], scheduler: &SchedulerConfig) -> Result<()> {
+    pub fn save(
+        &self,
+        directory: &Path,
+        classes: &[String],
+        weights: &[f32],
+        scheduler: &SchedulerConfig,
+    ) -> Result<()> {
         match self {
-            Model::Denoiser(unet) => checkpoint::save(directory, unet, weights, scheduler),
-            Model::Classifier(model) => checkpoint::classifier::save(directory, model, weights, scheduler),
+            Model::Denoiser(unet) => checkpoint::save(directory, unet, classes, weights, scheduler),
+            Model::Classifier(model) => checkpoint::classifier::save(directory, model, classes, weights, scheduler),
         }
     }
 

@@ -25,6 +25,9 @@ pub(super) struct TrainerState {
     pub step: u64,
     /// How many images there are to train on.
     pub images: u64,
+    /// The names of their classes; none in checkpoints of old.
+    #[serde(default)]
+    pub classes: Vec<String>,
     pub options: TrainOptions,
     /// The variants it runs.
     #[serde(default)]

@@ -21,7 +21,7 @@ fn untrained_classifier(place: &Path, classes: u32, name: &str) {
     let classifier = Classifier::new(ClassifierConfig { unet, classes }).expect("a valid model");
     let weights = classifier.params.initialise(1);
     let (directory, scheduler) = (place.join(name), SchedulerConfig::default());
-    checkpoint::classifier::save(&directory, &classifier, &weights, &scheduler).expect("room for files");
+    checkpoint::classifier::save(&directory, &classifier, &[], &weights, &scheduler).expect("room for files");
 }
 
 #[test]

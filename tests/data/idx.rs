@@ -5,7 +5,7 @@ use super::*;
 #[test]
 fn embedded_digits_are_the_test_set_of_mnist() {
     let digits = load("digits", &AS_THEY_ARE).unwrap();
-    assert_eq!((digits.name.as_str(), digits.len(), digits.flip), ("digits", 10_000, false));
+    assert_eq!((digits.name.as_str(), digits.len()), ("digits", 10_000));
     assert_eq!((digits.height, digits.width, digits.channels), (28, 28, 1));
     assert_eq!(digits.classes, ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]);
     let mut histogram = [0; 10];
@@ -14,7 +14,7 @@ fn embedded_digits_are_the_test_set_of_mnist() {
     assert_eq!(digits.labels[..5], [7, 2, 1, 0, 4]);
     assert_eq!(digits.images.len(), 10_000 * 28 * 28);
     assert_eq!(digits.images.iter().map(|&byte| u64::from(byte)).sum::<u64>(), 264_923_200);
-    assert!(digits.warnings.is_empty() && !digits.is_empty());
+    assert!(digits.account.warnings().is_empty() && !digits.is_empty());
 }
 
 #[test]
@@ -55,12 +55,12 @@ fn idx_files_are_read_plain_and_gzipped() {
     let misnamed = directory(&[("x-images.idx3-ubyte.gz", &images), ("x-labels.idx1-ubyte", &packed_labels)]);
     for set in [plain, packed, misnamed] {
         let data = open(set.path(), &AS_THEY_ARE).unwrap();
-        assert_eq!((data.len(), data.height, data.width, data.channels, data.flip), (6, 3, 4, 1, false));
+        assert_eq!((data.len(), data.height, data.width, data.channels), (6, 3, 4, 1));
         assert_eq!(data.images, (0..72).collect::<Vec<u8>>());
         assert_eq!(data.labels, [2, 0, 1, 2, 0, 4]);
         assert_eq!(data.classes, ["0", "1", "2", "3", "4"]);
         assert_eq!(data.name, set.path().file_name().unwrap().to_str().unwrap());
-        assert!(data.warnings.is_empty(), "{:?}", data.warnings);
+        assert!(data.account.warnings().is_empty(), "{:?}", data.account.warnings());
     }
 }
 
@@ -144,6 +144,6 @@ fn labels_must_be_as_many_as_images_and_may_be_absent() {
         refused(set.path(), &AS_THEY_ARE, &parts);
     }
     let data = open(directory(&[("t10k-images-idx3-ubyte", &images)]).path(), &AS_THEY_ARE).unwrap();
-    assert_eq!((data.labels, data.classes.len(), data.warnings.len()), (vec![0; 6], 1, 1));
-    assert!(data.warnings[0].contains("t10k-images-idx3-ubyte: no labels"), "{:?}", data.warnings);
+    assert_eq!((data.labels, data.classes.len(), data.account.warnings().len()), (vec![0; 6], 1, 1));
+    assert!(data.account.warnings()[0].contains("t10k-images-idx3-ubyte: no labels"), "{:?}", data.account.warnings());
 }
