@@ -14,8 +14,9 @@ mod place;
 mod resize;
 mod source;
 mod split;
+mod summary;
 
 pub use account::{Account, Changes, Skipped};
-pub use dataset::{Dataset, Want};
-pub use source::{load, load_image};
+pub use dataset::{Dataset, Picture, Want};
+pub use source::{load, load_image, load_mask, load_parts};
 pub use split::{HELD_OUT, Split, load_split};

@@ -80,13 +80,8 @@ impl Classes {
 
     /// `3 classes: ant, bee, cat`.
     pub fn listed(&self) -> String {
-        let count = self.names.len();
-        let plain = self.names.iter().enumerate().all(|(index, name)| *name == index.to_string());
-        match count {
-            1 => format!("1 class: {}", self.names[0]),
-            _ if plain && count > 2 => format!("{count} classes: 0 to {}", count - 1),
-            _ => format!("{count} classes: {}", list_names(&self.names)),
-        }
+        let (count, names) = (self.names.len(), list_names(&self.names));
+        if count == 1 { format!("1 class: {names}") } else { format!("{count} classes: {names}") }
     }
 
     /// Whether `other` is of other names, or of another number of classes.

@@ -3,13 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
-use serde_json::{Value, json};
-
-use super::dataset::Dataset;
-use crate::error::list_names;
-
-/// Classes whose images a line counts.
-const COUNTED: usize = 20;
 
 /// What became of the files of a source.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -77,7 +70,7 @@ impl Changes {
     }
 
     /// `, from 30x40 (scaled, cropped)`, with numbers where it is not all of `count`.
-    fn said(&self, count: usize) -> String {
+    pub(super) fn said(&self, count: usize) -> String {
         let of = |number: usize, what: &str| match number {
             0 => None,
             number if number == count => Some(what.to_string()),
@@ -117,64 +110,5 @@ impl Account {
     /// One line for each thing that was left out or is odd.
     pub fn warnings(&self) -> Vec<String> {
         self.skipped.iter().map(Skipped::said).chain(self.notes.iter().cloned()).collect()
-    }
-}
-
-impl Dataset {
-    /// Images of each class.
-    pub fn counts(&self) -> Vec<usize> {
-        let mut counts = vec![0; self.classes.len()];
-        self.labels.iter().for_each(|label| counts[*label as usize] += 1);
-        counts
-    }
-
-    /// What was read, in one line: `cats: 8 RGB images of 16x16 from 30x40 (scaled, cropped), 2 classes: tom 3, kit 5`.
-    pub fn summary(&self) -> String {
-        let Account { source, part, changes, held_out, .. } = &self.account;
-        let place = match part {
-            Some(part) => format!("{source} ({part})"),
-            None => source.clone(),
-        };
-        let (count, colour) = (self.len(), if self.channels == 1 { "grey" } else { "RGB" });
-        let images = if count == 1 { "image" } else { "images" };
-        let (height, width, changed) = (self.height, self.width, changes.said(count + held_out));
-        let held_out = match held_out {
-            0 => String::new(),
-            held_out => format!(", {held_out} more held out as test images"),
-        };
-        format!("{place}: {count} {colour} {images} of {height}x{width}{changed}{held_out}, {}", self.classes_said())
-    }
-
-    fn classes_said(&self) -> String {
-        let counts = self.counts();
-        match counts.as_slice() {
-            [_] => return "one class".into(),
-            [first, rest @ ..] if rest.iter().all(|count| count == first) => {
-                let each = format!("{} classes of {first} each", counts.len());
-                return format!("{each}: {}", list_names(&self.classes));
-            }
-            _ => {}
-        }
-        let named: Vec<String> =
-            self.classes.iter().zip(&counts).map(|(class, count)| format!("{class} {count}")).collect();
-        let (least, most) = (counts.iter().min().copied().unwrap_or(0), counts.iter().max().copied().unwrap_or(0));
-        let spread = if counts.len() > COUNTED { format!(" of {least} to {most}") } else { String::new() };
-        format!("{} classes{spread}: {}", counts.len(), list_names(&named))
-    }
-
-    /// All that is known of it, as a run stores it; `mirrored` says whether images are shown mirrored, too.
-    pub fn description(&self, mirrored: Option<bool>) -> Value {
-        let classes: Vec<Value> = self
-            .classes
-            .iter()
-            .zip(self.counts())
-            .map(|(name, images)| json!({ "name": name, "images": images }))
-            .collect();
-        let Account { source, format, part, changes, skipped, notes, held_out } = &self.account;
-        json!({
-            "source": source, "format": format, "part": part, "images": self.len(), "height": self.height,
-            "width": self.width, "channels": self.channels, "classes": classes, "changes": changes, "skipped": skipped,
-            "notes": notes, "held_out": held_out, "mirrored": mirrored,
-        })
     }
 }

@@ -68,6 +68,15 @@ impl Dataset {
     }
 }
 
+/// One picture of the size that was wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Picture {
+    /// `[H, W, C]`, 0..=255.
+    pub bytes: Vec<u8>,
+    /// Height and width that it had before, upright.
+    pub size: [u32; 2],
+}
+
 /// The size and channels that the model wants.
 ///
 /// `None` means as the data are. IDX files: their own size, 1 channel. A folder: 3 channels; a missing side equals

@@ -11,7 +11,7 @@ use std::sync::Mutex;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
 use super::account::{Account, Changes};
-use super::dataset::{ACCEPTED, Dataset, Shape, Want};
+use super::dataset::{ACCEPTED, Dataset, Picture, Shape, Want};
 use super::fill::fill_images;
 use super::place::{entries, name_of, reason};
 use super::resize;
@@ -26,6 +26,9 @@ const MAX_FILE: u64 = 256 << 20;
 
 /// Why a file is passed over.
 const NO_IMAGE: &str = "no PNG, JPEG or GIF image";
+/// Endings of pictures that are not read here.
+const OTHER_PICTURES: [&str; 12] =
+    ["webp", "bmp", "tif", "tiff", "avif", "heic", "heif", "jxl", "jp2", "svg", "tga", "dng"];
 /// Labels have two bytes.
 const MOST_CLASSES: usize = 1 << 16;
 
@@ -197,11 +200,20 @@ fn readable(format: Option<ImageFormat>) -> bool {
 }
 
 fn nothing_in(others: &[PathBuf]) -> String {
-    match others.first() {
-        None => format!("an empty folder: {ACCEPTED}"),
-        Some(first) => {
-            format!("no images, but other files ({}, first {}): {ACCEPTED}", others.len(), first.display())
+    let is_picture = |path: &&PathBuf| {
+        let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase());
+        ending.is_some_and(|ending| OTHER_PICTURES.contains(&ending.as_str()))
+    };
+    let count = others.len();
+    match (others.iter().find(is_picture), others.first()) {
+        (Some(first), _) => {
+            format!(
+                "no PNG, JPEG or GIF images, but {count} other files (such as {}): convert them to PNG",
+                first.display()
+            )
         }
+        (_, None) => format!("an empty folder: {ACCEPTED}"),
+        (_, Some(first)) => format!("no images, but other files ({count}, first {}): {ACCEPTED}", first.display()),
     }
 }
 
@@ -226,16 +238,30 @@ fn shape_of(found: &Found, want: &Want) -> Option<Shape> {
     Some(Shape { height, width, channels: want.channels.unwrap_or(3) })
 }
 
-/// One image of the wanted shape, of its very size if `exact`.
-pub(super) fn load_image(path: &Path, shape: Shape, exact: bool) -> Result<Vec<u8>> {
+/// One image of the wanted shape.
+pub(super) fn load_image(path: &Path, shape: Shape) -> Result<Picture> {
     let image = decode(path).map_err(|problem| Error::file(path, problem))?;
-    let Shape { height, width, .. } = shape;
-    if exact && (image.width(), image.height()) != (width, height) {
-        let (own_width, own_height) = (image.width(), image.height());
-        return Err(Error::file(path, format!("{own_width} x {own_height} pixels; it must be {width} x {height}")));
-    }
+    let size = [image.height(), image.width()];
     let mut bytes = vec![0; shape.bytes(1)?];
     resize::fit(image, shape, &mut bytes);
+    Ok(Picture { bytes, size })
+}
+
+/// A mask of the wanted shape, for a picture that was as large as `picture`.
+pub(super) fn load_mask(path: &Path, shape: Shape, picture: [u32; 2]) -> Result<Vec<u8>> {
+    let image = decode(path).map_err(|problem| Error::file(path, problem))?;
+    let own = [image.height(), image.width()];
+    let product = |one: u32, other: u32| u64::from(one) * u64::from(other);
+    let is_alike = product(own[0], picture[1]) == product(own[1], picture[0]);
+    if !is_alike && own != [shape.height, shape.width] {
+        let size = |[height, width]: [u32; 2]| format!("{width} x {height}");
+        let (own, picture, wanted) = (size(own), size(picture), size([shape.height, shape.width]));
+        let problem =
+            format!("{own} pixels; the picture has {picture}, the model {wanted}: a mask has the size of one of them");
+        return Err(Error::file(path, problem));
+    }
+    let mut bytes = vec![0; shape.bytes(1)?];
+    resize::fit_mask(&image, shape, &mut bytes);
     Ok(bytes)
 }
 

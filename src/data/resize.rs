@@ -1,7 +1,7 @@
 //! One image of any size into one slot of a data set: cropped, resized, grey or RGB.
 
 use image::imageops::{self, FilterType};
-use image::{DynamicImage, ImageBuffer, Pixel, RgbImage};
+use image::{DynamicImage, GrayImage, ImageBuffer, Luma, Pixel, RgbImage};
 
 use super::account::Changes;
 use super::dataset::Shape;
@@ -18,6 +18,25 @@ pub(super) fn fit(image: DynamicImage, shape: Shape, slot: &mut [u8]) {
     match shape.channels {
         1 => scale(part.into_luma8(), shape, slot),
         _ => scale(part.into_rgb8(), shape, slot),
+    }
+}
+
+/// Writes a mask to `slot` `[H, W, C]`, cut where [`fit`] cuts an image. Transparent is black; and the filter is one that doesn't
+/// swing at edges: white stays white up to them.
+pub(super) fn fit_mask(image: &DynamicImage, shape: Shape, slot: &mut [u8]) {
+    let (left, top, width, height) = window(image.width(), image.height(), shape);
+    let part = imageops::crop_imm(&image.to_luma_alpha8(), left, top, width, height).to_image();
+    let over_black = |value: u8, alpha: u8| ((u32::from(value) * u32::from(alpha) + 127) / 255) as u8;
+    let mask = GrayImage::from_fn(width, height, |x, y| {
+        let [value, alpha] = part.get_pixel(x, y).0;
+        Luma([over_black(value, alpha)])
+    });
+    let resized = match mask.dimensions() == (shape.width, shape.height) {
+        true => mask,
+        false => imageops::resize(&mask, shape.width, shape.height, FilterType::Triangle),
+    };
+    for (pixel, value) in slot.chunks_exact_mut(shape.channels as usize).zip(resized.as_raw()) {
+        pixel.fill(*value);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::dataset::{ACCEPTED, Dataset, Shape, Want, check};
+use super::dataset::{ACCEPTED, Dataset, Picture, Shape, Want, check};
 use super::place::{name_of, reason};
 use super::{cifar, folder, idx, parts};
 use crate::error::{Error, Result};
@@ -18,14 +18,18 @@ use crate::error::{Error, Result};
 /// One line that names the file or directory, if it's missing, holds no images, or holds an IDX file that is damaged
 /// or disagrees with its labels. A single bad image in a folder is a warning, unless no good one is left.
 pub fn load(source: &str, want: &Want) -> Result<Dataset> {
-    Ok(load_parts(source, want, false)?.0)
+    Ok(load_tested(source, want, false)?.0)
 }
 
-/// The training images that `source` names, and its test images if they are asked for and it has some.
+/// As [`load`], and the test images of the source if it has some beside its training images.
 ///
 /// # Errors
 /// Those of [`load`]; of test images of a class that isn't learnt, too.
-pub(super) fn load_parts(source: &str, want: &Want, tested: bool) -> Result<(Dataset, Option<Dataset>)> {
+pub fn load_parts(source: &str, want: &Want) -> Result<(Dataset, Option<Dataset>)> {
+    load_tested(source, want, true)
+}
+
+fn load_tested(source: &str, want: &Want, tested: bool) -> Result<(Dataset, Option<Dataset>)> {
     check(want)?;
     let (mut train, test) = read(source, want, tested)?;
     train.account.source = source.into();
@@ -84,12 +88,25 @@ fn locate(source: &str) -> Result<(&Path, Option<&str>)> {
     }
 }
 
-/// Reads one picture as `[H, W, C]` bytes of this shape: scaled and centre-cropped, or if `exact` only as large as that.
+/// Reads one picture: scaled and centre-cropped to this shape, [H, W, C].
 ///
 /// # Errors
-/// One line that names the file, if it can't be read or isn't of the size.
-pub fn load_image(path: &Path, [height, width, channels]: [u32; 3], exact: bool) -> Result<Vec<u8>> {
-    let want = Want { height: Some(height), width: Some(width), channels: Some(channels) };
-    check(&want)?;
-    folder::load_image(path, Shape { height, width, channels }, exact)
+/// One line that names the file, if it can't be read.
+pub fn load_image(path: &Path, shape: [u32; 3]) -> Result<Picture> {
+    folder::load_image(path, shape_of(shape)?)
+}
+
+/// Reads a mask as `[H, W, C]` bytes, all channels of a pixel alike: 0 where it is black or transparent, 255 where it is white.
+/// It is as large as the `picture` it lies on, height and width, or in its proportions, and scaled and cropped like that; or
+/// it has the size that is wanted.
+///
+/// # Errors
+/// One line that names the file, if it can't be read or has another size.
+pub fn load_mask(path: &Path, shape: [u32; 3], picture: [u32; 2]) -> Result<Vec<u8>> {
+    folder::load_mask(path, shape_of(shape)?, picture)
+}
+
+fn shape_of([height, width, channels]: [u32; 3]) -> Result<Shape> {
+    check(&Want { height: Some(height), width: Some(width), channels: Some(channels) })?;
+    Ok(Shape { height, width, channels })
 }

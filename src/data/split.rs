@@ -54,7 +54,7 @@ impl Split {
 /// # Errors
 /// Those of [`super::load`], for either part; of test images of a class that isn't learnt, too.
 pub fn load_split(source: &str, want: &Want) -> Result<Split> {
-    match load_parts(source, want, true)? {
+    match load_parts(source, want)? {
         (train, Some(test)) => Ok(Split { train, test, held_out: false }),
         (train, None) => Ok(hold_out(train)),
     }
