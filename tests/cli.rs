@@ -4,6 +4,8 @@
 mod arguments;
 #[path = "cli/checkpoints.rs"]
 mod checkpoints;
+#[path = "cli/classes.rs"]
+mod classes;
 #[path = "cli/data.rs"]
 mod data;
 #[path = "cli/editing.rs"]

@@ -38,7 +38,8 @@ fn a_run_is_written_whole() {
     assert_eq!((&report["step"], &report["done"]), (&12.into(), &true.into()));
     let checkpoint = ["config.json", STORED[0], "scheduler_config.json", "trainer.json", "trainer.safetensors"];
     let mut expected: Vec<String> = checkpoint.iter().map(|name| format!("checkpoint/{name}")).collect();
-    let others = ["config.json", "loss.png", "metrics.csv", "samples/step_000006.png", "samples/step_000012.png"];
+    let others =
+        ["config.json", "data.json", "loss.png", "metrics.csv", "samples/step_000006.png", "samples/step_000012.png"];
     expected.extend(others.map(String::from));
     assert_eq!(files(&run), expected);
     let metrics = lines(&run.join("metrics.csv"));
@@ -150,7 +151,7 @@ fn killed_and_resumed_gives_equal_bits() {
     assert_same_bits(&run, &place.path().join("whole"));
     let left = |name: &String| name.ends_with(".tmp");
     let files: Vec<String> = files(&run).into_iter().filter(|name| !left(name)).collect();
-    assert_eq!(files.len(), 8, "{files:?}");
+    assert_eq!(files.len(), 9, "{files:?}");
 }
 
 #[cfg(unix)]
@@ -245,7 +246,7 @@ fn the_state_of_a_run_is_what_resumption_reads() {
     let mut state = read_json(&path);
     let mut keys: Vec<&String> = state.as_object().unwrap().keys().collect();
     keys.sort();
-    assert_eq!(keys, ["choices", "images", "loss_scale", "options", "step"]);
+    assert_eq!(keys, ["choices", "classes", "images", "loss_scale", "options", "step"]);
     accepted(place.path(), "train --resume --out run --steps 14");
     // A checkpoint of old said in other words, too, where it stands.
     let old = place_with_run();
