@@ -1,6 +1,7 @@
 //! Checkpoint directories as diffusers has them: `config.json`, `diffusion_pytorch_model.safetensors`,
 //! `scheduler_config.json`.
 
+mod classes;
 pub mod classifier;
 mod scheduler;
 
@@ -14,6 +15,7 @@ use crate::files::write_atomic;
 use crate::nn::{Params, UNet, UNetConfig};
 use crate::tensors::{self, FileTensor, FileTensors};
 
+pub use classes::Classes;
 pub use scheduler::SchedulerConfig;
 
 pub const CONFIG: &str = "config.json";
@@ -23,6 +25,8 @@ pub const SCHEDULER: &str = "scheduler_config.json";
 /// A model out of a checkpoint directory.
 pub struct Checkpoint {
     pub unet: UNet,
+    /// What it can be asked for, if it is told a class.
+    pub classes: Option<Classes>,
     /// The flat buffer of weights.
     pub weights: Vec<f32>,
     pub scheduler: SchedulerConfig,
@@ -97,6 +101,8 @@ pub fn find(path: &Path) -> Result<PathBuf> {
 pub fn load(path: &Path) -> Result<Checkpoint> {
     let directory = find(path)?;
     let unet = UNet::new(read_config(&directory.join(CONFIG))?)?;
+    let given: Map<String, Value> = read_json(&directory.join(CONFIG))?;
+    let classes = unet.config.num_class_embeds.map(|embeds| Classes::read(&given, embeds, &directory));
     let model = directory.join(MODEL);
     let weights = flatten(&unet.params, tensors::read(&model)?, &model)?;
     let beside = [directory.join(SCHEDULER), directory.join("../scheduler").join(SCHEDULER)];
@@ -104,7 +110,7 @@ pub fn load(path: &Path) -> Result<Checkpoint> {
         Some(path) => read_json(path)?,
         None => SchedulerConfig::default(),
     };
-    Ok(Checkpoint { unet, weights, scheduler, directory })
+    Ok(Checkpoint { unet, classes, weights, scheduler, directory })
 }
 
 /// The name that today's diffusers gives a tensor of an attention block of old.
@@ -153,22 +159,34 @@ pub fn flatten(params: &Params, tensors: FileTensors, path: &Path) -> Result<Vec
 /// The table of class embeddings, a row a class; the null class comes last.
 const CLASS_TABLE: &str = "class_embedding.weight";
 
-/// `tensors` as a flat buffer for a model like theirs. A table of fewer classes is grown: new classes take the rows of the
-/// flat buffer `fresh`, the null class stays the last.
+/// `tensors`, of a model that knows the classes `then`, as a flat buffer for one like it of classes `now`: their rows go where the
+/// classes of their names are, or their numbers where nobody gave names. New classes take the rows of the flat buffer `fresh`.
 ///
 /// # Errors
-/// [`Error::File`] names `place` and the tensor that doesn't fit.
-pub fn adopt(params: &Params, fresh: &[f32], mut tensors: FileTensors, place: &Path) -> Result<Vec<f32>> {
+/// [`Error::File`] names `place` and the tensor or the class that doesn't fit.
+pub fn adopt(
+    params: &Params,
+    fresh: &[f32],
+    mut tensors: FileTensors,
+    (then, now): (Option<&Classes>, &[String]),
+    place: &Path,
+) -> Result<Vec<f32>> {
     let own = params.all.iter().find(|parameter| parameter.name == CLASS_TABLE);
-    if let (Some(own), Some(old)) = (own, tensors.get_mut(CLASS_TABLE))
-        && old.shape[0] < own.shape[0]
-        && old.shape[1] == own.shape[1]
+    if let (Some(own), Some(old), Some(then)) = (own, tensors.get_mut(CLASS_TABLE), then)
+        && old.shape[1..] == own.shape[1..]
     {
-        let (width, known) = (own.shape[1], old.shape[0] - 1);
-        let mut values = own.unpack(fresh);
-        values[..known * width].copy_from_slice(&old.values[..known * width]);
-        let last = values.len() - width;
-        values[last..].copy_from_slice(&old.values[known * width..]);
+        let (width, mut values) = (own.shape[1], own.unpack(fresh));
+        let row = |index: usize| index * width..(index + 1) * width;
+        for (index, name) in then.names.iter().enumerate() {
+            let found = if then.are_named { now.iter().position(|now| now == name) } else { Some(index) };
+            let Some(to) = found.filter(|to| *to < now.len()) else {
+                return Err(Error::file(place, format!("it knows the class {name}, which the data have not")));
+            };
+            values[row(to)].copy_from_slice(&old.values[row(index)]);
+        }
+        if then.has_null {
+            values[row(own.shape[0] - 1)].copy_from_slice(&old.values[row(then.names.len())]);
+        }
         *old = FileTensor { shape: own.shape.clone(), values };
     }
     flatten(params, tensors, place)
@@ -183,15 +201,23 @@ pub fn unflatten(params: &Params, flat: &[f32], prefix: &str) -> FileTensors {
     tensors.collect()
 }
 
-/// Writes configuration, weights and scheduler into `directory`.
+/// Writes configuration, weights and scheduler into `directory`. Of a conditional model the last embedding is the null class,
+/// the others are of the classes whose `names` these are; none are written if there are none.
 ///
 /// # Errors
 /// [`Error::File`] if a file can't be written.
-pub fn save(directory: &Path, unet: &UNet, weights: &[f32], scheduler: &SchedulerConfig) -> Result<()> {
+pub fn save(
+    directory: &Path,
+    unet: &UNet,
+    names: &[String],
+    weights: &[f32],
+    scheduler: &SchedulerConfig,
+) -> Result<()> {
     let mut config: Map<String, Value> = match serde_json::to_value(&unet.config) {
         Ok(Value::Object(config)) => config,
         _ => return Err(Error::file(directory, "the configuration is no JSON object")),
     };
+    Classes::write(&mut config, names, unet.config.num_class_embeds);
     config.insert("_diffusers_version".into(), "0.35.0".into());
     write_json(&directory.join(CONFIG), &config)?;
     write_json(&directory.join(SCHEDULER), &scheduler.to_json())?;

@@ -2,6 +2,7 @@
 
 mod adapter;
 pub mod certify;
+pub mod data;
 pub mod demo;
 pub mod devices;
 mod draw;
@@ -51,6 +52,7 @@ pub enum Command {
     Demo(demo::Args),
     Train(Box<train::Args>),
     TrainClassifier(Box<train_classifier::Args>),
+    Data(data::Args),
     Sample(Box<sample::Args>),
     Evaluate(Box<evaluate::Args>),
     Verify(verify::Args),
@@ -81,6 +83,7 @@ impl Cli {
             Command::Demo(args) => demo::run(args, adapter),
             Command::Train(args) => train::run(args, adapter),
             Command::TrainClassifier(args) => train_classifier::run(args, adapter),
+            Command::Data(args) => data::run(args),
             Command::Sample(args) => sample::run(args, adapter),
             Command::Evaluate(args) => evaluate::run(args, adapter),
             Command::Verify(args) => verify::run(args, adapter),

@@ -32,3 +32,33 @@ impl Error {
         Error::File { path: path.as_ref().to_path_buf(), problem: problem.to_string() }
     }
 }
+
+/// Names with commas between them; numbers in a row as `0 to 9`; the first twenty of very many.
+pub fn list_names(names: &[String]) -> String {
+    const LISTED: usize = 20;
+    let begin: Option<usize> = names.first().and_then(|first| first.parse().ok());
+    let counts_on = |begin: usize| names.iter().zip(begin..).all(|(name, number)| *name == number.to_string());
+    match names.get(..LISTED) {
+        _ if names.len() > 2 && begin.is_some_and(counts_on) => format!("{} to {}", names[0], names[names.len() - 1]),
+        Some(first) if names.len() > LISTED + 1 => format!("{} and {} more", first.join(", "), names.len() - LISTED),
+        _ => names.join(", "),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn very_many_names_are_cut() {
+        let named = |count: usize| (0..count).map(|i| format!("n{i}")).collect::<Vec<_>>();
+        assert!(list_names(&named(21)).ends_with("n19, n20"));
+        assert!(list_names(&named(100)).ends_with("n19 and 80 more"));
+        let numbers = |all: &[usize]| list_names(&all.iter().map(usize::to_string).collect::<Vec<_>>());
+        assert_eq!(numbers(&[0, 1, 2, 3]), "0 to 3");
+        assert_eq!(
+            (numbers(&[0, 1]), numbers(&[1, 2, 4]), numbers(&[])),
+            ("0, 1".into(), "1, 2, 4".into(), String::new())
+        );
+    }
+}

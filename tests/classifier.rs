@@ -238,7 +238,7 @@ fn it_learns_is_stored_and_read_back() {
     assert!(first > 0.8 && last < 0.6 * first, "{first} at first, {last} at last");
     let place = tempfile::tempdir().expect("a place for files");
     let scheduler = checkpoint::SchedulerConfig::default();
-    checkpoint::classifier::save(place.path(), &classifier, &weights, &scheduler).expect("room for files");
+    checkpoint::classifier::save(place.path(), &classifier, &[], &weights, &scheduler).expect("room for files");
     let loaded = checkpoint::classifier::load(place.path()).expect("it is whole");
     assert_eq!(loaded.classifier.config.classes, CLASSES);
     let data = dataset(30, CLASSES);

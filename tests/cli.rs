@@ -4,6 +4,8 @@
 mod arguments;
 #[path = "cli/checkpoints.rs"]
 mod checkpoints;
+#[path = "cli/classes.rs"]
+mod classes;
 #[path = "cli/data.rs"]
 mod data;
 #[path = "cli/editing.rs"]
@@ -177,7 +179,7 @@ fn untrained(place: &Path, model: &str, name: &str) {
     let config: UNetConfig = serde_json::from_slice(&fs::read(place.join(model)).unwrap()).unwrap();
     let unet = UNet::new(config).expect("a valid model");
     let weights = unet.params.initialise(1);
-    checkpoint::save(&place.join(name), &unet, &weights, &SchedulerConfig::default()).expect("room for files");
+    checkpoint::save(&place.join(name), &unet, &[], &weights, &SchedulerConfig::default()).expect("room for files");
 }
 
 fn oracle(name: &str) -> PathBuf {

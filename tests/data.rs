@@ -1,15 +1,21 @@
 //! Data sets as a user has them on disk: good ones read exactly, bad ones get one line that names the file.
 
+#[path = "data/cifar.rs"]
+mod cifar;
 #[path = "data/folder.rs"]
 mod folder;
 #[path = "data/idx.rs"]
 mod idx;
+#[path = "data/parts.rs"]
+mod parts;
+#[path = "data/picture.rs"]
+mod picture;
 
 use std::fs;
 use std::io::{Cursor, Write};
 use std::path::Path;
 
-use diffuse::data::{Dataset, Want, load};
+use diffuse::data::{Dataset, Split, Want, load, load_split};
 use flate2::{Compression, write::GzEncoder};
 use image::{DynamicImage, GrayImage, ImageFormat, Luma, Rgb, RgbImage};
 use tempfile::TempDir;

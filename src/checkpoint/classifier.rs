@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use super::{CONFIG, SCHEDULER, SchedulerConfig, flatten, read_json, unflatten, write_json};
+use super::{CONFIG, Classes, SCHEDULER, SchedulerConfig, flatten, read_json, unflatten, write_json};
 use crate::error::{Error, Result};
 use crate::nn::{Classifier, ClassifierConfig, UNetConfig};
 use crate::tensors;
@@ -22,6 +22,8 @@ const DECODER_KEYS: [&str; 4] = ["out_channels", "up_block_types", "upsample_typ
 /// A classifier out of a checkpoint directory.
 pub struct Checkpoint {
     pub classifier: Classifier,
+    /// What it tells apart.
+    pub classes: Classes,
     /// The flat buffer of weights.
     pub weights: Vec<f32>,
     /// The noise that it was trained on.
@@ -67,23 +69,32 @@ fn read_config(path: &Path) -> Result<ClassifierConfig> {
 pub fn load(path: &Path) -> Result<Checkpoint> {
     let directory = find(path)?;
     let config = directory.join(CONFIG);
+    let given: Map<String, Value> = read_json(&config)?;
     let classifier = Classifier::new(read_config(&config)?).map_err(|error| Error::file(&config, error))?;
     let model = directory.join(MODEL);
     let weights = flatten(&classifier.params, tensors::read(&model)?, &model)?;
     let scheduler = read_json(&directory.join(SCHEDULER))?;
-    Ok(Checkpoint { classifier, weights, scheduler, directory })
+    let classes = Classes::named(&given, classifier.config.classes, false);
+    Ok(Checkpoint { classifier, classes, weights, scheduler, directory })
 }
 
-/// Writes configuration, weights and the schedule of the noise into `directory`.
+/// Writes configuration, `names` of the classes if there are any, weights and the schedule of the noise into `directory`.
 ///
 /// # Errors
 /// [`Error::File`] if a file can't be written.
-pub fn save(directory: &Path, classifier: &Classifier, weights: &[f32], scheduler: &SchedulerConfig) -> Result<()> {
+pub fn save(
+    directory: &Path,
+    classifier: &Classifier,
+    names: &[String],
+    weights: &[f32],
+    scheduler: &SchedulerConfig,
+) -> Result<()> {
     let Ok(Value::Object(mut config)) = serde_json::to_value(&classifier.config.unet) else {
         return Err(Error::file(directory, "the configuration is no JSON object"));
     };
     config.retain(|key, _| !DECODER_KEYS.contains(&key.as_str()));
     config.insert("_class_name".into(), CLASS_NAME.into());
+    Classes::write_names(&mut config, names);
     config.insert("classes".into(), classifier.config.classes.into());
     write_json(&directory.join(CONFIG), &config)?;
     write_json(&directory.join(SCHEDULER), scheduler)?;

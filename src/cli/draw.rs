@@ -4,6 +4,7 @@ use anyhow::{Result, bail};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use super::output::say;
 use super::progress::Progress;
 use super::sampler;
 use diffuse::checkpoint::{Checkpoint, classifier};
@@ -69,22 +70,27 @@ pub struct Drawing<'a> {
     pub batch: u32,
 }
 
-/// Classes without the null class.
-pub fn classes(model: &Checkpoint) -> Option<u32> {
-    model.unet.config.num_class_embeds.map(|embeds| (embeds - 1).max(1))
-}
-
-/// The scale of classifier-free guidance that was asked for, or `otherwise` where the checkpoint knows classes.
+/// The scale of classifier-free guidance that was asked for, or `otherwise` where the checkpoint has a null class.
 ///
 /// # Errors
 /// One line if it is no scale, or there is nothing to guide.
 pub fn guidance(asked: Option<f64>, model: &Checkpoint, otherwise: f64) -> Result<f64> {
-    match (asked, classes(model)) {
+    match (asked, &model.classes) {
         (Some(scale), _) if !(-1000.0..=1000.0).contains(&scale) => {
             bail!("--guidance must be a number from -1000 to 1000")
         }
         (Some(scale), None) if scale != 1.0 => bail!("--guidance: this checkpoint knows no classes"),
         (None, None) => Ok(1.0),
+        (asked, Some(classes)) if !classes.has_null => {
+            let (number, name) = (classes.count() - 1, classes.names.last().cloned().unwrap_or_default());
+            let last = if name == number.to_string() { format!("class {name}") } else { format!("{number}, {name}") };
+            if asked.is_some_and(|scale| scale != 1.0) {
+                say(format_args!(
+                    "this checkpoint names no null class: guidance takes the last embedding, {last}, for it"
+                ));
+            }
+            Ok(asked.unwrap_or(1.0))
+        }
         (asked, _) => Ok(asked.unwrap_or(otherwise)),
     }
 }

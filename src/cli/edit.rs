@@ -1,9 +1,10 @@
 //! Flags of `sample` that start from a picture, keep a part of it, or go from one seed to another.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 
+use super::output::say;
 use diffuse::data;
 use diffuse::diffusion::{Sampler, Schedule};
 use diffuse::run::{Known, Start};
@@ -18,7 +19,8 @@ pub struct Flags {
     /// Share of the steps that are taken from there, above 0 to 1: how much may change [default: 0.6; with --mask 1]
     #[arg(long, value_name = "S", requires = "from")]
     strength: Option<f64>,
-    /// Black where the image of --from stays, white where it is painted anew
+    /// Black or transparent where the image of --from stays, white where it is painted anew, grey for a part of each; as
+    /// large as that image, or as the model's
     #[arg(long, value_name = "MASK.png", requires = "from")]
     mask: Option<PathBuf>,
     /// From the first image of one seed to that of another, in --count images
@@ -65,10 +67,15 @@ impl Flags {
             return Ok(Edit { start, known: None, initial_scale });
         }
         let Some(path) = &self.from else { return Ok(Edit { start: Start::Noise, known: None, initial_scale }) };
-        let image: Vec<f32> = read(path, shape, false)?.iter().map(|byte| *byte as f32 / 127.5 - 1.0).collect();
+        let picture = data::load_image(path, shape)?;
+        let image: Vec<f32> = picture.bytes.iter().map(|byte| *byte as f32 / 127.5 - 1.0).collect();
         let known = match &self.mask {
-            Some(mask) => {
-                let mask = read(mask, shape, true)?.iter().map(|byte| if *byte < 128 { 1.0 } else { 0.0 }).collect();
+            Some(path) => {
+                let mask = data::load_mask(path, shape, picture.size)?;
+                if mask.iter().all(|byte| *byte == 0) {
+                    say(format_args!("{}: black or transparent all over: nothing is painted anew", path.display()));
+                }
+                let mask = mask.iter().map(|byte| 1.0 - *byte as f32 / 255.0).collect();
                 Some(Known { image: image.clone(), mask })
             }
             None => None,
@@ -79,8 +86,4 @@ impl Flags {
         let level = sampler.program(schedule)?.start();
         Ok(Edit { start: Start::Image { image, scale: level.alpha }, known, initial_scale: level.sigma })
     }
-}
-
-fn read(path: &Path, shape: [u32; 3], exact: bool) -> Result<Vec<u8>> {
-    Ok(data::load_image(path, shape, exact)?)
 }

@@ -7,7 +7,7 @@ mod text;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 use serde_json::{Value, json};
 
 use super::adapter::{Adapter, Storage};
@@ -37,6 +37,7 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     let model = checkpoint::load(&args.checkpoint)?;
     let (split, schedule) = (load_split(args, &model)?, model.scheduler.schedule()?);
     let held_out = HeldOut::of(&model.directory, &args.data, &split);
+    say(split.summary());
     let trial = args.judge.as_ref().map(|judge| Trial::load(args, &model, judge, &split)).transpose()?;
     let context = adapter.open()?;
     let session = adapter.session(&context, Storage::F32)?;
@@ -95,13 +96,13 @@ fn load_split(args: &Args, model: &Checkpoint) -> Result<Split> {
     let sides = config.sample_size.map(Size::sides);
     let channels = Some(config.in_channels);
     let want = Want { height: sides.map(|sides| sides.0), width: sides.map(|sides| sides.1), channels };
-    let split = data::load_split(&args.data, &want)?;
+    let mut split = data::load_split(&args.data, &want)?;
+    split.train.account.warnings().iter().for_each(|warning| log::warn!("{warning}"));
     if args.count.is_some_and(|count| count > split.test.len()) && (args.likelihood.is_some() || args.levels) {
         say(format_args!("{} has {} test images: these are looked at", args.data, split.test.len()));
     }
-    let classes = split.train.classes.len() as u32;
-    if config.num_class_embeds.is_some_and(|embeds| embeds < classes) {
-        bail!("{} has {classes} classes, more than the checkpoint knows", args.data);
+    if let Some(known) = &model.classes {
+        split.put_in_order(&known.names, known.are_named).map_err(|problem| anyhow!("{}: {problem}", args.data))?;
     }
     Ok(split)
 }

@@ -33,6 +33,12 @@ impl ModelFlags {
         self.model.is_some()
     }
 
+    /// The model that is named, if one is.
+    pub fn named(&self) -> Result<Option<UNetConfig>> {
+        let is_named = self.preset.is_some() || self.model.is_some();
+        is_named.then(|| self.config(UNetConfig::default())).transpose()
+    }
+
     /// The model that is named, else `otherwise`.
     pub fn config(&self, otherwise: UNetConfig) -> Result<UNetConfig> {
         match (&self.preset, &self.model) {

@@ -11,8 +11,9 @@ use super::draw::{self, Drawing, Film, Method};
 use super::edit::{self, Edit};
 use super::output::{Json, say};
 use super::{sampler, steering};
-use diffuse::checkpoint::{self, Checkpoint};
+use diffuse::checkpoint::{self, Checkpoint, Classes};
 use diffuse::diffusion::Sampler;
+use diffuse::error::list_names;
 use diffuse::files;
 use diffuse::picture::{self, Images};
 use diffuse::run::{Drawn, Request};
@@ -36,10 +37,10 @@ pub struct Args {
     seed: u32,
     #[command(flatten)]
     edit: edit::Flags,
-    /// Class of every image [default: each class in turn]
-    #[arg(long)]
-    class: Option<u32>,
-    /// Scale of classifier-free guidance; 1 is none [default: 2 where the checkpoint knows classes]
+    /// Class of every image: its name, else its number from 0 [default: each class in turn]
+    #[arg(long, value_name = "NAME|N")]
+    class: Option<String>,
+    /// Scale of classifier-free guidance; 1 is none [default: 2 where the checkpoint has a null class]
     #[arg(long, value_name = "W")]
     guidance: Option<f64>,
     #[command(flatten)]
@@ -86,9 +87,13 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
         model.weights = raw_weights(&model)?;
     }
     let (mut request, sampler) = request(args, &model)?;
-    let labels = |classes| request.labels.clone().unwrap_or_else(|| in_turn(args, classes));
+    let labels = |classes: &Classes| request.labels.clone().map_or_else(|| in_turn(args, classes), Ok);
     let (classifier, steering) = args.steering.load(&model, labels)?.unzip();
     request.steering = steering;
+    let classes = model.classes.as_ref().or(classifier.as_ref().map(|classifier| &classifier.classes)).cloned();
+    if let Some(classes) = &classes {
+        say(legend(args, classes));
+    }
     let drawing = Drawing { model: &model, request, classifier, batch: args.batch };
     super::interrupt::catch_interrupts();
     let context = adapter.open()?;
@@ -100,14 +105,14 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     };
     let steps = drawing.request.length();
     let mut film = match &args.gif {
-        Some(_) => Film::new(columns(args, &model, drawing.batch() as usize), steps),
+        Some(_) => Film::new(columns(args, classes.as_ref(), drawing.batch() as usize), steps),
         None => Film::none(),
     };
     let Drawn { images, evaluations } = drawing.run(session, &mut film)?;
     if let Some(path) = &args.tensor {
         write_tensor(path, &images)?;
     }
-    let columns = columns(args, &model, images.count);
+    let columns = columns(args, classes.as_ref(), images.count);
     let grid = picture::grid(&images, columns, picture::default_scale(images.height));
     picture::write(&args.out, &grid)?;
     if let Some(directory) = &args.images {
@@ -125,11 +130,11 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     say(format_args!("{} images: {}", images.count, names.join(", ")));
     args.json.print_object(|| {
         let mut object = json!(Method::of(&drawing, &sampler, evaluations));
-        let seeds = args.edit.seeds().unwrap_or_else(|| vec![args.seed]);
         object["count"] = json!(images.count);
         object["files"] = json!(written);
-        object["seeds"] = json!(seeds);
-        object["classes"] = json!(drawing.labels().map(|labels| &labels[..images.count]));
+        object["seeds"] = json!(args.edit.seeds().unwrap_or_else(|| vec![args.seed]));
+        object["classes"] = json!(classes.as_ref().map(|classes| &classes.names));
+        object["class_of_each"] = json!(drawing.labels().map(|labels| &labels[..images.count]));
         object
     })
 }
@@ -150,12 +155,31 @@ fn check(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// One row a class where each class has its turn, else nearly square.
-fn columns(args: &Args, model: &Checkpoint, count: usize) -> usize {
-    match (args.class, draw::classes(model)) {
-        (None, Some(classes)) if !args.edit.is_of_one_class() => (classes as usize).min(count),
+/// One column a class where each class has its turn, else nearly square.
+fn columns(args: &Args, classes: Option<&Classes>, count: usize) -> usize {
+    match classes {
+        Some(classes) if takes_turns(args) => classes.names.len().min(count),
         _ => picture::default_columns(count),
     }
+}
+
+/// Whether each class has its turn.
+fn takes_turns(args: &Args) -> bool {
+    args.class.is_none() && !args.edit.is_of_one_class()
+}
+
+/// Which classes there are, and which image is of which.
+fn legend(args: &Args, classes: &Classes) -> String {
+    let drawn = match &args.class {
+        Some(class) => format!("all images are of {class}"),
+        None if !takes_turns(args) => format!("all images are of {}", classes.names[0]),
+        None if classes.names.len() == 1 => return classes.listed(),
+        None => {
+            let first = &classes.names[..classes.names.len().min(args.count as usize)];
+            format!("from left to right {}", list_names(first))
+        }
+    };
+    format!("{}; {drawn}", classes.listed())
 }
 
 fn raw_weights(model: &Checkpoint) -> Result<Vec<f32>> {
@@ -170,13 +194,10 @@ fn raw_weights(model: &Checkpoint) -> Result<Vec<f32>> {
 fn request(args: &Args, model: &Checkpoint) -> Result<(Request, Sampler)> {
     let sampler = Sampler { strength: args.edit.strength(), ..args.sampler.sampler(&model.scheduler, &args.variance)? };
     let request = draw::request(model, &sampler, args.count, args.seed)?;
-    let labels = match (args.class, draw::classes(model)) {
-        (Some(class), Some(classes)) if class >= classes => {
-            bail!("class {class} is out of range: there are {classes}, from 0")
-        }
-        (_, Some(classes)) => Some(in_turn(args, classes)),
-        (Some(_), None) if !args.steering.is_given() => bail!("--class: this checkpoint knows no classes"),
-        (_, None) => None,
+    let labels = match &model.classes {
+        Some(classes) => Some(in_turn(args, classes)?),
+        None if args.class.is_some() && !args.steering.is_given() => bail!("--class: this checkpoint knows no classes"),
+        None => None,
     };
     let guidance = draw::guidance(args.guidance, model, GUIDANCE)?;
     let [height, width] = draw::sides(model)?;
@@ -187,9 +208,13 @@ fn request(args: &Args, model: &Checkpoint) -> Result<(Request, Sampler)> {
 }
 
 /// The class that was asked for, or each in turn; of an interpolation, one for all.
-fn in_turn(args: &Args, classes: u32) -> Vec<u32> {
-    let own = |i: u32| if args.edit.is_of_one_class() { 0 } else { i % classes };
-    (0..args.count).map(|i| args.class.unwrap_or(own(i))).collect()
+///
+/// # Errors
+/// One line if there is no such class.
+fn in_turn(args: &Args, classes: &Classes) -> Result<Vec<u32>> {
+    let asked = args.class.as_ref().map(|class| classes.index(class)).transpose()?;
+    let own = |i: u32| if args.edit.is_of_one_class() { 0 } else { i % classes.count() };
+    Ok((0..args.count).map(|i| asked.unwrap_or(own(i))).collect())
 }
 
 fn name_of(image: usize) -> String {

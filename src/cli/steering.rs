@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 
-use diffuse::checkpoint::{Checkpoint, classifier};
+use diffuse::checkpoint::{Checkpoint, Classes, classifier};
 use diffuse::diffusion::Schedule;
 use diffuse::run::Steering;
 
@@ -30,7 +30,7 @@ impl Args {
     pub fn load(
         &self,
         model: &Checkpoint,
-        labels: impl FnOnce(u32) -> Vec<u32>,
+        labels: impl FnOnce(&Classes) -> Result<Vec<u32>>,
     ) -> Result<Option<(classifier::Checkpoint, Steering)>> {
         let Some(path) = &self.classifier else { return Ok(None) };
         if !(-1000.0..=1000.0).contains(&self.classifier_scale) {
@@ -46,7 +46,15 @@ impl Args {
             let path = path.display();
             bail!("{path}: trained on the noise of {own}, the checkpoint on {wanted}{ends}: train it on the same");
         }
-        let labels = labels(classifier.classifier.config.classes);
+        if let Some(classes) = &model.classes
+            && classes.are_named
+            && classifier.classes.are_named
+            && classes.names != classifier.classes.names
+        {
+            let (own, wanted) = (classifier.classes.listed(), classes.listed());
+            bail!("{}: it tells apart {own}; the checkpoint draws {wanted}", path.display());
+        }
+        let labels = labels(&classifier.classes)?;
         Ok(Some((classifier, Steering { scale: self.classifier_scale, labels })))
     }
 }

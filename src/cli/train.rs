@@ -155,7 +155,8 @@ impl Asked<'_> {
         if classes.is_some() {
             options.model.num_class_embeds = Some(data.classes.len() as u32 + 1);
         }
-        let weights = self.flags.init.as_deref().map(|place| Model::new(&options, &data)?.initial(place, &options));
+        let weights =
+            self.flags.init.as_deref().map(|place| Model::new(&options, &data)?.initial(place, &options, &data));
         let over = if self.flags.resume { Over::Unfinished } else { Over::Nothing };
         Ok(Run::create(context, policy, &self.flags.out, options, &data, (over, weights.transpose()?))?)
     }
@@ -164,6 +165,7 @@ impl Asked<'_> {
 /// Trains and says what came of it; whether it went to the end.
 pub fn train(run: &mut Run, context: &Context, out: &Path, json: &Json, started: Instant) -> Result<bool> {
     let steps = run.options().steps;
+    say(run.about_data());
     let from = if run.steps_done() > 0 { format!(", from step {}", run.steps_done()) } else { String::new() };
     say(format_args!(
         "{} parameters on {}, batch {}, {}{from}",

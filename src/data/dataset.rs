@@ -1,10 +1,11 @@
 //! Images in memory, and what is wanted of them.
 
-use crate::error::{Error, Result};
+use super::account::Account;
+use crate::error::{Error, Result, list_names};
 
 /// What `load` accepts, for the errors of those who gave it something else.
-pub(super) const ACCEPTED: &str = "give `digits`, a directory with IDX files (train-images-idx3-ubyte[.gz] and its labels) \
-                        or a folder of PNG, JPEG or GIF images (one sub-folder per class, or none)";
+pub(super) const ACCEPTED: &str = "give `digits`, a directory with IDX files (train-images-idx3-ubyte[.gz] and its labels), with \
+                        CIFAR's binary files, or a folder of PNG, JPEG or GIF images (one sub-folder per class, or none)";
 
 /// The most bytes of all images and their labels: kernels address them by a u32.
 const MAX_BYTES: u64 = u32::MAX as u64;
@@ -32,14 +33,11 @@ pub struct Dataset {
     pub images: Vec<u8>,
     /// `[N]`, indices into `classes`; all 0 when there is one class.
     pub labels: Vec<u32>,
-    /// The names of the classes: `0`, `1`, ... for IDX files with labels; the sub-folders in order of their names; or
-    /// the one name of the data set.
+    /// The names of the classes: the labels of IDX files from the least to the largest; the sub-folders, numbers first and
+    /// in their order, then the others in order of their names; or the one name of the data set.
     pub classes: Vec<String>,
-    /// Whether an image flipped left to right is as likely a member of the set: not for digits, and not for IDX
-    /// files, which look the same to us; so only for folders.
-    pub flip: bool,
-    /// One line for each thing that was left out or looked odd; the caller logs them.
-    pub warnings: Vec<String>,
+    /// What came of the source.
+    pub account: Account,
 }
 
 impl Dataset {
@@ -48,10 +46,35 @@ impl Dataset {
         self.labels.len()
     }
 
+    /// Makes `names` the classes, in this order, so that labels mean the same in two sets.
+    ///
+    /// # Errors
+    /// Which of its own classes is not among them.
+    pub fn put_in_order(&mut self, names: &[String]) -> std::result::Result<(), String> {
+        let place = |class: &String| names.iter().position(|name| name == class).map(|place| place as u32);
+        let places: Vec<Option<u32>> = self.classes.iter().map(place).collect();
+        if let Some(unknown) = places.iter().position(Option::is_none) {
+            let (class, known) = (&self.classes[unknown], list_names(names));
+            return Err(format!("class {class} is none of those that were learnt ({known})"));
+        }
+        self.labels.iter_mut().for_each(|label| *label = places[*label as usize].unwrap_or_default());
+        self.classes = names.to_vec();
+        Ok(())
+    }
+
     /// Whether there are none. [`load`] never returns such a set.
     pub fn is_empty(&self) -> bool {
         self.labels.is_empty()
     }
+}
+
+/// One picture of the size that was wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Picture {
+    /// `[H, W, C]`, 0..=255.
+    pub bytes: Vec<u8>,
+    /// Height and width that it had before, upright.
+    pub size: [u32; 2],
 }
 
 /// The size and channels that the model wants.

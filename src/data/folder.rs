@@ -6,14 +6,16 @@
 use std::fs::File;
 use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
-use super::dataset::{ACCEPTED, Dataset, Shape, Want};
+use super::account::{Account, Changes};
+use super::dataset::{ACCEPTED, Dataset, Picture, Shape, Want};
 use super::fill::fill_images;
 use super::place::{entries, name_of, reason};
 use super::resize;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, list_names};
 
 /// The longest side of an image that is decoded, and the most memory: what a 90-megapixel camera makes. A file of a
 /// few bytes can claim to be larger than any memory.
@@ -21,6 +23,14 @@ const MAX_SIDE: u32 = 32_768;
 const MAX_DECODED: u64 = 300 << 20;
 /// The largest file that is read as an image.
 const MAX_FILE: u64 = 256 << 20;
+
+/// Why a file is passed over.
+const NO_IMAGE: &str = "no PNG, JPEG or GIF image";
+/// Endings of pictures that are not read here.
+const OTHER_PICTURES: [&str; 12] =
+    ["webp", "bmp", "tif", "tiff", "avif", "heic", "heif", "jxl", "jp2", "svg", "tga", "dng"];
+/// Labels have two bytes.
+const MOST_CLASSES: usize = 1 << 16;
 
 /// What the walk through the folder found: images with the index of their class.
 #[derive(Default)]
@@ -35,7 +45,8 @@ struct Found {
 /// # Errors
 /// One line that names the directory, if it holds no image or none that can be decoded.
 pub(super) fn load(root: &Path, name: String, want: &Want) -> Result<Dataset> {
-    let (found, mut warnings) = find(root)?;
+    let mut account = Account { format: "folder", ..Account::default() };
+    let found = find(root, &name, &mut account)?;
     if found.files.is_empty() {
         return Err(Error::file(root, nothing_in(&found.others)));
     }
@@ -44,28 +55,49 @@ pub(super) fn load(root: &Path, name: String, want: &Want) -> Result<Dataset> {
     };
     let bytes = shape.bytes(1)?;
     let mut images = shape.allocate(found.files.len())?;
+    let changes = Mutex::new(Changes::default());
     let failures = fill_images(&mut images, bytes, |index, slot| {
-        resize::fit(decode(&found.files[index].0)?, shape, slot);
+        let image = decode(&found.files[index].0)?;
+        let changed = resize::changes(&image, shape);
+        changes.lock().map_err(|error| error.to_string())?.add(&changed);
+        resize::fit(image, shape, slot);
         Ok(())
     });
     if failures.len() == found.files.len() {
         return Err(all_corrupt(root, &found));
     }
-    warnings.extend(
-        failures.iter().map(|(index, problem): &(usize, String)| {
-            format!("{}: {problem}; skipped", found.files[*index].0.display())
-        }),
-    );
+    account.changes = changes.into_inner().unwrap_or_default();
+    let unread: Vec<&PathBuf> = failures.iter().map(|(index, _)| &found.files[*index].0).collect();
+    account.skip(&unread, failures.first().map_or("", |(_, problem): &(usize, String)| problem));
     let labels = keep_good(&mut images, bytes, &found, &failures);
-    let (labels, classes) = drop_empty_classes(root, labels, found.classes, &mut warnings);
+    warn_of_colour(&mut account, labels.len());
+    let (labels, classes) = drop_empty_classes(root, labels, found.classes, &mut account);
+    if classes.len() > MOST_CLASSES {
+        let problem = format!("{} folders of classes: there can be {MOST_CLASSES} at the most", classes.len());
+        return Err(Error::file(root, problem));
+    }
     let Shape { height, width, channels } = shape;
-    Ok(Dataset { name, height, width, channels, images, labels, classes, flip: true, warnings })
+    Ok(Dataset { name, height, width, channels, images, labels, classes, account })
+}
+
+/// Colour that a model of grey images can't learn is worth more than a word in the summary.
+fn warn_of_colour(account: &mut Account, count: usize) {
+    let coloured = account.changes.made_grey;
+    if coloured > 0 {
+        account.notes.push(format!(
+            "{coloured} of {count} images are in colour and the model is of grey ones: it learns them grey; a model of 3 \
+             channels (--preset base, cifar10) keeps their colours"
+        ));
+    }
 }
 
 /// Sub-folders that hold images are the classes; without any, the images in `root` itself are one class.
-fn find(root: &Path) -> Result<(Found, Vec<String>)> {
+///
+/// # Errors
+/// As many images beside the folders as in them, or more: are these the set, or those?
+fn find(root: &Path, name: &str, account: &mut Account) -> Result<Found> {
     let (mut classes, mut flat) = (Found::default(), Found::default());
-    for path in entries(root)? {
+    for path in in_natural_order(entries(root)?) {
         if path.is_dir() {
             let label = classes.classes.len() as u32;
             collect(&path, label, &mut classes)?;
@@ -74,20 +106,59 @@ fn find(root: &Path) -> Result<(Found, Vec<String>)> {
             sort_in(path, 0, &mut flat);
         }
     }
-    let mut warnings = Vec::new();
     if classes.files.is_empty() {
         flat.others.append(&mut classes.others);
-        flat.classes = vec![name_of(root)];
-        warnings.extend(passed_over(root, &flat.others));
-        return Ok((flat, warnings));
+        flat.classes = vec![name.to_string()];
+        account.skip(&flat.others, NO_IMAGE);
+        return Ok(flat);
     }
-    if let Some((first, _)) = flat.files.first() {
-        let (count, first) = (flat.files.len(), first.display());
-        warnings.push(format!("{first}: beside the folders of the classes, so in none ({count} such); skipped"));
+    let (beside, within) = (flat.files.len(), classes.files.len());
+    if beside >= within {
+        let (first, folder) = (flat.files[0].0.display(), classes.files[0].0.display());
+        return Err(Error::file(
+            root,
+            format!(
+                "{beside} images (first {first}) beside folders that hold {within} (first {folder}): folders are classes, so \
+                 give each image a folder, or move those folders away"
+            ),
+        ));
     }
+    let beside: Vec<&PathBuf> = flat.files.iter().map(|(path, _)| path).collect();
+    account.skip(&beside, "beside the folders of the classes, so in none");
     classes.others.append(&mut flat.others);
-    warnings.extend(passed_over(root, &classes.others));
-    Ok((classes, warnings))
+    account.skip(&classes.others, NO_IMAGE);
+    warn_of_nested_classes(root, &classes, account)?;
+    Ok(classes)
+}
+
+/// A single folder of folders is likely to be one that holds the classes.
+fn warn_of_nested_classes(root: &Path, found: &Found, account: &mut Account) -> Result<()> {
+    let label = found.files[0].1;
+    let below = root.join(&found.classes[label as usize]);
+    if found.files.iter().all(|(path, other)| *other == label && path.parent() != Some(&below)) {
+        let folders: Vec<String> =
+            entries(&below)?.iter().filter(|path| holds_image(path)).map(|path| name_of(path)).collect();
+        if folders.len() > 1 {
+            let (below, folders) = (below.display(), list_names(&folders));
+            account
+                .notes
+                .push(format!("all images are one class; if its folders ({folders}) are classes, give {below}"));
+        }
+    }
+    Ok(())
+}
+
+/// Whether there is what looks like an image below `directory`.
+pub(super) fn holds_image(directory: &Path) -> bool {
+    let mut found = Found::default();
+    directory.is_dir() && collect(directory, 0, &mut found).is_ok() && !found.files.is_empty()
+}
+
+/// Folders whose names are whole numbers first, by their value: 2 comes before 10.
+fn in_natural_order(mut paths: Vec<PathBuf>) -> Vec<PathBuf> {
+    let number = |path: &PathBuf| name_of(path).parse::<u64>().unwrap_or(u64::MAX);
+    paths.sort_by_cached_key(number);
+    paths
 }
 
 /// Adds all files under `directory` to `found`. Links to directories are followed for the classes only, not below
@@ -128,19 +199,21 @@ fn readable(format: Option<ImageFormat>) -> bool {
     matches!(format, Some(ImageFormat::Png | ImageFormat::Jpeg | ImageFormat::Gif))
 }
 
-/// One line for all files that are no images.
-fn passed_over(root: &Path, others: &[PathBuf]) -> Option<String> {
-    let first = others.first()?;
-    let (root, count) = (root.display(), others.len());
-    Some(format!("{root}: not PNG, JPEG or GIF ({count} such, first {}); skipped", first.display()))
-}
-
 fn nothing_in(others: &[PathBuf]) -> String {
-    match others.first() {
-        None => format!("an empty folder: {ACCEPTED}"),
-        Some(first) => {
-            format!("no images, but other files ({}, first {}): {ACCEPTED}", others.len(), first.display())
+    let is_picture = |path: &&PathBuf| {
+        let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase());
+        ending.is_some_and(|ending| OTHER_PICTURES.contains(&ending.as_str()))
+    };
+    let count = others.len();
+    match (others.iter().find(is_picture), others.first()) {
+        (Some(first), _) => {
+            format!(
+                "no PNG, JPEG or GIF images, but {count} other files (such as {}): convert them to PNG",
+                first.display()
+            )
         }
+        (_, None) => format!("an empty folder: {ACCEPTED}"),
+        (_, Some(first)) => format!("no images, but other files ({count}, first {}): {ACCEPTED}", first.display()),
     }
 }
 
@@ -165,16 +238,30 @@ fn shape_of(found: &Found, want: &Want) -> Option<Shape> {
     Some(Shape { height, width, channels: want.channels.unwrap_or(3) })
 }
 
-/// One image of the wanted shape, of its very size if `exact`.
-pub(super) fn load_image(path: &Path, shape: Shape, exact: bool) -> Result<Vec<u8>> {
+/// One image of the wanted shape.
+pub(super) fn load_image(path: &Path, shape: Shape) -> Result<Picture> {
     let image = decode(path).map_err(|problem| Error::file(path, problem))?;
-    let Shape { height, width, .. } = shape;
-    if exact && (image.width(), image.height()) != (width, height) {
-        let (own_width, own_height) = (image.width(), image.height());
-        return Err(Error::file(path, format!("{own_width} x {own_height} pixels; it must be {width} x {height}")));
-    }
+    let size = [image.height(), image.width()];
     let mut bytes = vec![0; shape.bytes(1)?];
     resize::fit(image, shape, &mut bytes);
+    Ok(Picture { bytes, size })
+}
+
+/// A mask of the wanted shape, for a picture that was as large as `picture`.
+pub(super) fn load_mask(path: &Path, shape: Shape, picture: [u32; 2]) -> Result<Vec<u8>> {
+    let image = decode(path).map_err(|problem| Error::file(path, problem))?;
+    let own = [image.height(), image.width()];
+    let product = |one: u32, other: u32| u64::from(one) * u64::from(other);
+    let is_alike = product(own[0], picture[1]) == product(own[1], picture[0]);
+    if !is_alike && own != [shape.height, shape.width] {
+        let size = |[height, width]: [u32; 2]| format!("{width} x {height}");
+        let (own, picture, wanted) = (size(own), size(picture), size([shape.height, shape.width]));
+        let problem =
+            format!("{own} pixels; the picture has {picture}, the model {wanted}: a mask has the size of one of them");
+        return Err(Error::file(path, problem));
+    }
+    let mut bytes = vec![0; shape.bytes(1)?];
+    resize::fit_mask(&image, shape, &mut bytes);
     Ok(bytes)
 }
 
@@ -257,23 +344,24 @@ fn keep_good(images: &mut Vec<u8>, bytes: usize, found: &Found, failures: &[(usi
     labels
 }
 
-/// A class without an image can't be learnt: it's named in a warning and those after it move up.
+/// A class without an image can't be learnt: those after it move up.
 fn drop_empty_classes(
     root: &Path,
     labels: Vec<u32>,
     classes: Vec<String>,
-    warnings: &mut Vec<String>,
+    account: &mut Account,
 ) -> (Vec<u32>, Vec<String>) {
     let mut counts = vec![0_usize; classes.len()];
     labels.iter().for_each(|&label| counts[label as usize] += 1);
-    let mut kept = Vec::new();
+    let (mut kept, mut empty) = (Vec::new(), Vec::new());
     let mut moved = Vec::new();
     for (class, count) in classes.into_iter().zip(counts) {
         moved.push(kept.len() as u32);
         match count {
-            0 => warnings.push(format!("{}: no images, so no class", root.join(class).display())),
+            0 => empty.push(root.join(class)),
             _ => kept.push(class),
         }
     }
+    account.skip(&empty, "no images, so no class");
     (labels.into_iter().map(|label| moved[label as usize]).collect(), kept)
 }

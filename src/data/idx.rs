@@ -2,8 +2,9 @@
 //!
 //! ```text
 //! bytes 0-1   zero
-//! byte  2     type of the values: 0x08 is unsigned bytes, the only one read here
-//! byte  3     D, the number of dimensions: 3 for images [N, H, W], 1 for labels [N]
+//! byte  2     type of the values: 0x08 is unsigned bytes; labels may be shorts (0x0b) or ints (0x0c), too
+//! byte  3     D, the number of dimensions: 3 for images [N, H, W], 1 for labels [N], or 2 [N, K] as QMNIST has them, whose
+//!             first column they are
 //! 4 D bytes   the dimensions as u32
 //! the rest    their product of values
 //! ```
@@ -17,28 +18,53 @@ use std::path::{Path, PathBuf};
 use flate2::bufread::MultiGzDecoder;
 use image::{DynamicImage, GrayImage};
 
+use super::account::Account;
 use super::dataset::{Dataset, Shape, Want, bytes_of};
 use super::fill::fill_images;
 use super::place::{entries, reason};
 use super::resize;
 use crate::error::{Error, Result};
 
-/// How the names of image files end, and how their labels' do.
-const ENDINGS: [(&str, &str); 2] =
-    [("-images-idx3-ubyte", "-labels-idx1-ubyte"), ("-images.idx3-ubyte", "-labels.idx1-ubyte")];
+/// How the names of image files end.
+const IMAGES: [&str; 2] = ["-images-idx3-ubyte", "-images.idx3-ubyte"];
+/// How those of their labels go on behind the same beginning.
+const LABELS: [&str; 2] = ["-labels-idx", "-labels.idx"];
+/// How the beginning ends, of training images and of test images.
+const TRAIN: [&str; 1] = ["train"];
+const TEST: [&str; 2] = ["t10k", "test"];
 
 const UNSIGNED_BYTE: u8 = 0x08;
+const SHORT: u8 = 0x0b;
+const INT: u8 = 0x0c;
+/// The most dimensions that any file here has.
+const DIMENSIONS: u8 = 3;
 
 /// The files of one set.
+#[derive(Clone)]
 pub(super) struct Pair {
     prefix: String,
     images: PathBuf,
     labels: Option<PathBuf>,
 }
 
-/// The values of one file, `shape` long in each of `D` dimensions.
-struct Values<const D: usize> {
-    shape: [u32; D],
+impl Pair {
+    /// What is before one of `parts` at the end of the prefix: nothing for `train`, `emnist-letters-` for
+    /// `emnist-letters-train`.
+    fn family(&self, parts: &[&str]) -> Option<&str> {
+        let family = parts.iter().find_map(|part| self.prefix.strip_suffix(part))?;
+        (family.is_empty() || family.ends_with(['-', '_', '.'])).then_some(family)
+    }
+
+    /// The name of its family without a dash.
+    fn family_name(&self) -> &str {
+        let family = self.family(&TRAIN).or(self.family(&TEST));
+        family.map_or(self.prefix.as_str(), |family| family.trim_end_matches(['-', '_', '.']))
+    }
+}
+
+/// The images of one file, [N, H, W].
+struct Images {
+    shape: [u32; 3],
     bytes: Vec<u8>,
 }
 
@@ -46,38 +72,53 @@ struct Values<const D: usize> {
 pub(super) fn embedded(want: &Want) -> Result<Dataset> {
     let images: &[u8] = include_bytes!("../../assets/digits/t10k-images-idx3-ubyte.gz");
     let labels: &[u8] = include_bytes!("../../assets/digits/t10k-labels-idx1-ubyte.gz");
-    let images = parse(images).map_err(|problem| Error::file("digits (embedded images)", problem))?;
-    let labels = parse(labels).map_err(|problem| Error::file("digits (embedded labels)", problem))?;
-    dataset("digits".into(), images, Some(labels), want)
+    let images = parse(images, read_images).map_err(|problem| Error::file("digits (embedded images)", problem))?;
+    let labels = parse(labels, read_labels).map_err(|problem| Error::file("digits (embedded labels)", problem))?;
+    let mut data = dataset("digits".into(), images, Some(labels), want)?;
+    data.account.format = "digits";
+    Ok(data)
 }
 
-/// The pair of IDX files to use in `directory`: `train`, else `t10k`, else the only one; `None` if it has none.
+/// The pair of IDX files to use in `directory`, of the set called `only` if that is given, and that of its test images:
+/// `train` before `t10k` or `test`, whatever their names begin with; none if it has none.
 ///
 /// # Errors
-/// Several pairs with neither of the two usual names: which one is meant is not ours to guess.
-pub(super) fn find(directory: &Path) -> Result<Option<Pair>> {
+/// Several sets: which one is meant is not ours to guess.
+pub(super) fn find(directory: &Path, only: Option<&str>) -> Result<Option<(Pair, Option<Pair>)>> {
     let mut pairs = pairs(directory)?;
-    let usual = ["train", "t10k"].iter().find_map(|name| pairs.iter().position(|pair| pair.prefix == *name));
-    match (usual, pairs.len()) {
-        (Some(index), _) => Ok(Some(pairs.swap_remove(index))),
-        (None, 0 | 1) => Ok(pairs.pop()),
-        (None, _) => {
-            let names: Vec<_> = pairs.iter().map(|pair| pair.prefix.as_str()).collect();
+    if let Some(only) = only {
+        pairs.retain(|pair| pair.family_name() == only || pair.prefix == only);
+    }
+    let with = |family: &str, parts: &[&str]| pairs.iter().find(|pair| pair.family(parts) == Some(family)).cloned();
+    // MNIST's own names go before all others.
+    let mut families: Vec<&str> = pairs.iter().map(Pair::family_name).collect();
+    families.dedup();
+    if let Some(pair) = with("", &TRAIN).or_else(|| with("", &TEST)) {
+        let test = with("", &TEST).filter(|test| test.prefix != pair.prefix);
+        return Ok(Some((pair, test)));
+    }
+    match families.as_slice() {
+        [] => Ok(None),
+        [_] => {
+            let family = pairs.iter().find_map(|pair| pair.family(&TRAIN).or(pair.family(&TEST))).unwrap_or_default();
+            let train = with(family, &TRAIN).or_else(|| with(family, &TEST)).or_else(|| pairs.first().cloned());
+            let test = |train: &Pair| with(family, &TEST).filter(|test| test.prefix != train.prefix);
+            Ok(train.map(|train| (train.clone(), test(&train))))
+        }
+        [first, ..] => {
             let problem = format!(
-                "several sets of IDX files ({}): move the one to use to a directory of its own",
-                names.join(", ")
+                "several sets of IDX files ({}): name one, as {}",
+                families.join(", "),
+                directory.join(first).display()
             );
             Err(Error::file(directory, problem))
         }
     }
 }
 
-/// The pair of test images: `t10k` beside `train`.
-pub(super) fn find_test(directory: &Path) -> Result<Option<Pair>> {
-    let mut pairs = pairs(directory)?;
-    let place = |pairs: &[Pair], name: &str| pairs.iter().position(|pair| pair.prefix == name);
-    let test = place(&pairs, "train").and(place(&pairs, "t10k"));
-    Ok(test.map(|index| pairs.swap_remove(index)))
+/// Whether `directory` holds IDX files whose names begin with `prefix`.
+pub(super) fn has(directory: &Path, prefix: &str) -> bool {
+    pairs(directory).is_ok_and(|pairs| pairs.iter().any(|pair| pair.family_name() == prefix || pair.prefix == prefix))
 }
 
 /// All pairs in `directory`.
@@ -99,10 +140,10 @@ fn pairs(directory: &Path) -> Result<Vec<Pair>> {
 /// The pair whose images are in the file at `path`, if that is what its name says.
 fn pair_of(path: &Path, siblings: &[PathBuf]) -> Option<Pair> {
     let stem = stem_of(path)?;
-    let prefix = ENDINGS.iter().find_map(|(images, _)| stem.strip_suffix(images))?;
-    let wanted: Vec<String> = ENDINGS.iter().map(|(_, labels)| format!("{prefix}{labels}")).collect();
-    let is_label =
-        |path: &&PathBuf| stem_of(path).is_some_and(|stem| wanted.iter().any(|name| name == stem)) && path.is_file();
+    let prefix = IMAGES.iter().find_map(|images| stem.strip_suffix(images))?;
+    let is_of_labels =
+        |stem: &str| stem.strip_prefix(prefix).is_some_and(|end| LABELS.iter().any(|labels| end.starts_with(labels)));
+    let is_label = |path: &&PathBuf| stem_of(path).is_some_and(is_of_labels) && path.is_file();
     let labels = siblings.iter().find(is_label).cloned();
     Some(Pair { prefix: prefix.to_string(), images: path.to_path_buf(), labels })
 }
@@ -118,50 +159,91 @@ fn stem_of(path: &Path) -> Option<&str> {
 /// # Errors
 /// One line that names the file that is unreadable, damaged, empty or no IDX, or both when their counts differ.
 pub(super) fn load(pair: &Pair, name: String, want: &Want) -> Result<Dataset> {
-    let images: Values<3> = read(&pair.images)?;
-    let labels: Option<Values<1>> = pair.labels.as_deref().map(read).transpose()?;
+    let images = read(&pair.images, read_images)?;
+    let labels = pair.labels.as_deref().map(|path| read(path, read_labels)).transpose()?;
     let [count, height, width] = images.shape;
     if images.bytes.is_empty() {
         let problem = format!("holds no pixels ({count} images of {height}x{width}): give a set with some");
         return Err(Error::file(&pair.images, problem));
     }
     if let (Some(labels), Some(path)) = (&labels, &pair.labels)
-        && labels.shape != [count]
+        && labels.len() != count as usize
     {
-        let problem = format!(
-            "{count} images, but {} has {} labels: take both from the same set",
-            path.display(),
-            labels.shape[0]
-        );
+        let problem =
+            format!("{count} images, but {} has {} labels: take both from the same set", path.display(), labels.len());
         return Err(Error::file(&pair.images, problem));
     }
     let mut data = dataset(name, images, labels, want)?;
+    data.account.part = Some(pair.prefix.clone());
     if pair.labels.is_none() {
         let images = pair.images.display();
-        data.warnings.push(format!("{images}: no labels beside it, so all images are one class"));
+        data.account.notes.push(format!("{images}: no labels beside it, so all images are one class"));
+    }
+    if pair.prefix.starts_with("emnist") {
+        let problem = "EMNIST's own files hold rows for columns: its letters are read lying, as they are stored";
+        data.account.notes.push(format!("{}: {problem}", pair.images.display()));
     }
     Ok(data)
 }
 
-/// Reads one file of `D` dimensions.
-fn read<const D: usize>(path: &Path) -> Result<Values<D>> {
+/// Reads one file.
+fn read<T>(path: &Path, values: fn(&mut dyn Read) -> Parsed<T>) -> Result<T> {
     let file = File::open(path).map_err(|error| Error::file(path, reason(&error)))?;
-    parse(BufReader::new(file)).map_err(|problem| Error::file(path, problem))
+    parse(BufReader::new(file), values).map_err(|problem| Error::file(path, problem))
 }
 
-/// Parses one file of `D` dimensions, gzipped or not. The error is what is wrong with it.
-fn parse<const D: usize>(mut source: impl BufRead) -> std::result::Result<Values<D>, String> {
+/// The error is what is wrong with a file.
+type Parsed<T> = std::result::Result<T, String>;
+
+/// Parses one file, gzipped or not.
+fn parse<T>(mut source: impl BufRead, values: fn(&mut dyn Read) -> Parsed<T>) -> Parsed<T> {
     let start = source.fill_buf().map_err(|error| reason(&error))?;
     if start.is_empty() {
         return Err("empty file: get it again".into());
     }
     // By content: browsers unpack files and leave them the name.
-    if start.starts_with(&[0x1f, 0x8b]) { values(MultiGzDecoder::new(source)) } else { values(source) }
+    if start.starts_with(&[0x1f, 0x8b]) { values(&mut MultiGzDecoder::new(source)) } else { values(&mut source) }
 }
 
-fn values<const D: usize>(mut source: impl Read) -> std::result::Result<Values<D>, String> {
-    let shape = header(&mut source)?;
-    let each = shape[1..].iter().try_fold(1_u64, |product, &side| product.checked_mul(u64::from(side)));
+fn read_images(source: &mut dyn Read) -> Parsed<Images> {
+    let (kind, shape) = header(source)?;
+    let [count, height, width] = *shape.as_slice() else {
+        return Err(format!("{} dimensions where 3 were expected: are images and labels swapped?", shape.len()));
+    };
+    if kind != UNSIGNED_BYTE {
+        return Err(format!("values of type {kind:#04x}: only unsigned bytes (0x08) can be read"));
+    }
+    Ok(Images { shape: [count, height, width], bytes: body(source, &shape, 1)? })
+}
+
+fn read_labels(source: &mut dyn Read) -> Parsed<Vec<u32>> {
+    let (kind, shape) = header(source)?;
+    let columns = match *shape.as_slice() {
+        [_] => 1,
+        [_, columns] if columns > 0 => columns as usize,
+        _ => {
+            let dimensions = shape.len();
+            return Err(format!("{dimensions} dimensions where 1 or 2 were expected: are images and labels swapped?"));
+        }
+    };
+    let size = match kind {
+        UNSIGNED_BYTE => 1,
+        SHORT => 2,
+        INT => 4,
+        _ => return Err(format!("labels of type {kind:#04x}: only whole numbers (0x08, 0x0b, 0x0c) can be read")),
+    };
+    let bytes = body(source, &shape, size)?;
+    let label = |bytes: &[u8]| bytes[..size].iter().fold(0, |value, byte| value << 8 | u32::from(*byte));
+    let labels: Vec<u32> = bytes.chunks_exact(size * columns).map(label).collect();
+    match labels.iter().find(|label| **label > u32::from(u16::MAX)) {
+        Some(label) => Err(format!("label {} is none of 0 to 65535: is it damaged?", *label as i32)),
+        None => Ok(labels),
+    }
+}
+
+/// The values, of `size` bytes each, that a header of this shape promises.
+fn body(source: &mut dyn Read, shape: &[u32], size: usize) -> Parsed<Vec<u8>> {
+    let each = shape[1..].iter().try_fold(size as u64, |product, &side| product.checked_mul(u64::from(side)));
     let expected = each.and_then(|each| bytes_of(shape[0].into(), each)).ok_or_else(|| {
         format!(
             "its header promises {shape:?} values, more than can be held (4 GiB with labels): give fewer images, or is it \
@@ -172,41 +254,35 @@ fn values<const D: usize>(mut source: impl Read) -> std::result::Result<Values<D
     // The vector grows with what arrives, so a wrong header costs no memory. The one byte more shows a tail, and
     // makes the gzip decoder reach its checksum.
     source.take(expected + 1).read_to_end(&mut bytes).map_err(|error| damaged(&error))?;
-    let found = bytes.len() as u64;
+    let (found, promised) = (bytes.len() as u64, expected / size as u64);
     if found < expected {
-        return Err(format!("truncated: its header promises {expected} values, {found} follow: get it again"));
+        let values = found / size as u64;
+        return Err(format!("truncated: its header promises {promised} values, {values} follow: get it again"));
     }
     if found > expected {
-        return Err(format!("more than the {expected} values that its header promises: is it damaged?"));
+        return Err(format!("more than the {promised} values that its header promises: is it damaged?"));
     }
-    Ok(Values { shape, bytes })
+    Ok(bytes)
 }
 
-/// Reads the header and checks that it's one of unsigned bytes in `D` dimensions.
-fn header<const D: usize>(source: &mut impl Read) -> std::result::Result<[u32; D], String> {
+/// Reads the header: the type of the values, and their shape.
+fn header(source: &mut dyn Read) -> Parsed<(u8, Vec<u32>)> {
     let truncated = |error: std::io::Error| match error.kind() {
         std::io::ErrorKind::UnexpectedEof => "truncated: it ends within its header: get it again".into(),
         _ => damaged(&error),
     };
     let mut magic = [0; 4];
     source.read_exact(&mut magic).map_err(truncated)?;
-    match magic {
-        [0, 0, UNSIGNED_BYTE, dimensions] if usize::from(dimensions) == D => {}
-        [0, 0, UNSIGNED_BYTE, dimensions] => {
-            return Err(format!("{dimensions} dimensions where {D} were expected: are images and labels swapped?"));
-        }
-        [0, 0, kind @ 0x09..=0x0e, _] => {
-            return Err(format!("values of type {kind:#04x}: only unsigned bytes (0x08) can be read"));
-        }
-        _ => return Err("not an IDX file: get it again".into()),
-    }
-    let mut shape = [0; D];
-    for side in &mut shape {
+    let [0, 0, kind @ (UNSIGNED_BYTE | 0x09..=0x0e), dimensions @ 1..=DIMENSIONS] = magic else {
+        return Err("not an IDX file: get it again".into());
+    };
+    let mut shape = Vec::new();
+    for _ in 0..dimensions {
         let mut bytes = [0; 4];
         source.read_exact(&mut bytes).map_err(truncated)?;
-        *side = u32::from_be_bytes(bytes);
+        shape.push(u32::from_be_bytes(bytes));
     }
-    Ok(shape)
+    Ok((kind, shape))
 }
 
 /// What to say when reading stops within the file.
@@ -215,7 +291,7 @@ fn damaged(error: &std::io::Error) -> String {
 }
 
 /// Builds the data set from parsed files that agree in their counts.
-fn dataset(name: String, images: Values<3>, labels: Option<Values<1>>, want: &Want) -> Result<Dataset> {
+fn dataset(name: String, images: Images, labels: Option<Vec<u32>>, want: &Want) -> Result<Dataset> {
     let [_, height, width] = images.shape;
     let own = Shape { height, width, channels: 1 };
     let shape = Shape {
@@ -224,23 +300,31 @@ fn dataset(name: String, images: Values<3>, labels: Option<Values<1>>, want: &Wa
         channels: want.channels.unwrap_or(1),
     };
     let count = images.shape[0] as usize;
+    let mut account = Account { format: "IDX files", ..Account::default() };
     let (labels, classes) = match labels {
-        Some(labels) => classify(&labels.bytes),
+        Some(labels) => classify(labels, &mut account.notes),
         None => (vec![0; count], vec![name.clone()]),
     };
+    // All are alike.
+    let first = GrayImage::new(own.width, own.height);
+    account.changes = resize::changes(&DynamicImage::ImageLuma8(first), shape).of_all(count);
     let images = if shape == own { images.bytes } else { fit_all(&images, own, shape)? };
     let Shape { height, width, channels } = shape;
-    Ok(Dataset { name, height, width, channels, images, labels, classes, flip: false, warnings: Vec::new() })
+    Ok(Dataset { name, height, width, channels, images, labels, classes, account })
 }
 
-/// Labels as indices, and the names of all classes up to the largest label.
-fn classify(labels: &[u8]) -> (Vec<u32>, Vec<String>) {
-    let classes = labels.iter().max().map_or(0, |&largest| u32::from(largest) + 1);
-    (labels.iter().map(|&label| u32::from(label)).collect(), (0..classes).map(|class| class.to_string()).collect())
+/// Labels as indices, and the names of all classes from the least label to the largest.
+fn classify(mut labels: Vec<u32>, notes: &mut Vec<String>) -> (Vec<u32>, Vec<String>) {
+    let (least, largest) = (labels.iter().min().copied().unwrap_or(0), labels.iter().max().copied().unwrap_or(0));
+    if least > 0 {
+        notes.push(format!("labels begin at {least}: class {least} is number 0 of the model, and so on"));
+        labels.iter_mut().for_each(|label| *label -= least);
+    }
+    (labels, (least..=largest).map(|class| class.to_string()).collect())
 }
 
 /// Fits every image of the shape `own` into the wanted one.
-fn fit_all(images: &Values<3>, own: Shape, shape: Shape) -> Result<Vec<u8>> {
+fn fit_all(images: &Images, own: Shape, shape: Shape) -> Result<Vec<u8>> {
     let count = images.shape[0] as usize;
     let (from, to) = (own.bytes(1)?, shape.bytes(1)?);
     let mut fitted = shape.allocate(count)?;

@@ -4,13 +4,29 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
-/// The files and directories of `directory`, sorted, without the hidden ones.
+/// What systems and their tools leave beside people's files.
+const SYSTEM: [&str; 10] = [
+    "__MACOSX",
+    "@eaDir",
+    "#recycle",
+    "$RECYCLE.BIN",
+    "System Volume Information",
+    "lost+found",
+    "__pycache__",
+    "Thumbs.db",
+    "desktop.ini",
+    "Icon\r",
+];
+
+/// The files and directories of `directory`, sorted, without those that are hidden or a system's own.
 pub(super) fn entries(directory: &Path) -> Result<Vec<PathBuf>> {
     let unreadable = |error| Error::file(directory, format!("can't be listed: {}", reason(&error)));
     let mut paths = Vec::new();
     for entry in std::fs::read_dir(directory).map_err(unreadable)? {
         let entry = entry.map_err(unreadable)?;
-        if !entry.file_name().to_string_lossy().starts_with('.') {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if !name.starts_with('.') && !SYSTEM.iter().any(|system| name.eq_ignore_ascii_case(system)) {
             paths.push(entry.path());
         }
     }

@@ -1,8 +1,9 @@
 //! One image of any size into one slot of a data set: cropped, resized, grey or RGB.
 
 use image::imageops::{self, FilterType};
-use image::{DynamicImage, ImageBuffer, Pixel, RgbImage};
+use image::{DynamicImage, GrayImage, ImageBuffer, Luma, Pixel, RgbImage};
 
+use super::account::Changes;
 use super::dataset::Shape;
 
 /// Writes `image` to `slot` `[H, W, C]`: the largest centred part that has the wanted aspect ratio, scaled to fit.
@@ -18,6 +19,49 @@ pub(super) fn fit(image: DynamicImage, shape: Shape, slot: &mut [u8]) {
         1 => scale(part.into_luma8(), shape, slot),
         _ => scale(part.into_rgb8(), shape, slot),
     }
+}
+
+/// Writes a mask to `slot` `[H, W, C]`, cut where [`fit`] cuts an image. Transparent is black; and the filter is one that doesn't
+/// swing at edges: white stays white up to them.
+pub(super) fn fit_mask(image: &DynamicImage, shape: Shape, slot: &mut [u8]) {
+    let (left, top, width, height) = window(image.width(), image.height(), shape);
+    let part = imageops::crop_imm(&image.to_luma_alpha8(), left, top, width, height).to_image();
+    let over_black = |value: u8, alpha: u8| ((u32::from(value) * u32::from(alpha) + 127) / 255) as u8;
+    let mask = GrayImage::from_fn(width, height, |x, y| {
+        let [value, alpha] = part.get_pixel(x, y).0;
+        Luma([over_black(value, alpha)])
+    });
+    let resized = match mask.dimensions() == (shape.width, shape.height) {
+        true => mask,
+        false => imageops::resize(&mask, shape.width, shape.height, FilterType::Triangle),
+    };
+    for (pixel, value) in slot.chunks_exact_mut(shape.channels as usize).zip(resized.as_raw()) {
+        pixel.fill(*value);
+    }
+}
+
+/// What [`fit`] does to an image.
+pub(super) fn changes(image: &DynamicImage, shape: Shape) -> Changes {
+    let own = [image.height(), image.width()];
+    let (_, _, width, height) = window(own[1], own[0], shape);
+    let transparent = || image.to_rgba8().pixels().any(|pixel| pixel[3] < u8::MAX);
+    let mut changes = Changes {
+        smallest: own,
+        largest: own,
+        scaled: ([height, width] != [shape.height, shape.width]).into(),
+        cropped: ([height, width] != own).into(),
+        ..Changes::default()
+    };
+    changes.made_grey = (shape.channels == 1 && image.color().has_color() && is_coloured(image)).into();
+    changes.made_opaque = (image.color().has_alpha() && transparent()).into();
+    changes
+}
+
+/// Whether any pixel is farther from grey than rounding in a file of colours makes it.
+fn is_coloured(image: &DynamicImage) -> bool {
+    const ROUNDING: u8 = 8;
+    let coloured = |[red, green, blue]: [u8; 3]| red.max(green).max(blue) - red.min(green).min(blue) > ROUNDING;
+    image.to_rgb8().pixels().any(|pixel| coloured(pixel.0))
 }
 
 /// Left, top, width and height of the largest centred window with the aspect ratio of `shape`.

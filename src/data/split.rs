@@ -1,12 +1,10 @@
 //! Training images and test images of one source.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
-use super::dataset::{Dataset, Want, check};
-use super::idx;
-use super::place::name_of;
-use super::source::load;
+use super::account::Account;
+use super::dataset::{Dataset, Want};
+use super::source::load_parts;
 use crate::error::Result;
 
 /// One image of each class in so many is held out where the source has no test images.
@@ -22,19 +20,43 @@ pub struct Split {
     pub held_out: bool,
 }
 
-/// As [`load`], with test images: the `t10k` pair of a directory of IDX files that has a `train` pair, too; else every
-/// tenth image of each class, which is taken from the others.
+impl Split {
+    /// What was read, in one line.
+    pub fn summary(&self) -> String {
+        let (train, tests) = (self.train.summary(), self.test.len());
+        match &self.test.account.part {
+            Some(part) if !self.held_out => format!("{train}; {tests} test images ({part})"),
+            _ => train,
+        }
+    }
+
+    /// Gives each class the index that its name has in `names`; without `are_named`, where nobody said what `names` are, there
+    /// only must be no more classes than that.
+    ///
+    /// # Errors
+    /// What doesn't fit, without the name of the source.
+    pub fn put_in_order(&mut self, names: &[String], are_named: bool) -> std::result::Result<(), String> {
+        [&mut self.train, &mut self.test].into_iter().try_for_each(|data| {
+            if are_named && (names.len() > 1 || data.classes.len() > 1) {
+                return data.put_in_order(names);
+            }
+            match data.classes.len() > names.len() {
+                true => Err(format!("{} classes, and the checkpoint knows {}", data.classes.len(), names.len())),
+                false => Ok(()),
+            }
+        })
+    }
+}
+
+/// As [`super::load`], with test images: those of the source, if it has some beside its training images; else every tenth
+/// image of each class, which is taken from the others.
 ///
 /// # Errors
-/// Those of [`load`], for either part.
+/// Those of [`super::load`], for either part; of test images of a class that isn't learnt, too.
 pub fn load_split(source: &str, want: &Want) -> Result<Split> {
-    check(want)?;
-    let path = Path::new(source);
-    let pair = if source != "digits" && path.is_dir() { idx::find_test(path)? } else { None };
-    let train = load(source, want)?;
-    match pair {
-        Some(pair) => Ok(Split { test: idx::load(&pair, name_of(path), want)?, train, held_out: false }),
-        None => Ok(hold_out(train)),
+    match load_parts(source, want)? {
+        (train, Some(test)) => Ok(Split { train, test, held_out: false }),
+        (train, None) => Ok(hold_out(train)),
     }
 }
 
@@ -47,8 +69,12 @@ fn hold_out(whole: Dataset) -> Split {
     let mut is_test = vec![false; whole.len()];
     tests.iter().for_each(|&index| is_test[index] = true);
     let rest: Vec<usize> = (0..whole.len()).filter(|&index| !is_test[index]).collect();
-    let test = Dataset { warnings: Vec::new(), ..part(&whole, &tests) };
-    Split { train: part(&whole, &rest), test, held_out: true }
+    let Account { source, format, .. } = whole.account.clone();
+    let account = Account { source, format, part: Some("held out".into()), ..Account::default() };
+    let test = Dataset { account, ..part(&whole, &tests) };
+    let mut train = part(&whole, &rest);
+    train.account.held_out = test.len();
+    Split { train, test, held_out: true }
 }
 
 /// The images that are held out: every tenth of each class, in the order of the data; where no class has ten, the first
@@ -75,7 +101,7 @@ fn part(whole: &Dataset, indices: &[usize]) -> Dataset {
         labels: indices.iter().map(|&index| whole.labels[index]).collect(),
         name: whole.name.clone(),
         classes: whole.classes.clone(),
-        warnings: whole.warnings.clone(),
+        account: whole.account.clone(),
         ..*whole
     }
 }
@@ -95,8 +121,7 @@ mod tests {
             images: (0..labels.len() as u8).flat_map(|i| [i, 100 + i]).collect(),
             labels: labels.to_vec(),
             classes: (0..classes).map(|i| i.to_string()).collect(),
-            flip: false,
-            warnings: vec!["odd".into()],
+            account: Account { notes: vec!["odd".into()], ..Account::default() },
         }
     }
 
@@ -105,9 +130,9 @@ mod tests {
         let Split { train, test, held_out } = hold_out(numbered(&[0; 25]));
         assert!(held_out);
         assert_eq!((test.images, test.labels), (vec![9, 109, 19, 119], vec![0, 0]));
-        assert_eq!((train.len(), train.images.len(), &train.warnings), (23, 46, &vec!["odd".to_string()]));
+        assert_eq!((train.len(), train.images.len(), train.account.warnings()), (23, 46, vec!["odd".to_string()]));
         assert_eq!(train.images[16..20], [8, 108, 10, 110]);
-        assert!(test.warnings.is_empty());
+        assert!(test.account.warnings().is_empty() && train.account.held_out == 2);
     }
 
     #[test]

@@ -77,7 +77,7 @@ pub struct TrainOptions {
     /// How often the class is hidden, for guidance
     #[arg(long)]
     pub class_dropout: f64,
-    /// Whether to show images flipped left to right [default: as the data allow]
+    /// Whether to show half of the images flipped left to right [default: false, for letters and digits would be learnt mirrored]
     #[arg(long)]
     pub flip: Option<bool>,
     /// Noise schedule

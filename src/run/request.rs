@@ -53,7 +53,7 @@ pub enum Start {
 pub struct Known {
     /// `[H, W, C]` in [-1, 1].
     pub image: Vec<f32>,
-    /// `[H, W, C]`: 1 where the image stays, 0 where the network paints.
+    /// `[H, W, C]`: 1 where the image stays, 0 where the network paints, between them for a part of each.
     pub mask: Vec<f32>,
 }
 

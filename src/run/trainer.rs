@@ -82,7 +82,7 @@ pub fn record(
     let noise = Noise {
         batch: options.batch,
         schedule,
-        flip: options.flip.unwrap_or(data.flip),
+        flip: options.flip.unwrap_or(false),
         classes: data.classes,
         class_dropout: options.class_dropout as f32,
     };
@@ -104,7 +104,6 @@ pub struct DataShape {
     pub images: u32,
     pub shape: [u32; 3],
     pub classes: u32,
-    pub flip: bool,
 }
 
 impl DataShape {
@@ -113,7 +112,6 @@ impl DataShape {
             images: data.len() as u32,
             shape: [data.height, data.width, data.channels],
             classes: data.classes.len() as u32,
-            flip: data.flip,
         }
     }
 }

@@ -59,29 +59,35 @@ impl Model {
     ///
     /// # Errors
     /// [`Error::File`] names what is wrong with its files, or the tensor that doesn't fit.
-    pub fn initial(&self, place: &Path, options: &TrainOptions) -> Result<Vec<f32>> {
-        let tensors = match self {
+    pub fn initial(&self, place: &Path, options: &TrainOptions, data: &Dataset) -> Result<Vec<f32>> {
+        let (tensors, classes) = match self {
             Model::Denoiser(_) => {
                 let from = checkpoint::load(place)?;
-                checkpoint::unflatten(&from.unet.params, &from.weights, "")
+                (checkpoint::unflatten(&from.unet.params, &from.weights, ""), from.classes)
             }
             Model::Classifier(_) => {
                 let from = checkpoint::classifier::load(place)?;
-                checkpoint::unflatten(&from.classifier.params, &from.weights, "")
+                (checkpoint::unflatten(&from.classifier.params, &from.weights, ""), None)
             }
         };
         let fresh = self.params().initialise(options.seed);
-        checkpoint::adopt(self.params(), &fresh, tensors, place)
+        checkpoint::adopt(self.params(), &fresh, tensors, (classes.as_ref(), &data.classes), place)
     }
 
-    /// Writes configuration, weights and schedule.
+    /// Writes configuration, names of the classes, weights and schedule.
     ///
     /// # Errors
     /// [`Error::File`] if a file can't be written.
-    pub fn save(&self, directory: &Path, weights: &[f32], scheduler: &SchedulerConfig) -> Result<()> {
+    pub fn save(
+        &self,
+        directory: &Path,
+        classes: &[String],
+        weights: &[f32],
+        scheduler: &SchedulerConfig,
+    ) -> Result<()> {
         match self {
-            Model::Denoiser(unet) => checkpoint::save(directory, unet, weights, scheduler),
-            Model::Classifier(model) => checkpoint::classifier::save(directory, model, weights, scheduler),
+            Model::Denoiser(unet) => checkpoint::save(directory, unet, classes, weights, scheduler),
+            Model::Classifier(model) => checkpoint::classifier::save(directory, model, classes, weights, scheduler),
         }
     }
 

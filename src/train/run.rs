@@ -1,4 +1,4 @@
-//! A run directory: `config.json`, `metrics.csv`, `loss.png`, `samples/`, `checkpoint/`.
+//! A run directory: `config.json`, `data.json`, `metrics.csv`, `loss.png`, `samples/`, `checkpoint/`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use super::stored::{
 };
 use crate::checkpoint;
 use crate::data::{self, Dataset, Want};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, list_names};
 use crate::gpu::{Context, EMA, WEIGHTS};
 use crate::nn::config::Size;
 use crate::run::trainer::{FIRST_MOMENT, SECOND_MOMENT};
@@ -23,6 +23,9 @@ use crate::{chart, picture, tensors, tune};
 
 /// Raw weights and moments, under `weights.NAME`, `m.NAME`, `v.NAME`.
 pub const TRAINER: &str = "trainer.safetensors";
+
+/// What it trains on.
+const DATA: &str = "data.json";
 
 /// What the loop tells and asks after each step.
 pub trait Watch {
@@ -45,7 +48,9 @@ pub struct Run<'a> {
     log: MetricsLog,
     images: u64,
     digest: String,
-    classes: u32,
+    /// Their names.
+    classes: Vec<String>,
+    about_data: String,
     /// Steps done.
     step: u64,
     /// Steps done when it went on at a smaller learning rate, if it did.
@@ -60,6 +65,12 @@ pub struct Run<'a> {
 /// # Errors
 /// Of [`data::load`]; [`Error::Config`] if data and model don't fit.
 pub fn load_data(options: &mut TrainOptions) -> Result<Dataset> {
+    let data = read_data(options)?;
+    check_embeds(options, &data)?;
+    Ok(data)
+}
+
+fn read_data(options: &mut TrainOptions) -> Result<Dataset> {
     let sides = options.model.sample_size.map(Size::sides);
     let want = Want {
         height: sides.map(|(height, _)| height),
@@ -75,11 +86,15 @@ pub fn load_data(options: &mut TrainOptions) -> Result<Dataset> {
         Task::Denoise => data::load(&options.data, &want)?,
         Task::Classify => data::load_split(&options.data, &want)?.train,
     };
-    data.warnings.iter().for_each(|warning| log::warn!("{warning}"));
+    data.account.warnings().iter().for_each(|warning| log::warn!("{warning}"));
     if options.model.sample_size.is_none() {
         options.model.sample_size = Some(Size::Sides([data.height, data.width]));
     }
     options.model.validate_size(data.height, data.width)?;
+    Ok(data)
+}
+
+fn check_embeds(options: &TrainOptions, data: &Dataset) -> Result<()> {
     let classes = data.classes.len() as u32;
     if options.model.num_class_embeds.is_some_and(|embeds| embeds != classes + 1) {
         return Err(Error::Config(format!(
@@ -88,7 +103,21 @@ pub fn load_data(options: &mut TrainOptions) -> Result<Dataset> {
             classes + 1
         )));
     }
-    Ok(data)
+    Ok(())
+}
+
+/// Which images a run trains on and what it makes of them, in a line; the whole of it goes into `directory`.
+fn describe(directory: &Path, options: &TrainOptions, data: &Dataset) -> Result<String> {
+    let mirrored = options.flip.unwrap_or(false);
+    checkpoint::write_json(&directory.join(DATA), &data.description(Some(mirrored)))?;
+    let mirrored = match (mirrored, data.account.format) {
+        (true, _) => "; half of them shown mirrored (--flip false: none)",
+        (false, "folder" | "CIFAR files") => "; none shown mirrored (--flip true: half of them)",
+        (false, _) => "",
+    };
+    let unused = options.task == Task::Denoise && options.model.num_class_embeds.is_none() && data.classes.len() > 1;
+    let unused = if unused { "; the model is told no classes (its num_class_embeds is null)" } else { "" };
+    Ok(format!("{}{mirrored}{unused}", data.summary()))
 }
 
 impl<'a> Run<'a> {
@@ -115,8 +144,9 @@ impl<'a> Run<'a> {
         let lock = claim(directory)?;
         refuse_used(directory, over)?;
         checkpoint::write_json(&directory.join(checkpoint::CONFIG), &options)?;
+        let about_data = describe(directory, &options, data)?;
         let log = MetricsLog::create(directory)?;
-        let (directory, images, classes) = (directory.into(), data.len() as u64, data.classes.len() as u32);
+        let (directory, images, classes) = (directory.into(), data.len() as u64, data.classes.clone());
         let digest = digest(data);
         Ok(Run {
             directory,
@@ -127,6 +157,7 @@ impl<'a> Run<'a> {
             images,
             digest,
             classes,
+            about_data,
             step: 0,
             slowed: None,
             saved: None,
@@ -145,12 +176,18 @@ impl<'a> Run<'a> {
             let problem = format!("step {} is done already; --steps takes more", state.step);
             return Err(Error::file(&directory, problem));
         }
-        let data = load_data(&mut options).map_err(|error| match error {
+        let data = read_data(&mut options).map_err(|error| match error {
             Error::File { path, problem } if !path.exists() => {
                 Error::file(path, format!("{problem}; if it moved, --data takes its new place"))
             }
             error => error,
         })?;
+        check_classes(&options.data, &state.classes, &data)?;
+        check_embeds(&options, &data)?;
+        if state.classes.is_empty() && data.account.format == "folder" {
+            // Runs of old mirrored images of folders unless they were told not to.
+            options.flip = options.flip.or(Some(true));
+        }
         let (now, then) = (data.len(), state.images);
         if now as u64 != then {
             let problem = format!("{} has {now} images, the run had {then}: this is not the same run", options.data);
@@ -178,9 +215,10 @@ impl<'a> Run<'a> {
         trainer.session.write(EMA, &average);
         trainer.write_loss_scale(state.loss_scale);
         checkpoint::write_json(&directory.join(checkpoint::CONFIG), &options)?;
+        let about_data = describe(&directory, &options, &data)?;
         let log = MetricsLog::resume(&directory, state.step)?;
         let slowed = (options.learning_rate < state.options.learning_rate).then_some(state.step);
-        let (images, classes, step) = (state.images, data.classes.len() as u32, state.step);
+        let (images, classes, step) = (state.images, data.classes, state.step);
         Ok(Run {
             directory,
             options,
@@ -190,6 +228,7 @@ impl<'a> Run<'a> {
             images,
             digest,
             classes,
+            about_data,
             step,
             slowed,
             saved: Some(step),
@@ -200,6 +239,11 @@ impl<'a> Run<'a> {
     /// Flags, model included.
     pub fn options(&self) -> &TrainOptions {
         &self.options
+    }
+
+    /// The images that it trains on, in a line.
+    pub fn about_data(&self) -> &str {
+        &self.about_data
     }
 
     /// Steps done so far.
@@ -307,8 +351,8 @@ impl<'a> Run<'a> {
     fn draw_samples(&mut self, watch: &mut dyn Watch) -> Result<Option<PathBuf>> {
         let Model::Denoiser(unet) = &self.model else { return Ok(None) };
         let (height, width) = self.options.model.sample_size.map(Size::sides).unwrap_or_default();
-        let conditional = unet.is_conditional();
-        let count = if conditional { (2 * self.classes).min(20) } else { 16 };
+        let (conditional, classes) = (unet.is_conditional(), self.classes.len() as u32);
+        let count = if conditional { (2 * classes).min(20) } else { 16 };
         let scheduler = self.options.scheduler();
         let schedule = scheduler.schedule()?;
         let sampler = self.options.sampler();
@@ -318,7 +362,7 @@ impl<'a> Run<'a> {
             initial_scale: sampler.initial_scale(&schedule),
             start: Start::Noise,
             known: None,
-            labels: conditional.then(|| (0..count).map(|i| i % self.classes).collect()),
+            labels: conditional.then(|| (0..count).map(|i| i % classes).collect()),
             count,
             guidance: if conditional { 2.0 } else { 1.0 },
             steering: None,
@@ -332,7 +376,7 @@ impl<'a> Run<'a> {
             Ok(())
         })?;
         let images = drawn.images;
-        let columns = if conditional { self.classes.min(10) as usize } else { 4 };
+        let columns = if conditional { classes.min(10) as usize } else { 4 };
         let path = self.directory.join(SAMPLES).join(format!("step_{:06}.png", self.step));
         picture::write_png(&path, &picture::grid(&images, columns, picture::default_scale(height as usize)))?;
         Ok(Some(path))
@@ -345,6 +389,7 @@ impl<'a> Run<'a> {
             step: self.step,
             images: self.images,
             digest: Some(self.digest.clone()),
+            classes: self.classes.clone(),
             options: self.options.clone(),
             choices: tune::chosen(self.trainer.session.choices()),
             loss_scale: self.trainer.loss_scale()?,
@@ -358,7 +403,7 @@ impl<'a> Run<'a> {
     fn write_checkpoint(&self, directory: &Path, state: &TrainerState) -> Result<()> {
         let session = &self.trainer.session;
         let average = session.read(EMA)?;
-        self.model.save(directory, &average, &self.options.scheduler())?;
+        self.model.save(directory, &self.classes, &average, &self.options.scheduler())?;
         let mut stored = FileTensors::new();
         for name in [WEIGHTS, FIRST_MOMENT, SECOND_MOMENT] {
             let flat = session.read(name)?;
@@ -367,6 +412,24 @@ impl<'a> Run<'a> {
         tensors::write(&directory.join(TRAINER), &stored)?;
         checkpoint::write_json(&directory.join(TRAINER_STATE), state)
     }
+}
+
+/// Whether the classes are those that a run has learnt: others by the same numbers would be learnt into one another. A set of
+/// one class bears the name of its directory, which may change.
+fn check_classes(source: &str, then: &[String], data: &Dataset) -> Result<()> {
+    let now = &data.classes;
+    let problem = match then.iter().zip(now).position(|(then, now)| then != now) {
+        _ if then.is_empty() && data.account.format == "folder" && !now.is_sorted() => {
+            "its folders of numbers come in the order of numbers now, and came in that of letters when this run began: \
+             rename them (02 for 2), so that both are one"
+                .into()
+        }
+        _ if then.len() == now.len() && now.len() == 1 || then.is_empty() => return Ok(()),
+        Some(index) => format!("class {index} is {} now and was {}", now[index], then[index]),
+        None if then.len() == now.len() => return Ok(()),
+        None => format!("{} classes now ({}), {} then ({})", now.len(), list_names(now), then.len(), list_names(then)),
+    };
+    Err(Error::Config(format!("{source}: {problem}; this is not the same run")))
 }
 
 /// Takes the tensors whose name starts with `prefix`, without it.

@@ -29,6 +29,9 @@ pub(super) struct TrainerState {
     /// What they are, see [`digest`]; older checkpoints don't say.
     #[serde(default)]
     pub digest: Option<String>,
+    /// The names of their classes; none in checkpoints of old.
+    #[serde(default)]
+    pub classes: Vec<String>,
     pub options: TrainOptions,
     /// The variants it runs.
     #[serde(default)]

@@ -121,6 +121,15 @@ fn a_mask_keeps_what_is_known() {
     image::GrayImage::new(9, 8).save(place.path().join("large.png")).unwrap();
     let line = "sample run --out no.png --from half.png --mask";
     refused(place.path(), &format!("{line} large.png"), &["large.png", "9 x 8", "8 x 8"]);
+    // Grey keeps a part of each: four fifths here, so that no pixel can be farther away than a fifth of the range.
+    image::GrayImage::from_pixel(8, 8, image::Luma([51])).save(place.path().join("grey.png")).unwrap();
+    let soft = samples(place.path(), "--count 2 --steps 6 --from half.png --mask grey.png");
+    let away = |(i, value): (usize, &f32)| (value - if i % 8 < 4 { 1.0 } else { -1.0 }).abs();
+    let farthest = soft.iter().enumerate().map(away).fold(0.0, f32::max);
+    assert!(farthest > 0.01 && farthest < 0.4001, "{farthest}");
+    image::GrayAlphaImage::from_pixel(8, 8, image::LumaA([255, 0])).save(place.path().join("clear.png")).unwrap();
+    let said = accepted(place.path(), "sample run --steps 2 --count 1 --out s.png --from half.png --mask clear.png");
+    assert!(said.err.contains("clear.png: black or transparent all over"), "{}", said.err);
     refused(place.path(), &format!("{line} mask.png --sampler rk45"), &["mask", "rk45"]);
 }
 

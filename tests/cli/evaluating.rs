@@ -21,7 +21,7 @@ fn untrained_classifier(place: &Path, classes: u32, name: &str) {
     let classifier = Classifier::new(ClassifierConfig { unet, classes }).expect("a valid model");
     let weights = classifier.params.initialise(1);
     let (directory, scheduler) = (place.join(name), SchedulerConfig::default());
-    checkpoint::classifier::save(&directory, &classifier, &weights, &scheduler).expect("room for files");
+    checkpoint::classifier::save(&directory, &classifier, &[], &weights, &scheduler).expect("room for files");
 }
 
 #[test]
@@ -75,7 +75,7 @@ fn a_classifier_steers_samples() {
     assert_eq!(said.code, Some(2), "{}", said.err);
     refused(place, "sample run --classifier run", &["run: no classifier", "train-classifier"]);
     refused(place, "sample run --classifier judge --classifier-scale NaN", &["--classifier-scale"]);
-    refused(place, "sample plain --classifier judge --class 10", &["class 10 is out of range"]);
+    refused(place, "sample plain --classifier judge --class 10", &["no class 10: there are 10 classes: 0 to 9"]);
     fs::write(place.join("larger.json"), TINY.replace(r#""sample_size": 8"#, r#""sample_size": 16"#)).unwrap();
     untrained(place, "larger.json", "larger");
     refused(place, "sample larger --classifier judge", &["8x8x1", "16x16x1"]);

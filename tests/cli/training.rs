@@ -39,7 +39,8 @@ fn a_run_is_written_whole() {
     assert_eq!((&report["step"], &report["done"]), (&12.into(), &true.into()));
     let checkpoint = ["config.json", STORED[0], "scheduler_config.json", "trainer.json", "trainer.safetensors"];
     let mut expected: Vec<String> = checkpoint.iter().map(|name| format!("checkpoint/{name}")).collect();
-    let others = ["config.json", "loss.png", "metrics.csv", "samples/step_000006.png", "samples/step_000012.png"];
+    let others =
+        ["config.json", "data.json", "loss.png", "metrics.csv", "samples/step_000006.png", "samples/step_000012.png"];
     expected.extend(others.map(String::from));
     assert_eq!(files(&run), expected);
     let metrics = lines(&run.join("metrics.csv"));
@@ -180,6 +181,22 @@ fn a_run_starts_with_the_weights_of_another() {
     let (then, now) = (weights("run"), weights("fresh"));
     let apart = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     assert!(then.iter().all(|(name, tensor)| apart(&tensor.values, &now[name].values) < 1e-6));
+    // A class more, and in another order: the rows go with their names.
+    let folder = place.path().join("letters");
+    for name in ["2", "ten", "0", "1", "3", "4", "5", "6", "7", "8", "9"] {
+        fs::create_dir_all(folder.join(name)).unwrap();
+        image::GrayImage::new(8, 8).save(folder.join(name).join("0.png")).unwrap();
+    }
+    accepted(place.path(), &format!("{} --out grown", line.replace("digits", "letters")));
+    let grown = &weights("grown")["class_embedding.weight"];
+    let (old, width) = (&then["class_embedding.weight"], grown.shape[1]);
+    assert_eq!((grown.shape[0], old.shape[0]), (12, 11));
+    assert!(apart(&grown.values[..10 * width], &old.values[..10 * width]) < 1e-6);
+    assert!(apart(&grown.values[11 * width..], &old.values[10 * width..]) < 1e-6);
+    fs::remove_dir_all(folder.join("7")).unwrap();
+    let line = line.replace("digits", "letters");
+    refused(place.path(), &format!("{line} --out other"), &["run: it knows the class 7, which the data have not"]);
+    let line = line.replace("letters", "digits");
     refused(place.path(), &format!("{line} --preset mnist --out other"), &["run: tensor", "has shape"]);
     refused(
         place.path(),
@@ -247,7 +264,7 @@ fn killed_and_resumed_gives_equal_bits() {
     assert_same_bits(&run, &place.path().join("whole"));
     let left = |name: &String| name.ends_with(".tmp");
     let files: Vec<String> = files(&run).into_iter().filter(|name| !left(name)).collect();
-    assert_eq!(files.len(), 8, "{files:?}");
+    assert_eq!(files.len(), 9, "{files:?}");
 }
 
 #[cfg(unix)]
@@ -345,7 +362,7 @@ fn the_state_of_a_run_is_what_resumption_reads() {
     let mut state = read_json(&path);
     let mut keys: Vec<&String> = state.as_object().unwrap().keys().collect();
     keys.sort();
-    assert_eq!(keys, ["choices", "digest", "images", "loss_scale", "options", "step"]);
+    assert_eq!(keys, ["choices", "classes", "digest", "images", "loss_scale", "options", "step"]);
     accepted(place.path(), "train --resume --out run --steps 14");
     // A checkpoint of old said in other words, too, where it stands.
     let old = place_with_run();

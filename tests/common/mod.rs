@@ -1,6 +1,6 @@
 //! A small model and data to train it on.
 
-use diffuse::data::Dataset;
+use diffuse::data::{Account, Dataset};
 use diffuse::diffusion::ScheduleKind;
 use diffuse::gpu::Context;
 use diffuse::nn::UNetConfig;
@@ -46,8 +46,7 @@ pub fn dataset(count: usize, classes: u32) -> Dataset {
         images: images.collect(),
         labels,
         classes: (0..classes).map(|class| class.to_string()).collect(),
-        flip: true,
-        warnings: Vec::new(),
+        account: Account::default(),
     }
 }
 
@@ -60,6 +59,7 @@ pub fn options(steps: u64, batch: u32, accumulate: u32) -> TrainOptions {
         learning_rate: 2e-3,
         warmup: 3,
         class_dropout: 0.3,
+        flip: Some(true),
         noise_schedule: ScheduleKind::COSINE,
         seed: 5,
         sample_every: 0,

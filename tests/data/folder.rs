@@ -20,10 +20,10 @@ fn sub_folders_are_classes_in_order_of_their_names() {
     assert_eq!(data.images, [1, 2, 3, 4]);
     assert_eq!(data.labels, [0, 0, 1, 1]);
     assert_eq!(data.classes, ["ant", "zebra"]);
-    assert!(data.flip);
-    let expected = ["stray.png: beside the folders", "(2 such, first ", "moth: no images, so no class"];
-    assert_eq!(data.warnings.len(), expected.len(), "{:?}", data.warnings);
-    for (warning, part) in data.warnings.iter().zip(expected) {
+    let expected =
+        ["stray.png: beside the folders", "1.txt: no PNG, JPEG or GIF image (2 such)", "moth: no images, so no class"];
+    assert_eq!(data.account.warnings().len(), expected.len(), "{:?}", data.account.warnings());
+    for (warning, part) in data.account.warnings().iter().zip(expected) {
         assert!(warning.contains(part) && !warning.contains('\n'), "{warning}");
     }
 }
@@ -62,9 +62,13 @@ fn a_corrupt_image_is_named_and_the_others_go_on() {
         assert_eq!(data.labels, kept.iter().map(|&index| u32::from(index / 20)).collect::<Vec<_>>());
         assert_eq!(data.images, kept);
         assert_eq!(data.classes, ["a", "b"]);
-        let bad = ["03.png: corrupt", "21.png: not a PNG", "39.png: corrupt", "only.gif: corrupt", "c: no images"];
-        assert_eq!(data.warnings.len(), bad.len(), "{:?}", data.warnings);
-        data.warnings.iter().zip(bad).for_each(|(warning, part)| assert!(warning.contains(part), "{warning}"));
+        let bad = ["03.png: corrupt image: unexpected end of file (4 such)", "c: no images"];
+        assert_eq!(data.account.warnings().len(), bad.len(), "{:?}", data.account.warnings());
+        data.account
+            .warnings()
+            .iter()
+            .zip(bad)
+            .for_each(|(warning, part)| assert!(warning.contains(part), "{warning}"));
     }
     let all_bad = directory(&[("x/a.png", b"no"), ("y/b.jpg", b"no")]);
     refused(all_bad.path(), &want(1, 1, 1), &["no image can be read", "2 tried", "a.png"]);
@@ -90,15 +94,15 @@ fn truncated_and_absurd_images_are_corrupt() {
             let with_thumbnail = insert_segment(&bytes, 0xe5, &bytes);
             cases.push(with_thumbnail[..with_thumbnail.len() - 9].to_vec());
             let whole = directory(&[("a.jpg", &with_thumbnail)]);
-            assert!(open(whole.path(), &AS_THEY_ARE).unwrap().warnings.is_empty());
+            assert!(open(whole.path(), &AS_THEY_ARE).unwrap().account.warnings().is_empty());
         }
     }
     assert!(cases.len() > 50);
     for bytes in cases {
         let set = directory(&[("bad.jpg", &bytes), ("good.png", &grey(5))]);
         let data = open(set.path(), &want(2, 2, 1)).unwrap();
-        assert_eq!((data.len(), data.warnings.len()), (1, 1), "{} bytes were accepted", bytes.len());
-        assert!(data.warnings[0].contains("bad.jpg"), "{:?}", data.warnings);
+        assert_eq!((data.len(), data.account.warnings().len()), (1, 1), "{} bytes were accepted", bytes.len());
+        assert!(data.account.warnings()[0].contains("bad.jpg"), "{:?}", data.account.warnings());
     }
 }
 
@@ -167,7 +171,11 @@ fn linked_folders_are_classes_and_loops_end() {
     std::os::unix::fs::symlink("nowhere", root.join("b/gone.png")).unwrap();
     let data = open(&root, &want(1, 1, 1)).unwrap();
     assert_eq!((data.images, data.classes), (vec![1, 2], vec!["a".to_string(), "b".to_string()]));
-    assert!(data.warnings.len() == 1 && data.warnings[0].contains("gone.png"), "{:?}", data.warnings);
+    assert!(
+        data.account.warnings().len() == 1 && data.account.warnings()[0].contains("gone.png"),
+        "{:?}",
+        data.account.warnings()
+    );
 }
 
 #[test]
@@ -181,6 +189,7 @@ fn every_second_image_may_be_corrupt() {
         names.iter().enumerate().map(|(index, name)| (name.as_str(), content(index))).collect();
     let data = open(directory(&files).path(), &want(1, 1, 1)).unwrap();
     assert_eq!(data.images, (0..=255).collect::<Vec<u8>>());
-    assert_eq!(data.warnings.len(), 256);
-    assert!(data.warnings.is_sorted(), "warnings out of order: {:?}", data.warnings);
+    let warnings = data.account.warnings();
+    assert!(warnings.len() == 1 && warnings[0].contains("001.png: not a PNG"), "{warnings:?}");
+    assert!(warnings[0].contains("(256 such); skipped"), "{warnings:?}");
 }

@@ -5,7 +5,7 @@ use super::*;
 #[test]
 fn embedded_digits_are_the_test_set_of_mnist() {
     let digits = load("digits", &AS_THEY_ARE).unwrap();
-    assert_eq!((digits.name.as_str(), digits.len(), digits.flip), ("digits", 10_000, false));
+    assert_eq!((digits.name.as_str(), digits.len()), ("digits", 10_000));
     assert_eq!((digits.height, digits.width, digits.channels), (28, 28, 1));
     assert_eq!(digits.classes, ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]);
     let mut histogram = [0; 10];
@@ -14,7 +14,7 @@ fn embedded_digits_are_the_test_set_of_mnist() {
     assert_eq!(digits.labels[..5], [7, 2, 1, 0, 4]);
     assert_eq!(digits.images.len(), 10_000 * 28 * 28);
     assert_eq!(digits.images.iter().map(|&byte| u64::from(byte)).sum::<u64>(), 264_923_200);
-    assert!(digits.warnings.is_empty() && !digits.is_empty());
+    assert!(digits.account.warnings().is_empty() && !digits.is_empty());
 }
 
 #[test]
@@ -55,12 +55,12 @@ fn idx_files_are_read_plain_and_gzipped() {
     let misnamed = directory(&[("x-images.idx3-ubyte.gz", &images), ("x-labels.idx1-ubyte", &packed_labels)]);
     for set in [plain, packed, misnamed] {
         let data = open(set.path(), &AS_THEY_ARE).unwrap();
-        assert_eq!((data.len(), data.height, data.width, data.channels, data.flip), (6, 3, 4, 1, false));
+        assert_eq!((data.len(), data.height, data.width, data.channels), (6, 3, 4, 1));
         assert_eq!(data.images, (0..72).collect::<Vec<u8>>());
         assert_eq!(data.labels, [2, 0, 1, 2, 0, 4]);
         assert_eq!(data.classes, ["0", "1", "2", "3", "4"]);
         assert_eq!(data.name, set.path().file_name().unwrap().to_str().unwrap());
-        assert!(data.warnings.is_empty(), "{:?}", data.warnings);
+        assert!(data.account.warnings().is_empty(), "{:?}", data.account.warnings());
     }
 }
 
@@ -144,6 +144,66 @@ fn labels_must_be_as_many_as_images_and_may_be_absent() {
         refused(set.path(), &AS_THEY_ARE, &parts);
     }
     let data = open(directory(&[("t10k-images-idx3-ubyte", &images)]).path(), &AS_THEY_ARE).unwrap();
-    assert_eq!((data.labels, data.classes.len(), data.warnings.len()), (vec![0; 6], 1, 1));
-    assert!(data.warnings[0].contains("t10k-images-idx3-ubyte: no labels"), "{:?}", data.warnings);
+    assert_eq!((data.labels, data.classes.len(), data.account.warnings().len()), (vec![0; 6], 1, 1));
+    assert!(data.account.warnings()[0].contains("t10k-images-idx3-ubyte: no labels"), "{:?}", data.account.warnings());
+}
+
+#[test]
+fn sets_under_names_of_their_own_are_found() {
+    let images = idx(&[3, 1, 1], &[1, 2, 3]);
+    let tests = idx(&[3, 1, 1], &[4, 5, 6]);
+    // As EMNIST's letters: from 1.
+    let (labels, test_labels) = (idx(&[3], &[1, 26, 2]), idx(&[3], &[2, 3, 3]));
+    let mut files: Vec<(&str, &[u8])> = vec![
+        ("emnist-letters-test-images-idx3-ubyte", &tests),
+        ("emnist-letters-test-labels-idx1-ubyte", &test_labels),
+        ("emnist-letters-train-images-idx3-ubyte", &images),
+        ("emnist-letters-train-labels-idx1-ubyte", &labels),
+    ];
+    let set = directory(&files);
+    let Split { train, test, held_out } = load_split(set.path().to_str().unwrap(), &AS_THEY_ARE).unwrap();
+    assert_eq!((&train.images, &train.labels, train.classes.len()), (&vec![1, 2, 3], &vec![0, 25, 1], 26));
+    assert_eq!((train.classes[0].as_str(), train.classes[25].as_str(), held_out), ("1", "26", false));
+    // Its own labels begin at 2.
+    assert_eq!((test.images, test.labels), (vec![4, 5, 6], vec![1, 2, 2]));
+    let warnings = train.account.warnings();
+    assert!(warnings.iter().any(|line| line.contains("labels begin at 1: class 1 is number 0")), "{warnings:?}");
+
+    files.push(("emnist-digits-train-images-idx3-ubyte", &images));
+    let set = directory(&files);
+    refused(set.path(), &AS_THEY_ARE, &["several sets", "emnist-digits, emnist-letters", "name one, as "]);
+    let data = open(&set.path().join("emnist-letters"), &AS_THEY_ARE).unwrap();
+    assert_eq!((data.name.as_str(), data.classes.len()), ("emnist-letters", 26));
+    refused(&set.path().join("emnist-balanced"), &AS_THEY_ARE, &["emnist-balanced", "no such file"]);
+}
+
+#[test]
+fn labels_of_qmnist_are_the_first_column_of_its_ints() {
+    let ints = |kind: u8, shape: &[u32], values: &[u8]| {
+        let mut bytes = idx(shape, values);
+        bytes[2] = kind;
+        bytes
+    };
+    let images = idx(&[2, 1, 1], &[8, 9]);
+    let columns: Vec<u8> = [5, 99, 98, 0, 1, 97].into_iter().flat_map(|value: u32| value.to_be_bytes()).collect();
+    let qmnist = ints(0x0c, &[2, 3], &columns);
+    let shorts = ints(0x0b, &[2], &[0, 1, 1, 0]);
+    for (name, labels, expected) in [
+        ("qmnist-train-labels-idx2-int.gz", gzip(&qmnist), vec![5, 0]),
+        ("qmnist-train-labels-idx1-short", shorts, vec![1, 256]),
+    ] {
+        let set = directory(&[("qmnist-train-images-idx3-ubyte", &images), (name, &labels)]);
+        let data = open(set.path(), &AS_THEY_ARE).unwrap();
+        let named: Vec<u32> = data.labels.iter().map(|label| data.classes[*label as usize].parse().unwrap()).collect();
+        assert_eq!((data.images, named), (vec![8, 9], expected));
+    }
+    for (labels, part) in [
+        (ints(0x0c, &[2, 1], &[255; 8]), "label -1 is none of 0 to 65535"),
+        (ints(0x0c, &[2, 2], &[0; 12]), "promises 4 values, 3 follow"),
+        (ints(0x0d, &[2], &[0; 8]), "labels of type 0x0d"),
+        (ints(0x0c, &[2, 0], &[]), "2 dimensions where 1 or 2"),
+    ] {
+        let set = directory(&[("qmnist-train-images-idx3-ubyte", &images), ("qmnist-train-labels-idx2-int", &labels)]);
+        refused(set.path(), &AS_THEY_ARE, &["qmnist-train-labels-idx2-int", part]);
+    }
 }

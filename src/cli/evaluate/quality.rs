@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail};
 use super::args::Args;
 use super::found::Found;
 use crate::cli::draw::{self, Drawing, Film, Method};
-use diffuse::checkpoint::{Checkpoint, classifier};
+use diffuse::checkpoint::{Checkpoint, Classes, classifier};
 use diffuse::data::{Dataset, Split};
 use diffuse::diffusion::Sampler;
 use diffuse::evaluate::quality::{self, nearest_pairs};
@@ -33,24 +33,24 @@ impl<'a> Trial<'a> {
     /// Loads what was asked for.
     pub fn load(args: &Args, model: &'a Checkpoint, judge: &Path, split: &Split) -> Result<Trial<'a>> {
         let loaded = classifier::load(judge)?;
-        let mut classes = draw::classes(model);
+        let mut classes = model.classes.clone();
         let (source, labels) = match &args.samples {
             Some(path) => {
                 let samples = read_samples(path)?;
-                let labels = classes.map(|classes| in_turn(samples.count as u32, classes));
+                let labels = classes.as_ref().map(|classes| in_turn(samples.count as u32, classes));
                 (Source::File(samples), labels)
             }
             None => {
                 let (drawing, sampler) = drawing(args, model)?;
-                classes =
-                    classes.or(drawing.classifier.as_ref().map(|classifier| classifier.classifier.config.classes));
+                classes = classes.or(drawing.classifier.as_ref().map(|classifier| classifier.classes.clone()));
                 let labels = drawing.labels().map(<[u32]>::to_vec);
                 (Source::Draw(Box::new(drawing), sampler), labels)
             }
         };
-        let known = loaded.classifier.config.classes;
-        if classes.is_some_and(|classes| classes != known) {
-            bail!("{}: it knows {known} classes, what draws the samples others", judge.display());
+        let known = &loaded.classes;
+        if let Some(classes) = classes.filter(|classes| classes.differs_from(known)) {
+            let (known, drawn) = (known.listed(), classes.listed());
+            bail!("{}: it knows {known}; what draws the samples knows {drawn}", judge.display());
         }
         let trial = Trial { judge: loaded, source, labels };
         trial.check(split)?;
@@ -102,8 +102,8 @@ impl<'a> Trial<'a> {
 }
 
 /// Each class in turn.
-fn in_turn(count: u32, classes: u32) -> Vec<u32> {
-    (0..count).map(|i| i % classes).collect()
+fn in_turn(count: u32, classes: &Classes) -> Vec<u32> {
+    (0..count).map(|i| i % classes.count()).collect()
 }
 
 fn drawing<'a>(args: &Args, model: &'a Checkpoint) -> Result<(Drawing<'a>, Sampler)> {
@@ -114,10 +114,10 @@ fn drawing<'a>(args: &Args, model: &'a Checkpoint) -> Result<(Drawing<'a>, Sampl
     }
     let count = count as u32;
     let sampler = args.sampler.sampler(&model.scheduler, &args.variance)?;
-    let labels = draw::classes(model).map(|classes| in_turn(count, classes));
+    let labels = model.classes.as_ref().map(|classes| in_turn(count, classes));
     let guidance = draw::guidance(args.guidance, model, 1.0)?;
     let request = Request { labels, guidance, ..draw::request(model, &sampler, count, args.seed)? };
-    let labels = |classes| request.labels.clone().unwrap_or_else(|| in_turn(count, classes));
+    let labels = |classes: &Classes| Ok(request.labels.clone().unwrap_or_else(|| in_turn(count, classes)));
     let (classifier, steering) = args.steering.load(model, labels)?.unzip();
     let request = Request { steering, ..request };
     Ok((Drawing { model, request, classifier, batch: args.batch }, sampler))

@@ -1,0 +1,100 @@
+//! `diffuse data`: what training would read.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+
+use super::flags::ModelFlags;
+use super::output::{Json, say};
+use diffuse::chart::{Row, write_sheet};
+use diffuse::data::{self, Dataset, Want};
+use diffuse::nn::config::Size;
+use diffuse::picture::{self, Images};
+
+/// Say what a data set holds and draw some images of each class, as a model would see them
+#[derive(clap::Args)]
+pub struct Args {
+    /// `digits` (embedded), a directory of IDX files, of CIFAR's binary files, or of images with a sub-folder a class
+    #[arg(value_name = "PATH")]
+    source: String,
+    #[command(flatten)]
+    model: ModelFlags,
+    /// Images of each class [default: 8; where there is one class, 64]
+    #[arg(long)]
+    count: Option<usize>,
+    /// Picture of these, a row a class
+    #[arg(long, default_value = "sheet.png", value_name = "F.png")]
+    out: PathBuf,
+    #[command(flatten)]
+    json: Json,
+}
+
+/// The most images of a class.
+const MOST: usize = 1000;
+
+/// Runs the command.
+pub fn run(args: &Args) -> Result<()> {
+    if args.count.is_some_and(|count| !(1..=MOST).contains(&count)) {
+        bail!("--count must be 1 to {MOST}");
+    }
+    let (train, test) = data::load_parts(&args.source, &want(args)?)?;
+    train.account.warnings().iter().for_each(|warning| log::warn!("{warning}"));
+    let only = train.classes.len() == 1;
+    let count = args.count.unwrap_or(if only { 64 } else { 8 });
+    let rows = rows(&train, count);
+    let columns = if only { picture::default_columns(count.min(train.len())) } else { count };
+    let shown = write_sheet(&args.out, &rows, columns)?;
+    if shown < rows.len() {
+        say(format_args!("{}: the first {shown} of {} classes, as many as fit", args.out.display(), rows.len()));
+    }
+    let object = || {
+        let mut object = train.description(None);
+        object["test"] = test.as_ref().map(|test| test.description(None)).into();
+        object["files"] = serde_json::json!([args.out]);
+        Ok(object)
+    };
+    args.json.print(object, || Ok(lines(&train, test.as_ref()).join("\n")))?;
+    say(format_args!("some of each class: {}", args.out.display()));
+    Ok(())
+}
+
+/// The size and channels of the model that was named.
+fn want(args: &Args) -> Result<Want> {
+    let Some(model) = args.model.named()? else { return Ok(Want::default()) };
+    let sides = model.sample_size.map(Size::sides);
+    let (height, width) = sides.unzip();
+    Ok(Want { height, width, channels: Some(model.in_channels) })
+}
+
+/// Up to `count` images of each class, spread over all of them.
+fn rows(data: &Dataset, count: usize) -> Vec<Row> {
+    let mut members = vec![Vec::new(); data.classes.len()];
+    data.labels.iter().enumerate().for_each(|(index, label)| members[*label as usize].push(index));
+    let (size, [height, width, channels]) =
+        (data.images.len() / data.len(), [data.height, data.width, data.channels].map(|side| side as usize));
+    let row = |(name, members): (&String, Vec<usize>)| {
+        let shown = count.min(members.len());
+        let image = |i: usize| &data.images[members[i * members.len() / shown] * size..][..size];
+        let values = (0..shown).flat_map(image).map(|byte| f32::from(*byte) / 127.5 - 1.0).collect();
+        let images = Images { values, count: shown, height, width, channels };
+        let total = members.len();
+        let note = if total == 1 { "1 image".into() } else { format!("{total} images") };
+        Row { name: name.clone(), note, images }
+    };
+    data.classes.iter().zip(members).map(row).collect()
+}
+
+/// The summary, and where there are several classes the images of each.
+fn lines(train: &Dataset, test: Option<&Dataset>) -> Vec<String> {
+    let mut lines = vec![train.summary()];
+    lines.extend(test.map(|test| test.summary()));
+    if train.classes.len() > 1 {
+        let tests = test.map(Dataset::counts);
+        lines.push(format!("{:>6} {:>8}{}  class", "number", "images", if test.is_some() { "     test" } else { "" }));
+        for (index, (class, count)) in train.classes.iter().zip(train.counts()).enumerate() {
+            let test = tests.as_ref().map_or(String::new(), |tests| format!(" {:>8}", tests[index]));
+            lines.push(format!("{index:6} {count:8}{test}  {class}"));
+        }
+    }
+    lines
+}

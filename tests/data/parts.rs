@@ -1,0 +1,139 @@
+//! Folders as people have them: divided into parts, numbered, with what systems and tools leave in them.
+
+use super::*;
+
+#[track_caller]
+fn warned(data: &Dataset, parts: &[&str]) {
+    let warnings = data.account.warnings();
+    assert_eq!(warnings.len(), parts.len(), "{warnings:?}");
+    for (warning, part) in warnings.iter().zip(parts) {
+        assert!(warning.contains(part) && !warning.contains('\n'), "no {part:?} in {warning}");
+    }
+}
+
+#[test]
+fn numbered_folders_come_in_the_order_of_numbers() {
+    let names = ["0", "1", "10", "11", "2", "03", "a2", "a10"];
+    let images: Vec<Vec<u8>> = [0, 1, 10, 11, 2, 3, 101, 100].map(grey).into();
+    let files: Vec<String> = names.iter().map(|name| format!("{name}/x.png")).collect();
+    let files: Vec<(&str, &[u8])> =
+        files.iter().zip(&images).map(|(name, bytes)| (name.as_str(), &bytes[..])).collect();
+    let data = open(directory(&files).path(), &want(1, 1, 1)).unwrap();
+    assert_eq!(data.classes, ["0", "1", "2", "03", "10", "11", "a10", "a2"]);
+    assert_eq!(data.images, [0, 1, 2, 3, 10, 11, 100, 101]);
+    assert_eq!(data.labels, (0..8).collect::<Vec<_>>());
+}
+
+#[test]
+fn training_and_test_folders_are_no_classes() {
+    let images: Vec<Vec<u8>> = (0..6).map(grey).collect();
+    let set = directory(&[
+        ("train/a/0.png", &images[0]),
+        ("train/b/0.png", &images[1]),
+        ("train/c/0.png", &images[2]),
+        ("Validation/c/0.png", &images[3]),
+        ("test/c/0.png", &images[4]),
+        ("test/b/0.png", &images[5]),
+        ("notes/readme.txt", b"no picture"),
+    ]);
+    let source = set.path().to_str().unwrap();
+    let Split { train, test, held_out } = load_split(source, &want(1, 1, 1)).unwrap();
+    assert_eq!((train.images, train.classes.len(), held_out), (vec![0, 1, 2], 3, false));
+    // By their names, though one class is missing.
+    assert_eq!((test.images, test.labels, test.classes), (vec![5, 4], vec![1, 2], train.classes));
+    let data = open(set.path(), &want(1, 1, 1)).unwrap();
+    assert!(data.summary().contains("(train): 3 grey images of 1x1 from 8x8 (scaled), 3 classes of 1 each: a, b, c"));
+    warned(&data, &[]);
+
+    let other = directory(&[("train/a/0.png", &images[0]), ("train/b/0.png", &images[0]), ("val/d/0.png", &images[1])]);
+    let error = load_split(other.path().to_str().unwrap(), &want(1, 1, 1)).unwrap_err().to_string();
+    assert!(error.contains("test images: class d is none of those that were learnt (a, b)"), "{error}");
+
+    let alone = directory(&[("training/a/0.png", &images[0]), ("training/b/0.png", &images[1])]);
+    assert_eq!(open(alone.path(), &want(1, 1, 1)).unwrap().classes, ["a", "b"]);
+    let flat = directory(&[("train/0.png", &images[0]), ("test/0.png", &images[1])]);
+    let Split { train, test, .. } = load_split(flat.path().to_str().unwrap(), &want(1, 1, 1)).unwrap();
+    assert_eq!((train.images, test.images, train.classes.clone()), (vec![0], vec![1], test.classes));
+    assert_eq!(train.classes, [train.name]);
+    let neither = directory(&[("test/0.png", &images[0]), ("val/0.png", &images[1])]);
+    refused(neither.path(), &want(1, 1, 1), &["test and val but no train"]);
+    let odd = directory(&[("train/0.png", &images[0]), ("val/0.png", &images[1]), ("more/0.png", &images[2])]);
+    warned(&open(odd.path(), &want(1, 1, 1)).unwrap(), &["more: images beside the parts"]);
+}
+
+#[test]
+fn a_train_among_other_things_is_a_class() {
+    let set = directory(&[("train/0.png", &grey(1)), ("car/0.png", &grey(2)), ("plane/0.png", &grey(3))]);
+    assert_eq!(open(set.path(), &want(1, 1, 1)).unwrap().classes, ["car", "plane", "train"]);
+}
+
+#[test]
+fn what_systems_leave_is_passed_over() {
+    let set = directory(&[
+        ("cats/0.png", &grey(1)),
+        ("cats/Thumbs.db", b"x"),
+        ("cats/desktop.ini", b"x"),
+        ("dogs/0.png", &grey(2)),
+        (".ipynb_checkpoints/0.png", &grey(3)),
+        ("__MACOSX/cats/0.png", &grey(4)),
+        ("@eaDir/0.jpg/SYNOPHOTO_THUMB_M.jpg", &grey(5)),
+        ("$RECYCLE.BIN/0.png", &grey(6)),
+        (".DS_Store", b"x"),
+        ("labels.csv", b"x"),
+    ]);
+    let data = open(set.path(), &want(1, 1, 1)).unwrap();
+    assert_eq!((&data.images, &data.classes), (&vec![1, 2], &vec!["cats".into(), "dogs".into()]));
+    warned(&data, &["labels.csv: no PNG, JPEG or GIF image; skipped"]);
+    let flat = directory(&[("0.png", &grey(1)), ("@eaDir/0.png/thumb.jpg", &grey(5))]);
+    assert_eq!(open(flat.path(), &want(1, 1, 1)).unwrap().images, [1]);
+}
+
+#[test]
+fn a_folder_beside_most_of_the_images_is_asked_about() {
+    let set = directory(&[("0.png", &grey(1)), ("1.png", &grey(2)), ("rejected/0.png", &grey(3))]);
+    refused(
+        set.path(),
+        &want(1, 1, 1),
+        &["2 images (first", "0.png) beside folders that hold 1", "folders are classes"],
+    );
+}
+
+#[test]
+fn a_folder_that_holds_the_classes_is_pointed_at() {
+    let set = directory(&[("pets/cats/0.png", &grey(1)), ("pets/dogs/0.png", &grey(2)), ("empty/x.txt", b"")]);
+    let data = open(set.path(), &want(1, 1, 1)).unwrap();
+    assert_eq!(data.classes, ["pets"]);
+    warned(&data, &["x.txt", "empty: no images, so no class", "(cats, dogs) are classes, give "]);
+}
+
+#[test]
+fn colour_and_transparency_that_are_lost_are_counted() {
+    let colour = encode(RgbImage::from_pixel(8, 8, Rgb([200, 10, 10])), ImageFormat::Png);
+    let neutral = encode(RgbImage::from_pixel(8, 8, Rgb([200, 200, 200])), ImageFormat::Png);
+    let clear = encode(image::RgbaImage::from_pixel(16, 8, image::Rgba([9, 9, 9, 0])), ImageFormat::Png);
+    let set = directory(&[("0.png", &colour), ("1.png", &neutral), ("2.png", &clear), ("3.png", &grey(4))]);
+    let data = open(set.path(), &want(8, 8, 1)).unwrap();
+    let said = "4 grey images of 8x8 from 8x8 to 8x16 (1 cropped, 1 made grey, 1 laid over white), one class";
+    assert!(data.summary().ends_with(said), "{}", data.summary());
+    warned(&data, &["1 of 4 images are in colour and the model is of grey ones"]);
+    let data = open(set.path(), &want(8, 8, 3)).unwrap();
+    assert_eq!((data.account.changes.made_grey, data.account.warnings().len()), (0, 0));
+}
+
+#[test]
+fn pictures_of_other_formats_are_to_be_converted() {
+    let set = directory(&[("0.webp", b"RIFF\x10\0\0\0WEBPVP8 "), ("notes.txt", b"x")]);
+    refused(set.path(), &want(1, 1, 1), &["0.webp", "convert them to PNG"]);
+}
+
+#[test]
+fn an_account_of_the_data_can_be_stored() {
+    let set = directory(&[("a/0.png", &grey(1)), ("a/1.png", b"bad"), ("b/0.png", &grey(2)), ("b/1.png", &grey(2))]);
+    let data = open(set.path(), &want(4, 4, 3)).unwrap();
+    let account = data.description(Some(true));
+    assert_eq!(account["classes"], serde_json::json!([{"name": "a", "images": 1}, {"name": "b", "images": 2}]));
+    assert_eq!((&account["images"], &account["height"], &account["channels"]), (&3.into(), &4.into(), &3.into()));
+    assert_eq!((&account["changes"]["scaled"], &account["mirrored"]), (&3.into(), &true.into()));
+    assert_eq!(account["skipped"][0]["count"], 1);
+    assert!(account["skipped"][0]["first"].as_str().unwrap().ends_with("a/1.png"));
+}
