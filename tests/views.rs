@@ -8,7 +8,7 @@ mod common;
 use common::{context, model};
 use diffuse::diffusion::{
     BetaSchedule, DATA_DEVIATION, Denoiser, Level, NO_CLIP, Path, Prediction, Program, SLOTS, Sampler, SamplerKind,
-    Schedule, Step as Coefficients, Variance,
+    Schedule, Step as Coefficients, Threshold, Variance,
 };
 use diffuse::error::Result;
 use diffuse::gpu::{Context, Memory, Plan, PlanOptions, Recorder, Step, WEIGHTS};
@@ -254,6 +254,10 @@ impl Denoiser for View<'_> {
 
     fn update(&mut self, _: &Coefficients) -> Result<()> {
         unreachable!("only rk45 updates")
+    }
+
+    fn threshold(&mut self, _: Threshold, _: usize, _: usize) -> Result<()> {
+        unreachable!("nobody thresholds here")
     }
 
     fn rms(&mut self) -> Result<f64> {

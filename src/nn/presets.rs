@@ -1,7 +1,7 @@
 //! Models that come with the program.
 
-use super::config::UNetConfig;
 use super::config::Size;
+use super::config::UNetConfig;
 use crate::error::{Error, Result};
 
 type Preset = (&'static str, fn() -> UNetConfig);
