@@ -49,6 +49,7 @@ pub mod program;
 mod runge_kutta;
 pub mod sampler;
 pub mod schedule;
+mod single;
 pub mod spacing;
 pub mod step;
 mod stochastic;

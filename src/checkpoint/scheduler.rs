@@ -150,17 +150,17 @@ impl SchedulerConfig {
     /// does it.
     pub fn schedule(&self) -> Result<Schedule> {
         self.check()?;
-        let schedule = match (&self.schedule, self.trained_betas()?) {
-            (Some(name), _) => Schedule::new(self.other_kind(name)?, self.num_train_timesteps),
-            (None, Some(betas)) => Schedule::trained(&betas),
-            (None, None) => Schedule::new(self.betas()?, self.num_train_timesteps),
+        let count = self.num_train_timesteps;
+        let schedule = match &self.schedule {
+            Some(name) => Schedule::new(self.other_kind(name)?, count),
+            // What this program is about to train with.
+            None if self.given.is_empty() => Schedule::new(self.betas()?, count),
+            None => {
+                let (trained, ends_in_noise) = (self.trained_betas()?, self.flag("rescale_betas_zero_snr")?);
+                Schedule::in_single_precision(self.betas()?, trained.as_deref(), count, ends_in_noise)
+            }
         };
-        let ends_in_noise = self.flag("rescale_betas_zero_snr")?;
-        let ended = |schedule: Schedule| match ends_in_noise {
-            true => schedule.without_terminal_signal(),
-            false => Ok(schedule),
-        };
-        schedule.and_then(ended).map_err(|error| Error::Config(error.to_string()))
+        schedule.map_err(|error| Error::Config(error.to_string()))
     }
 
     fn betas(&self) -> Result<BetaSchedule> {

@@ -101,10 +101,9 @@ pub(super) fn heun(estimate: Estimate, levels: &[Level], churn: Churn, schedule:
         }
         let (kappa, next) = (from.kappa(), to.kappa());
         let euler = Form::X * (1.0 / from.alpha) + (next - kappa) * Form::eps(from);
-        steps.push(estimate.step(from, to, to.alpha * euler, 0.0));
-        // y before Euler's rule, out of y' behind it and the estimate of x0 that it used: y' = r y + (1 - r) x0.
-        let ratio = next / kappa;
-        let before = (Form::X * (1.0 / to.alpha) - (1.0 - ratio) * Form::slot(0)) * (1.0 / ratio);
+        steps.push(Step { keep_x: Some(1), ..estimate.step(from, to, to.alpha * euler, 0.0) });
+        // y before Euler's rule, and its slope there out of the estimate of x0 that it used.
+        let before = Form::slot(1) * (1.0 / from.alpha);
         let slope = (before - Form::slot(0)) * (1.0 / kappa);
         let y = before + (0.5 * (next - kappa)) * (slope + Form::eps(to));
         let (raised, noise) = raised[i + 1];

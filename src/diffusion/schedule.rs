@@ -3,6 +3,7 @@
 use super::choice::Choice;
 use super::error::Error;
 use super::path::{Level, Path, Transition};
+use super::single;
 use super::variance::LearnedVariance;
 use std::f64::consts::FRAC_PI_2;
 
@@ -32,7 +33,7 @@ pub enum BetaSchedule {
     Laplace,
     /// alpha_bar(u) = exp(-12 u), beta at most 0.999: diffusers' `exp`.
     Exponential,
-    /// A table of its own: [`Schedule::trained`].
+    /// A table of its own: [`Schedule::in_single_precision`].
     Trained,
 }
 
@@ -280,7 +281,7 @@ pub struct Schedule {
 }
 
 /// alpha_bar that diffusers' samplers in kappa have instead of 0, so that kappa is a number.
-const LEAST_ALPHA_BAR: f64 = 1.0 / (1 << 24) as f64;
+const LEAST_ALPHA_BAR: f32 = 1.0 / (1 << 24) as f32;
 
 impl Schedule {
     /// The table of `kind` over T = `timesteps` timesteps. An error if there is none, if the kind's numbers make no
@@ -294,14 +295,45 @@ impl Schedule {
         Schedule::of_table(kind, &kind.table(timesteps))
     }
 
-    /// DDPM with these betas, one a timestep. An error if there is none, or one outside (0, 1).
-    pub fn trained(betas: &[f64]) -> Result<Schedule, Error> {
-        let inside = |beta: &&f64| **beta > f64::EPSILON && **beta < 1.0;
-        match betas.iter().position(|beta| !inside(&beta)) {
-            _ if betas.is_empty() => Err(Error::NoTimesteps),
-            Some(timestep) => Err(Error::Beta { timestep, beta: betas[timestep] }),
-            None => Schedule::of_table(BetaSchedule::Trained.into(), &products(betas)),
+    /// DDPM with the table that diffusers computes in single precision: of `betas` over T = `timesteps`, or of `trained`, one
+    /// a timestep, if it is given. If it is to `end_in_noise` nothing of the image is left at the last timestep: the table has
+    /// alpha_bar = 2^-24 there, as diffusers' samplers in kappa; ddpm and ddim read 0. Errors as of [`Schedule::new`], or if a
+    /// beta isn't inside (0, 1).
+    pub fn in_single_precision(
+        betas: BetaSchedule,
+        trained: Option<&[f64]>,
+        timesteps: usize,
+        end_in_noise: bool,
+    ) -> Result<Schedule, Error> {
+        let betas = if trained.is_some() { BetaSchedule::Trained } else { betas };
+        let exact = match trained {
+            Some(table) => table.to_vec(),
+            None => {
+                ScheduleKind::from(betas).check()?;
+                betas.betas(timesteps)
+            }
+        };
+        let is_inside = |beta: &f64| *beta > f64::EPSILON && *beta < 1.0;
+        if exact.is_empty() {
+            return Err(Error::NoTimesteps);
         }
+        if let Some(timestep) = exact.iter().position(|beta| !is_inside(beta)) {
+            return Err(Error::Beta { timestep, beta: exact[timestep] });
+        }
+        let mut table = single::betas(betas, &exact);
+        if end_in_noise {
+            if exact.len() < 2 {
+                return Err(Error::Terminal);
+            }
+            table = single::without_terminal_signal(&table);
+        }
+        let mut alpha_bars = single::alpha_bars(&table);
+        if end_in_noise && let Some(last) = alpha_bars.last_mut() {
+            *last = LEAST_ALPHA_BAR;
+        }
+        let rows = alpha_bars.into_iter().map(|alpha_bar| ((alpha_bar as f64).sqrt(), 1.0 - alpha_bar as f64));
+        let schedule = Schedule::of_table(betas.into(), &rows.collect::<Vec<_>>())?;
+        Ok(Schedule { ends_in_noise: end_in_noise, ..schedule })
     }
 
     fn of_table(kind: ScheduleKind, table: &[(f64, f64)]) -> Result<Schedule, Error> {
@@ -317,23 +349,7 @@ impl Schedule {
         }
     }
 
-    /// The same with nothing of the image left at the last timestep: alpha shifted to 0 there, and scaled so that the first
-    /// stays (Lin et al. 2023, Algorithm 1). The table has alpha_bar = 2^-24 there, as diffusers' samplers in kappa; ddpm
-    /// and ddim read 0. An error unless it preserves variance over 2 timesteps or more.
-    pub fn without_terminal_signal(mut self) -> Result<Schedule, Error> {
-        let (first, last) = (self.levels[0].alpha, self.levels[self.levels.len() - 1].alpha);
-        if self.path != Path::VariancePreserving || first <= last {
-            return Err(Error::Terminal);
-        }
-        for level in &mut self.levels {
-            level.alpha = ((level.alpha - last) * first / (first - last)).max(LEAST_ALPHA_BAR.sqrt());
-            level.sigma = (1.0 - level.alpha * level.alpha).sqrt();
-        }
-        self.ends_in_noise = true;
-        Ok(self)
-    }
-
-    /// Whether nothing of the image is left at the last timestep ([`Schedule::without_terminal_signal`]).
+    /// Whether nothing of the image is left at the last timestep (Lin et al. 2023, Algorithm 1).
     pub fn ends_in_noise(&self) -> bool {
         self.ends_in_noise
     }
