@@ -48,7 +48,7 @@ pub fn read_config(path: &Path) -> Result<UNetConfig> {
     if !unknown.is_empty() {
         log::warn!("{}: ignored, for this program does not know them: {}", path.display(), unknown.join(", "));
     }
-    let config: UNetConfig = serde_json::from_value(given.into()).map_err(|error| Error::file(path, error))?;
+    let config: UNetConfig = from_object(given, path)?;
     config.validate().map_err(|error| Error::file(path, error))?;
     Ok(config)
 }
@@ -60,9 +60,46 @@ pub fn read_config(path: &Path) -> Result<UNetConfig> {
 pub fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
     let text = std::fs::read_to_string(path).map_err(|error| Error::file(path, error))?;
     // In two steps: serde would also fill a struct from a list, with defaults for what the list lacks.
-    let object: Map<String, Value> =
-        serde_json::from_str(&text).map_err(|error| Error::file(path, format!("no JSON object: {error}")))?;
-    serde_json::from_value(object.into()).map_err(|error| Error::file(path, error))
+    let object: Map<String, Value> = serde_json::from_str(&numbers_in_words(&text))
+        .map_err(|error| Error::file(path, format!("no JSON object: {error}")))?;
+    from_object(object, path)
+}
+
+/// JSON as Python writes and reads it: no mark at its head, and `Infinity`, `-Infinity` and `NaN`, which JSON has not, in
+/// quotation marks. Those are no numbers then where a finite one is needed.
+fn numbers_in_words(text: &str) -> String {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let parts = text.split('"');
+    let mut quoted = false;
+    let mut written: Vec<String> = Vec::new();
+    for part in parts {
+        written.push(if quoted { part.into() } else { quote_words(part) });
+        // A quotation mark behind an odd number of backslashes is a character of the string.
+        let backslashes = part.len() - part.trim_end_matches('\\').len();
+        quoted = !quoted || backslashes % 2 == 1;
+    }
+    written.join("\"")
+}
+
+fn quote_words(part: &str) -> String {
+    let words = part.replace("Infinity", "\"Infinity\"").replace("-\"Infinity\"", "\"-Infinity\"");
+    words.replace("NaN", "\"NaN\"")
+}
+
+/// What an object says; the error names the key.
+fn from_object<T: serde::de::DeserializeOwned>(object: Map<String, Value>, path: &Path) -> Result<T> {
+    let read = |object: Map<String, Value>| serde_json::from_value::<T>(object.into());
+    let Err(error) = read(object.clone()) else { return read(object).map_err(|error| Error::file(path, error)) };
+    // serde says what is wrong, not where: without the key at fault it says something else.
+    let is_at_fault = |key: &&String| {
+        let mut others = object.clone();
+        others.remove(key.as_str());
+        read(others).err().is_none_or(|other| other.to_string() != error.to_string())
+    };
+    match object.keys().find(is_at_fault) {
+        Some(key) => Err(Error::file(path, format!("{key}: {error}"))),
+        None => Err(Error::file(path, error)),
+    }
 }
 
 /// Writes a JSON file, whole or not at all.

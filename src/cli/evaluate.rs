@@ -30,7 +30,7 @@ use quality::Trial;
 
 /// Runs the command.
 pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
-    if args.sampler.sampler == sampler::LIST {
+    if args.sampler.is_list() {
         return super::output::print(&sampler::list());
     }
     check(args)?;
