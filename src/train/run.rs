@@ -39,6 +39,22 @@ pub trait Watch {
     fn stop(&self) -> bool;
 }
 
+/// What a run knows of its data.
+struct About {
+    images: u64,
+    digest: String,
+    /// Names of the classes.
+    classes: Vec<String>,
+    /// A line for people.
+    line: String,
+}
+
+impl About {
+    fn new(data: &Dataset, line: String) -> About {
+        About { images: data.len() as u64, digest: digest(data), classes: data.classes.clone(), line }
+    }
+}
+
 /// A training run on a device.
 pub struct Run<'a> {
     directory: PathBuf,
@@ -46,11 +62,7 @@ pub struct Run<'a> {
     model: Model,
     trainer: Trainer<'a>,
     log: MetricsLog,
-    images: u64,
-    digest: String,
-    /// Their names.
-    classes: Vec<String>,
-    about_data: String,
+    data: About,
     /// Steps done.
     step: u64,
     /// Steps done when it went on at a smaller learning rate, if it did.
@@ -144,25 +156,9 @@ impl<'a> Run<'a> {
         let lock = claim(directory)?;
         refuse_used(directory, over)?;
         checkpoint::write_json(&directory.join(checkpoint::CONFIG), &options)?;
-        let about_data = describe(directory, &options, data)?;
-        let log = MetricsLog::create(directory)?;
-        let (directory, images, classes) = (directory.into(), data.len() as u64, data.classes.clone());
-        let digest = digest(data);
-        Ok(Run {
-            directory,
-            options,
-            model,
-            trainer,
-            log,
-            images,
-            digest,
-            classes,
-            about_data,
-            step: 0,
-            slowed: None,
-            saved: None,
-            lock,
-        })
+        let about = About::new(data, describe(directory, &options, data)?);
+        let (log, directory) = (MetricsLog::create(directory)?, directory.into());
+        Ok(Run { directory, options, model, trainer, log, data: about, step: 0, slowed: None, saved: None, lock })
     }
 
     /// Goes on with a run as `options` say, in the ways that it was made with: others would give other bits.
@@ -193,8 +189,7 @@ impl<'a> Run<'a> {
             let problem = format!("{} has {now} images, the run had {then}: this is not the same run", options.data);
             return Err(Error::Config(problem));
         }
-        let digest = digest(&data);
-        if state.digest.is_some_and(|then| then != digest) {
+        if state.digest.is_some_and(|then| then != digest(&data)) {
             let problem = format!("{} holds other images or labels than the run had", options.data);
             return Err(Error::Config(format!("{problem}: this is not the same run")));
         }
@@ -215,25 +210,11 @@ impl<'a> Run<'a> {
         trainer.session.write(EMA, &average);
         trainer.write_loss_scale(state.loss_scale);
         checkpoint::write_json(&directory.join(checkpoint::CONFIG), &options)?;
-        let about_data = describe(&directory, &options, &data)?;
+        let about = About::new(&data, describe(&directory, &options, &data)?);
         let log = MetricsLog::resume(&directory, state.step)?;
         let slowed = (options.learning_rate < state.options.learning_rate).then_some(state.step);
-        let (images, classes, step) = (state.images, data.classes, state.step);
-        Ok(Run {
-            directory,
-            options,
-            model,
-            trainer,
-            log,
-            images,
-            digest,
-            classes,
-            about_data,
-            step,
-            slowed,
-            saved: Some(step),
-            lock,
-        })
+        let (data, step, saved) = (about, state.step, Some(state.step));
+        Ok(Run { directory, options, model, trainer, log, data, step, slowed, saved, lock })
     }
 
     /// Flags, model included.
@@ -243,7 +224,7 @@ impl<'a> Run<'a> {
 
     /// The images that it trains on, in a line.
     pub fn about_data(&self) -> &str {
-        &self.about_data
+        &self.data.line
     }
 
     /// Steps done so far.
@@ -351,7 +332,7 @@ impl<'a> Run<'a> {
     fn draw_samples(&mut self, watch: &mut dyn Watch) -> Result<Option<PathBuf>> {
         let Model::Denoiser(unet) = &self.model else { return Ok(None) };
         let (height, width) = self.options.model.sample_size.map(Size::sides).unwrap_or_default();
-        let (conditional, classes) = (unet.is_conditional(), self.classes.len() as u32);
+        let (conditional, classes) = (unet.is_conditional(), self.data.classes.len() as u32);
         let count = if conditional { (2 * classes).min(20) } else { 16 };
         let scheduler = self.options.scheduler();
         let schedule = scheduler.schedule()?;
@@ -387,9 +368,9 @@ impl<'a> Run<'a> {
         self.log.flush()?;
         let state = TrainerState {
             step: self.step,
-            images: self.images,
-            digest: Some(self.digest.clone()),
-            classes: self.classes.clone(),
+            images: self.data.images,
+            digest: Some(self.data.digest.clone()),
+            classes: self.data.classes.clone(),
             options: self.options.clone(),
             choices: tune::chosen(self.trainer.session.choices()),
             loss_scale: self.trainer.loss_scale()?,
@@ -403,7 +384,7 @@ impl<'a> Run<'a> {
     fn write_checkpoint(&self, directory: &Path, state: &TrainerState) -> Result<()> {
         let session = &self.trainer.session;
         let average = session.read(EMA)?;
-        self.model.save(directory, &self.classes, &average, &self.options.scheduler())?;
+        self.model.save(directory, &self.data.classes, &average, &self.options.scheduler())?;
         let mut stored = FileTensors::new();
         for name in [WEIGHTS, FIRST_MOMENT, SECOND_MOMENT] {
             let flat = session.read(name)?;
