@@ -6,7 +6,9 @@ use common::{context, dataset, model, options, trainer};
 use diffuse::data::Split;
 use diffuse::diffusion::{BetaSchedule, Prediction, Schedule, Variance};
 use diffuse::evaluate::levels::level_errors;
-use diffuse::evaluate::likelihood::{Dequantization, FlowOptions, Setting, flow_likelihood, variational_bound};
+use diffuse::evaluate::likelihood::{
+    BoundOptions, Dequantization, FlowOptions, Setting, flow_likelihood, variational_bound,
+};
 use diffuse::evaluate::{images_of, quality};
 use diffuse::gpu::{Context, CpuState, GRADIENTS, Step, WEIGHTS};
 use diffuse::nn::{Classifier, ClassifierConfig, UNet, UNetConfig};
@@ -108,18 +110,27 @@ fn likelihoods_add_up_and_agree() {
     let data = dataset(12, 3);
     let network = Denoiser::new(Session::new(&context), &unet, &weights, [7, 8, 8], true).expect("it fits");
     let setting = |variance| Setting { schedule: &schedule, prediction: Prediction::Eps, variance, clip: Some(1.0) };
-    let bound =
-        |variance, seed| variational_bound(&network, &data, COUNT, &setting(variance), seed, |_, _| {}).unwrap();
-    let small = bound(Variance::FixedSmall, 1);
+    let bound = |variance, seed, terms| {
+        let options = BoundOptions { terms, seed };
+        variational_bound(&network, &data, COUNT, &setting(variance), &options, |_, _| {}).unwrap()
+    };
+    let small = bound(Variance::FixedSmall, 1, None);
     println!("bound {:?}, L_T {}, L_0 {}", small.total, small.prior, small.decoder);
     assert_eq!((small.images, small.reverse.len()), (COUNT, TIMESTEPS - 1));
     let sum = small.prior + small.decoder + small.reverse.iter().sum::<f64>();
     assert!((sum - small.total.mean).abs() < 1e-9, "{sum} and {}", small.total.mean);
     assert!(small.reverse.iter().all(|term| *term > 0.0) && small.prior > 0.0 && small.decoder > 0.0);
-    assert_eq!(bound(Variance::FixedSmall, 1).total.mean, small.total.mean);
-    assert_ne!(bound(Variance::FixedSmall, 2).total.mean, small.total.mean);
-    let large = bound(Variance::FixedLarge, 1);
+    assert_eq!(bound(Variance::FixedSmall, 1, None).total.mean, small.total.mean);
+    assert_ne!(bound(Variance::FixedSmall, 2, None).total.mean, small.total.mean);
+    let large = bound(Variance::FixedLarge, 1, None);
     assert!(large.prior == small.prior && large.decoder != small.decoder && large.reverse[0] != small.reverse[0]);
+    // Some of the terms say what all of them say, as nearly as they claim.
+    let some = bound(Variance::FixedSmall, 1, Some(20));
+    let error = some.sampling_error.expect("there are others");
+    println!("20 of {} terms: {} +- {error}", TIMESTEPS - 1, some.total.mean);
+    assert!(some.reverse.len() == 20 && some.timesteps[..10] == (1..=10).collect::<Vec<_>>());
+    assert!(error > 0.0 && (some.total.mean - small.total.mean).abs() < 4.0 * error + 0.05 * small.total.mean);
+    assert_eq!(bound(Variance::FixedSmall, 1, Some(TIMESTEPS)).total.mean, small.total.mean);
     let flow = |steps, dequantization| {
         let options = FlowOptions { steps, dequantization, seed: 3 };
         let mut count = 0;

@@ -7,7 +7,7 @@ use common::{context, dataset, model, options, trainer};
 use diffuse::cpu::lib::{normal4, philox};
 use diffuse::diffusion::likelihood::{decoder_nats, reverse_kl};
 use diffuse::diffusion::{BetaSchedule, LossWeight, Prediction, Sampler, SamplerKind, Schedule, Variance};
-use diffuse::evaluate::likelihood::{Setting, variational_bound};
+use diffuse::evaluate::likelihood::{BoundOptions, Setting, variational_bound};
 use diffuse::gpu::{Memory, Plan, PlanOptions, Recorder, Step, Tensor, WEIGHTS};
 use diffuse::nn::{UNet, UNetConfig};
 use diffuse::ops::diffusion::{self, Batch};
@@ -197,7 +197,10 @@ fn a_learned_variance_gives_a_lower_bound_than_a_fixed_one() {
     let bound = |weights: &[f32], variance| {
         let network = Denoiser::new(Session::new(&context), &unet, weights, [12, 8, 8], false).expect("it fits");
         let setting = Setting { schedule: &schedule, prediction: Prediction::Eps, variance, clip: Some(1.0) };
-        variational_bound(&network, &data, 12, &setting, 1, |_, _| {}).expect("the device works").total.mean
+        variational_bound(&network, &data, 12, &setting, &BoundOptions { terms: None, seed: 1 }, |_, _| {})
+            .expect("the device works")
+            .total
+            .mean
     };
     let [small, large, learned] = Variance::ALL.map(|variance| bound(&weights, variance));
     println!("bits per dimension: {small} with beta-tilde, {large} with beta, {learned} learned");

@@ -21,7 +21,9 @@ use diffuse::checkpoint::{self, Checkpoint};
 use diffuse::data::{self, Dataset, Split, Want};
 use diffuse::diffusion::Schedule;
 use diffuse::evaluate::levels::{LevelError, level_errors};
-use diffuse::evaluate::likelihood::{FlowOptions, Setting, VariationalBound, flow_likelihood, variational_bound};
+use diffuse::evaluate::likelihood::{
+    BoundOptions, FlowOptions, Setting, VariationalBound, flow_likelihood, variational_bound,
+};
 use diffuse::files;
 use diffuse::nn::config::Size;
 use diffuse::run::{Denoiser, Session};
@@ -50,7 +52,8 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     show(vec![text::test_images(&split, held_out)])?;
     if args.likelihood.is_some() || args.levels {
         look(args, session.another(), &model, &split.test, &schedule, &mut found)?;
-        show(text::likelihood(&found))?;
+        let clip = model.scheduler.clip_sample.then_some(model.scheduler.clip_sample_range);
+        show(text::likelihood(&found, clip))?;
     }
     if let Some(trial) = trial {
         trial.run(args, &session, &split, &mut found)?;
@@ -81,8 +84,8 @@ fn check(args: &Args) -> Result<()> {
     if args.variance.is_given() && !args.quality && args.likelihood != Some(Likelihood::Vlb) {
         bail!("--variance goes with --quality and --likelihood vlb");
     }
-    if args.count == Some(0) || args.batch == 0 || args.ode_steps == 0 {
-        bail!("--count, --batch and --ode-steps must be at least 1");
+    if args.count == Some(0) || args.batch == 0 || args.ode_steps == 0 || args.terms == Some(0) {
+        bail!("--count, --batch, --ode-steps and --terms must be at least 1");
     }
     if args.likelihood == Some(Likelihood::Ode) && args.ode_steps < LEAST_ODE_STEPS {
         bail!("--ode-steps {}: fewer than {LEAST_ODE_STEPS} are nowhere near the density", args.ode_steps);
@@ -141,7 +144,14 @@ fn look(
     let mut watch = |done, of| bar.set_of(done, of);
     match args.likelihood {
         Some(Likelihood::Vlb) => {
-            let bound = variational_bound(&network, test, count, &setting, seed, &mut watch)?;
+            let bound = variational_bound(
+                &network,
+                test,
+                count,
+                &setting,
+                &BoundOptions { terms: args.terms, seed },
+                &mut watch,
+            )?;
             found.files.push(write_terms(&args.out, &bound)?);
             found.bound = Some(bound);
         }
@@ -162,7 +172,7 @@ fn look(
 
 fn write_terms(out: &Path, bound: &VariationalBound) -> Result<PathBuf> {
     let path = out.join("variational_bound.png");
-    let terms = bound.reverse.iter().enumerate().map(|(i, bits)| (i as u64 + 1, *bits));
+    let terms = bound.timesteps.iter().zip(&bound.reverse).map(|(t, bits)| (*t as u64, *bits));
     let curve = Curve::new("L_t", terms);
     let title = "variational bound, term by term";
     write_curves(&path, title, ["timestep", "bits per dimension"], &[curve])?;

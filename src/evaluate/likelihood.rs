@@ -48,8 +48,14 @@ pub struct VariationalBound {
     pub images: usize,
     /// L_T.
     pub prior: f64,
-    /// L_{t-1} of timesteps 1 to T - 1, in this order: the paper's L_1 to L_{T-1}.
+    /// The timesteps of `reverse`: 1 to T - 1, or some of them.
+    pub timesteps: Vec<usize>,
+    /// L_{t-1} of these timesteps, in this order: of all they are the paper's L_1 to L_{T-1}.
     pub reverse: Vec<f64>,
+    /// What all L_{t-1} add up to, estimated if `reverse` are some.
+    pub between: f64,
+    /// How far `between` may be off for want of the others; none if there are no others.
+    pub sampling_error: Option<f64>,
     /// L_0.
     pub decoder: f64,
     pub total: Estimate,
@@ -66,6 +72,51 @@ pub(super) fn parts(count: usize, batch: usize) -> impl Iterator<Item = std::ops
     (0..count.div_ceil(batch)).map(move |part| part * batch..count.min((part + 1) * batch))
 }
 
+/// Which terms of the bound are looked at, and how often each counts.
+struct Terms {
+    timesteps: Vec<usize>,
+    /// As many as there are at the beginning, one by one: most of the bound lies at little noise.
+    exact: usize,
+    /// What each of the others stands for.
+    weight: f64,
+}
+
+impl Terms {
+    /// `count` of the timesteps 1 to `last`: half of them the first ones, the others spread evenly from a random place on.
+    fn some(count: usize, last: usize, random: &mut Random) -> Terms {
+        let exact = count.div_ceil(2).min(last);
+        let (rest, spread) = (last - exact, (count - exact).max(1));
+        let weight = rest as f64 / spread as f64;
+        let place = random.uniform();
+        let others = (0..spread).map(|k| exact + 1 + ((k as f64 + place) * weight) as usize).filter(|t| *t <= last);
+        Terms { timesteps: (1..=exact).chain(others).collect(), exact, weight }
+    }
+
+    fn all(last: usize) -> Terms {
+        Terms { timesteps: (1..=last).collect(), exact: last, weight: 1.0 }
+    }
+
+    /// What term number `index` counts.
+    fn weight(&self, index: usize) -> f64 {
+        if index < self.exact { 1.0 } else { self.weight }
+    }
+
+    /// Half the difference of what every second of the spread terms says and what the others say.
+    fn error(&self, reverse: &[f64]) -> Option<f64> {
+        let spread = &reverse[self.exact..];
+        let half = |first: usize| spread.iter().skip(first).step_by(2).sum::<f64>() * 2.0 * self.weight;
+        (!spread.is_empty()).then(|| (half(0) - half(1)).abs() / 2.0)
+    }
+}
+
+/// How the bound is looked at.
+#[derive(Clone, Copy, Debug)]
+pub struct BoundOptions {
+    /// Terms L_{t-1}: so many of the T - 1, or all.
+    pub terms: Option<usize>,
+    pub seed: u64,
+}
+
 /// The bound of the first `count` images, one draw of noise for each image and term (Ho et al. 2020, eq. 5).
 /// `watch(done, of)` counts evaluations of a batch.
 ///
@@ -76,37 +127,46 @@ pub fn variational_bound(
     data: &Dataset,
     count: usize,
     setting: &Setting,
-    seed: u64,
+    options: &BoundOptions,
     mut watch: impl FnMut(u64, u64),
 ) -> Result<VariationalBound> {
-    let (dimensions, timesteps) = (network.dimensions(), setting.schedule.timesteps());
-    let of = (parts(count, network.batch()).count() * timesteps) as u64;
-    let mut random = Random::new(seed);
-    let mut terms = vec![0.0; timesteps + 1];
+    let (dimensions, last) = (network.dimensions(), setting.schedule.timesteps() - 1);
+    let mut random = Random::new(options.seed);
+    let terms = match options.terms.filter(|terms| *terms < last) {
+        Some(count) => Terms::some(count, last, &mut Random::new(!options.seed)),
+        None => Terms::all(last),
+    };
+    let evaluations = terms.timesteps.len() + 1;
+    let of = (parts(count, network.batch()).count() * evaluations) as u64;
+    let (mut prior, mut decoder, mut reverse) = (0.0, 0.0, vec![0.0; terms.timesteps.len()]);
     let mut totals = Vec::new();
     for part in parts(count, network.batch()) {
         let x0 = values(data, &part);
         network.write_labels(&data.labels[part.clone()]);
         let mut nats = vec![0.0; part.len()];
-        for (t, term) in terms.iter_mut().enumerate() {
-            let elements = if t == timesteps {
-                let (last, deviation) = setting.prior();
-                x0.iter().map(|x0| math::prior_kl(*x0, last, deviation)).collect()
-            } else {
-                watch((part.start / network.batch() * timesteps + t + 1) as u64, of);
-                reverse_terms(network, &x0, setting, t, &mut random)?
-            };
+        let mut add = |term: &mut f64, elements: &[f64], weight: f64| {
             for (nats, image) in nats.iter_mut().zip(elements.chunks_exact(dimensions)) {
                 let sum: f64 = image.iter().sum();
-                *nats += sum;
+                *nats += weight * sum;
                 *term += bits_per_dimension(sum, dimensions) / count as f64;
             }
+        };
+        let done = part.start / network.batch() * evaluations;
+        watch(done as u64 + 1, of);
+        add(&mut decoder, &reverse_terms(network, &x0, setting, 0, &mut random)?, 1.0);
+        for (index, (term, t)) in reverse.iter_mut().zip(&terms.timesteps).enumerate() {
+            watch((done + index) as u64 + 2, of);
+            add(term, &reverse_terms(network, &x0, setting, *t, &mut random)?, terms.weight(index));
         }
+        let (noisiest, deviation) = setting.prior();
+        let elements: Vec<f64> = x0.iter().map(|x0| math::prior_kl(*x0, noisiest, deviation)).collect();
+        add(&mut prior, &elements, 1.0);
         totals.extend(nats.into_iter().map(|nats| bits_per_dimension(nats, dimensions)));
     }
-    let prior = terms.pop().unwrap_or(0.0);
-    let decoder = terms.remove(0);
-    Ok(VariationalBound { images: count, prior, reverse: terms, decoder, total: totals.as_slice().into() })
+    let between = reverse.iter().enumerate().map(|(index, term)| terms.weight(index) * term).sum();
+    let sampling_error = terms.error(&reverse);
+    let (total, timesteps) = (totals.as_slice().into(), terms.timesteps);
+    Ok(VariationalBound { images: count, prior, timesteps, reverse, between, sampling_error, decoder, total })
 }
 
 /// The elements of L_{t-1} in the paper's count, t + 1 here, at one draw of x; of L_0 at timestep 0.

@@ -31,6 +31,9 @@ pub struct Args {
     /// Bits per dimension of the test images
     #[arg(long, value_enum)]
     pub likelihood: Option<Likelihood>,
+    /// With --likelihood vlb: look at so many of its terms, and estimate the sum of all [default: all]
+    #[arg(long, value_name = "N")]
+    pub terms: Option<usize>,
     /// Samples against training images on the features of --judge, and how new they are
     #[arg(long, requires = "judge")]
     pub quality: bool,

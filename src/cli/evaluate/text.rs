@@ -21,8 +21,8 @@ pub fn test_images(split: &Split, held_out: HeldOut) -> String {
 }
 
 /// Likelihood and errors by level, a line each.
-pub fn likelihood(found: &Found) -> Vec<String> {
-    let mut lines: Vec<String> = found.bound.iter().flat_map(bound).collect();
+pub fn likelihood(found: &Found, clip: Option<f64>) -> Vec<String> {
+    let mut lines: Vec<String> = found.bound.iter().flat_map(|found| bound(found, clip)).collect();
     lines.extend(found.flow.iter().map(flow));
     lines.extend(found.levels.iter().flat_map(|found| levels(found)));
     lines
@@ -33,21 +33,23 @@ pub fn judged(found: &Found) -> Vec<String> {
     found.drawn.iter().map(drawn).chain(found.quality.iter().flat_map(quality)).collect()
 }
 
-fn bound(bound: &VariationalBound) -> Vec<String> {
-    let VariationalBound { images, prior, reverse, decoder, total } = bound;
-    let between: f64 = reverse.iter().sum();
+fn bound(bound: &VariationalBound, clip: Option<f64>) -> Vec<String> {
+    let VariationalBound { images, prior, timesteps, reverse, between, sampling_error, decoder, total } = bound;
+    let clip = clip.map_or(String::new(), |range| format!(", the estimate of x0 clamped to [-{range}, {range}]"));
+    let off = sampling_error.map_or(String::new(), |error| format!(" that stand for all, +- {error:.4}"));
     let mut lines = vec![
-        format!("variational bound of {images} images, bits per dimension"),
+        format!("variational bound of {images} images, bits per dimension{clip}"),
         format!("  L_T            {prior:10.6}"),
-        format!("  sum of L_(t-1) {between:10.6}  {} terms, one draw of noise an image", reverse.len()),
+        format!("  sum of L_(t-1) {between:10.6}  {} terms{off}, one draw of noise an image", reverse.len()),
     ];
     // Every term is in the picture and in --json; here those at tenths of the way.
     let tenths = (0..10).map(|tenth| tenth * (reverse.len().max(1) - 1) / 9);
     let mut shown: Vec<usize> = tenths.filter(|index| *index < reverse.len()).collect();
     shown.dedup();
-    lines.extend(shown.into_iter().map(|index| format!("    L_{:<9}  {:10.6}", index + 1, reverse[index])));
+    lines.extend(shown.into_iter().map(|index| format!("    L_{:<9}  {:10.6}", timesteps[index], reverse[index])));
     lines.push(format!("  L_0            {decoder:10.6}"));
-    lines.push(format!("  total          {:10.4} +- {:.4} (standard error)", total.mean, total.standard_error));
+    let (mean, error) = (total.mean, total.standard_error);
+    lines.push(format!("  total          {mean:10.4} +- {error:.4} (standard error over images)"));
     lines
 }
 
