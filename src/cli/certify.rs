@@ -31,6 +31,7 @@ fn chosen(names: &[String]) -> Result<Vec<Subject>> {
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<()> {
+    args.json.check()?;
     let subjects = chosen(&args.sampler)?;
     let certifier = Certifier::default();
     let mut progress = Progress::new("certifying", 0, subjects.len() as u64);

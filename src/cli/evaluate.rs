@@ -35,6 +35,7 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     if args.sampler.is_list() {
         return super::output::print(&sampler::list());
     }
+    args.json.check()?;
     check(args)?;
     let model = checkpoint::load(&args.checkpoint)?;
     let (split, schedule) = (load_split(args, &model)?, model.scheduler.schedule()?);

@@ -15,6 +15,14 @@ pub struct Json {
 }
 
 impl Json {
+    /// Whether the file can be written, as far as that can be said before there is anything to write.
+    pub fn check(&self) -> Result<()> {
+        match self.json.as_deref() {
+            Some(path) if !self.is_alone() => Ok(files::check_writable(path)?),
+            _ => Ok(()),
+        }
+    }
+
     /// Whether the object stands in the place of what people read.
     pub fn is_alone(&self) -> bool {
         self.json.as_deref() == Some(Path::new("-"))

@@ -66,6 +66,8 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     if args.batch == 0 || args.steps == 0 {
         bail!("--batch and --steps must be at least 1");
     }
+    args.json.check()?;
+    args.trace.iter().chain(&args.png).try_for_each(|path| files::check_writable(path))?;
     if args.shapes {
         return measure_shapes(args, adapter);
     }

@@ -85,6 +85,7 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
             .error(missing, "sample needs a CHECKPOINT; see diffuse sample --help")
             .exit();
     };
+    args.json.check()?;
     check(args)?;
     let mut model = checkpoint::load(checkpoint)?;
     if args.raw {

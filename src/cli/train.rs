@@ -74,6 +74,7 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
         counts_classes: !args.run.model.is_of_file() && args.config.is_none(),
         config: args.config.is_some(),
     };
+    args.run.json.check()?;
     asked.check()?;
     let context = adapter.open()?;
     match asked.begin(&context, &adapter.policy(&context)?)? {

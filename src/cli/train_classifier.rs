@@ -74,6 +74,7 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
         counts_classes: false,
         config: false,
     };
+    args.run.json.check()?;
     asked.check()?;
     let context = adapter.open()?;
     let Some(mut run) = asked.begin(&context, &adapter.policy(&context)?)? else { return Ok(()) };

@@ -9,6 +9,7 @@ use serde_json::json;
 use super::adapter::{Adapter, Storage};
 use super::flags::ModelFlags;
 use super::output::{Json, say};
+use diffuse::files;
 use diffuse::gpu::Choices;
 use diffuse::gpu::choices::Key;
 use diffuse::gpu::tune::Timing;
@@ -39,6 +40,8 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
+    args.json.check()?;
+    args.out.iter().try_for_each(|path| files::check_writable(path))?;
     if args.batch == 0 {
         bail!("--batch must be at least 1");
     }

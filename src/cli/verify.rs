@@ -39,6 +39,7 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
+    args.json.check()?;
     match (&args.model, &args.reference) {
         (Some(model), Some(reference)) => verify_model(args, adapter, model, reference),
         _ => verify_kernels(args, adapter),
