@@ -60,12 +60,12 @@ struct Adjust {
 
 // A lane takes 64 vec4, 64 apart, so that the 64 lanes of a group read side by side.
 @compute @workgroup_size(64)
-fn square_sum(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let partial = group_index(group, groups) * 64u + lane;
+fn square_sum(invocation: Invocation) {
+    let partial = index_of(invocation, 64u);
     if (partial >= squares.partials) {
         return;
     }
-    let first = partial / 64u * 4096u + lane;
+    let first = partial / 64u * 4096u + invocation.lane;
     let inverse = 1.0 / loss_scale[0];
     var sum = vec4<f32>();
     for (var i = first; i < min(first + 4096u, squares.quads); i += 64u) {
@@ -85,8 +85,8 @@ fn gradient_factor() -> f32 {
 }
 
 @compute @workgroup_size(64)
-fn update(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let i = group_index(group, groups) * 64u + lane;
+fn update(invocation: Invocation) {
+    let i = index_of(invocation, 64u);
     if (i >= params.quads || !is_finite(total[0])) {
         return;
     }

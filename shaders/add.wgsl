@@ -30,56 +30,56 @@ const SHARE = 4u;
 @group(0) @binding(4) var<storage, read_write> narrowed: array<real4>;
 
 @compute @workgroup_size(256)
-fn add(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let first = group_index(group, groups) * 256u * SHARE + lane;
+fn add(invocation: Invocation) {
+    let first = index_of(invocation, 256u * SHARE);
     for (var i = first; i < min(first + 256u * SHARE, params.quads); i += 256u) {
         y[i] = store4(params.scale * (load4(a[i]) + load4(b[i])));
     }
 }
 
 @compute @workgroup_size(256)
-fn scale(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let first = group_index(group, groups) * 256u * SHARE + lane;
+fn scale(invocation: Invocation) {
+    let first = index_of(invocation, 256u * SHARE);
     for (var i = first; i < min(first + 256u * SHARE, params.quads); i += 256u) {
         y[i] = store4(params.scale * load4(a[i]));
     }
 }
 
 @compute @workgroup_size(256)
-fn add_per_image(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let first = group_index(group, groups) * 256u * SHARE + lane;
+fn add_per_image(invocation: Invocation) {
+    let first = index_of(invocation, 256u * SHARE);
     for (var i = first; i < min(first + 256u * SHARE, params.quads); i += 256u) {
         y[i] = store4(load4(a[i]) + load4(b[i / params.quads_per_image * params.channels4 + i % params.channels4]));
     }
 }
 
 @compute @workgroup_size(256)
-fn add_guidance(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let first = group_index(group, groups) * 256u * SHARE + lane;
+fn add_guidance(invocation: Invocation) {
+    let first = index_of(invocation, 256u * SHARE);
     for (var i = first; i < min(first + 256u * SHARE, params.quads); i += 256u) {
         y[i] = store4(load4(a[i]) + step.classifier * load4(b[i % params.quads_per_image]));
     }
 }
 
 @compute @workgroup_size(256)
-fn accumulate(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let first = group_index(group, groups) * 256u * SHARE + lane;
+fn accumulate(invocation: Invocation) {
+    let first = index_of(invocation, 256u * SHARE);
     for (var i = first; i < min(first + 256u * SHARE, params.quads); i += 256u) {
         total[i] += part[i];
     }
 }
 
 @compute @workgroup_size(256)
-fn narrow(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let first = group_index(group, groups) * 256u * SHARE + lane;
+fn narrow(invocation: Invocation) {
+    let first = index_of(invocation, 256u * SHARE);
     for (var i = first; i < min(first + 256u * SHARE, params.quads); i += 256u) {
         narrowed[i] = store4(part[i]);
     }
 }
 
 @compute @workgroup_size(256)
-fn widen(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let first = group_index(group, groups) * 256u * SHARE + lane;
+fn widen(invocation: Invocation) {
+    let first = index_of(invocation, 256u * SHARE);
     for (var i = first; i < min(first + 256u * SHARE, params.quads); i += 256u) {
         total[i] = load4(a[i]);
     }

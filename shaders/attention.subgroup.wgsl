@@ -1,15 +1,20 @@
-// Variant `subgroup`: a subgroup owns 4 tokens of one head (queries; keys in backward_key_value) and 8 LANES quads of channels of
+// Variant `subgroup`, see lib.subgroup.wgsl: a subgroup owns 4 tokens of one head (queries; keys in backward_key_value) and 8 LANES quads of channels of
 // what it makes. It walks over the other tokens 4 LANES at a time: a lane makes the scores of 4 of them, which are then handed
 // round by subgroupShuffle, so that S is made once for all of those channels. `forward` keeps the highest score so far and
 // shrinks what it has summed where a higher one comes, and makes L, in log_sums_out, beside o_out; the others write d_q, or
-// d_k and d_v. No workgroup memory, no barriers; see conv2d.subgroup.wgsl.
-
-override LANES = 8u;    // in a workgroup, which is one subgroup or a part of one: 4, 8, 16 or 32
+// d_k and d_v.
 
 const QUADS = 8u;       // of channels that a lane sums
 
-fn chunk_count() -> u32 {
-    return (params.channels4 + QUADS * LANES - 1u) / (QUADS * LANES);
+const TILE_TOKENS = 4u;
+override TILE_QUADS = QUADS * LANES;
+override OTHER_TOKENS = 4u * LANES;
+override TURN_QUADS = LANES / 4u;
+
+alias Products = array<mat4x4<f32>, QUADS>;
+
+fn place_of_group(i: u32) -> Place {
+    return place_of(i, block_count(), (params.channels4 + TILE_QUADS - 1u) / TILE_QUADS);
 }
 
 // Quad i of channels of the 4 own tokens, each token's loaded by one lane: a row for each token.
@@ -26,47 +31,42 @@ fn inside(c: u32, lane: u32) -> f32 {
     return select(0.0, 1.0, c + lane / 4u < params.channels4);
 }
 
-// Scores of 4 own tokens with a lane's 4 others: a column for each other one, a row for each own one. Here q is own, k other.
-fn query_key(own: vec4<u32>, others: vec4<u32>, lane: u32) -> mat4x4<f32> {
+// The factors of 4 other tokens; those behind the last channel are loaded as the last.
+fn queries_or_keys(is_query: bool, rows: vec4<u32>, channel: u32) -> mat4x4<f32> {
+    let c = min(channel, params.channels4 - 1u);
+    if (is_query) {
+        return load_q(rows, c);
+    }
+    return load_k(rows, c);
+}
+
+fn gradients_or_values(is_gradient: bool, rows: vec4<u32>, channel: u32) -> mat4x4<f32> {
+    let c = min(channel, params.channels4 - 1u);
+    if (is_gradient) {
+        return load_d_o(rows, c);
+    }
+    return load_v(rows, c);
+}
+
+// S of 4 own tokens with a lane's 4 others: a column for each other one, a row for each own one.
+fn query_key(own: vec4<u32>, others: vec4<u32>, own_is_query: bool, lane: u32) -> mat4x4<f32> {
     var s = mat4x4<f32>();
-    for (var c = 0u; c < params.channels4; c += LANES / 4u) {
-        let share = load4(q[share_at(own, c, lane)]) * inside(c, lane);
-        for (var i = 0u; i < LANES / 4u; i++) {
-            s = multiply_add4(s, own_quads(share, i), load_k(others, min(c + i, params.channels4 - 1u)));
+    for (var c = 0u; c < params.channels4; c += TURN_QUADS) {
+        let share = query_or_key(own_is_query, share_at(own, c, lane)) * inside(c, lane);
+        for (var i = 0u; i < TURN_QUADS; i++) {
+            s = multiply_add4(s, own_quads(share, i), queries_or_keys(!own_is_query, others, c + i));
         }
     }
     return params.scale * s;
 }
 
-fn key_query(own: vec4<u32>, others: vec4<u32>, lane: u32) -> mat4x4<f32> {
-    var s = mat4x4<f32>();
-    for (var c = 0u; c < params.channels4; c += LANES / 4u) {
-        let share = load4(k[share_at(own, c, lane)]) * inside(c, lane);
-        for (var i = 0u; i < LANES / 4u; i++) {
-            s = multiply_add4(s, own_quads(share, i), load_q(others, min(c + i, params.channels4 - 1u)));
-        }
-    }
-    return params.scale * s;
-}
-
-// dP in the same shapes.
-fn gradient_value(own: vec4<u32>, others: vec4<u32>, lane: u32) -> mat4x4<f32> {
+// dP in the same shape.
+fn gradient_value(own: vec4<u32>, others: vec4<u32>, own_is_query: bool, lane: u32) -> mat4x4<f32> {
     var d_p = mat4x4<f32>();
-    for (var c = 0u; c < params.channels4; c += LANES / 4u) {
-        let share = load4(d_o[share_at(own, c, lane)]) * inside(c, lane);
-        for (var i = 0u; i < LANES / 4u; i++) {
-            d_p = multiply_add4(d_p, own_quads(share, i), load_v(others, min(c + i, params.channels4 - 1u)));
-        }
-    }
-    return d_p;
-}
-
-fn value_gradient(own: vec4<u32>, others: vec4<u32>, lane: u32) -> mat4x4<f32> {
-    var d_p = mat4x4<f32>();
-    for (var c = 0u; c < params.channels4; c += LANES / 4u) {
-        let share = load4(v[share_at(own, c, lane)]) * inside(c, lane);
-        for (var i = 0u; i < LANES / 4u; i++) {
-            d_p = multiply_add4(d_p, own_quads(share, i), load_d_o(others, min(c + i, params.channels4 - 1u)));
+    for (var c = 0u; c < params.channels4; c += TURN_QUADS) {
+        let share = gradient_or_value(own_is_query, share_at(own, c, lane)) * inside(c, lane);
+        for (var i = 0u; i < TURN_QUADS; i++) {
+            d_p = multiply_add4(d_p, own_quads(share, i), gradients_or_values(!own_is_query, others, c + i));
         }
     }
     return d_p;
@@ -91,134 +91,129 @@ fn has_channels(place: Place, c: u32) -> bool {
     return channel_of(place, c, 0u) < params.channels4;
 }
 
+// Blocks of 4 tokens from `first` on that lanes hold.
+fn holders(first: u32) -> u32 {
+    return min(LANES, block_count() - first);
+}
+
+// Adds v, or k, of the tokens that lanes hold from block `first` on, times what they hold of p.
+fn add_handed(products: ptr<function, Products>, p: mat4x4<f32>, place: Place, first: u32, of_values: bool, lane: u32) {
+    for (var holder = 0u; holder < holders(first); holder++) {
+        let rows = rows_of(place, first + holder);
+        let weights = handed_round(p, holder);
+        for (var c = 0u; c < QUADS; c++) {
+            if (has_channels(place, c)) {
+                let channel = min(channel_of(place, c, lane), params.channels4 - 1u);
+                var factor: mat4x4<f32>;
+                if (of_values) {
+                    factor = load_v(rows, channel);
+                } else {
+                    factor = load_k(rows, channel);
+                }
+                (*products)[c] = multiply_add4((*products)[c], factor, weights);
+            }
+        }
+    }
+}
+
 @compute @workgroup_size(LANES)
-fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(subgroup_invocation_id) lane: u32) {
-    let i = group_index(group, groups);
+fn forward(at: SubgroupInvocation) {
+    let i = group_index(at.group, at.groups);
     if (i >= params.places) {
         return;
     }
-    let place = place_of(i, block_count(), chunk_count());
+    let place = place_of_group(i);
     let queries = rows_of(place, place.block);
     var highest = LOWEST;
     var sum = vec4<f32>();      // over the lane's own keys
-    var product = array<mat4x4<f32>, QUADS>();
+    var products: Products;
     for (var first = 0u; first < block_count(); first += LANES) {
-        let s = mask(query_key(queries, rows_of(place, first + lane), lane), exist(first + lane), LOWEST);
+        let s = mask(query_key(queries, rows_of(place, first + at.lane), true, at.lane), exist(first + at.lane), LOWEST);
         let higher = max(highest, subgroupMax(max(max(s[0], s[1]), max(s[2], s[3]))));
-        let p = mat4x4<f32>(exp(s[0] - higher), exp(s[1] - higher), exp(s[2] - higher), exp(s[3] - higher));
+        let p = exp_below(s, higher);
         let shrink = exp(highest - higher);
         highest = higher;
         sum = sum * shrink + p[0] + p[1] + p[2] + p[3];
         for (var c = 0u; c < QUADS; c++) {
-            let old = product[c];
-            product[c] = mat4x4<f32>(shrink.x * old[0], shrink.y * old[1], shrink.z * old[2], shrink.w * old[3]);
+            let old = products[c];
+            products[c] = mat4x4<f32>(shrink.x * old[0], shrink.y * old[1], shrink.z * old[2], shrink.w * old[3]);
         }
-        for (var holder = 0u; holder < min(LANES, block_count() - first); holder++) {
-            let keys = rows_of(place, first + holder);
-            let weights = handed_round(p, holder);
-            for (var c = 0u; c < QUADS; c++) {
-                if (has_channels(place, c)) {
-                    product[c] = multiply_add4(product[c], load_v(keys, min(channel_of(place, c, lane), params.channels4 - 1u)), weights);
-                }
-            }
-        }
+        add_handed(&products, p, place, first, true, at.lane);
     }
     sum = subgroupAdd(sum);
-    let stored = exist(place.block);
     for (var c = 0u; c < QUADS; c++) {
-        let channel = channel_of(place, c, lane);
         for (var j = 0u; j < 4u; j++) {
-            if (channel < params.channels4 && stored[j]) {
-                o_out[queries[j] + channel] = store4(product[c][j] / sum[j]);
-            }
+            store_o(target_of(place, place.block, j, channel_of(place, c, at.lane)), products[c][j] / sum[j]);
         }
     }
-    if (place.chunk == 0u && lane == 0u) {
-        log_sums_out[place.image_head * block_count() + place.block] = select(vec4<f32>(), highest + log(sum), stored);
+    if (place.chunk == 0u && at.lane == 0u) {
+        store_log_sums(place, place.block, highest, sum);
     }
 }
 
 // dQ = s dS K.
 @compute @workgroup_size(LANES)
-fn backward_query(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(subgroup_invocation_id) lane: u32) {
-    let i = group_index(group, groups);
+fn backward_query(at: SubgroupInvocation) {
+    let i = group_index(at.group, at.groups);
     if (i >= params.places) {
         return;
     }
-    let place = place_of(i, block_count(), chunk_count());
+    let place = place_of_group(i);
     let queries = rows_of(place, place.block);
     let l = log_sums[place.image_head * block_count() + place.block];
     let d = deltas[place.image_head * block_count() + place.block];
-    var product = array<mat4x4<f32>, QUADS>();
+    var products: Products;
     for (var first = 0u; first < block_count(); first += LANES) {
-        let others = rows_of(place, first + lane);
-        let s = query_key(queries, others, lane);
-        let d_p = gradient_value(queries, others, lane);
-        let p = mat4x4<f32>(exp(s[0] - l), exp(s[1] - l), exp(s[2] - l), exp(s[3] - l));
-        let d_s = params.scale * mat4x4<f32>(p[0] * (d_p[0] - d), p[1] * (d_p[1] - d), p[2] * (d_p[2] - d), p[3] * (d_p[3] - d));
-        let masked = mask(d_s, exist(first + lane), vec4<f32>());
-        for (var holder = 0u; holder < min(LANES, block_count() - first); holder++) {
-            let keys = rows_of(place, first + holder);
-            let weights = handed_round(masked, holder);
-            for (var c = 0u; c < QUADS; c++) {
-                if (has_channels(place, c)) {
-                    product[c] = multiply_add4(product[c], load_k(keys, min(channel_of(place, c, lane), params.channels4 - 1u)), weights);
-                }
-            }
-        }
+        let others = rows_of(place, first + at.lane);
+        let s = query_key(queries, others, true, at.lane);
+        let d_s = d_scores(exp_below(s, l), gradient_value(queries, others, true, at.lane), d);
+        add_handed(&products, mask(d_s, exist(first + at.lane), vec4<f32>()), place, first, false, at.lane);
     }
-    let stored = exist(place.block);
     for (var c = 0u; c < QUADS; c++) {
-        let channel = channel_of(place, c, lane);
         for (var j = 0u; j < 4u; j++) {
-            if (channel < params.channels4 && stored[j]) {
-                d_q[queries[j] + channel] = store4(product[c][j]);
-            }
+            store_d_q(target_of(place, place.block, j, channel_of(place, c, at.lane)), products[c][j]);
         }
     }
 }
 
 // dK = s dS^T Q and dV = P^T dO.
 @compute @workgroup_size(LANES)
-fn backward_key_value(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(subgroup_invocation_id) lane: u32) {
-    let i = group_index(group, groups);
+fn backward_key_value(at: SubgroupInvocation) {
+    let i = group_index(at.group, at.groups);
     if (i >= params.places) {
         return;
     }
-    let place = place_of(i, block_count(), chunk_count());
+    let place = place_of_group(i);
     let keys = rows_of(place, place.block);
-    var product_k = array<mat4x4<f32>, QUADS>();
-    var product_v = array<mat4x4<f32>, QUADS>();
+    var products_k: Products;
+    var products_v: Products;
     for (var first = 0u; first < block_count(); first += LANES) {
-        let others = rows_of(place, first + lane);
-        let s = key_query(keys, others, lane);
-        let d_p = value_gradient(keys, others, lane);
-        let statistic = place.image_head * block_count() + min(first + lane, block_count() - 1u);
+        let others = rows_of(place, first + at.lane);
+        let s = query_key(keys, others, false, at.lane);
+        let d_p = gradient_value(keys, others, false, at.lane);
+        let statistic = place.image_head * block_count() + min(first + at.lane, block_count() - 1u);
         let l = log_sums[statistic];
         let d = deltas[statistic];
-        let p = mask(mat4x4<f32>(exp(s[0] - l.x), exp(s[1] - l.y), exp(s[2] - l.z), exp(s[3] - l.w)), exist(first + lane), vec4<f32>());
+        let p = mask(mat4x4<f32>(exp(s[0] - l.x), exp(s[1] - l.y), exp(s[2] - l.z), exp(s[3] - l.w)), exist(first + at.lane), vec4<f32>());
         let d_s = params.scale * mat4x4<f32>(p[0] * (d_p[0] - d.x), p[1] * (d_p[1] - d.y), p[2] * (d_p[2] - d.z), p[3] * (d_p[3] - d.w));
-        for (var holder = 0u; holder < min(LANES, block_count() - first); holder++) {
+        for (var holder = 0u; holder < holders(first); holder++) {
             let queries = rows_of(place, first + holder);
             let weights_p = handed_round(p, holder);
             let weights_s = handed_round(d_s, holder);
             for (var c = 0u; c < QUADS; c++) {
                 if (has_channels(place, c)) {
-                    let channel = min(channel_of(place, c, lane), params.channels4 - 1u);
-                    product_k[c] = multiply_add4(product_k[c], load_q(queries, channel), weights_s);
-                    product_v[c] = multiply_add4(product_v[c], load_d_o(queries, channel), weights_p);
+                    let channel = min(channel_of(place, c, at.lane), params.channels4 - 1u);
+                    products_k[c] = multiply_add4(products_k[c], load_q(queries, channel), weights_s);
+                    products_v[c] = multiply_add4(products_v[c], load_d_o(queries, channel), weights_p);
                 }
             }
         }
     }
-    let stored = exist(place.block);
     for (var c = 0u; c < QUADS; c++) {
-        let channel = channel_of(place, c, lane);
         for (var j = 0u; j < 4u; j++) {
-            if (channel < params.channels4 && stored[j]) {
-                d_k[keys[j] + channel] = store4(product_k[c][j]);
-                d_v[keys[j] + channel] = store4(product_v[c][j]);
-            }
+            let to = target_of(place, place.block, j, channel_of(place, c, at.lane));
+            store_d_k(to, products_k[c][j]);
+            store_d_v(to, products_v[c][j]);
         }
     }
 }

@@ -17,6 +17,11 @@ const OWN_LANES = 8u;           // of 4 tokens each
 const STEP = 4u;                // quads of channels in a turn
 const MAX_SHARE = 4u;
 
+const TILE_TOKENS = BLOCK;
+override TILE_QUADS = 2u * CHANNEL_LANES;
+const OTHER_TOKENS = BLOCK;
+const TURN_QUADS = STEP;
+
 // Other tokens whose scores a lane makes; quads that it stages in a turn, of 2 x 32 tokens.
 override SHARE = BLOCK / CHANNEL_LANES;
 override LANES_OF_BLOCK = OWN_LANES * CHANNEL_LANES;
@@ -39,12 +44,6 @@ fn tile_slot(own_lane: u32, other: u32) -> u32 {
     return own_lane * BLOCK + (other ^ own_lane);
 }
 
-// Lane numbers: `at.x` of CHANNEL_LANES, `at.y` of OWN_LANES, `index` of both.
-struct Lane {
-    at: vec2<u32>,
-    index: u32,
-}
-
 // Where share j of a lane comes from and goes to.
 struct Share {
     side: u32,
@@ -52,8 +51,8 @@ struct Share {
     row: u32,
 }
 
-fn share_of(lane: Lane, j: u32) -> Share {
-    let part = j * LANES_OF_BLOCK + lane.index;
+fn share_of(lane: u32, j: u32) -> Share {
+    let part = j * LANES_OF_BLOCK + lane;
     return Share(part / (STEP * BLOCK), part % STEP, part / STEP % BLOCK);
 }
 
@@ -68,98 +67,120 @@ fn row_of(place: Place, token: u32) -> u32 {
     return place.first + min(token, params.tokens - 1u) * (params.heads * params.channels4);
 }
 
-// The quadruple that a share reads in a turn, whose channels begin at c; 0 where there are none is for the caller.
-fn source_of(place: Place, own: u32, other: u32, share: Share, c: u32) -> u32 {
-    return row_of(place, select(own, other, share.side == OTHER) + share.row) + min(c + share.step, params.channels4 - 1u);
-}
-
-fn load_query_or_key(is_query: bool, at: u32) -> vec4<f32> {
-    if (is_query) {
-        return load4(q[at]);
-    }
-    return load4(k[at]);
-}
-
-fn load_gradient_or_value(is_gradient: bool, at: u32) -> vec4<f32> {
-    if (is_gradient) {
-        return load4(d_o[at]);
-    }
-    return load4(v[at]);
-}
-
-// Of 4 own tokens with each of a lane's other tokens: at.x + j CHANNEL_LANES of the block.
+// Of 4 own tokens with each of a lane's other tokens: place.x + j CHANNEL_LANES of the block.
 alias Scores = array<vec4<f32>, MAX_SHARE>;
 
 // Of 4 own tokens, a quad of channels each.
 alias Sums = array<vec4<f32>, 4>;
 
-fn multiply_staged(scores: ptr<function, Scores>, buffer: u32, lane: Lane) {
-    for (var step = 0u; step < STEP; step++) {
-        let own = transpose(mat4x4<f32>(
-            staged[staged_slot(buffer, OWN, step, lane.at.y)],
-            staged[staged_slot(buffer, OWN, step, lane.at.y + OWN_LANES)],
-            staged[staged_slot(buffer, OWN, step, lane.at.y + 2u * OWN_LANES)],
-            staged[staged_slot(buffer, OWN, step, lane.at.y + 3u * OWN_LANES)],
-        ));
-        for (var j = 0u; j < SHARE; j++) {
-            let other = staged[staged_slot(buffer, OTHER, step, lane.at.x + j * CHANNEL_LANES)];
-            (*scores)[j] = multiply_add((*scores)[j], own, other);
-        }
-    }
+// What a lane makes: of 4 tokens of its workgroup's own, which begin at `first`, two quads of channels.
+struct Own {
+    place: Place,
+    first: u32,
+    block: u32,             // of 4 tokens
+    channels: vec2<u32>,
+    loaded: vec2<u32>,      // the same, or the last where there are none
+}
+
+fn own_of(i: u32, at: TiledInvocation) -> Own {
+    let place = place_of(i, (params.tokens + BLOCK - 1u) / BLOCK, (params.channels4 + TILE_QUADS - 1u) / TILE_QUADS);
+    let channels = TILE_QUADS * place.chunk + at.place.x + vec2<u32>(0u, CHANNEL_LANES);
+    return Own(place, place.block * BLOCK, place.block * OWN_LANES + at.place.y, channels, min(channels, vec2<u32>(params.channels4 - 1u)));
+}
+
+// Quadruple of L or D of a lane's own queries.
+fn statistic_of(own: Own) -> u32 {
+    return own.place.image_head * block_count() + min(own.block, block_count() - 1u);
+}
+
+// Where channels number `side` of a lane's own token j are stored.
+fn own_target(own: Own, j: u32, side: u32) -> Target {
+    return target_of(own.place, own.block, j, own.channels[side]);
+}
+
+// What share j of a lane reads in a turn: a quadruple of the own tokens or of those from `other` on; 0 behind the last channel.
+struct Source {
+    of_own: bool,
+    at: u32,
+    exists: bool,
+}
+
+fn source_of(own: Own, other: u32, turn: u32, j: u32, lane: u32) -> Source {
+    let share = share_of(lane, j);
+    let row = row_of(own.place, select(own.first, other, share.side == OTHER) + share.row);
+    let c = STEP * turn + share.step;
+    return Source(share.side == OWN, row + min(c, params.channels4 - 1u), c < params.channels4);
 }
 
 fn turn_count() -> u32 {
     return (params.channels4 + STEP - 1u) / STEP;
 }
 
-// q . k of the blocks that begin at `own` and `other`. Ends with a barrier.
-fn query_key(place: Place, own: u32, other: u32, own_is_query: bool, lane: Lane) -> Scores {
+fn multiply_staged(scores: ptr<function, Scores>, buffer: u32, at: TiledInvocation) {
+    for (var step = 0u; step < STEP; step++) {
+        let own = transpose(mat4x4<f32>(
+            staged[staged_slot(buffer, OWN, step, at.place.y)],
+            staged[staged_slot(buffer, OWN, step, at.place.y + OWN_LANES)],
+            staged[staged_slot(buffer, OWN, step, at.place.y + 2u * OWN_LANES)],
+            staged[staged_slot(buffer, OWN, step, at.place.y + 3u * OWN_LANES)],
+        ));
+        for (var j = 0u; j < SHARE; j++) {
+            let other = staged[staged_slot(buffer, OTHER, step, at.place.x + j * CHANNEL_LANES)];
+            (*scores)[j] = multiply_add((*scores)[j], own, other);
+        }
+    }
+}
+
+// Multiplies what the turn before has staged, and stages what was loaded for this one. Ends with a barrier.
+fn pass_turn(scores: ptr<function, Scores>, loaded: ptr<function, Scores>, turn: u32, at: TiledInvocation) {
+    if (turn > 0u) {
+        multiply_staged(scores, (turn - 1u) % 2u, at);
+    }
+    if (turn < turn_count()) {
+        for (var j = 0u; j < SHARE; j++) {
+            staged[slot_of_share(turn % 2u, share_of(at.lane, j))] = (*loaded)[j];
+        }
+    }
+    workgroupBarrier();
+}
+
+fn load_queries_and_keys(loaded: ptr<function, Scores>, own: Own, other: u32, own_is_query: bool, turn: u32, lane: u32) {
+    for (var j = 0u; j < SHARE; j++) {
+        let source = source_of(own, other, turn, j, lane);
+        (*loaded)[j] = select(vec4<f32>(), query_or_key(source.of_own == own_is_query, source.at), source.exists);
+    }
+}
+
+fn load_gradients_and_values(loaded: ptr<function, Scores>, own: Own, other: u32, own_is_query: bool, turn: u32, lane: u32) {
+    for (var j = 0u; j < SHARE; j++) {
+        let source = source_of(own, other, turn, j, lane);
+        (*loaded)[j] = select(vec4<f32>(), gradient_or_value(source.of_own == own_is_query, source.at), source.exists);
+    }
+}
+
+// q . k of the blocks that begin at own.first and `other`, dO . v below: WGSL passes no buffers to functions.
+fn query_key(own: Own, other: u32, own_is_query: bool, at: TiledInvocation) -> Scores {
     var scores: Scores;
     for (var turn = 0u; turn <= turn_count(); turn++) {
-        var share: array<vec4<f32>, MAX_SHARE>;
+        var loaded: Scores;
         if (turn < turn_count()) {
-            for (var j = 0u; j < SHARE; j++) {
-                let part = share_of(lane, j);
-                let value = load_query_or_key((part.side == OWN) == own_is_query, source_of(place, own, other, part, STEP * turn));
-                share[j] = select(vec4<f32>(), value, STEP * turn + part.step < params.channels4);
-            }
+            load_queries_and_keys(&loaded, own, other, own_is_query, turn, at.lane);
         }
-        if (turn > 0u) {
-            multiply_staged(&scores, (turn - 1u) % 2u, lane);
-        }
-        if (turn < turn_count()) {
-            for (var j = 0u; j < SHARE; j++) {
-                staged[slot_of_share(turn % 2u, share_of(lane, j))] = share[j];
-            }
-        }
-        workgroupBarrier();
+        pass_turn(&scores, &loaded, turn, at);
     }
     return scores;
 }
 
-// dO . v, in the same way.
-fn gradient_value(place: Place, own: u32, other: u32, own_is_query: bool, lane: Lane) -> Scores {
-    var scores: Scores;
+fn gradient_value(own: Own, other: u32, own_is_query: bool, at: TiledInvocation) -> Scores {
+    var d_p: Scores;
     for (var turn = 0u; turn <= turn_count(); turn++) {
-        var share: array<vec4<f32>, MAX_SHARE>;
+        var loaded: Scores;
         if (turn < turn_count()) {
-            for (var j = 0u; j < SHARE; j++) {
-                let part = share_of(lane, j);
-                let value = load_gradient_or_value((part.side == OWN) == own_is_query, source_of(place, own, other, part, STEP * turn));
-                share[j] = select(vec4<f32>(), value, STEP * turn + part.step < params.channels4);
-            }
+            load_gradients_and_values(&loaded, own, other, own_is_query, turn, at.lane);
         }
-        if (turn > 0u) {
-            multiply_staged(&scores, (turn - 1u) % 2u, lane);
-        }
-        if (turn < turn_count()) {
-            for (var j = 0u; j < SHARE; j++) {
-                staged[slot_of_share(turn % 2u, share_of(lane, j))] = share[j];
-            }
-        }
-        workgroupBarrier();
+        pass_turn(&d_p, &loaded, turn, at);
     }
-    return scores;
+    return d_p;
 }
 
 // Adds p times a row's quad, for each own token.
@@ -170,49 +191,31 @@ fn add_row(sums: ptr<function, Sums>, p: vec4<f32>, value: vec4<f32>) {
     (*sums)[3] += p.w * value;
 }
 
-fn place_of_group(i: u32) -> Place {
-    let chunk = 2u * CHANNEL_LANES;
-    return place_of(i, (params.tokens + BLOCK - 1u) / BLOCK, (params.channels4 + chunk - 1u) / chunk);
-}
-
-// The two quads of channels that a lane sums.
-fn channels_of(place: Place, lane: Lane) -> vec2<u32> {
-    return 2u * CHANNEL_LANES * place.chunk + lane.at.x + vec2<u32>(0u, CHANNEL_LANES);
-}
-
-// Quadruple of L or D of a lane's own queries.
-fn statistic_of(place: Place, lane: Lane) -> u32 {
-    return place.image_head * block_count() + min(place.block * OWN_LANES + lane.at.y, block_count() - 1u);
-}
-
 @compute @workgroup_size(CHANNEL_LANES, OWN_LANES)
-fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_id) at: vec3<u32>, @builtin(local_invocation_index) index: u32) {
-    let i = group_index(group, groups);
+fn forward(at: TiledInvocation) {
+    let i = group_index(at.group, at.groups);
     if (i >= params.places) {
         return;
     }
-    let lane = Lane(at.xy, index);
-    let place = place_of_group(i);
-    let own = place.block * BLOCK;
-    let channels = channels_of(place, lane);
-    let stored = channels < vec2<u32>(params.channels4);
-    let loaded = min(channels, vec2<u32>(params.channels4 - 1u));
+    let own = own_of(i, at);
+    let x = at.place.x;
+    let y = at.place.y;
     var highest = LOWEST;
     var sum = vec4<f32>();      // over the lane's own share of keys
     var left: Sums;
     var right: Sums;
     for (var other = 0u; other < params.tokens; other += BLOCK) {
-        var s = query_key(place, own, other, true, lane);
+        var s = query_key(own, other, true, at);
         var higher = LOWEST;
         for (var j = 0u; j < SHARE; j++) {
-            s[j] = select(LOWEST, params.scale * s[j], other + at.x + j * CHANNEL_LANES < params.tokens);
+            s[j] = select(LOWEST, params.scale * s[j], other + x + j * CHANNEL_LANES < params.tokens);
             higher = max(higher, s[j]);
         }
-        tile[tile_slot(at.y, at.x)] = higher;
+        tile[tile_slot(y, x)] = higher;
         workgroupBarrier();
         higher = highest;
-        for (var x = 0u; x < CHANNEL_LANES; x++) {
-            higher = max(higher, tile[tile_slot(at.y, x)]);
+        for (var lane = 0u; lane < CHANNEL_LANES; lane++) {
+            higher = max(higher, tile[tile_slot(y, lane)]);
         }
         workgroupBarrier();
         let shrink = exp(highest - higher);
@@ -225,132 +228,106 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gro
         for (var j = 0u; j < SHARE; j++) {
             let p = exp(s[j] - highest);
             sum += p;
-            tile[tile_slot(at.y, at.x + j * CHANNEL_LANES)] = p;
+            tile[tile_slot(y, x + j * CHANNEL_LANES)] = p;
         }
         workgroupBarrier();
         for (var t = 0u; t < BLOCK; t++) {
-            let p = tile[tile_slot(at.y, t)];
-            let row = row_of(place, other + t);
-            add_row(&left, p, load4(v[row + loaded.x]));
-            add_row(&right, p, load4(v[row + loaded.y]));
+            let p = tile[tile_slot(y, t)];
+            let row = row_of(own.place, other + t);
+            add_row(&left, p, load4(v[row + own.loaded.x]));
+            add_row(&right, p, load4(v[row + own.loaded.y]));
         }
     }
     workgroupBarrier();
-    tile[tile_slot(at.y, at.x)] = sum;
+    tile[tile_slot(y, x)] = sum;
     workgroupBarrier();
     sum = vec4<f32>();
-    for (var x = 0u; x < CHANNEL_LANES; x++) {
-        sum += tile[tile_slot(at.y, x)];
+    for (var lane = 0u; lane < CHANNEL_LANES; lane++) {
+        sum += tile[tile_slot(y, lane)];
     }
     for (var j = 0u; j < 4u; j++) {
-        let token = own + 4u * at.y + j;
-        if (token < params.tokens && stored.x) {
-            o_out[row_of(place, token) + channels.x] = store4(left[j] / sum[j]);
-        }
-        if (token < params.tokens && stored.y) {
-            o_out[row_of(place, token) + channels.y] = store4(right[j] / sum[j]);
-        }
+        store_o(own_target(own, j, 0u), left[j] / sum[j]);
+        store_o(own_target(own, j, 1u), right[j] / sum[j]);
     }
-    let block = place.block * OWN_LANES + at.y;
-    if (place.chunk == 0u && at.x == 0u && block < block_count()) {
-        log_sums_out[place.image_head * block_count() + block] = select(vec4<f32>(), highest + log(sum), exist(block));
+    if (own.place.chunk == 0u && x == 0u && own.block < block_count()) {
+        store_log_sums(own.place, own.block, highest, sum);
     }
 }
 
 // dQ = s dS K.
 @compute @workgroup_size(CHANNEL_LANES, OWN_LANES)
-fn backward_query(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_id) at: vec3<u32>, @builtin(local_invocation_index) index: u32) {
-    let i = group_index(group, groups);
+fn backward_query(at: TiledInvocation) {
+    let i = group_index(at.group, at.groups);
     if (i >= params.places) {
         return;
     }
-    let lane = Lane(at.xy, index);
-    let place = place_of_group(i);
-    let own = place.block * BLOCK;
-    let channels = channels_of(place, lane);
-    let stored = channels < vec2<u32>(params.channels4);
-    let loaded = min(channels, vec2<u32>(params.channels4 - 1u));
-    let l = log_sums[statistic_of(place, lane)];
-    let d = deltas[statistic_of(place, lane)];
+    let own = own_of(i, at);
+    let l = log_sums[statistic_of(own)];
+    let d = deltas[statistic_of(own)];
     var left: Sums;
     var right: Sums;
     for (var other = 0u; other < params.tokens; other += BLOCK) {
-        let s = query_key(place, own, other, true, lane);
-        let d_p = gradient_value(place, own, other, true, lane);
+        let s = query_key(own, other, true, at);
+        let d_p = gradient_value(own, other, true, at);
         for (var j = 0u; j < SHARE; j++) {
-            let t = at.x + j * CHANNEL_LANES;
+            let t = at.place.x + j * CHANNEL_LANES;
             let d_s = params.scale * (exp(params.scale * s[j] - l) * (d_p[j] - d));
-            tile[tile_slot(at.y, t)] = select(vec4<f32>(), d_s, other + t < params.tokens);
+            tile[tile_slot(at.place.y, t)] = select(vec4<f32>(), d_s, other + t < params.tokens);
         }
         workgroupBarrier();
         for (var t = 0u; t < BLOCK; t++) {
-            let d_s = tile[tile_slot(at.y, t)];
-            let row = row_of(place, other + t);
-            add_row(&left, d_s, load4(k[row + loaded.x]));
-            add_row(&right, d_s, load4(k[row + loaded.y]));
+            let d_s = tile[tile_slot(at.place.y, t)];
+            let row = row_of(own.place, other + t);
+            add_row(&left, d_s, load4(k[row + own.loaded.x]));
+            add_row(&right, d_s, load4(k[row + own.loaded.y]));
         }
     }
     for (var j = 0u; j < 4u; j++) {
-        let token = own + 4u * at.y + j;
-        if (token < params.tokens && stored.x) {
-            d_q[row_of(place, token) + channels.x] = store4(left[j]);
-        }
-        if (token < params.tokens && stored.y) {
-            d_q[row_of(place, token) + channels.y] = store4(right[j]);
-        }
+        store_d_q(own_target(own, j, 0u), left[j]);
+        store_d_q(own_target(own, j, 1u), right[j]);
     }
 }
 
 // dK = s dS^T Q and dV = P^T dO.
 @compute @workgroup_size(CHANNEL_LANES, OWN_LANES)
-fn backward_key_value(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_id) at: vec3<u32>, @builtin(local_invocation_index) index: u32) {
-    let i = group_index(group, groups);
+fn backward_key_value(at: TiledInvocation) {
+    let i = group_index(at.group, at.groups);
     if (i >= params.places) {
         return;
     }
-    let lane = Lane(at.xy, index);
-    let place = place_of_group(i);
-    let own = place.block * BLOCK;
-    let channels = channels_of(place, lane);
-    let stored = channels < vec2<u32>(params.channels4);
-    let loaded = min(channels, vec2<u32>(params.channels4 - 1u));
-    let statistics = place.image_head * block_count();
+    let own = own_of(i, at);
+    let statistics = own.place.image_head * block_count();
     var k_left: Sums;
     var k_right: Sums;
     var v_left: Sums;
     var v_right: Sums;
     for (var other = 0u; other < params.tokens; other += BLOCK) {
-        let s = query_key(place, own, other, false, lane);
-        let d_p = gradient_value(place, own, other, false, lane);
+        let s = query_key(own, other, false, at);
+        let d_p = gradient_value(own, other, false, at);
         for (var j = 0u; j < SHARE; j++) {
-            let t = at.x + j * CHANNEL_LANES;
+            let t = at.place.x + j * CHANNEL_LANES;
             let query = min(other + t, params.tokens - 1u);
             let l = log_sums[statistics + query / 4u][query % 4u];
             let d = deltas[statistics + query / 4u][query % 4u];
             let p = select(vec4<f32>(), exp(params.scale * s[j] - l), other + t < params.tokens);
-            tile_p[tile_slot(at.y, t)] = p;
-            tile[tile_slot(at.y, t)] = params.scale * (p * (d_p[j] - d));
+            tile_p[tile_slot(at.place.y, t)] = p;
+            tile[tile_slot(at.place.y, t)] = params.scale * (p * (d_p[j] - d));
         }
         workgroupBarrier();
         for (var t = 0u; t < BLOCK; t++) {
-            let p = tile_p[tile_slot(at.y, t)];
-            let d_s = tile[tile_slot(at.y, t)];
-            let row = row_of(place, other + t);
-            add_row(&k_left, d_s, load4(q[row + loaded.x]));
-            add_row(&k_right, d_s, load4(q[row + loaded.y]));
-            add_row(&v_left, p, load4(d_o[row + loaded.x]));
-            add_row(&v_right, p, load4(d_o[row + loaded.y]));
+            let p = tile_p[tile_slot(at.place.y, t)];
+            let d_s = tile[tile_slot(at.place.y, t)];
+            let row = row_of(own.place, other + t);
+            add_row(&k_left, d_s, load4(q[row + own.loaded.x]));
+            add_row(&k_right, d_s, load4(q[row + own.loaded.y]));
+            add_row(&v_left, p, load4(d_o[row + own.loaded.x]));
+            add_row(&v_right, p, load4(d_o[row + own.loaded.y]));
         }
     }
     for (var j = 0u; j < 4u; j++) {
-        let token = own + 4u * at.y + j;
-        if (token < params.tokens && stored.x) {
-            d_k[row_of(place, token) + channels.x] = store4(k_left[j]);
-            d_v[row_of(place, token) + channels.x] = store4(v_left[j]);
-        }
-        if (token < params.tokens && stored.y) {
-            d_k[row_of(place, token) + channels.y] = store4(k_right[j]);
-            d_v[row_of(place, token) + channels.y] = store4(v_right[j]);
-        }
+        store_d_k(own_target(own, j, 0u), k_left[j]);
+        store_d_k(own_target(own, j, 1u), k_right[j]);
+        store_d_v(own_target(own, j, 0u), v_left[j]);
+        store_d_v(own_target(own, j, 1u), v_right[j]);
     }
 }

@@ -22,6 +22,9 @@
 // q, k, v, o, d_o, o_out, d_q, d_k, d_v: [N, T, heads, d]; L is log_sums and log_sums_out, D is deltas and deltas_out:
 // [N, heads, 1, T], so that 4 queries are one quadruple.
 //
+// A variant declares what a lane or workgroup makes as constants, which the host reads: TILE_TOKENS by TILE_QUADS of channels,
+// walking over OTHER_TOKENS at a time and over TURN_QUADS of channels in a turn.
+//
 // This file is the prefix of the variants, which hold the entry points: attention.register.wgsl and its neighbours.
 
 struct Params {
@@ -84,7 +87,22 @@ fn rows_of(place: Place, block: u32) -> vec4<u32> {
     return place.first + tokens * (params.heads * params.channels4);
 }
 
-// Columns are tokens, rows are 4 channels.
+// A quadruple of either factor of S = Q K^T, and of dP = dO V^T.
+fn query_or_key(is_query: bool, at: u32) -> vec4<f32> {
+    if (is_query) {
+        return load4(q[at]);
+    }
+    return load4(k[at]);
+}
+
+fn gradient_or_value(is_gradient: bool, at: u32) -> vec4<f32> {
+    if (is_gradient) {
+        return load4(d_o[at]);
+    }
+    return load4(v[at]);
+}
+
+// Of 4 tokens, in the columns; rows are 4 channels.
 fn load_q(rows: vec4<u32>, c: u32) -> mat4x4<f32> {
     return mat4x4<f32>(load4(q[rows.x + c]), load4(q[rows.y + c]), load4(q[rows.z + c]), load4(q[rows.w + c]));
 }
@@ -103,6 +121,56 @@ fn load_o(rows: vec4<u32>, c: u32) -> mat4x4<f32> {
 
 fn load_d_o(rows: vec4<u32>, c: u32) -> mat4x4<f32> {
     return mat4x4<f32>(load4(d_o[rows.x + c]), load4(d_o[rows.y + c]), load4(d_o[rows.z + c]), load4(d_o[rows.w + c]));
+}
+
+// Where a quadruple of what is made is stored, if it exists.
+struct Target {
+    at: u32,
+    exists: bool,
+}
+
+// Of token j of a block of 4.
+fn target_of(place: Place, block: u32, j: u32, channel: u32) -> Target {
+    return Target(rows_of(place, block)[j] + channel, channel < params.channels4 && 4u * block + j < params.tokens);
+}
+
+fn store_o(to: Target, value: vec4<f32>) {
+    if (to.exists) {
+        o_out[to.at] = store4(value);
+    }
+}
+
+fn store_d_q(to: Target, value: vec4<f32>) {
+    if (to.exists) {
+        d_q[to.at] = store4(value);
+    }
+}
+
+fn store_d_k(to: Target, value: vec4<f32>) {
+    if (to.exists) {
+        d_k[to.at] = store4(value);
+    }
+}
+
+fn store_d_v(to: Target, value: vec4<f32>) {
+    if (to.exists) {
+        d_v[to.at] = store4(value);
+    }
+}
+
+// Stores L of a block of 4 queries: the highest score, and the sum of the exponentials of how far each is below it.
+fn store_log_sums(place: Place, block: u32, highest: vec4<f32>, sum: vec4<f32>) {
+    log_sums_out[place.image_head * block_count() + block] = select(vec4<f32>(), highest + log(sum), exist(block));
+}
+
+// P = exp(S - L), L of the 4 queries in the rows.
+fn exp_below(s: mat4x4<f32>, l: vec4<f32>) -> mat4x4<f32> {
+    return mat4x4<f32>(exp(s[0] - l), exp(s[1] - l), exp(s[2] - l), exp(s[3] - l));
+}
+
+// s dS, D of the 4 queries in the rows.
+fn d_scores(p: mat4x4<f32>, d_p: mat4x4<f32>, d: vec4<f32>) -> mat4x4<f32> {
+    return params.scale * mat4x4<f32>(p[0] * (d_p[0] - d), p[1] * (d_p[1] - d), p[2] * (d_p[2] - d), p[3] * (d_p[3] - d));
 }
 
 // sum + a b. D is summed in the same order, so that dP_ij - D_i is 0 to the last bit where it should be: with one token.

@@ -18,9 +18,8 @@ struct Params {
 @group(0) @binding(1) var<storage, read_write> y: array<vec4<f32>>;
 
 @compute @workgroup_size(4u * LANES)
-fn matrices(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32,
-    @builtin(subgroup_id) unit: u32, @builtin(subgroup_invocation_id) own: u32) {
-    for (var i = lane; i < TILE * STEP; i += 4u * LANES) {
+fn matrices(at: MatrixInvocation) {
+    for (var i = at.lane; i < TILE * STEP; i += 4u * LANES) {
         left[i] = f16(factors[0].x * f32(1u + i % 5u));
         right[i] = f16(factors[0].y * f32(1u + i % 3u));
     }
@@ -29,10 +28,6 @@ fn matrices(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gr
     let a1 = coopLoadT<Left>(&left[SIDE * STEP], STEP);
     let b0 = coopLoadT<Right>(&right[0], TILE);
     let b1 = coopLoadT<Right>(&right[SIDE], TILE);
-    var c00 = Sum();
-    var c01 = Sum();
-    var c10 = Sum();
-    var c11 = Sum();
     for (var round = 0u; round < params.rounds; round++) {
         c00 = coopMultiplyAdd(a0, b0, c00);
         c01 = coopMultiplyAdd(a0, b1, c01);
@@ -40,34 +35,17 @@ fn matrices(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gr
         c11 = coopMultiplyAdd(a1, b1, c11);
     }
     var total: array<vec4<f32>, 2>;
-    coopStoreT(c00, &result[unit * SIDE * SIDE], SIDE);
-    workgroupBarrier();
-    collect(&total, unit, own);
-    workgroupBarrier();
-    coopStoreT(c01, &result[unit * SIDE * SIDE], SIDE);
-    workgroupBarrier();
-    collect(&total, unit, own);
-    workgroupBarrier();
-    coopStoreT(c10, &result[unit * SIDE * SIDE], SIDE);
-    workgroupBarrier();
-    collect(&total, unit, own);
-    workgroupBarrier();
-    coopStoreT(c11, &result[unit * SIDE * SIDE], SIDE);
-    workgroupBarrier();
-    collect(&total, unit, own);
-    let first = (group_index(group, groups) * 4u + unit) * SIDE * SIDE / 4u;
-    for (var j = 0u; j < 2u; j++) {
-        let t = own + j * LANES;
-        if (t < SIDE * SIDE / 4u && first + t < params.quads && params.side == SIDE) {
-            y[first + t] = total[j];
+    for (var part = 0u; part < 4u; part++) {
+        lay_out(part, at.unit);
+        for (var j = 0u; j < 2u; j++) {
+            total[j] += result4(at.unit, min(at.own + j * LANES, MATRIX_QUADS - 1u));
         }
     }
-}
-
-// Adds a lane's quadruples of what stands in `result`.
-fn collect(total: ptr<function, array<vec4<f32>, 2>>, unit: u32, own: u32) {
+    let first = (group_index(at.group, at.groups) * 4u + at.unit) * MATRIX_QUADS;
     for (var j = 0u; j < 2u; j++) {
-        let t = min(own + j * LANES, SIDE * SIDE / 4u - 1u);
-        (*total)[j] += result4(unit, t / (SIDE / 4u), t % (SIDE / 4u));
+        let t = at.own + j * LANES;
+        if (t < MATRIX_QUADS && first + t < params.quads && params.side == SIDE) {
+            y[first + t] = total[j];
+        }
     }
 }

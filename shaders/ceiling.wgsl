@@ -23,8 +23,8 @@ struct Params {
 @group(0) @binding(2) var<storage, read> factors: array<vec4<f32>>;
 
 @compute @workgroup_size(64)
-fn copy_1(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let i = group_index(group, groups) * 64u + lane;
+fn copy_1(invocation: Invocation) {
+    let i = index_of(invocation, 64u);
     if (i < params.quads) {
         y[i] = x[i];
     }
@@ -32,8 +32,8 @@ fn copy_1(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) grou
 
 // Fewer and larger workgroups, whose start costs more than a copy on some drivers.
 @compute @workgroup_size(256)
-fn copy_8(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let first = group_index(group, groups) * 2048u + lane;
+fn copy_8(invocation: Invocation) {
+    let first = index_of(invocation, 2048u);
     let end = min(first + 2048u, params.quads);
     for (var i = first; i < end; i += 256u) {
         y[i] = x[i];
@@ -59,13 +59,13 @@ fn two_16(s: Two, a: vec4<f32>, b: vec4<f32>) -> Two {
 
 // 2 sums, blocks of 64 steps.
 @compute @workgroup_size(64)
-fn multiply_2(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let i = group_index(group, groups) * 64u + lane;
+fn multiply_2(invocation: Invocation) {
+    let i = index_of(invocation, 64u);
     if (i >= params.quads) {
         return;
     }
-    let a = vec4<f32>(factors[lane].x);
-    let b = vec4<f32>(factors[lane].y);
+    let a = vec4<f32>(factors[invocation.lane].x);
+    let b = vec4<f32>(factors[invocation.lane].y);
     var s = Two(x[i], 2.0 * x[i]);
     for (var round = 0u; round < params.rounds; round++) {
         s = two_16(two_16(two_16(two_16(s, a, b), a, b), a, b), a, b);
@@ -97,13 +97,13 @@ fn three_64(s: Three, a: vec4<f32>, b: vec4<f32>) -> Three {
 
 // 3 sums, blocks of 128 steps.
 @compute @workgroup_size(64)
-fn multiply_3(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let i = group_index(group, groups) * 64u + lane;
+fn multiply_3(invocation: Invocation) {
+    let i = index_of(invocation, 64u);
     if (i >= params.quads) {
         return;
     }
-    let a = vec4<f32>(factors[lane].x);
-    let b = vec4<f32>(factors[lane].y);
+    let a = vec4<f32>(factors[invocation.lane].x);
+    let b = vec4<f32>(factors[invocation.lane].y);
     var s = Three(x[i], 2.0 * x[i], 3.0 * x[i]);
     for (var round = 0u; round < params.rounds; round++) {
         s = three_64(three_64(s, a, b), a, b);
@@ -131,13 +131,13 @@ fn eight(s: Eight, a: vec4<f32>, b: vec4<f32>) -> Eight {
 
 // 8 sums, blocks of 4 steps.
 @compute @workgroup_size(256)
-fn multiply_8(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let i = group_index(group, groups) * 256u + lane;
+fn multiply_8(invocation: Invocation) {
+    let i = index_of(invocation, 256u);
     if (i >= params.quads) {
         return;
     }
-    let a = vec4<f32>(factors[lane].x);
-    let b = vec4<f32>(factors[lane].y);
+    let a = vec4<f32>(factors[invocation.lane].x);
+    let b = vec4<f32>(factors[invocation.lane].y);
     let v = x[i];
     var s = Eight(v, 2.0 * v, 3.0 * v, 4.0 * v, 5.0 * v, 6.0 * v, 7.0 * v, 8.0 * v);
     for (var round = 0u; round < params.rounds; round++) {

@@ -21,8 +21,8 @@ struct Params {
 @group(0) @binding(2) var<storage, read_write> y: array<real4>;
 
 @compute @workgroup_size(64)
-fn concat(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let i = group_index(group, groups) * 64u + lane;
+fn concat(invocation: Invocation) {
+    let i = index_of(invocation, 64u);
     if (i >= params.quads) {
         return;
     }
@@ -54,8 +54,8 @@ fn concat(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) grou
 @group(0) @binding(1) var<storage, read_write> part: array<real4>;
 
 @compute @workgroup_size(64)
-fn split(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let i = group_index(group, groups) * 64u + lane;
+fn split(invocation: Invocation) {
+    let i = index_of(invocation, 64u);
     if (i >= params.quads) {
         return;
     }

@@ -15,7 +15,8 @@
 // backward_data visits the inputs parity by parity: those with the same (h mod stride, w mod stride) are reached by the same
 // taps, every stride-th one, so that no tap is tried in vain.
 //
-// This file is the prefix of the variants, which hold the entry points: conv2d.register.wgsl and its neighbours.
+// This file says how rows, taps and positions lie. What multiplies them it shares with the linear layer: lib.product.wgsl, and the
+// variants behind it, which hold the entry points, lib.product.register.wgsl and its neighbours.
 
 struct Params {
     n: u32,
@@ -40,22 +41,57 @@ const NONE = 0u;
 const PER_IMAGE = 1u;
 const PER_ROW = 2u;
 
-@group(0) @binding(0) var<storage, read> x: array<real4>;
-@group(0) @binding(1) var<storage, read> weight: array<real4>;
-@group(0) @binding(2) var<storage, read> bias: array<vec4<f32>>;
+// The tile of a lane in lib.product.register.wgsl: rows, and quads of dy in a weight's gradient.
+const LANE_ROWS = 16u;
+const LANE_QUADS = 4u;
+
 @group(0) @binding(3) var<storage, read> addend: array<real4>;
-@group(0) @binding(4) var<storage, read_write> y: array<real4>;
 
-@group(0) @binding(0) var<storage, read> dy: array<real4>;
-@group(0) @binding(2) var<storage, read_write> dx: array<real4>;
+// Rows of y.
+fn output_rows() -> u32 {
+    return params.n * params.p * params.q;
+}
 
-@group(0) @binding(1) var<storage, read> gradient: array<real4>;
-@group(0) @binding(2) var<storage, read_write> partial: array<vec4<f32>>;
+fn taps() -> vec2<u32> {
+    return vec2<u32>(params.r, params.s);
+}
 
-// Corner of the window of output row m in x: image, top, left.
-fn corner_of(m: u32) -> vec3<i32> {
-    let at = vec3<u32>(m / (params.p * params.q), m / params.q % params.p * params.stride, m % params.q * params.stride);
-    return vec3<i32>(at) - vec3<i32>(0, i32(params.pad), i32(params.pad));
+// What a tap meets is found once for all turns.
+const SEVERAL_TAPS = true;
+
+// Where the quadruples of the weight begin, of a tap and one channel of x.
+fn weight_row(r: u32, s: u32, channel: u32) -> u32 {
+    return ((r * params.s + s) * 4u * params.c4 + channel) * params.k4;
+}
+
+fn stride() -> u32 {
+    return params.stride;
+}
+
+// A row of y as image, row, column.
+alias Position = vec3<u32>;
+
+fn position(m: u32) -> Position {
+    return vec3<u32>(m / (params.p * params.q), m / params.q % params.p, m % params.q);
+}
+
+// The position `by` rows further, `by` the position of a number of rows.
+fn advance(at: Position, by: Position) -> Position {
+    var next = at + by;
+    let wide = next.z >= params.q;
+    next.z -= select(0u, params.q, wide);
+    next.y += select(0u, 1u, wide);
+    let high = next.y >= params.p;
+    next.y -= select(0u, params.p, high);
+    next.x += select(0u, 1u, high);
+    return next;
+}
+
+// Corner of the window of a row of y in x: image, top, left.
+alias Corner = vec3<i32>;
+
+fn corner_at(at: Position) -> Corner {
+    return vec3<i32>(at * vec3<u32>(1u, params.stride, params.stride)) - vec3<i32>(0, i32(params.pad), i32(params.pad));
 }
 
 // Where a tap of a window reads x: its first quadruple and 1, or 0 and 0 outside of x.
@@ -64,7 +100,7 @@ struct Tap {
     inside: f32,
 }
 
-fn tap_of(corner: vec3<i32>, r: u32, s: u32) -> Tap {
+fn tap_of(corner: Corner, r: u32, s: u32) -> Tap {
     let h = corner.y + i32(r);
     let w = corner.z + i32(s);
     let valid = h >= 0 && h < i32(params.h) && w >= 0 && w < i32(params.w);
@@ -84,55 +120,52 @@ fn finish(sum: vec4<f32>, m: u32, k: u32) -> real4 {
 }
 
 // Inputs of one parity: those at h mod stride = first.x, w mod stride = first.y.
-struct Parity {
+struct Inputs {
     first: vec2<u32>,
     extent: vec2<u32>,  // of its grid of inputs
-    tile: u32,          // which of its tiles of `rows` inputs
-    exists: bool,
+    rows: u32,          // inputs of all images
+    start: u32,         // where a tile begins; a surplus one begins behind the last
 }
 
-fn parity_of(tile: u32, rows: u32) -> Parity {
+// Of a tile of TILE_ROWS inputs, counted over all parities.
+fn inputs_of(tile: u32) -> Inputs {
     var rest = tile;
     for (var i = 0u; i < params.stride * params.stride; i++) {
         let first = vec2<u32>(i / params.stride, i % params.stride);
         let extent = (vec2<u32>(params.h, params.w) + params.stride - 1u - first) / params.stride;
-        let tiles = (params.n * extent.x * extent.y + rows - 1u) / rows;
+        let rows = params.n * extent.x * extent.y;
+        let tiles = (rows + TILE_ROWS - 1u) / TILE_ROWS;
         if (rest < tiles) {
-            return Parity(first, extent, rest, true);
+            return Inputs(first, extent, rows, rest * TILE_ROWS);
         }
         rest -= tiles;
     }
-    return Parity(vec2<u32>(), vec2<u32>(1u), 0u, false);
+    return Inputs(vec2<u32>(), vec2<u32>(1u), params.n, params.n);
 }
 
-// Input number m of one parity: image, row, column.
-fn input_of(parity: Parity, m: u32) -> vec3<u32> {
-    let at = vec2<u32>(m / parity.extent.y % parity.extent.x, m % parity.extent.y);
-    return vec3<u32>(m / (parity.extent.x * parity.extent.y), parity.first + params.stride * at);
+// An input as image, row, column.
+alias Input = vec3<u32>;
+
+// Input number m of one parity.
+fn input_of(inputs: Inputs, m: u32) -> Input {
+    let at = vec2<u32>(m / inputs.extent.y % inputs.extent.x, m % inputs.extent.y);
+    return vec3<u32>(m / (inputs.extent.x * inputs.extent.y), inputs.first + params.stride * at);
+}
+
+fn pixel_of(at: Input) -> u32 {
+    return (at.x * params.h + at.y) * params.w + at.z;
+}
+
+// The first tap that reaches a parity; every stride-th behind it does, too.
+fn first_tap(inputs: Inputs) -> vec2<u32> {
+    return (inputs.first + params.pad) % params.stride;
 }
 
 // Where a tap of this parity reads dy for an input.
-fn output_of(at: vec3<u32>, r: u32, s: u32) -> Tap {
+fn output_of(at: Input, r: u32, s: u32) -> Tap {
     let p = (i32(at.y + params.pad) - i32(r)) >> (params.stride - 1u);
     let q = (i32(at.z + params.pad) - i32(s)) >> (params.stride - 1u);
     let valid = p >= 0 && p < i32(params.p) && q >= 0 && q < i32(params.q);
     let offset = u32((i32(at.x) * i32(params.p) + p) * i32(params.q) + q) * params.k4;
     return Tap(select(0u, offset, valid), select(0.0, 1.0, valid));
-}
-
-// Row m of dy as image, row, column.
-fn position(m: u32) -> vec3<u32> {
-    return vec3<u32>(m / (params.p * params.q), m / params.q % params.p, m % params.q);
-}
-
-// The position `by` rows further, `by` the position of a number of rows.
-fn advance(at: vec3<u32>, by: vec3<u32>) -> vec3<u32> {
-    var next = at + by;
-    let wide = next.z >= params.q;
-    next.z -= select(0u, params.q, wide);
-    next.y += select(0u, 1u, wide);
-    let high = next.y >= params.p;
-    next.y -= select(0u, params.p, high);
-    next.x += select(0u, 1u, high);
-    return next;
 }

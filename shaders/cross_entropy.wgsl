@@ -45,8 +45,8 @@ fn one_hot(quad: u32, label: u32) -> vec4<f32> {
 }
 
 @compute @workgroup_size(64)
-fn loss(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let n = group_index(group, groups) * 64u + lane;
+fn loss(invocation: Invocation) {
+    let n = index_of(invocation, 64u);
     if (n >= params.images) {
         if (n < (params.images + 3u) / 4u * 4u) {
             losses[n] = 0.0;

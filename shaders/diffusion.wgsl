@@ -205,8 +205,8 @@ fn write_image(n: u32) {
 }
 
 @compute @workgroup_size(64)
-fn noise(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let i = group_index(group, groups) * 64u + lane;
+fn noise(invocation: Invocation) {
+    let i = index_of(invocation, 64u);
     if (i < (training.batch + 3u) / 4u * 4u) {
         write_image(i);
     }
@@ -237,12 +237,12 @@ fn noise(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) group
 
 // A lane takes 16 vec4, 64 apart, so that the 64 lanes of a group read side by side.
 @compute @workgroup_size(64)
-fn loss(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let partial = group_index(group, groups) * 64u + lane;
+fn loss(invocation: Invocation) {
+    let partial = index_of(invocation, 64u);
     if (partial >= elements.partials) {
         return;
     }
-    let first = partial / 64u * 1024u + lane;
+    let first = partial / 64u * 1024u + invocation.lane;
     var sum = 0.0;
     for (var i = first; i < min(first + 1024u, elements.quads); i += 64u) {
         let difference = load4(out[i]) - load4(goal[i]);
@@ -342,13 +342,13 @@ fn hybrid_element(pixel: u32, channel: u32, t: u32) -> vec2<f32> {
 }
 
 @compute @workgroup_size(64)
-fn hybrid_loss(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let partial = group_index(group, groups) * 64u + lane;
+fn hybrid_loss(invocation: Invocation) {
+    let partial = index_of(invocation, 64u);
     if (partial >= hybrid.partials) {
         return;
     }
     let outputs4 = (hybrid.channels + 1u) / 2u;
-    let first = partial / 64u * 1024u + lane;
+    let first = partial / 64u * 1024u + invocation.lane;
     var sum = 0.0;
     for (var i = first; i < min(first + 1024u, hybrid.quads); i += 64u) {
         let t = u32(timestep[i / hybrid.quads_per_image]);
@@ -394,8 +394,8 @@ fn variance_output(first_quad: u32, channel: u32) -> vec4<f32> {
 }
 
 @compute @workgroup_size(64)
-fn denoise(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let i = group_index(group, groups) * 64u + lane;
+fn denoise(invocation: Invocation) {
+    let i = index_of(invocation, 64u);
     if (i >= samples.quads) {
         return;
     }
@@ -438,8 +438,8 @@ fn denoise(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gro
 }
 
 @compute @workgroup_size(64)
-fn start(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let i = group_index(group, groups) * 64u + lane;
+fn start(invocation: Invocation) {
+    let i = index_of(invocation, 64u);
     if (i >= samples.quads) {
         return;
     }
@@ -457,8 +457,8 @@ fn start(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) group
 }
 
 @compute @workgroup_size(64)
-fn impute(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let i = group_index(group, groups) * 64u + lane;
+fn impute(invocation: Invocation) {
+    let i = index_of(invocation, 64u);
     if (i >= samples.quads) {
         return;
     }
@@ -475,8 +475,8 @@ fn impute(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) grou
 }
 
 @compute @workgroup_size(64)
-fn broadcast_timestep(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let i = group_index(group, groups) * 64u + lane;
+fn broadcast_timestep(invocation: Invocation) {
+    let i = index_of(invocation, 64u);
     if (i < (broadcast.batch + 3u) / 4u * 4u) {
         timestep[i] = select(0.0, step.timestep, i < broadcast.batch);
     }

@@ -37,8 +37,8 @@ fn turns_of(time: f32, f: vec3<f32>) -> f32 {
 }
 
 @compute @workgroup_size(64)
-fn timestep(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let i = group_index(group, groups) * 64u + lane;
+fn timestep(invocation: Invocation) {
+    let i = index_of(invocation, 64u);
     if (i >= params.quads) {
         return;
     }
@@ -56,16 +56,16 @@ fn timestep(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gr
 }
 
 @compute @workgroup_size(64)
-fn gather(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let i = group_index(group, groups) * 64u + lane;
+fn gather(invocation: Invocation) {
+    let i = index_of(invocation, 64u);
     if (i < params.quads) {
         y[i] = store4(table[labels[i / params.channels4] * params.channels4 + i % params.channels4]);
     }
 }
 
 @compute @workgroup_size(64)
-fn gather_backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let i = group_index(group, groups) * 64u + lane;
+fn gather_backward(invocation: Invocation) {
+    let i = index_of(invocation, 64u);
     if (i >= params.quads) {
         return;
     }

@@ -45,8 +45,8 @@ struct Share {
     count: u32,     // rows
 }
 
-fn share_of(group: vec3<u32>, groups: vec3<u32>, lane: u32) -> Share {
-    let i = group_index(group, groups) * 64u + lane;
+fn share_of(invocation: Invocation) -> Share {
+    let i = index_of(invocation, 64u);
     let chunk = i / params.c4 % params.chunks;
     let image = i / (params.c4 * params.chunks);
     let first = (image * params.rows + chunk * params.chunk) * params.c4 + i % params.c4;
@@ -55,8 +55,8 @@ fn share_of(group: vec3<u32>, groups: vec3<u32>, lane: u32) -> Share {
 }
 
 @compute @workgroup_size(64)
-fn chunk_moments(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let share = share_of(group, groups, lane);
+fn chunk_moments(invocation: Invocation) {
+    let share = share_of(invocation);
     if (!share.valid) {
         return;
     }
@@ -81,14 +81,27 @@ fn chunk_moments(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroup
 @group(0) @binding(3) var<storage, read_write> table: array<f32>;
 @group(0) @binding(4) var<storage, read> modulation: array<f32>;
 
+// A lane's group: of one image, the channels from `first` on.
+struct Group {
+    valid: bool,
+    image: u32,
+    first: u32,
+}
+
+fn group_of(invocation: Invocation) -> Group {
+    let channel = index_of(invocation, 64u) * params.group_channels;
+    let image = channel / params.channels;
+    return Group(image < params.images, image, channel % params.channels);
+}
+
 // Mean and rstd of a group: the chunks' moments joined as Chan, Golub & LeVeque (1979) do.
-fn group_statistics(image: u32, first: u32) -> vec2<f32> {
+fn group_statistics(own: Group) -> vec2<f32> {
     let stride = 4u * params.c4;
     var mean = 0.0;
     for (var chunk = 0u; chunk < params.chunks; chunk++) {
         let count = f32(min(params.chunk, params.rows - chunk * params.chunk));
-        for (var c = first; c < first + params.group_channels; c++) {
-            mean += count * chunk_table[(image * params.chunks + chunk) * 2u * stride + c];
+        for (var c = own.first; c < own.first + params.group_channels; c++) {
+            mean += count * chunk_table[(own.image * params.chunks + chunk) * 2u * stride + c];
         }
     }
     let size = f32(params.rows) * f32(params.group_channels);
@@ -96,8 +109,8 @@ fn group_statistics(image: u32, first: u32) -> vec2<f32> {
     var squares = 0.0;
     for (var chunk = 0u; chunk < params.chunks; chunk++) {
         let count = f32(min(params.chunk, params.rows - chunk * params.chunk));
-        for (var c = first; c < first + params.group_channels; c++) {
-            let at = (image * params.chunks + chunk) * 2u * stride + c;
+        for (var c = own.first; c < own.first + params.group_channels; c++) {
+            let at = (own.image * params.chunks + chunk) * 2u * stride + c;
             let deviation = chunk_table[at] - mean;
             squares += chunk_table[at + stride] + count * deviation * deviation;
         }
@@ -113,65 +126,72 @@ fn write_table(image: u32, c: u32, statistics: vec2<f32>, a: f32, b: f32) {
     table[to + 12u * params.c4] = b;
 }
 
-// The padding of the last quad, which belongs to no group.
-fn write_padding(image: u32) {
+// The padding of the last quad, which belongs to no group: an image's first one writes it.
+fn write_padding(own: Group) {
+    if (own.first > 0u) {
+        return;
+    }
     for (var c = params.channels; c < 4u * params.c4; c++) {
-        write_table(image, c, vec2<f32>(), 0.0, 0.0);
+        write_table(own.image, c, vec2<f32>(), 0.0, 0.0);
     }
 }
 
 @compute @workgroup_size(64)
-fn affine(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let i = group_index(group, groups) * 64u + lane;
-    let image = i * params.group_channels / params.channels;
-    let first = i * params.group_channels % params.channels;
-    if (image >= params.images) {
+fn affine(invocation: Invocation) {
+    let own = group_of(invocation);
+    if (!own.valid) {
         return;
     }
-    let statistics = group_statistics(image, first);
-    for (var c = first; c < first + params.group_channels; c++) {
-        write_table(image, c, statistics, gamma[c], beta[c]);
+    let statistics = group_statistics(own);
+    for (var c = own.first; c < own.first + params.group_channels; c++) {
+        write_table(own.image, c, statistics, gamma[c], beta[c]);
     }
-    if (first == 0u) {
-        write_padding(image);
-    }
+    write_padding(own);
 }
 
 @compute @workgroup_size(64)
-fn affine_modulated(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let i = group_index(group, groups) * 64u + lane;
-    let image = i * params.group_channels / params.channels;
-    let first = i * params.group_channels % params.channels;
-    if (image >= params.images) {
+fn affine_modulated(invocation: Invocation) {
+    let own = group_of(invocation);
+    if (!own.valid) {
         return;
     }
-    let statistics = group_statistics(image, first);
-    for (var c = first; c < first + params.group_channels; c++) {
-        let scale = 1.0 + modulation[image * 8u * params.c4 + c];
-        let shift = modulation[image * 8u * params.c4 + 4u * params.c4 + c];
-        write_table(image, c, statistics, gamma[c] * scale, beta[c] * scale + shift);
+    let statistics = group_statistics(own);
+    for (var c = own.first; c < own.first + params.group_channels; c++) {
+        let scale = 1.0 + modulation[own.image * 8u * params.c4 + c];
+        let shift = modulation[own.image * 8u * params.c4 + 4u * params.c4 + c];
+        write_table(own.image, c, statistics, gamma[c] * scale, beta[c] * scale + shift);
     }
-    if (first == 0u) {
-        write_padding(image);
-    }
+    write_padding(own);
 }
 
 @group(0) @binding(1) var<storage, read> affine_table: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read_write> y: array<real4>;
 
+// What the table says of a share's channels.
+struct Affine {
+    at: u32,
+    mean: vec4<f32>,
+    rstd: vec4<f32>,
+    a: vec4<f32>,
+    b: vec4<f32>,
+}
+
+fn affine_of(share: Share) -> Affine {
+    let at = share.image * 4u * params.c4 + share.quad;
+    return Affine(at, affine_table[at], affine_table[at + params.c4], affine_table[at + 2u * params.c4], affine_table[at + 3u * params.c4]);
+}
+
 @compute @workgroup_size(64)
-fn apply(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let share = share_of(group, groups, lane);
+fn apply(invocation: Invocation) {
+    let share = share_of(invocation);
     if (!share.valid) {
         return;
     }
-    let at = share.image * 4u * params.c4 + share.quad;
-    let mean = affine_table[at];
-    let slope = affine_table[at + params.c4] * affine_table[at + 2u * params.c4];
-    let b = affine_table[at + 3u * params.c4];
+    let own = affine_of(share);
+    let slope = own.rstd * own.a;
     for (var row = 0u; row < share.count; row++) {
         let i = share.first + row * params.c4;
-        let u = (load4(x[i]) - mean) * slope + b;
+        let u = (load4(x[i]) - own.mean) * slope + own.b;
         y[i] = store4(select(u, u * sigmoid4(u), params.silu == 1u));
     }
 }
@@ -185,22 +205,18 @@ fn before_activation(dy: vec4<f32>, u: vec4<f32>) -> vec4<f32> {
 }
 
 @compute @workgroup_size(64)
-fn backward_sums(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let share = share_of(group, groups, lane);
+fn backward_sums(invocation: Invocation) {
+    let share = share_of(invocation);
     if (!share.valid) {
         return;
     }
-    let at = share.image * 4u * params.c4 + share.quad;
-    let mean = affine_table[at];
-    let rstd = affine_table[at + params.c4];
-    let a = affine_table[at + 2u * params.c4];
-    let b = affine_table[at + 3u * params.c4];
+    let own = affine_of(share);
     var s1 = vec4<f32>();
     var s2 = vec4<f32>();
     for (var row = 0u; row < share.count; row++) {
         let i = share.first + row * params.c4;
-        let xhat = (load4(x[i]) - mean) * rstd;
-        let du = before_activation(load4(dy[i]), xhat * a + b);
+        let xhat = (load4(x[i]) - own.mean) * own.rstd;
+        let du = before_activation(load4(dy[i]), xhat * own.a + own.b);
         s1 += du;
         s2 += du * xhat;
     }
@@ -213,34 +229,32 @@ fn backward_sums(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroup
 @group(0) @binding(2) var<storage, read_write> totals: array<f32>;
 
 @compute @workgroup_size(64)
-fn backward_totals(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let i = group_index(group, groups) * 64u + lane;
-    let image = i * params.group_channels / params.channels;
-    let first = i * params.group_channels % params.channels;
-    if (image >= params.images) {
+fn backward_totals(invocation: Invocation) {
+    let own = group_of(invocation);
+    if (!own.valid) {
         return;
     }
     let stride = 4u * params.c4;
     var g = vec2<f32>();
-    for (var c = first; c < first + params.group_channels; c++) {
+    for (var c = own.first; c < own.first + params.group_channels; c++) {
         var s = vec2<f32>();
         for (var chunk = 0u; chunk < params.chunks; chunk++) {
-            let at = (image * params.chunks + chunk) * 2u * stride + c;
+            let at = (own.image * params.chunks + chunk) * 2u * stride + c;
             s += vec2<f32>(chunk_table[at], chunk_table[at + stride]);
         }
-        totals[image * 4u * stride + c] = s.x;
-        totals[image * 4u * stride + stride + c] = s.y;
-        g += slopes[image * 4u * stride + 2u * stride + c] * s;
+        totals[own.image * 4u * stride + c] = s.x;
+        totals[own.image * 4u * stride + stride + c] = s.y;
+        g += slopes[own.image * 4u * stride + 2u * stride + c] * s;
     }
     g /= f32(params.rows) * f32(params.group_channels);
-    for (var c = first; c < first + params.group_channels; c++) {
-        totals[image * 4u * stride + 2u * stride + c] = g.x;
-        totals[image * 4u * stride + 3u * stride + c] = g.y;
+    for (var c = own.first; c < own.first + params.group_channels; c++) {
+        totals[own.image * 4u * stride + 2u * stride + c] = g.x;
+        totals[own.image * 4u * stride + 3u * stride + c] = g.y;
     }
-    if (first == 0u) {
+    if (own.first == 0u) {
         for (var c = params.channels; c < stride; c++) {
             for (var row = 0u; row < 4u; row++) {
-                totals[(image * 4u + row) * stride + c] = 0.0;
+                totals[(own.image * 4u + row) * stride + c] = 0.0;
             }
         }
     }
@@ -251,23 +265,19 @@ fn backward_totals(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgro
 @group(0) @binding(5) var<storage, read> addend: array<real4>;
 
 @compute @workgroup_size(64)
-fn backward_data(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let share = share_of(group, groups, lane);
+fn backward_data(invocation: Invocation) {
+    let share = share_of(invocation);
     if (!share.valid) {
         return;
     }
-    let at = share.image * 4u * params.c4 + share.quad;
-    let mean = affine_table[at];
-    let rstd = affine_table[at + params.c4];
-    let a = affine_table[at + 2u * params.c4];
-    let b = affine_table[at + 3u * params.c4];
-    let g1 = total_table[at + 2u * params.c4];
-    let g2 = total_table[at + 3u * params.c4];
+    let own = affine_of(share);
+    let g1 = total_table[own.at + 2u * params.c4];
+    let g2 = total_table[own.at + 3u * params.c4];
     for (var row = 0u; row < share.count; row++) {
         let i = share.first + row * params.c4;
-        let xhat = (load4(x[i]) - mean) * rstd;
-        let du = before_activation(load4(dy[i]), xhat * a + b);
-        var value = rstd * (du * a - g1 - xhat * g2);
+        let xhat = (load4(x[i]) - own.mean) * own.rstd;
+        let du = before_activation(load4(dy[i]), xhat * own.a + own.b);
+        var value = own.rstd * (du * own.a - g1 - xhat * g2);
         if (params.added == 1u) {
             value += load4(addend[i]);
         }
@@ -280,37 +290,43 @@ fn backward_data(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroup
 @group(0) @binding(2) var<storage, read_write> dbeta: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read> scales: array<vec4<f32>>;         // modulation
 
-@compute @workgroup_size(64)
-fn backward_weight(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let quad = group_index(group, groups) * 64u + lane;
-    if (quad >= params.c4) {
-        return;
-    }
-    var s1 = vec4<f32>();
-    var s2 = vec4<f32>();
-    for (var image = 0u; image < params.images; image++) {
-        s1 += sum_table[image * 4u * params.c4 + quad];
-        s2 += sum_table[image * 4u * params.c4 + params.c4 + quad];
-    }
-    dgamma[quad] = s2;
-    dbeta[quad] = s1;
+// S1 and S2 of an image, over all of its rows.
+fn totals_of(image: u32, quad: u32) -> mat2x4<f32> {
+    let at = image * 4u * params.c4 + quad;
+    return mat2x4<f32>(sum_table[at], sum_table[at + params.c4]);
+}
+
+fn store_weight(quad: u32, sums: mat2x4<f32>) {
+    dgamma[quad] = sums[1];
+    dbeta[quad] = sums[0];
 }
 
 @compute @workgroup_size(64)
-fn backward_weight_modulated(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let quad = group_index(group, groups) * 64u + lane;
+fn backward_weight(invocation: Invocation) {
+    let quad = index_of(invocation, 64u);
     if (quad >= params.c4) {
         return;
     }
-    var s1 = vec4<f32>();
-    var s2 = vec4<f32>();
+    var sums = mat2x4<f32>();
     for (var image = 0u; image < params.images; image++) {
-        let scale = 1.0 + scales[image * 2u * params.c4 + quad];
-        s1 += scale * sum_table[image * 4u * params.c4 + quad];
-        s2 += scale * sum_table[image * 4u * params.c4 + params.c4 + quad];
+        sums += totals_of(image, quad);
     }
-    dgamma[quad] = s2;
-    dbeta[quad] = s1;
+    store_weight(quad, sums);
+}
+
+@compute @workgroup_size(64)
+fn backward_weight_modulated(invocation: Invocation) {
+    let quad = index_of(invocation, 64u);
+    if (quad >= params.c4) {
+        return;
+    }
+    var sums = mat2x4<f32>();
+    for (var image = 0u; image < params.images; image++) {
+        let s = totals_of(image, quad);
+        let scale = 1.0 + scales[image * 2u * params.c4 + quad];
+        sums += mat2x4<f32>(scale * s[0], scale * s[1]);
+    }
+    store_weight(quad, sums);
 }
 
 @group(0) @binding(1) var<storage, read> gamma4: array<vec4<f32>>;
@@ -318,15 +334,14 @@ fn backward_weight_modulated(@builtin(workgroup_id) group: vec3<u32>, @builtin(n
 @group(0) @binding(3) var<storage, read_write> dmodulation: array<real4>;
 
 @compute @workgroup_size(64)
-fn backward_modulation(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let i = group_index(group, groups) * 64u + lane;
+fn backward_modulation(invocation: Invocation) {
+    let i = index_of(invocation, 64u);
     let image = i / params.c4;
     let quad = i % params.c4;
     if (image >= params.images) {
         return;
     }
-    let s1 = sum_table[image * 4u * params.c4 + quad];
-    let s2 = sum_table[image * 4u * params.c4 + params.c4 + quad];
-    dmodulation[image * 2u * params.c4 + quad] = store4(gamma4[quad] * s2 + beta4[quad] * s1);
-    dmodulation[image * 2u * params.c4 + params.c4 + quad] = store4(s1);
+    let s = totals_of(image, quad);
+    dmodulation[image * 2u * params.c4 + quad] = store4(gamma4[quad] * s[1] + beta4[quad] * s[0]);
+    dmodulation[image * 2u * params.c4 + params.c4 + quad] = store4(s[0]);
 }

@@ -13,10 +13,25 @@ const TILE = 4u * SIDE;
 const QUADS = SIDE;     // of channels in a tile
 const STEP = 16u;
 const SHARE = 8u;       // TILE / 8, the most quads that a lane stages of one side: LANES is at least 8
+const MATRIX_QUADS = SIDE * SIDE / 4u;
+
+struct MatrixInvocation {
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+    @builtin(subgroup_id) unit: u32,
+    @builtin(subgroup_invocation_id) own: u32,
+}
 
 var<workgroup> left: array<f16, TILE * STEP>;
 var<workgroup> right: array<f16, TILE * STEP>;
 var<workgroup> result: array<f32, 4u * SIDE * SIDE>;
+
+// The 2 x 2 sums of a subgroup.
+var<private> c00: Sum;
+var<private> c01: Sum;
+var<private> c10: Sum;
+var<private> c11: Sum;
 
 fn stage_left(to: u32, value: vec4<f32>) {
     left[to] = f16(value.x);
@@ -32,8 +47,34 @@ fn stage_right(to: u32, value: vec4<f32>) {
     right[to + 3u] = f16(value.w);
 }
 
-// Quadruple `quad` of row `row` of the matrix of subgroup `unit` that stands in `result`.
-fn result4(unit: u32, row: u32, quad: u32) -> vec4<f32> {
-    let at = (unit * SIDE + row) * SIDE + 4u * quad;
+// Row and column, in the tile, where the 2 x 2 matrices of a subgroup begin.
+fn corner_of_unit(unit: u32) -> vec2<u32> {
+    return vec2<u32>(unit / 2u, unit % 2u) * (2u * SIDE);
+}
+
+// Puts matrix number `part` of a subgroup's 2 x 2 in `result`.
+fn lay_out(part: u32, unit: u32) {
+    workgroupBarrier();
+    switch part {
+        case 0u: { coopStoreT(c00, &result[unit * SIDE * SIDE], SIDE); }
+        case 1u: { coopStoreT(c01, &result[unit * SIDE * SIDE], SIDE); }
+        case 2u: { coopStoreT(c10, &result[unit * SIDE * SIDE], SIDE); }
+        default: { coopStoreT(c11, &result[unit * SIDE * SIDE], SIDE); }
+    }
+    workgroupBarrier();
+}
+
+// Quadruple t of the matrix that stands there.
+fn result4(unit: u32, t: u32) -> vec4<f32> {
+    let at = unit * SIDE * SIDE + 4u * t;
     return vec4<f32>(result[at], result[at + 1u], result[at + 2u], result[at + 3u]);
+}
+
+// Row of the tile, and quad of its channels, of quadruple t of matrix `part`.
+fn row_in_tile(part: u32, unit: u32, t: u32) -> u32 {
+    return corner_of_unit(unit).x + part / 2u * SIDE + t / (SIDE / 4u);
+}
+
+fn quad_in_tile(part: u32, unit: u32, t: u32) -> u32 {
+    return (corner_of_unit(unit).y + part % 2u * SIDE) / 4u + t % (SIDE / 4u);
 }

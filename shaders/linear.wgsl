@@ -8,7 +8,8 @@
 //   x, dx: [M, C]   weight: [C, K]   bias: [K]   y, dy, addend: [M, K]   partial: [splits, C, K]
 //   C is padded to a multiple of 4 in weight too; the padding of x, dy, addend and weight is zero, so that of y, dx and dW is.
 //
-// This file is the prefix of the variants, which hold the entry points: linear.register.wgsl and its neighbours.
+// This file says how rows lie. What multiplies them it shares with the convolution: lib.product.wgsl, and the variants behind it,
+// which hold the entry points, lib.product.register.wgsl and its neighbours.
 
 struct Params {
     rows: u32,
@@ -21,23 +22,87 @@ struct Params {
 }
 @group(0) @binding(14) var<uniform> params: Params;
 
-@group(0) @binding(0) var<storage, read> x: array<real4>;
-@group(0) @binding(1) var<storage, read> weight: array<real4>;
-@group(0) @binding(2) var<storage, read> bias: array<vec4<f32>>;
+// The tile of a lane in lib.product.register.wgsl: rows, and quads of dy in a weight's gradient.
+const LANE_ROWS = 8u;
+const LANE_QUADS = 2u;
+
 @group(0) @binding(3) var<storage, read> addend: array<real4>;
-@group(0) @binding(4) var<storage, read_write> y: array<real4>;
 
-@group(0) @binding(0) var<storage, read> dy: array<real4>;
-@group(0) @binding(2) var<storage, read_write> dx: array<real4>;
+// What a convolution has, of one tap that meets the row itself: rows, positions and inputs are the same numbers.
+alias Position = u32;
+alias Corner = u32;
+alias Input = u32;
 
-@group(0) @binding(1) var<storage, read> gradient: array<real4>;
-@group(0) @binding(2) var<storage, read_write> partial: array<vec4<f32>>;
+fn output_rows() -> u32 {
+    return params.rows;
+}
 
-// What is stored at quadruple `to` of y, of which `sum` is the product with its bias.
-fn finish(sum: vec4<f32>, to: u32) -> real4 {
+fn taps() -> vec2<u32> {
+    return vec2<u32>(1u);
+}
+
+const SEVERAL_TAPS = false;
+
+fn weight_row(r: u32, s: u32, channel: u32) -> u32 {
+    return channel * params.k4;
+}
+
+fn stride() -> u32 {
+    return 1u;
+}
+
+fn position(m: u32) -> Position {
+    return m;
+}
+
+fn advance(at: Position, by: Position) -> Position {
+    return at + by;
+}
+
+fn corner_at(at: Position) -> Corner {
+    return at;
+}
+
+// Where the tap reads: its first quadruple, and 1.
+struct Tap {
+    offset: u32,
+    inside: f32,
+}
+
+fn tap_of(corner: Corner, r: u32, s: u32) -> Tap {
+    return Tap(corner * params.c4, 1.0);
+}
+
+// What is stored of row m, quadruple k, of which `sum` is the product with its bias.
+fn finish(sum: vec4<f32>, m: u32, k: u32) -> real4 {
     var value = sum;
     if (params.addend == 1u) {
-        value += load4(addend[to]);
+        value += load4(addend[m * params.k4 + k]);
     }
     return store4(params.scale * value);
+}
+
+struct Inputs {
+    rows: u32,
+    start: u32,     // where a tile begins
+}
+
+fn inputs_of(tile: u32) -> Inputs {
+    return Inputs(params.rows, tile * TILE_ROWS);
+}
+
+fn input_of(inputs: Inputs, m: u32) -> Input {
+    return m;
+}
+
+fn pixel_of(at: Input) -> u32 {
+    return at;
+}
+
+fn first_tap(inputs: Inputs) -> vec2<u32> {
+    return vec2<u32>(0u);
+}
+
+fn output_of(at: Input, r: u32, s: u32) -> Tap {
+    return Tap(at * params.k4, 1.0);
 }

@@ -24,8 +24,8 @@ struct Params {
 @group(0) @binding(4) var<storage, read_write> dx: array<real4>;
 
 @compute @workgroup_size(64)
-fn tokens(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let i = group_index(group, groups) * 64u + lane;
+fn tokens(invocation: Invocation) {
+    let i = index_of(invocation, 64u);
     if (i >= params.quads) {
         return;
     }
@@ -44,8 +44,8 @@ fn tokens(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) grou
 }
 
 @compute @workgroup_size(64)
-fn tokens_backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let i = group_index(group, groups) * 64u + lane;
+fn tokens_backward(invocation: Invocation) {
+    let i = index_of(invocation, 64u);
     if (i >= params.quads) {
         return;
     }
@@ -56,16 +56,16 @@ fn tokens_backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgro
 }
 
 @compute @workgroup_size(64)
-fn first(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let i = group_index(group, groups) * 64u + lane;
+fn first(invocation: Invocation) {
+    let i = index_of(invocation, 64u);
     if (i < params.quads) {
         y[i] = x[i / params.token4 * params.tokens * params.token4 + i % params.token4];
     }
 }
 
 @compute @workgroup_size(64)
-fn first_backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let i = group_index(group, groups) * 64u + lane;
+fn first_backward(invocation: Invocation) {
+    let i = index_of(invocation, 64u);
     if (i >= params.quads) {
         return;
     }

@@ -20,8 +20,8 @@ struct Params {
 @group(0) @binding(2) var<storage, read_write> y: array<vec4<f32>>;
 
 @compute @workgroup_size(64)
-fn columns(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let i = group_index(group, groups) * 64u + lane;
+fn columns(invocation: Invocation) {
+    let i = index_of(invocation, 64u);
     if (i >= params.groups * params.chunks * params.quads) {
         return;
     }
@@ -39,8 +39,8 @@ fn columns(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gro
 @group(0) @binding(0) var<storage, read> parts: array<vec4<f32>>;
 
 @compute @workgroup_size(64)
-fn partials(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let i = group_index(group, groups) * 64u + lane;
+fn partials(invocation: Invocation) {
+    let i = index_of(invocation, 64u);
     if (i >= params.groups * params.quads) {
         return;
     }
@@ -55,7 +55,8 @@ fn partials(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gr
 var<workgroup> sums: array<vec4<f32>, 256>;
 
 @compute @workgroup_size(256)
-fn total(@builtin(local_invocation_index) lane: u32) {
+fn total(invocation: Invocation) {
+    let lane = invocation.lane;
     var sum = vec4<f32>();
     for (var i = lane; i < params.quads; i += 256u) {
         sum += parts[i];

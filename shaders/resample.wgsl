@@ -16,8 +16,8 @@ struct Params {
 @group(0) @binding(1) var<storage, read_write> y: array<real4>;
 
 @compute @workgroup_size(64)
-fn upsample(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let i = group_index(group, groups) * 64u + lane;
+fn upsample(invocation: Invocation) {
+    let i = index_of(invocation, 64u);
     if (i < params.quads) {
         // Rows of all images run on: image n starts at row 2 n H, so that halving the row number is right across images.
         let column = i / params.c4 % (2u * params.width);
@@ -30,8 +30,8 @@ fn upsample(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gr
 @group(0) @binding(1) var<storage, read_write> dx: array<real4>;
 
 @compute @workgroup_size(64)
-fn upsample_backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let i = group_index(group, groups) * 64u + lane;
+fn upsample_backward(invocation: Invocation) {
+    let i = index_of(invocation, 64u);
     if (i < params.quads) {
         let column = i / params.c4 % params.width;
         let row = i / (params.c4 * params.width);

@@ -14,8 +14,8 @@ struct Params {
 @group(0) @binding(1) var<storage, read_write> y: array<real4>;
 
 @compute @workgroup_size(64)
-fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let i = group_index(group, groups) * 64u + lane;
+fn forward(invocation: Invocation) {
+    let i = index_of(invocation, 64u);
     if (i < params.quads) {
         let v = load4(x[i]);
         y[i] = store4(v * sigmoid4(v));
@@ -26,8 +26,8 @@ fn forward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) gro
 @group(0) @binding(2) var<storage, read_write> dx: array<real4>;
 
 @compute @workgroup_size(64)
-fn backward(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let i = group_index(group, groups) * 64u + lane;
+fn backward(invocation: Invocation) {
+    let i = index_of(invocation, 64u);
     if (i < params.quads) {
         dx[i] = store4(load4(dy[i]) * silu_slope4(load4(x[i])));
     }

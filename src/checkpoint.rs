@@ -156,6 +156,30 @@ pub fn flatten(params: &Params, tensors: FileTensors, path: &Path) -> Result<Vec
     Ok(flat)
 }
 
+/// The table of class embeddings, a row a class; the null class comes last.
+const CLASS_TABLE: &str = "class_embedding.weight";
+
+/// `tensors` as a flat buffer for a model like theirs. A table of fewer classes is grown: new classes take the rows of the
+/// flat buffer `fresh`, the null class stays the last.
+///
+/// # Errors
+/// [`Error::File`] names `place` and the tensor that doesn't fit.
+pub fn adopt(params: &Params, fresh: &[f32], mut tensors: FileTensors, place: &Path) -> Result<Vec<f32>> {
+    let own = params.all.iter().find(|parameter| parameter.name == CLASS_TABLE);
+    if let (Some(own), Some(old)) = (own, tensors.get_mut(CLASS_TABLE))
+        && old.shape[0] < own.shape[0]
+        && old.shape[1] == own.shape[1]
+    {
+        let (width, known) = (own.shape[1], old.shape[0] - 1);
+        let mut values = own.unpack(fresh);
+        values[..known * width].copy_from_slice(&old.values[..known * width]);
+        let last = values.len() - width;
+        values[last..].copy_from_slice(&old.values[known * width..]);
+        *old = FileTensor { shape: own.shape.clone(), values };
+    }
+    flatten(params, tensors, place)
+}
+
 /// The tensors of a flat buffer under diffusers' names, each preceded by `prefix`.
 pub fn unflatten(params: &Params, flat: &[f32], prefix: &str) -> FileTensors {
     let tensors = params.all.iter().map(|parameter| {

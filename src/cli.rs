@@ -10,7 +10,7 @@ mod edit;
 pub mod evaluate;
 mod flags;
 mod interrupt;
-mod output;
+pub mod output;
 pub mod profile;
 mod progress;
 pub mod sample;
@@ -23,7 +23,7 @@ pub mod verify;
 
 use std::sync::LazyLock;
 
-use clap::{Parser, Subcommand};
+use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use adapter::Adapter;
 
@@ -60,6 +60,16 @@ pub enum Command {
     Profile(profile::Args),
     Tune(tune::Args),
     Devices(devices::Args),
+}
+
+/// What was typed. A number below 0 is a number everywhere, not a flag that might be missing its `--`.
+pub fn parse() -> Cli {
+    let numbers = |arg: Arg| if arg.get_action().takes_values() { arg.allow_negative_numbers(true) } else { arg };
+    let mut command = Cli::command().mut_args(numbers);
+    for name in command.get_subcommands().map(|command| command.get_name().to_string()).collect::<Vec<_>>() {
+        command = command.mut_subcommand(name, |command| command.mut_args(numbers));
+    }
+    Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
 }
 
 impl Cli {

@@ -21,6 +21,9 @@ pub enum Error {
     /// A run whose numbers stopped being finite.
     #[error("{0}")]
     Diverged(String),
+    /// Someone asked it to end.
+    #[error("interrupted")]
+    Interrupted,
 }
 
 impl Error {

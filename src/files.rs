@@ -25,6 +25,30 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     write(path, bytes).map_err(|error| Error::file(path, problem(&error)))
 }
 
+/// Whether [`write_atomic`] could write there, as far as that can be said beforehand: before the work is done.
+///
+/// # Errors
+/// As [`write_atomic`].
+pub fn check_writable(path: &Path) -> Result<()> {
+    let check = || {
+        match fs::metadata(path) {
+            Ok(old) if old.is_dir() => return Err(ErrorKind::IsADirectory.into()),
+            Ok(old) if !old.is_file() => return Ok(()),
+            _ if path.file_name().is_none() => return Err(ErrorKind::InvalidFilename.into()),
+            _ => {}
+        }
+        // The nearest directory that there is: those below it would be made.
+        let mut directories = path.ancestors().skip(1).map(|up| if up == Path::new("") { Path::new(".") } else { up });
+        let directory = directories.find(|directory| directory.exists()).unwrap_or(Path::new("."));
+        if !directory.is_dir() {
+            return Err(ErrorKind::NotADirectory.into());
+        }
+        let (temporary, _) = create_temporary(directory)?;
+        fs::remove_file(temporary)
+    };
+    check().map_err(|error: io::Error| Error::file(path, problem(&error)))
+}
+
 fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     if path == Path::new("/dev/stdout") {
         // It may lead to a plain file, which a new one in its place would hide from whoever reads it.
@@ -177,6 +201,11 @@ mod tests {
         };
         refused(directory.path(), "this is a directory");
         refused(&file.join("inside"), "is a file, not a directory");
+        for path in [directory.path(), &file.join("inside/deep"), Path::new("")] {
+            let beforehand = check_writable(path).unwrap_err().to_string();
+            assert_eq!(beforehand, write_atomic(path, b"bytes").unwrap_err().to_string());
+        }
+        check_writable(&directory.path().join("new/place")).unwrap();
         refused(&file.join("inside/deep"), "is a file, not a directory");
         refused(Path::new(""), "can't be the name of a file");
         refused(&directory.path().join("n".repeat(256)), "can't be");

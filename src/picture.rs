@@ -4,11 +4,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use image::codecs::gif::{GifEncoder, Repeat};
+use image::codecs::jpeg::JpegEncoder;
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
-use image::{Delay, DynamicImage, Frame, ImageResult, Rgb, RgbImage};
+use image::{Delay, DynamicImage, Frame, ImageFormat, ImageResult, Rgb, RgbImage};
 
 use crate::error::{Error, Result};
-use crate::files::write_atomic;
+use crate::files::{self, write_atomic};
 
 /// Pixels between two cells of a grid.
 const GAP: usize = 2;
@@ -109,6 +110,52 @@ pub fn default_scale(height: usize) -> usize {
 pub fn default_columns(count: usize) -> usize {
     let root = count.isqrt();
     (if root * root < count { root + 1 } else { root }).max(1)
+}
+
+/// What [`write`] takes: the endings of files and their formats.
+const ENDINGS: [(&str, ImageFormat); 3] =
+    [("png", ImageFormat::Png), ("jpg", ImageFormat::Jpeg), ("jpeg", ImageFormat::Jpeg)];
+
+/// The format that a file's ending names.
+///
+/// # Errors
+/// [`Error::File`] lists the endings.
+fn format_of(path: &Path) -> Result<ImageFormat> {
+    let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase()).unwrap_or_default();
+    let found = ENDINGS.iter().find(|(known, _)| *known == ending);
+    found.map(|(_, format)| *format).ok_or_else(|| {
+        let known: Vec<String> = ENDINGS.iter().map(|(ending, _)| format!(".{ending}")).collect();
+        Error::file(path, format!("no format of pictures that is written here; there are {}", known.join(", ")))
+    })
+}
+
+/// Whether [`write`] could write there, as far as that can be said beforehand.
+///
+/// # Errors
+/// As [`write`].
+pub fn check_writable(path: &Path) -> Result<()> {
+    files::check_writable(path)?;
+    // A device has no ending.
+    if path.starts_with("/dev") { Ok(()) } else { format_of(path).map(|_| ()) }
+}
+
+/// Writes a picture in the format that the ending names, whole or not at all; to a device as PNG.
+///
+/// # Errors
+///
+/// [`Error::File`] if the ending names none, the picture has no pixel or the place can't be written.
+pub fn write(path: &Path, picture: &RgbImage) -> Result<()> {
+    match format_of(path) {
+        Ok(ImageFormat::Jpeg) => {
+            let mut bytes = Vec::new();
+            let encoder = JpegEncoder::new_with_quality(&mut bytes, 95);
+            picture.write_with_encoder(encoder).map_err(|error| Error::file(path, error))?;
+            write_atomic(path, &bytes)
+        }
+        Ok(_) => write_png(path, picture),
+        Err(_) if path.starts_with("/dev") => write_png(path, picture),
+        Err(error) => Err(error),
+    }
 }
 
 /// Writes a PNG file, whole or not at all.

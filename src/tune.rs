@@ -24,6 +24,8 @@ pub enum Mode {
     /// Never: the defaults for this kind of device.
     #[default]
     Off,
+    /// Never, but what the cache holds is run.
+    Known,
     /// What the cache lacks.
     Cached,
     /// Everything again, however long it takes.
@@ -119,7 +121,7 @@ impl Policy {
     /// What is known of `context` before anything is measured: what was chosen, and what the cache holds.
     pub fn known(&self, context: &Context, precision: Precision) -> Arc<Choices> {
         let mut choices = Choices::new(context.kind(), precision);
-        if let (Mode::Cached, Some(path)) = (self.mode, self.cache(context)) {
+        if let (Mode::Known | Mode::Cached, Some(path)) = (self.mode, self.cache(context)) {
             let tuned = cached(&path, context);
             tuned.winners.into_iter().for_each(|chosen| choices.set_timed(chosen.key, chosen.way));
             tuned.wrong.into_iter().for_each(|way| choices.exclude(way));
@@ -153,7 +155,7 @@ pub fn settle(
     record: impl Fn(&Arc<Choices>) -> Result<Recordings>,
 ) -> Result<Settled> {
     let clock: Option<&mut dyn Clock> = match policy.mode {
-        Mode::Off => None,
+        Mode::Off | Mode::Known => None,
         Mode::Cached => Some(&mut WallClock::brief(context)),
         Mode::Full => Some(&mut WallClock::endless()),
     };

@@ -15,7 +15,7 @@ use diffuse::ops::adamw::LOSS_SCALE;
 use diffuse::ops::diffusion::Records;
 use diffuse::run::trainer::{DATA, DataShape, METRICS, record, step_values};
 use diffuse::run::{Metrics, Session, TrainOptions, Trainer};
-use diffuse::train::{Run, Stored, Watch, run};
+use diffuse::train::{Over, Run, Stored, Watch, run};
 use diffuse::tune::Policy;
 
 fn train(trainer: &mut Trainer, steps: u64) -> Vec<Metrics> {
@@ -151,19 +151,24 @@ fn stop_and_resume_give_equal_bits() {
     options.model.sample_size = Some(Size::Square(8));
     let data = run::load_data(&mut options).expect("the embedded digits");
     let whole = place.path().join("whole");
-    let done =
-        Run::create(&context, &Policy::default(), &whole, options.clone(), &data, false).unwrap().train(&mut never());
+    let done = Run::create(&context, &Policy::default(), &whole, options.clone(), &data, (Over::Nothing, None))
+        .unwrap()
+        .train(&mut never());
     assert!(done.unwrap());
     let parts = place.path().join("parts");
     let mut watch = StopAfter { steps: 5, seen: 0 };
-    let mut first = Run::create(&context, &Policy::default(), &parts, options, &data, false).unwrap();
+    let mut first = Run::create(&context, &Policy::default(), &parts, options, &data, (Over::Nothing, None)).unwrap();
     assert!(!first.train(&mut watch).unwrap(), "it was stopped");
     assert!((5..12).contains(&first.steps_done()));
     drop(first);
     let abandoned = parts.join(".diffuse-1-0.tmp");
     let long_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(3600);
     std::fs::File::create(&abandoned).unwrap().set_modified(long_ago).unwrap();
-    let mut second = Run::resume(&context, &Policy::default(), Stored::open(&parts).unwrap(), None).unwrap();
+    let mut second = {
+        let stored = Stored::open(&parts).unwrap();
+        let options = stored.options().clone();
+        Run::resume(&context, &Policy::default(), stored, options).unwrap()
+    };
     assert!(!abandoned.exists());
     assert!(second.train(&mut never()).unwrap());
     for file in ["diffusion_pytorch_model.safetensors", "trainer.safetensors", "trainer.json"] {
@@ -334,7 +339,7 @@ fn the_grid_at_the_end_tells_how_far_it_is() {
     let data = run::load_data(&mut options).expect("the embedded digits");
     let mut watch = Drawing::default();
     assert!(
-        Run::create(&context, &Policy::default(), place.path(), options, &data, false)
+        Run::create(&context, &Policy::default(), place.path(), options, &data, (Over::Nothing, None))
             .unwrap()
             .train(&mut watch)
             .unwrap()

@@ -5,11 +5,10 @@ use std::sync::Once;
 use image::{RgbImage, imageops};
 use plotters::chart::ChartContext;
 use plotters::coord::Shift;
-use plotters::coord::ranged1d::Ranged;
+use plotters::coord::ranged1d::{Ranged, ValueFormatter};
 use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
 use plotters::style::{FontStyle, register_font};
-
-use super::axes::{LossAxis, StepAxis};
 
 /// Pixels of the finished picture.
 pub(super) const WIDTH: u32 = 800;
@@ -25,7 +24,6 @@ pub(super) const RULE: RGBColor = RGBColor(225, 229, 235);
 
 pub(super) type Drawn<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 pub(super) type Area<'a> = DrawingArea<BitMapBackend<'a>, Shift>;
-pub(super) type Chart<'a> = ChartContext<'a, BitMapBackend<'a>, Cartesian2d<StepAxis, LossAxis>>;
 
 /// A picture of the usual size of what `chart` draws.
 pub(super) fn draw(chart: impl FnOnce(&Area) -> Drawn<()>) -> Drawn<RgbImage> {
@@ -51,15 +49,52 @@ pub(super) fn canvas((width, height): (u32, u32), draw: impl FnOnce(&Area) -> Dr
     Ok(imageops::thumbnail(&large, width, height))
 }
 
-pub(super) fn on_axes<'a>(area: &Area<'a>, title: &str, steps: StepAxis, losses: LossAxis) -> Drawn<Chart<'a>> {
-    let chart = ChartBuilder::on(area)
-        .caption(title, text(23))
+/// A line of the legend.
+pub(super) type Entry = (String, ShapeStyle);
+
+/// Rows of the legend are so high.
+const ROW: i32 = 22;
+
+/// A chart under its title and its legend, which so hides nothing.
+pub(super) fn on_axes<'a, X: Ranged, Y: Ranged>(
+    area: &Area<'a>,
+    title: &str,
+    legend: &[Entry],
+    (x, y): (X, Y),
+) -> Drawn<ChartContext<'a, BitMapBackend<'a>, Cartesian2d<X, Y>>> {
+    let area = area.titled(&one_line(title), text(23))?;
+    let rows = rows(&area, legend)?;
+    let height = pixels(ROW) * rows.last().map_or(0, |(_, row, _)| row + 1);
+    let (above, below) = area.split_vertically(height);
+    for (left, row, (label, style)) in rows {
+        let y = pixels(ROW) * row + pixels(ROW) / 2;
+        above.draw(&PathElement::new([(left, y), (left + pixels(22), y)], *style))?;
+        let at = (left + pixels(28), y);
+        above.draw(&Text::new(label.clone(), at, text(15).pos(Pos::new(HPos::Left, VPos::Center))))?;
+    }
+    let chart = ChartBuilder::on(&below)
         .margin(pixels(12))
         .margin_right(pixels(38))
         .x_label_area_size(pixels(46))
         .y_label_area_size(pixels(66))
-        .build_cartesian_2d(steps, losses)?;
+        .build_cartesian_2d(x, y)?;
     Ok(chart)
+}
+
+/// Where each entry stands: its left end, and its row.
+fn rows<'e>(area: &Area, legend: &'e [Entry]) -> Drawn<Vec<(i32, i32, &'e Entry)>> {
+    let (first, right) = (pixels(78), area.dim_in_pixel().0 as i32 - pixels(12));
+    let (mut left, mut row) = (first, 0);
+    let mut places = Vec::new();
+    for entry in legend {
+        let width = pixels(28 + 24) + area.estimate_text_size(&entry.0, &text(15))?.0 as i32;
+        if left > first && left + width > right {
+            (left, row) = (first, row + 1);
+        }
+        places.push((left, row, entry));
+        left += width;
+    }
+    Ok(places)
 }
 
 /// A curve, piece by piece: where the backend joins a line at a sharp angle, it draws a spike across the picture.
@@ -67,7 +102,14 @@ pub(super) fn pieces(points: &[(u64, f64)], style: ShapeStyle) -> impl Iterator<
     points.windows(2).map(move |ends| PathElement::new(ends, style))
 }
 
-pub(super) fn draw_axes(chart: &mut Chart, [across, up]: [&str; 2]) -> Drawn<()> {
+pub(super) fn draw_axes<X, Y>(
+    chart: &mut ChartContext<'_, BitMapBackend<'_>, Cartesian2d<X, Y>>,
+    [across, up]: [&str; 2],
+) -> Drawn<()>
+where
+    X: Ranged + ValueFormatter<X::ValueType>,
+    Y: Ranged + ValueFormatter<Y::ValueType>,
+{
     chart
         .configure_mesh()
         .bold_line_style(RULE.stroke_width(OVERSAMPLING))
@@ -79,27 +121,6 @@ pub(super) fn draw_axes(chart: &mut Chart, [across, up]: [&str; 2]) -> Drawn<()>
         .y_desc(up)
         .draw()?;
     Ok(())
-}
-
-pub(super) fn draw_legend<'a, X: Ranged, Y: Ranged>(
-    chart: &mut ChartContext<'a, BitMapBackend<'a>, Cartesian2d<X, Y>>,
-    position: SeriesLabelPosition,
-) -> Drawn<()> {
-    chart
-        .configure_series_labels()
-        .position(position)
-        .margin(pixels(6))
-        .legend_area_size(pixels(30))
-        .background_style(WHITE.mix(0.85))
-        .border_style(TRANSPARENT)
-        .label_font(text(15))
-        .draw()?;
-    Ok(())
-}
-
-/// A piece of line that stands for a curve in the legend.
-pub(super) fn key((x, y): (i32, i32), style: ShapeStyle) -> PathElement<(i32, i32)> {
-    PathElement::new([(x, y), (x + pixels(22), y)], style)
 }
 
 pub(super) fn pixels(count: i32) -> i32 {

@@ -5,7 +5,7 @@ use std::path::Path;
 use plotters::prelude::*;
 
 use super::axes::{LossAxis, StepAxis};
-use super::canvas::{Area, Drawn, OVERSAMPLING, draw, draw_axes, draw_legend, key, on_axes, one_line, pieces};
+use super::canvas::{Area, Drawn, Entry, OVERSAMPLING, draw, draw_axes, on_axes, pieces};
 use crate::error::{Error, Result};
 use crate::picture::write_png;
 
@@ -52,13 +52,14 @@ fn draw_curves(area: &Area, title: &str, [across, up]: [&str; 2], curves: &[Curv
     let steps = points().map(|point| point.0).min().zip(points().map(|point| point.0).max());
     let values = LossAxis::new(ends(points().map(|point| point.1).collect()));
     let up = if values.logarithmic { format!("{up} (log scale)") } else { up.into() };
-    let mut chart = on_axes(area, &one_line(title), StepAxis::new(steps), values)?;
+    let styles = COLORS.map(|color| color.stroke_width(2 * OVERSAMPLING));
+    let legend: Vec<Entry> = curves.iter().map(|curve| curve.name.clone()).zip(styles).collect();
+    let mut chart = on_axes(area, title, &legend, (StepAxis::new(steps), values))?;
     draw_axes(&mut chart, [across, &up])?;
-    for (curve, color) in curves.iter().zip(COLORS) {
-        let style = color.stroke_width(2 * OVERSAMPLING);
-        chart.draw_series(pieces(&curve.points, style))?.label(&curve.name).legend(move |at| key(at, style));
+    for (curve, style) in curves.iter().zip(styles) {
+        chart.draw_series(pieces(&curve.points, style))?;
         let dot = |&at: &(u64, f64)| Circle::new(at, style.stroke_width / 2, style.filled());
         chart.draw_series(curve.points.iter().map(dot))?;
     }
-    draw_legend(&mut chart, SeriesLabelPosition::UpperRight)
+    Ok(())
 }

@@ -6,9 +6,7 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::axes::{LossAxis, StepAxis};
-use super::canvas::{
-    Area, Drawn, OVERSAMPLING, draw, draw_axes, draw_legend, key, on_axes, one_line, pieces, pixels, text,
-};
+use super::canvas::{Area, Drawn, OVERSAMPLING, draw, draw_axes, on_axes, one_line, pieces, pixels, text};
 use super::ticks::{significant, whole};
 use crate::error::{Error, Result};
 use crate::picture::write_png;
@@ -38,30 +36,34 @@ pub fn write_loss_chart(path: &Path, title: &str, points: &[(u64, f32)]) -> Resu
 fn draw_chart<'a>(area: &Area<'a>, title: &str, run: &Run) -> Drawn<()> {
     let losses = LossAxis::new(run.loss_range());
     let loss_title = if losses.logarithmic { "loss (log scale)" } else { "loss" };
-    let mut chart = on_axes(area, title, StepAxis::new(run.step_range()), losses)?;
+    let smoothed = run.smoothed();
+    let legend = match run.points.as_slice() {
+        [] => Vec::new(),
+        [only] => vec![(summary("loss", only), bold())],
+        _ => {
+            let last = smoothed.last().map_or(String::new(), |last| summary("smoothed", last));
+            vec![("each step".into(), thin()), (last, bold())]
+        }
+    };
+    let mut chart = on_axes(area, title, &legend, (StepAxis::new(run.step_range()), losses))?;
     draw_axes(&mut chart, ["step", loss_title])?;
     match run.points.as_slice() {
         [] => {
             let style = text(17).pos(Pos::new(HPos::Center, VPos::Center));
             chart.draw_series([Text::new("no finite loss", (0, 0.5), style)])?;
-            Ok(())
         }
         [only] => {
-            let dot = Circle::new(*only, pixels(4), SMOOTHED.filled());
-            chart.draw_series([dot])?.label(summary("loss", only)).legend(|at| key(at, bold()));
-            draw_legend(&mut chart, SeriesLabelPosition::UpperRight)
+            chart.draw_series([Circle::new(*only, pixels(4), SMOOTHED.filled())])?;
         }
         _ => {
-            let smoothed = run.smoothed();
-            let last = smoothed.last().map_or(String::new(), |last| summary("smoothed", last));
-            chart.draw_series(pieces(&run.thinned(), thin()))?.label("each step").legend(|at| key(at, thin()));
-            chart.draw_series(pieces(&smoothed, bold()))?.label(last).legend(|at| key(at, bold()));
+            chart.draw_series(pieces(&run.thinned(), thin()))?;
+            chart.draw_series(pieces(&smoothed, bold()))?;
             // Rounds the corners between the pieces of so thick a line.
             let dot = |&at: &(u64, f64)| Circle::new(at, bold().stroke_width / 2, bold().filled());
             chart.draw_series(smoothed.iter().map(dot))?;
-            draw_legend(&mut chart, SeriesLabelPosition::UpperRight)
         }
     }
+    Ok(())
 }
 
 fn summary(name: &str, &(step, loss): &(u64, f64)) -> String {

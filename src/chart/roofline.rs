@@ -9,7 +9,7 @@ use plotters::element::PathElement;
 use plotters::prelude::*;
 
 use super::axes::LossAxis;
-use super::canvas::{Area, Drawn, INK, OVERSAMPLING, RULE, canvas, draw_legend, key, one_line, pixels, text};
+use super::canvas::{Area, Drawn, Entry, OVERSAMPLING, canvas, draw_axes, on_axes, pixels, text};
 use super::ticks::significant;
 use crate::error::{Error, Result};
 use crate::picture::write_png;
@@ -37,7 +37,8 @@ pub struct Roofline {
 }
 
 const SIZE: (u32, u32) = (1000, 640);
-const PEAK: RGBColor = RGBColor(190, 24, 93);
+/// Of arithmetic units, one after the other.
+const PEAKS: [RGBColor; 2] = [RGBColor(190, 24, 93), RGBColor(217, 119, 6)];
 const MEMORY: [RGBColor; 2] = [RGBColor(4, 120, 87), RGBColor(110, 190, 160)];
 const DOT: RGBColor = RGBColor(29, 78, 216);
 /// Dots whose names are written at the most: those with most time.
@@ -69,49 +70,35 @@ fn draw(area: &Area, roofline: &Roofline) -> Drawn<()> {
     let (left, right) = extremes(&mut points.iter().map(|p| p.intensity).chain([0.5, 2.0 * peak / slowest.min(peak)]));
     let (bottom, top) = extremes(&mut points.iter().map(|p| p.gflops).chain([peak / 20.0, 1.5 * peak]));
     let (x, y) = ((left / 1.5, right * 1.5), (bottom / 2.0, top));
-    let mut chart = ChartBuilder::on(area)
-        .caption(one_line(&roofline.title), text(23))
-        .margin(pixels(12))
-        .margin_right(pixels(30))
-        .x_label_area_size(pixels(46))
-        .y_label_area_size(pixels(66))
-        .build_cartesian_2d(LossAxis::new(Some(x)), LossAxis::new(Some(y)))?;
-    chart
-        .configure_mesh()
-        .bold_line_style(RULE.stroke_width(OVERSAMPLING))
-        .light_line_style(TRANSPARENT)
-        .axis_style(INK.mix(0.5).stroke_width(OVERSAMPLING))
-        .label_style(text(15))
-        .axis_desc_style(text(16))
-        .x_desc("FLOP a byte, if each tensor is moved once")
-        .y_desc("GFLOP/s")
-        .draw()?;
-    draw_roofs(&mut chart, roofline, x, y.0)?;
-    draw_points(area, &mut chart, &points)?;
-    draw_legend(&mut chart, SeriesLabelPosition::LowerRight)
+    let roofs = roofs(roofline, x, y.0);
+    let legend: Vec<Entry> = roofs.iter().map(|(entry, _)| entry.clone()).collect();
+    let mut chart = on_axes(area, &roofline.title, &legend, (LossAxis::new(Some(x)), LossAxis::new(Some(y))))?;
+    draw_axes(&mut chart, ["FLOP a byte, if each tensor is moved once", "GFLOP/s"])?;
+    for ((_, style), line) in roofs {
+        chart.draw_series([PathElement::new(line, style)])?;
+    }
+    draw_points(area, &mut chart, &points)
 }
 
 /// The slopes of the largest and of the fastest copy up to the highest peak, and a level line for each peak.
-fn draw_roofs(chart: &mut Chart, roofline: &Roofline, (left, right): (f64, f64), bottom: f64) -> Drawn<()> {
+fn roofs(roofline: &Roofline, (left, right): (f64, f64), bottom: f64) -> Vec<(Entry, [(f64, f64); 2])> {
     let peak = roofline.peaks.iter().map(|(_, gflops)| *gflops).fold(1e-3, f64::max);
     let fastest = roofline.bandwidths.iter().max_by(|a, b| a.1.total_cmp(&b.1));
     let slopes = [roofline.bandwidths.last(), fastest];
     let same = roofline.bandwidths.last().map(|copy| &copy.0) == fastest.map(|copy| &copy.0);
-    for ((size, rate), color) in slopes.into_iter().flatten().zip(MEMORY).take(if same { 1 } else { 2 }) {
-        let style = color.stroke_width(2 * OVERSAMPLING);
+    let slopes = slopes.into_iter().flatten().zip(MEMORY).take(if same { 1 } else { 2 });
+    let slope = |((size, rate), color): (&(String, f64), RGBColor)| {
         let (from, to) = (left.max(bottom / rate), peak / rate);
-        let line = PathElement::new([(from, from * rate), (to, peak)], style);
         let label = format!("copy of {size}: {} GB/s", significant(*rate, 3));
-        chart.draw_series([line])?.label(label).legend(move |at| key(at, style));
-    }
+        ((label, color.stroke_width(2 * OVERSAMPLING)), [(from, from * rate), (to, peak)])
+    };
     let start = peak / fastest.map_or(peak, |(_, rate)| *rate);
-    for (unit, gflops) in &roofline.peaks {
-        let style = PEAK.stroke_width(2 * OVERSAMPLING);
-        let line = PathElement::new([(start * gflops / peak, *gflops), (right, *gflops)], style);
+    let level = |((unit, gflops), color): (&(String, f64), &RGBColor)| {
         let label = format!("{unit} arithmetic: {} GFLOP/s", significant(*gflops, 3));
-        chart.draw_series([line])?.label(label).legend(move |at| key(at, style));
-    }
-    Ok(())
+        let line = [(start * gflops / peak, *gflops), (right, *gflops)];
+        ((label, color.stroke_width(2 * OVERSAMPLING)), line)
+    };
+    slopes.map(slope).chain(roofline.peaks.iter().zip(PEAKS.iter().cycle()).map(level)).collect()
 }
 
 /// Pixels: left, top, right, bottom.

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use anyhow::{Result, bail};
+use super::output::say;
+use anyhow::Result;
 use diffuse::gpu::{Context, Precision};
 use diffuse::run::Session;
 use diffuse::tune::{Mode, Policy, Tuning, cache_directory};
@@ -76,22 +77,23 @@ impl Adapter {
         Ok(Session::open(context, &self.policy(context)?, storage.precision(context)))
     }
 
+    /// The same, for which nothing is measured that isn't known.
+    pub fn known_session<'a>(&self, context: &'a Context, storage: Storage) -> Result<Session<'a>> {
+        let mut policy = self.policy(context)?;
+        if policy.mode == Mode::Cached {
+            policy.mode = Mode::Known;
+        }
+        Ok(Session::open(context, &policy, storage.precision(context)))
+    }
+
     /// How the ways are chosen that kernels run in; what takes time is said in a line.
     pub fn policy(&self, context: &Context) -> Result<Policy> {
         let (mode, explicit) = match &self.tune {
             Tune::By(mode) => (*mode, Vec::new()),
             Tune::File(path) => (Mode::Cached, diffuse::tune::read(context, path)?),
         };
-        let tell = |tuning: &_, adapter: &str| eprintln!("{}", summary(tuning, adapter));
+        let tell = |tuning: &_, adapter: &str| say(summary(tuning, adapter));
         Ok(Policy { mode, directory: cache_directory(), explicit, tell: Some(tell) })
-    }
-
-    /// As [`Adapter::policy`], for a run that goes on with what was chosen for it.
-    pub fn policy_of_resumed(&self, context: &Context) -> Result<Policy> {
-        match &self.tune {
-            Tune::File(path) => bail!("--tune {} can't change in a resumed run", path.display()),
-            Tune::By(_) => self.policy(context),
-        }
     }
 }
 

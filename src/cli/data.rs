@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 
 use super::flags::ModelFlags;
-use super::output::Json;
+use super::output::{Json, say};
 use diffuse::chart::{Row, write_sheet};
 use diffuse::data::{self, Dataset, Want};
+use diffuse::files;
 use diffuse::nn::config::Size;
 use diffuse::picture::{self, Images};
 
@@ -37,6 +38,7 @@ pub fn run(args: &Args) -> Result<()> {
     if args.count.is_some_and(|count| !(1..=MOST).contains(&count)) {
         bail!("--count must be 1 to {MOST}");
     }
+    files::check_writable(&args.out)?;
     let (train, test) = data::load_parts(&args.source, &want(args)?)?;
     train.account.warnings().iter().for_each(|warning| log::warn!("{warning}"));
     let only = train.classes.len() == 1;
@@ -45,7 +47,7 @@ pub fn run(args: &Args) -> Result<()> {
     let columns = if only { picture::default_columns(count.min(train.len())) } else { count };
     let shown = write_sheet(&args.out, &rows, columns)?;
     if shown < rows.len() {
-        eprintln!("{}: the first {shown} of {} classes, as many as fit", args.out.display(), rows.len());
+        say(format_args!("{}: the first {shown} of {} classes, as many as fit", args.out.display(), rows.len()));
     }
     let object = || {
         let mut object = train.description(None);
@@ -54,7 +56,7 @@ pub fn run(args: &Args) -> Result<()> {
         Ok(object)
     };
     args.json.print(object, || Ok(lines(&train, test.as_ref()).join("\n")))?;
-    eprintln!("some of each class: {}", args.out.display());
+    say(format_args!("some of each class: {}", args.out.display()));
     Ok(())
 }
 

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::adapter::Adapter;
 use super::draw::{self, Drawing, Film};
-use super::output::Json;
+use super::output::{Json, say};
 use super::{sample, train};
 use diffuse::checkpoint;
 use diffuse::diffusion::{Sampler, ScheduleKind};
@@ -17,7 +17,7 @@ use diffuse::nn::config::Size;
 use diffuse::nn::digits;
 use diffuse::picture;
 use diffuse::run::{Request, Session, TrainOptions};
-use diffuse::train::{Run, run};
+use diffuse::train::{Over, Run, run};
 
 /// Learn to draw handwritten digits from the embedded set, then draw them
 #[derive(clap::Args)]
@@ -68,8 +68,8 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     let policy = adapter.policy(&context)?;
     let mut options = options(&context)?;
     let data = run::load_data(&mut options)?;
-    eprintln!("learning to draw digits from {} handwritten ones", data.len());
-    let mut run = Run::create(&context, &policy, &args.out, options, &data, true)?;
+    say(format_args!("learning to draw digits from {} handwritten ones", data.len()));
+    let mut run = Run::create(&context, &policy, &args.out, options, &data, (Over::All, None))?;
     if !train::train(&mut run, &context, &args.out, &Json::default(), started)? {
         return Ok(());
     }
@@ -80,14 +80,14 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     let seconds = started.elapsed().as_secs_f64();
     let chart = args.out.join("loss.png");
     let checkpoint = args.out.join("checkpoint");
-    eprintln!("done in {seconds:.0} s:");
+    say(format_args!("done in {seconds:.0} s:"));
     for (path, what) in [
         (&samples, "what it draws, a row for each digit"),
         (&gif, "how it gets there"),
         (&chart, "the loss"),
         (&checkpoint, "the model, for: diffuse sample"),
     ] {
-        eprintln!("  {:32} {what}", path.display().to_string());
+        say(format_args!("  {:32} {what}", path.display().to_string()));
     }
     args.json.print_object(
         || json!({ "samples": samples, "gif": gif, "loss": chart, "checkpoint": checkpoint, "seconds": seconds }),

@@ -19,11 +19,18 @@ pub fn run(args: &Args, adapter: &super::adapter::Adapter) -> Result<()> {
     if all.is_empty() {
         bail!(NO_ADAPTER);
     }
+    let wanted = adapter.wanted();
+    let chosen = choose(&all, wanted);
+    if let (Some(wanted), None) = (wanted, chosen) {
+        let names: Vec<String> = all.iter().enumerate().map(|(i, a)| format!("{i}: {}", a.info.name)).collect();
+        bail!("no device {wanted}; there are {}", names.join(", "));
+    }
     let table = || {
-        let texts: Vec<String> = all.iter().enumerate().map(|(index, adapter)| text(index, adapter)).collect();
+        let listed = all.iter().enumerate().filter(|(index, _)| wanted.is_none() || chosen == Some(*index));
+        let texts: Vec<String> = listed.map(|(index, adapter)| text(index, adapter)).collect();
         Ok(texts.join("\n"))
     };
-    args.json.print(|| Ok(object(&all, adapter.wanted())), table)
+    args.json.print(|| Ok(object(&all, wanted)), table)
 }
 
 /// All adapters; before them the one that the other commands compute on, as these name it.

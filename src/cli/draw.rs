@@ -1,10 +1,14 @@
 //! Drawing samples with a checkpoint: what `sample` and `evaluate` share.
 
 use anyhow::{Result, bail};
+use serde::Serialize;
+use serde_json::{Map, Value};
 
+use super::output::say;
 use super::progress::Progress;
+use super::sampler;
 use diffuse::checkpoint::{Checkpoint, classifier};
-use diffuse::diffusion::Sampler;
+use diffuse::diffusion::{Sampler, SamplerKind};
 use diffuse::error::Error;
 use diffuse::gpu::WEIGHTS;
 use diffuse::nn::config::Size;
@@ -17,6 +21,45 @@ pub const MOST: u32 = 1 << 20;
 
 /// Frames of a film.
 const FRAMES: usize = 25;
+
+/// How samples were drawn.
+#[derive(Serialize)]
+pub struct Method {
+    pub sampler: &'static str,
+    /// What is the sampler's own.
+    pub settings: Map<String, Value>,
+    /// None of a sampler that finds its own, nor has that a spacing.
+    pub steps: Option<usize>,
+    pub spacing: Option<&'static str>,
+    /// Evaluations of the network as they were counted, mean over the samples.
+    pub evaluations_per_sample: f64,
+    /// Whether each of these is of two rows a sample, one with its class and one with none.
+    pub doubled_batch: bool,
+    pub guidance: f64,
+    /// The scale of the classifier that steered, if one did.
+    pub classifier_scale: Option<f64>,
+    pub seed: u64,
+}
+
+impl Method {
+    /// Of a drawing by `sampler` that took so many evaluations a sample.
+    pub fn of(drawing: &Drawing, sampler: &Sampler, evaluations: f64) -> Method {
+        let (request, mut kind) = (&drawing.request, sampler.kind);
+        let settings = sampler::settings(&mut kind, None).into_iter();
+        let listed = !matches!(sampler.kind, SamplerKind::Rk45 { .. });
+        Method {
+            sampler: sampler.kind.name(),
+            settings: settings.map(|(name, value)| (name.replace('-', "_"), value)).collect(),
+            steps: listed.then_some(sampler.steps),
+            spacing: listed.then(|| sampler.spacing.name()),
+            evaluations_per_sample: evaluations,
+            doubled_batch: request.is_guided(),
+            guidance: request.guidance,
+            classifier_scale: request.steering.as_ref().map(|steering| steering.scale),
+            seed: request.seed,
+        }
+    }
+}
 
 /// A request to a checkpoint, with the classifier that the request is steered by, if it is.
 pub struct Drawing<'a> {
@@ -42,7 +85,9 @@ pub fn guidance(asked: Option<f64>, model: &Checkpoint, otherwise: f64) -> Resul
             let (number, name) = (classes.count() - 1, classes.names.last().cloned().unwrap_or_default());
             let last = if name == number.to_string() { format!("class {name}") } else { format!("{number}, {name}") };
             if asked.is_some_and(|scale| scale != 1.0) {
-                eprintln!("this checkpoint names no null class: guidance takes the last embedding, {last}, for it");
+                say(format_args!(
+                    "this checkpoint names no null class: guidance takes the last embedding, {last}, for it"
+                ));
             }
             Ok(asked.unwrap_or(1.0))
         }
@@ -111,6 +156,9 @@ impl Drawing<'_> {
         let drawn = generator.run(&session, request, |progress| {
             let bar = bar.get_or_insert_with(|| Progress::new("sampling", 0, progress.of as u64));
             bar.set(progress.done as u64, String::new);
+            if super::interrupt::interrupted() {
+                return Err(Error::Interrupted);
+            }
             film.watch(&progress)
         });
         if let Some(bar) = bar {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 
+use super::output::say;
 use diffuse::data;
 use diffuse::diffusion::{Sampler, Schedule};
 use diffuse::run::{Known, Start};
@@ -16,7 +17,7 @@ pub struct Flags {
     #[arg(long, value_name = "IMAGE")]
     from: Option<PathBuf>,
     /// Share of the steps that are taken from there, above 0 to 1: how much may change [default: 0.6; with --mask 1]
-    #[arg(long, value_name = "S", requires = "from", allow_negative_numbers = true)]
+    #[arg(long, value_name = "S", requires = "from")]
     strength: Option<f64>,
     /// Black or transparent where the image of --from stays, white where it is painted anew, grey for a part of each; as
     /// large as that image, or as the model's
@@ -39,6 +40,11 @@ impl Flags {
     /// Whether all images are to be of one class if none is named.
     pub fn is_of_one_class(&self) -> bool {
         self.interpolate.is_some()
+    }
+
+    /// The seeds between which images are drawn, if they are.
+    pub fn seeds(&self) -> Option<Vec<u32>> {
+        self.interpolate.clone()
     }
 
     /// The share of the steps that are taken.
@@ -67,7 +73,7 @@ impl Flags {
             Some(path) => {
                 let mask = data::load_mask(path, shape, picture.size)?;
                 if mask.iter().all(|byte| *byte == 0) {
-                    eprintln!("{}: black or transparent all over: nothing is painted anew", path.display());
+                    say(format_args!("{}: black or transparent all over: nothing is painted anew", path.display()));
                 }
                 let mask = mask.iter().map(|byte| 1.0 - *byte as f32 / 255.0).collect();
                 Some(Known { image: image.clone(), mask })

@@ -11,6 +11,7 @@ use anyhow::{Result, anyhow, bail};
 use serde_json::{Value, json};
 
 use super::adapter::{Adapter, Storage};
+use super::output::say;
 use super::progress::Progress;
 use super::sampler;
 pub use args::Args;
@@ -21,9 +22,10 @@ use diffuse::data::{self, Dataset, Split, Want};
 use diffuse::diffusion::Schedule;
 use diffuse::evaluate::levels::{LevelError, level_errors};
 use diffuse::evaluate::likelihood::{FlowOptions, Setting, VariationalBound, flow_likelihood, variational_bound};
+use diffuse::files;
 use diffuse::nn::config::Size;
 use diffuse::run::{Denoiser, Session};
-use found::Found;
+use found::{Found, HeldOut};
 use quality::Trial;
 
 /// Runs the command.
@@ -34,30 +36,43 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     check(args)?;
     let model = checkpoint::load(&args.checkpoint)?;
     let (split, schedule) = (load_split(args, &model)?, model.scheduler.schedule()?);
-    eprintln!("{}", split.summary());
-    let trial = args.judge.as_ref().map(|judge| Trial::load(args, &model, judge)).transpose()?;
+    say(split.summary());
+    let held_out = HeldOut::of(&model.directory, &args.data, &split);
+    let trial = args.judge.as_ref().map(|judge| Trial::load(args, &model, judge, &split)).transpose()?;
     let context = adapter.open()?;
     let session = adapter.session(&context, Storage::F32)?;
     let mut found = Found::default();
+    // A part is shown when it is there: what comes behind it may take long, or fail.
+    let show = |lines: Vec<String>| match args.json.is_alone() {
+        true => Ok(()),
+        false => super::output::print(&lines.join("\n")),
+    };
+    show(vec![text::test_images(&split, held_out)])?;
     if args.likelihood.is_some() || args.levels {
         look(args, session.another(), &model, &split.test, &schedule, &mut found)?;
+        show(text::likelihood(&found))?;
     }
     if let Some(trial) = trial {
         trial.run(args, &session, &split, &mut found)?;
+        show(text::judged(&found))?;
     }
-    args.json.print(|| Ok(object(&found, &split)), || Ok(text::lines(&found, &split).join("\n")))
+    show(found.files.iter().map(|path| format!("written: {}", path.display())).collect())?;
+    args.json.print_object(|| object(&found, held_out))
 }
 
 /// What was found, without what wasn't asked for.
-fn object(found: &Found, split: &Split) -> Value {
+fn object(found: &Found, held_out: HeldOut) -> Value {
     let Found { bound, flow, levels, drawn, quality, files } = found;
     let mut object = json!({
         "variational_bound": bound, "probability_flow": flow, "levels": levels, "drawn": drawn,
-        "quality_on_classifier_features": quality, "test_images_held_out": split.held_out, "files": files,
+        "quality_on_classifier_features": quality, "test_images_held_out": held_out.value(), "files": files,
     });
     object.as_object_mut().expect("an object").retain(|_, value| !value.is_null());
     object
 }
+
+/// Runge-Kutta steps below which the flow's likelihood means nothing.
+const LEAST_ODE_STEPS: usize = 8;
 
 fn check(args: &Args) -> Result<()> {
     if args.likelihood.is_none() && !args.quality && !args.levels {
@@ -69,7 +84,10 @@ fn check(args: &Args) -> Result<()> {
     if args.count == Some(0) || args.batch == 0 || args.ode_steps == 0 {
         bail!("--count, --batch and --ode-steps must be at least 1");
     }
-    Ok(())
+    if args.likelihood == Some(Likelihood::Ode) && args.ode_steps < LEAST_ODE_STEPS {
+        bail!("--ode-steps {}: fewer than {LEAST_ODE_STEPS} are nowhere near the density", args.ode_steps);
+    }
+    Ok(files::check_writable(&args.out.join("evaluation.png"))?)
 }
 
 /// The data in the model's size.
@@ -80,6 +98,9 @@ fn load_split(args: &Args, model: &Checkpoint) -> Result<Split> {
     let want = Want { height: sides.map(|sides| sides.0), width: sides.map(|sides| sides.1), channels };
     let mut split = data::load_split(&args.data, &want)?;
     split.train.account.warnings().iter().for_each(|warning| log::warn!("{warning}"));
+    if args.count.is_some_and(|count| count > split.test.len()) && (args.likelihood.is_some() || args.levels) {
+        say(format_args!("{} has {} test images: these are looked at", args.data, split.test.len()));
+    }
     if let Some(known) = &model.classes {
         split.put_in_order(&known.names, known.are_named).map_err(|problem| anyhow!("{}: {problem}", args.data))?;
     }

@@ -23,6 +23,11 @@ pub struct ModelFlags {
 }
 
 impl ModelFlags {
+    /// Whether any is named.
+    pub fn is_given(&self) -> bool {
+        self.preset.is_some() || self.model.is_some()
+    }
+
     /// Whether the model is that of a file.
     pub fn is_of_file(&self) -> bool {
         self.model.is_some()
@@ -60,17 +65,20 @@ fn read_model(path: &Path) -> Result<UNetConfig> {
 /// What every run is told: on what it trains, which model, where it is.
 #[derive(Args)]
 pub struct RunFlags {
-    /// `digits` (embedded), a directory of IDX files, or a directory of images with a sub-folder a class
+    /// `digits` (embedded), a directory of IDX files, of CIFAR's binary files, or of images with a sub-folder a class
     #[arg(long, required_unless_present = "resume")]
-    data: Option<String>,
+    pub data: Option<String>,
     #[command(flatten)]
     pub model: ModelFlags,
     /// Directory of the run
     #[arg(long, default_value = "runs/train")]
     pub out: PathBuf,
-    /// Go on with the run in --out, from its checkpoint
-    #[arg(long, conflicts_with_all = ["data", "preset", "model"])]
+    /// Go on with the run in --out from its checkpoint; start it if there is none yet
+    #[arg(long)]
     pub resume: bool,
+    /// Start with the weights of this checkpoint or run
+    #[arg(long, value_name = "DIR")]
+    pub init: Option<PathBuf>,
     #[command(flatten)]
     pub json: super::output::Json,
 }
@@ -120,16 +128,47 @@ impl Typed {
         options.model = run.model.config(options.model)?;
         Ok(options)
     }
+}
 
-    /// The steps of a run that goes on, if they are to be others. Little else may change; `T` is the command's.
-    pub fn resumed_steps<T: Args>(&self) -> Result<Option<u64>> {
-        let command = T::augment_args(Command::new(""));
-        let is_bound = |id: &str| self.is_given(id) && !["resume", "out", "json", "steps"].contains(&id);
-        match command.get_arguments().find(|arg| is_bound(arg.get_id().as_str())).and_then(Arg::get_long) {
-            Some(flag) => bail!("--{flag} can't change in a resumed run; --steps can"),
-            None => Ok(self.get("steps")),
+/// What may change in a run that goes on: the rest of it follows from its beginning.
+const MAY_CHANGE: [&str; 8] = [
+    "steps",
+    "learning_rate",
+    "warmup",
+    "learning_rate_schedule",
+    "data",
+    "sample_every",
+    "checkpoint_every",
+    "recompute",
+];
+
+/// The differences of `now`, what a run goes on with, from `then`: a line each.
+///
+/// # Errors
+/// One line that names the flag of what can't change; `command` has them.
+pub fn changes(then: &TrainOptions, now: &TrainOptions, command: &Command) -> Result<Vec<String>> {
+    let mut lines = Vec::new();
+    let [was, is] = [then, now].map(|options| serde_json::to_value(options).expect("options can be written"));
+    for (key, now) in is.as_object().expect("an object") {
+        let then = &was[key];
+        if then == now {
+            continue;
         }
+        let arg = command.get_arguments().find(|arg| arg.get_id() == key.as_str());
+        let flag = arg.and_then(Arg::get_long).unwrap_or(key).replace('_', "-");
+        let (then, now) = match key.as_str() {
+            "model" => ("one".to_string(), "another".to_string()),
+            _ => (then.to_string(), now.to_string()),
+        };
+        if !MAY_CHANGE.contains(&key.as_str()) {
+            bail!(
+                "--{flag} can't change in a resumed run ({then} then, {now} now): it would be another one; start that in \
+                 another --out, with --init from these weights if they fit"
+            );
+        }
+        lines.push(format!("{flag}: {now} from here on, {then} before"));
     }
+    Ok(lines)
 }
 
 /// The flags of [`TrainOptions`], of which the command takes those of `wanted`, with its defaults in the help.

@@ -1,5 +1,6 @@
 //! Ctrl-C.
 
+use super::output::say;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 static STOP: AtomicBool = AtomicBool::new(false);
@@ -10,7 +11,7 @@ pub fn catch_interrupts() {
         if STOP.swap(true, Ordering::SeqCst) {
             std::process::exit(130);
         }
-        eprintln!("\nfinishing this step, then saving; press Ctrl-C again to end at once");
+        say("\nfinishing this step, then saving; press Ctrl-C again to end at once");
     };
     if let Err(error) = ctrlc::set_handler(handler) {
         log::warn!("Ctrl-C will end the program at once: {error}");

@@ -15,6 +15,11 @@ pub struct Json {
 }
 
 impl Json {
+    /// Whether the object stands in the place of what people read.
+    pub fn is_alone(&self) -> bool {
+        self.json.as_deref() == Some(Path::new("-"))
+    }
+
     /// Prints the table or the object, or prints the one and writes the other to the file.
     pub fn print(
         &self,
@@ -36,6 +41,11 @@ impl Json {
     pub fn print_object(&self, object: impl FnOnce() -> serde_json::Value) -> Result<()> {
         self.print(|| Ok(object()), || Ok(String::new()))
     }
+}
+
+/// A line on stderr. Nobody may read it any more (`| head`, a closed terminal): that is no reason to end.
+pub fn say(line: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
 
 /// Brings what a command was asked for to stdout. A reader that went away (`| head`) has seen enough.

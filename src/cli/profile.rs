@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::adapter::{Adapter, Storage};
 use super::flags::ModelFlags;
-use super::output::Json;
+use super::output::{Json, say};
 use diffuse::files;
 use diffuse::nn::{UNet, UNetConfig, digits};
 use diffuse::profile::ceilings::Ceilings;
@@ -143,6 +143,6 @@ fn print_predictions(args: &Args, config: &UNetConfig, options: &Options) -> Res
 
 fn write_trace(path: &Path, profile: &Profile) -> Result<()> {
     files::write_atomic(path, profile.trace_json()?.as_bytes())?;
-    eprintln!("{} dispatches: {} (open in ui.perfetto.dev)", profile.dispatches.len(), path.display());
+    say(format_args!("{} dispatches: {} (open in ui.perfetto.dev)", profile.dispatches.len(), path.display()));
     Ok(())
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::output::say;
 use diffuse::run::Metrics;
 use diffuse::train::Watch;
 
@@ -49,7 +50,7 @@ impl Progress {
             let left = each * (self.length - done) as f64;
             let message = message();
             let gap = if message.is_empty() { "" } else { "  " };
-            eprintln!("{} {done}/{}  {message}{gap}{left:.0} s left", self.bar.prefix(), self.length);
+            say(format_args!("{} {done}/{}  {message}{gap}{left:.0} s left", self.bar.prefix(), self.length));
         }
     }
 
@@ -64,7 +65,7 @@ impl Progress {
 
     /// A line above the bar.
     pub fn say(&self, line: &str) {
-        self.bar.suspend(|| eprintln!("{line}"));
+        self.bar.suspend(|| say(line));
     }
 
     /// Takes the bar away.
@@ -89,7 +90,7 @@ impl Watch for Progress {
             self.bar.set_message(message);
         } else if self.last.elapsed() >= INTERVAL {
             self.last = Instant::now();
-            eprintln!("{message}");
+            say(message);
         }
     }
 

@@ -1,21 +1,22 @@
 //! `diffuse sample`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use clap::Command;
 use serde_json::json;
 
 use super::adapter::{Adapter, Storage};
-use super::draw::{self, Drawing, Film};
+use super::draw::{self, Drawing, Film, Method};
 use super::edit::{self, Edit};
-use super::output::Json;
+use super::output::{Json, say};
 use super::{sampler, steering};
 use diffuse::checkpoint::{self, Checkpoint, Classes};
 use diffuse::diffusion::Sampler;
 use diffuse::error::list_names;
+use diffuse::files;
 use diffuse::picture::{self, Images};
-use diffuse::run::Request;
+use diffuse::run::{Drawn, Request};
 use diffuse::tensors::{self, FileTensor, FileTensors};
 use diffuse::train::run::{TRAINER, take_prefix};
 
@@ -40,7 +41,7 @@ pub struct Args {
     #[arg(long, value_name = "NAME|N")]
     class: Option<String>,
     /// Scale of classifier-free guidance; 1 is none [default: 2 where the checkpoint has a null class]
-    #[arg(long, value_name = "W", allow_negative_numbers = true)]
+    #[arg(long, value_name = "W")]
     guidance: Option<f64>,
     #[command(flatten)]
     steering: steering::Args,
@@ -50,9 +51,12 @@ pub struct Args {
     /// The raw weights instead of their average
     #[arg(long)]
     raw: bool,
-    /// Picture of all images
-    #[arg(long, default_value = "samples.png", value_name = "F.png")]
+    /// Picture of all images; the ending says the format
+    #[arg(long, default_value = "samples.png", value_name = "F.png|F.jpg")]
     out: PathBuf,
+    /// Directory for each image as a PNG of its own size
+    #[arg(long, value_name = "DIR")]
+    images: Option<PathBuf>,
     /// Film of the denoising of the first batch
     #[arg(long, value_name = "F.gif")]
     gif: Option<PathBuf>,
@@ -82,45 +86,72 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     if args.raw {
         model.weights = raw_weights(&model)?;
     }
-    let mut request = request(args, &model)?;
+    let (mut request, sampler) = request(args, &model)?;
     let labels = |classes: &Classes| request.labels.clone().map_or_else(|| in_turn(args, classes), Ok);
     let (classifier, steering) = args.steering.load(&model, labels)?.unzip();
     request.steering = steering;
     let classes = model.classes.as_ref().or(classifier.as_ref().map(|classifier| &classifier.classes)).cloned();
     if let Some(classes) = &classes {
-        eprintln!("{}", legend(args, classes));
+        say(legend(args, classes));
     }
     let drawing = Drawing { model: &model, request, classifier, batch: args.batch };
+    super::interrupt::catch_interrupts();
     let context = adapter.open()?;
-    let session = adapter.session(&context, Storage::F32)?;
+    let session = if args.count < args.batch {
+        // A batch that may never come again is not worth to be measured for.
+        adapter.known_session(&context, Storage::F32)?
+    } else {
+        adapter.session(&context, Storage::F32)?
+    };
     let steps = drawing.request.length();
     let mut film = match &args.gif {
         Some(_) => Film::new(columns(args, classes.as_ref(), drawing.batch() as usize), steps),
         None => Film::none(),
     };
-    let images = drawing.run(session, &mut film)?.images;
+    let Drawn { images, evaluations } = drawing.run(session, &mut film)?;
     if let Some(path) = &args.tensor {
         write_tensor(path, &images)?;
     }
     let columns = columns(args, classes.as_ref(), images.count);
     let grid = picture::grid(&images, columns, picture::default_scale(images.height));
-    picture::write_png(&args.out, &grid)?;
+    picture::write(&args.out, &grid)?;
+    if let Some(directory) = &args.images {
+        write_each(directory, &images)?;
+    }
     if let Some(path) = &args.gif {
         picture::write_gif(path, &film.frames, 80)?;
     }
-    let written = [Some(&args.out), args.gif.as_ref(), args.tensor.as_ref()];
+    if images.count < args.count as usize {
+        say(format_args!("interrupted: the first {} of {} images are there", images.count, args.count));
+    }
+    let written = [Some(&args.out), args.images.as_ref(), args.gif.as_ref(), args.tensor.as_ref()];
     let written: Vec<&PathBuf> = written.into_iter().flatten().collect();
     let names: Vec<String> = written.iter().map(|path| path.display().to_string()).collect();
-    eprintln!("{} images: {}", images.count, names.join(", "));
+    say(format_args!("{} images: {}", images.count, names.join(", ")));
     args.json.print_object(|| {
-        let classes = classes.as_ref().map(|classes| &classes.names);
-        json!({ "count": images.count, "classes": classes, "files": written, "steps": steps, "seed": args.seed })
+        let mut object = json!(Method::of(&drawing, &sampler, evaluations));
+        let seeds = args.edit.seeds().unwrap_or_else(|| vec![args.seed]);
+        object["count"] = json!(images.count);
+        object["files"] = json!(written);
+        object["seeds"] = json!(seeds);
+        object["class_names"] = json!(classes.as_ref().map(|classes| &classes.names));
+        object["classes"] = json!(drawing.labels().map(|labels| &labels[..images.count]));
+        object
     })
 }
 
 fn check(args: &Args) -> Result<()> {
     if args.count == 0 || args.batch == 0 || args.count > draw::MOST {
         bail!("--count must be 1 to {} and --batch at least 1", draw::MOST);
+    }
+    picture::check_writable(&args.out)?;
+    let first = args.images.as_ref().map(|directory| directory.join(name_of(0)));
+    first.iter().try_for_each(|path| files::check_writable(path))?;
+    let files = [args.gif.as_ref(), args.tensor.as_ref()].into_iter().flatten();
+    files.clone().try_for_each(|path| files::check_writable(path))?;
+    let all: Vec<&PathBuf> = files.chain([&args.out]).collect();
+    if let Some(path) = all.iter().find(|path| all.iter().filter(|other| other == path).count() > 1) {
+        bail!("{}: two outputs can't be one file", path.display());
     }
     Ok(())
 }
@@ -161,7 +192,7 @@ fn raw_weights(model: &Checkpoint) -> Result<Vec<f32>> {
     Ok(checkpoint::flatten(&model.unet.params, raw, &path)?)
 }
 
-fn request(args: &Args, model: &Checkpoint) -> Result<Request> {
+fn request(args: &Args, model: &Checkpoint) -> Result<(Request, Sampler)> {
     let sampler = Sampler { strength: args.edit.strength(), ..args.sampler.sampler(&model.scheduler, &args.variance)? };
     let request = draw::request(model, &sampler, args.count, args.seed)?;
     let labels = match &model.classes {
@@ -174,7 +205,7 @@ fn request(args: &Args, model: &Checkpoint) -> Result<Request> {
     let shape = [height, width, model.unet.config.in_channels];
     let Edit { start, known, initial_scale } =
         args.edit.read(shape, args.count, &sampler, &model.scheduler.schedule()?)?;
-    Ok(Request { start, known, initial_scale, labels, guidance, ..request })
+    Ok((Request { start, known, initial_scale, labels, guidance, ..request }, sampler))
 }
 
 /// The class that was asked for, or each in turn; of an interpolation, one for all.
@@ -187,7 +218,20 @@ fn in_turn(args: &Args, classes: &Classes) -> Result<Vec<u32>> {
     Ok((0..args.count).map(|i| asked.unwrap_or(own(i))).collect())
 }
 
-fn write_tensor(path: &std::path::Path, images: &Images) -> Result<()> {
+fn name_of(image: usize) -> String {
+    format!("{image:05}.png")
+}
+
+fn write_each(directory: &Path, images: &Images) -> Result<()> {
+    let size = images.height * images.width * images.channels;
+    for (index, values) in images.values.chunks_exact(size).enumerate() {
+        let one = Images { values: values.to_vec(), count: 1, ..*images };
+        picture::write_png(&directory.join(name_of(index)), &picture::grid(&one, 1, 1))?;
+    }
+    Ok(())
+}
+
+fn write_tensor(path: &Path, images: &Images) -> Result<()> {
     // A sampler that doesn't clip may end a little outside.
     let values: Vec<f32> = images.values.iter().map(|value| value.clamp(-1.0, 1.0)).collect();
     let tensor = FileTensor::from_images(&values, [images.count, images.height, images.width, images.channels]);

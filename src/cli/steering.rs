@@ -16,7 +16,7 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     classifier: Option<PathBuf>,
     /// Scale of the classifier's gradient
-    #[arg(long, value_name = "S", default_value_t = 1.0, requires = "classifier", allow_negative_numbers = true)]
+    #[arg(long, value_name = "S", default_value_t = 1.0, requires = "classifier")]
     classifier_scale: f64,
 }
 

@@ -4,16 +4,18 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Result, bail};
+use clap::{Args as _, Command};
 use serde_json::json;
 
 use super::adapter::{Adapter, Storage};
-use super::flags::{RunFlags, Typed, option_flags};
-use super::output::Json;
+use super::flags::{RunFlags, Typed, changes, option_flags};
+use super::output::{Json, say};
 use super::progress::Progress;
 use diffuse::checkpoint;
 use diffuse::gpu::{Context, context::mebibytes};
-use diffuse::run::TrainOptions;
-use diffuse::train::{Run, Stored, run};
+use diffuse::run::{Task, TrainOptions};
+use diffuse::train::{Model, Over, Run, Stored, run};
+use diffuse::tune::Policy;
 
 /// Train a U-Net
 #[derive(clap::Args)]
@@ -27,7 +29,7 @@ pub struct Args {
     #[command(flatten)]
     run: RunFlags,
     /// File of all flags, such as the `config.json` of a run; flags on the command line go before it
-    #[arg(long, value_name = "FILE.json", conflicts_with = "resume")]
+    #[arg(long, value_name = "FILE.json")]
     config: Option<PathBuf>,
     /// Learn the variance of the reverse steps, too: twice the output channels, L_hybrid (Nichol & Dhariwal 2021)
     #[arg(long)]
@@ -46,9 +48,10 @@ fn read_options(path: &Path) -> Result<TrainOptions> {
 }
 
 impl Args {
-    fn options(&self) -> Result<TrainOptions> {
+    /// `base`, or what --config says, with what the flags say instead.
+    fn options(&self, base: TrainOptions) -> Result<TrainOptions> {
         let given = self.config.as_deref().map(read_options).transpose()?;
-        let mut options = self.typed.put(&self.run, given.unwrap_or_default())?;
+        let mut options = self.typed.put(&self.run, given.unwrap_or(base))?;
         if self.learned_variance {
             options.model.out_channels = 2 * options.model.in_channels;
         }
@@ -61,57 +64,127 @@ impl Args {
 pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     super::interrupt::catch_interrupts();
     let started = Instant::now();
-    if args.run.resume {
-        let steps = args.typed.resumed_steps::<Args>()?;
-        let stored = Stored::open(&args.run.out)?;
-        let context = adapter.open()?;
-        let policy = adapter.policy_of_resumed(&context)?;
-        let mut run = Run::resume(&context, &policy, stored, steps)?;
-        return train(&mut run, &context, &args.run.out, &args.run.json, started).map(|_| ());
-    }
-    let mut options = args.options()?;
-    // A preset takes as many classes as the data have; a configuration of one's own is taken at its word.
-    let classes = if !args.run.model.is_of_file() && args.config.is_none() {
-        options.model.num_class_embeds.take()
-    } else {
-        None
+    let asked = Asked {
+        flags: &args.run,
+        defaults: TrainOptions::default(),
+        options: &|base| args.options(base),
+        command: Args::augment_args(Command::new("")),
+        precision: args.precision,
+        // A preset takes as many classes as the data have; a configuration of one's own is taken at its word.
+        counts_classes: !args.run.model.is_of_file() && args.config.is_none(),
+        config: args.config.is_some(),
     };
-    let data = run::load_data(&mut options)?;
-    if classes.is_some() {
-        options.model.num_class_embeds = Some(data.classes.len() as u32 + 1);
-    }
+    asked.check()?;
     let context = adapter.open()?;
-    if let Some(storage) = args.precision {
-        options.precision = storage.precision(&context);
+    match asked.begin(&context, &adapter.policy(&context)?)? {
+        Some(mut run) => train(&mut run, &context, &args.run.out, &args.run.json, started).map(|_| ()),
+        None => Ok(()),
     }
-    let mut run = Run::create(&context, &adapter.policy(&context)?, &args.run.out, options, &data, false)?;
-    train(&mut run, &context, &args.run.out, &args.run.json, started).map(|_| ())
+}
+
+/// What a command that trains was asked for.
+pub struct Asked<'a> {
+    pub flags: &'a RunFlags,
+    /// What holds where nothing is said.
+    pub defaults: TrainOptions,
+    /// Options with what the flags say instead.
+    pub options: &'a dyn Fn(TrainOptions) -> Result<TrainOptions>,
+    /// Whose flags they are.
+    pub command: Command,
+    pub precision: Option<Storage>,
+    /// Whether a file said all of it.
+    pub config: bool,
+    /// Whether the model takes as many classes as the data have.
+    pub counts_classes: bool,
+}
+
+impl Asked<'_> {
+    /// Refuses what makes no sense, before a device is opened.
+    pub fn check(&self) -> Result<()> {
+        if !self.flags.resume {
+            (self.options)(self.defaults.clone())?;
+        }
+        Ok(())
+    }
+
+    /// The run: one that goes on, or a new one. None if there is nothing left to do.
+    pub fn begin<'c>(&self, context: &'c Context, policy: &Policy) -> Result<Option<Run<'c>>> {
+        let stored = if self.flags.resume { Stored::find(&self.flags.out)? } else { None };
+        match stored {
+            Some(stored) => self.resume(context, policy, stored),
+            None => self.start(context, policy).map(Some),
+        }
+    }
+
+    fn resume<'c>(&self, context: &'c Context, policy: &Policy, stored: Stored) -> Result<Option<Run<'c>>> {
+        let then = stored.options().clone();
+        if then.task != self.defaults.task {
+            let other = if then.task == Task::Denoise { "a U-Net: train" } else { "a classifier: train-classifier" };
+            bail!("{}: this run trains {other} --resume goes on with it", self.flags.out.display());
+        }
+        let mut now = (self.options)(then.clone())?;
+        now.precision = self.precision.map_or(now.precision, |storage| storage.precision(context));
+        // What the data decided at first.
+        now.model.sample_size = now.model.sample_size.or(then.model.sample_size);
+        if self.counts_classes {
+            now.model.num_class_embeds = then.model.num_class_embeds;
+        }
+        let changed = changes(&then, &now, &self.command)?;
+        if now.steps == stored.step() {
+            let (step, out) = (stored.step(), self.flags.out.display());
+            say(format_args!("trained {step} steps already: {out}; --steps takes more"));
+            return Ok(None);
+        }
+        changed.iter().for_each(say);
+        Ok(Some(Run::resume(context, policy, stored, now)?))
+    }
+
+    fn start<'c>(&self, context: &'c Context, policy: &Policy) -> Result<Run<'c>> {
+        if self.flags.data.is_none() && !self.config {
+            bail!("{}: no run to go on with, and no --data to start one", self.flags.out.display());
+        }
+        let mut options = (self.options)(self.defaults.clone())?;
+        options.precision = self.precision.map_or(options.precision, |storage| storage.precision(context));
+        if let (Some(place), Task::Denoise, false, false) =
+            (&self.flags.init, options.task, self.flags.model.is_given(), self.config)
+        {
+            options.model = checkpoint::load(place)?.unet.config;
+        }
+        let classes = if self.counts_classes { options.model.num_class_embeds.take() } else { None };
+        let data = run::load_data(&mut options)?;
+        if classes.is_some() {
+            options.model.num_class_embeds = Some(data.classes.len() as u32 + 1);
+        }
+        let weights = self.flags.init.as_deref().map(|place| Model::new(&options, &data)?.initial(place, &options));
+        let over = if self.flags.resume { Over::Unfinished } else { Over::Nothing };
+        Ok(Run::create(context, policy, &self.flags.out, options, &data, (over, weights.transpose()?))?)
+    }
 }
 
 /// Trains and says what came of it; whether it went to the end.
 pub fn train(run: &mut Run, context: &Context, out: &Path, json: &Json, started: Instant) -> Result<bool> {
     let steps = run.options().steps;
-    eprintln!("{}", run.about_data());
+    say(run.about_data());
     let from = if run.steps_done() > 0 { format!(", from step {}", run.steps_done()) } else { String::new() };
-    eprintln!(
+    say(format_args!(
         "{} parameters on {}, batch {}, {}{from}",
         run.parameters(),
         context.info.name,
         run.options().batch * run.options().accumulate,
         mebibytes(run.allocated_bytes())
-    );
+    ));
     let mut progress = Progress::new("training", run.steps_done(), steps);
     let result = run.train(&mut progress);
     progress.finish();
     let done = result?;
     if done {
-        eprintln!("trained {steps} steps in {:.0} s: {}", started.elapsed().as_secs_f64(), out.display());
+        say(format_args!("trained {steps} steps in {:.0} s: {}", started.elapsed().as_secs_f64(), out.display()));
     } else {
         let at = run.steps_done();
-        eprintln!(
+        say(format_args!(
             "stopped at step {at} of {steps} and saved; go on with: diffuse train --resume --out {}",
             out.display()
-        );
+        ));
     }
     json.print_object(|| {
         json!({

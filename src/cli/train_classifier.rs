@@ -3,20 +3,20 @@
 use std::path::Path;
 use std::time::Instant;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
+use clap::{Args as _, Command};
 use serde_json::json;
 
 use super::adapter::Adapter;
 use super::flags::{RunFlags, Typed, option_flags};
 use super::output::Json;
-use super::train::train;
+use super::train::{Asked, train};
 use diffuse::checkpoint;
 use diffuse::data::{self, Want};
 use diffuse::evaluate::accuracy::{Accuracy, accuracy_by_noise};
 use diffuse::evaluate::images_of;
 use diffuse::gpu::Context;
 use diffuse::run::{Observer, Session, Task, TrainOptions};
-use diffuse::train::{Run, Stored, run};
 
 /// Train a classifier of noisy images, which guides sampling and judges samples
 ///
@@ -53,8 +53,8 @@ fn defaults() -> TrainOptions {
 }
 
 impl Args {
-    fn options(&self) -> Result<TrainOptions> {
-        let mut options = self.typed.put(&self.run, defaults())?;
+    fn options(&self, base: TrainOptions) -> Result<TrainOptions> {
+        let mut options = self.typed.put(&self.run, base)?;
         options.model.num_class_embeds = None;
         options.validate()?;
         Ok(options)
@@ -65,22 +65,18 @@ impl Args {
 pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     super::interrupt::catch_interrupts();
     let started = Instant::now();
-    let context;
-    let mut run = if args.run.resume {
-        let steps = args.typed.resumed_steps::<Args>()?;
-        let stored = Stored::open(&args.run.out)?;
-        if stored.options().task != Task::Classify {
-            bail!("{}: this run trains a U-Net: train --resume goes on with it", args.run.out.display());
-        }
-        context = adapter.open()?;
-        let policy = adapter.policy_of_resumed(&context)?;
-        Run::resume(&context, &policy, stored, steps)?
-    } else {
-        let mut options = args.options()?;
-        let data = run::load_data(&mut options)?;
-        context = adapter.open()?;
-        Run::create(&context, &adapter.policy(&context)?, &args.run.out, options, &data, false)?
+    let asked = Asked {
+        flags: &args.run,
+        defaults: defaults(),
+        options: &|base| args.options(base),
+        command: Args::augment_args(Command::new("")),
+        precision: None,
+        counts_classes: false,
+        config: false,
     };
+    asked.check()?;
+    let context = adapter.open()?;
+    let Some(mut run) = asked.begin(&context, &adapter.policy(&context)?)? else { return Ok(()) };
     let done = train(&mut run, &context, &args.run.out, &Json::default(), started)?;
     let (step, options) = (run.steps_done(), run.options().clone());
     let _lock = run.into_lock();

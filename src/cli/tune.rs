@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::adapter::{Adapter, Storage};
 use super::flags::ModelFlags;
-use super::output::Json;
+use super::output::{Json, say};
 use diffuse::gpu::Choices;
 use diffuse::gpu::choices::Key;
 use diffuse::gpu::tune::Timing;
@@ -49,10 +49,10 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     let choices = policy.known(&context, args.precision.precision(&context));
     let recordings = profile::record(&UNet::new(config)?, &options, &choices)?;
     let (choices, tuning) = tune::compare(&context, &policy, &choices, &recordings)?;
-    eprintln!("{}", super::adapter::summary(&tuning, &context.info.name));
+    say(super::adapter::summary(&tuning, &context.info.name));
     if let Some(path) = &args.out {
         tune::write(&context, path, &tuning)?;
-        eprintln!("wrote {}; run these ways with: --tune {}", path.display(), path.display());
+        say(format_args!("wrote {}; run these ways with: --tune {}", path.display(), path.display()));
     }
     args.json.print(|| Ok(as_json(&tuning)), || Ok(table(&tuning, &choices)?))
 }

@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use serde_json::json;
 
 use super::adapter::Adapter;
-use super::output::Json;
+use super::output::{Json, say};
 use super::progress::Progress;
 use diffuse::gpu::{Bound, Context, Precision};
 use diffuse::ops::{self, Op};
@@ -56,12 +56,12 @@ fn chosen(names: &[String]) -> Result<Vec<&'static Op>> {
 fn verify_kernels(args: &Args, adapter: &Adapter) -> Result<()> {
     let ops = chosen(&args.kernel)?;
     let context = adapter.open()?;
-    eprintln!(
+    say(format_args!(
         "{}, {}: the corners of each kernel and {} random cases",
         context.info.name,
         context.driver(),
         args.cases
-    );
+    ));
     let trials = |op: &Op| verify::trials(op, context.kind(), args.seed, args.cases);
     let mut progress = Progress::new("verifying", 0, ops.iter().map(|op| trials(op).len() as u64).sum());
     let (mut report, mut done) = (Report::default(), 0);

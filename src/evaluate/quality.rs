@@ -46,8 +46,22 @@ pub struct Report {
     pub nearest: Nearest,
     /// The test images' own distances to the training images: what memorisation is measured by.
     pub yardstick: Nearest,
-    /// Whether the test images were taken out of the training images, for want of others.
-    pub held_out: bool,
+    /// Images of each kind below which the two distances are mostly noise: twice as many as the features have dimensions,
+    /// so that a covariance can be told from its estimate.
+    pub enough_images: usize,
+}
+
+/// Whether there are as many samples and test images as the figures need.
+///
+/// # Errors
+/// [`Error::Config`] if there aren't.
+pub fn check_counts(samples: usize, split: &Split) -> Result<()> {
+    let (least, tests) = (statistics::NEIGHBOURS + 1, split.test.len());
+    if samples < least || tests < least {
+        let problem = format!("{samples} samples and {tests} test images: it takes at least {least} of each");
+        return Err(Error::Config(problem));
+    }
+    Ok(())
 }
 
 /// Judges samples of classes `labels`.
@@ -61,12 +75,7 @@ pub fn judge(
     split: &Split,
     seed: u64,
 ) -> Result<Report> {
-    let least = statistics::NEIGHBOURS + 1;
-    if samples.count < least || split.test.len() < least {
-        let (count, tests) = (samples.count, split.test.len());
-        let problem = format!("{count} samples and {tests} test images: it takes at least {least} of each");
-        return Err(Error::Config(problem));
-    }
+    check_counts(samples.count, split)?;
     // As many of all three, so that what hangs on the number of images is the same in samples and floor.
     let count = samples.count.min(split.test.len()).min(split.train.len());
     let reference = observer.look(&spread(&split.train, count), 0.0)?.features;
@@ -86,7 +95,7 @@ pub fn judge(
         floor: quality(&tests, Some(&split.test.labels[..count]))?,
         nearest: nearest_images(&rows(samples), &train, Some(&yardstick)),
         yardstick,
-        held_out: split.held_out,
+        enough_images: 2 * reference.first().map_or(0, Vec::len),
     })
 }
 

@@ -73,11 +73,6 @@ impl Candidate {
         Candidate { rule: Some(rule), ..self }
     }
 
-    /// The value of a constant; panics if this candidate does not set it.
-    pub fn constant(&self, name: &str) -> u32 {
-        self.constants.iter().find(|(constant, _)| *constant == name).expect("a constant of the variant").1
-    }
-
     /// `subgroup LANES=8 SHARE=3`.
     pub fn label(&self) -> String {
         let constants = self.constants.iter().map(|(name, value)| format!(" {name}={value}"));

@@ -3,10 +3,12 @@
 //! WGSL alone declares bindings, access, parameters and workgroup sizes. The host reflects them and checks each
 //! recorded dispatch against them, so that nothing is typed a second time.
 
-use std::sync::OnceLock;
+use std::collections::BTreeMap;
+use std::sync::{Mutex, OnceLock};
 
-use naga::valid::{Capabilities, GlobalUse, ValidationFlags, Validator};
-use naga::{AddressSpace, Module, ScalarKind, TypeInner};
+use naga::back::pipeline_constants::process_overrides;
+use naga::valid::{Capabilities, GlobalUse, ModuleInfo, ValidationFlags, Validator};
+use naga::{AddressSpace, Expression, Literal, Module, ScalarKind, Span, TypeInner};
 
 use serde::{Deserialize, Serialize};
 
@@ -149,8 +151,15 @@ pub struct EntryPoint {
     pub step: Option<Uniform>,
 }
 
+/// Values of `override` constants.
+type Overrides = &'static [(&'static str, u32)];
+
 struct Reflection {
     entry_points: Vec<EntryPoint>,
+    module: Module,
+    info: ModuleInfo,
+    /// Constants that were asked for, by name and overrides.
+    constants: Mutex<BTreeMap<(&'static str, Overrides), u32>>,
 }
 
 impl Kernel {
@@ -198,7 +207,7 @@ impl Kernel {
         format!("{enable}{}", joined(&self.files(precision)))
     }
 
-    /// A place in [`Kernel::source`] as one in its file: `shaders/conv2d.tiled.wgsl:57:12`.
+    /// A place in [`Kernel::source`] as one in its file: `shaders/lib.product.tiled.wgsl:57:12`.
     fn place(&self, precision: Precision, location: Option<naga::SourceLocation>) -> String {
         let Some(location) = location else { return format!("shaders/{}.wgsl", self.label()) };
         let enabled = self.source(precision).len() - joined(&self.files(precision)).len();
@@ -223,13 +232,31 @@ impl Kernel {
 
     /// The entry points in the file's order.
     pub fn entry_points(&self) -> &[EntryPoint] {
-        &self.reflection.get_or_init(|| reflect(self)).entry_points
+        &self.reflection().entry_points
+    }
+
+    fn reflection(&self) -> &Reflection {
+        self.reflection.get_or_init(|| reflect(self))
     }
 
     /// The entry point `name`; panics if the file has none, which is a mistake in the code that records.
     pub fn entry_point(&self, name: &str) -> &EntryPoint {
         let found = self.entry_points().iter().find(|entry| entry.name == name);
-        found.unwrap_or_else(|| panic!("shaders/{}.wgsl has no entry point {name}", self.label()))
+        found.unwrap_or_else(|| panic!("{} has no entry point {name}", self.label()))
+    }
+
+    /// The value of a u32 that WGSL declares, as `const` or `override`, where `overrides` are set. Panics if there is no such
+    /// constant, which is a mistake in the code that asks.
+    pub fn constant(&self, name: &'static str, overrides: Overrides) -> u32 {
+        let reflection = self.reflection();
+        let known = || reflection.constants.lock().expect("nothing panics that holds it");
+        if let Some(value) = known().get(&(name, overrides)) {
+            return *value;
+        }
+        let value = evaluate(reflection, name, overrides);
+        let value = value.unwrap_or_else(|| panic!("{} declares no u32 {name} for {overrides:?}", self.label()));
+        known().insert((name, overrides), value);
+        value
     }
 
     /// The f64 reference of entry point `name`.
@@ -261,10 +288,33 @@ fn reflect(kernel: &Kernel) -> Reflection {
         panic!("{place}: {}", causes.collect::<Vec<_>>().join(": "))
     });
     let entry_points = module.entry_points.iter().enumerate();
-    Reflection {
-        entry_points: entry_points
-            .map(|(index, entry)| reflect_entry_point(&module, &half, info.get_entry_point(index), entry))
-            .collect(),
+    let entry_points = entry_points
+        .map(|(index, entry)| reflect_entry_point(&module, &half, info.get_entry_point(index), entry))
+        .collect();
+    Reflection { entry_points, module, info, constants: Mutex::default() }
+}
+
+/// The u32 `name` of a module where `overrides` are set.
+fn evaluate(reflection: &Reflection, name: &str, overrides: Overrides) -> Option<u32> {
+    let mut module = reflection.module.clone();
+    if let Some((_, constant)) = module.constants.iter().find(|(_, constant)| constant.name.as_deref() == Some(name)) {
+        return literal(&module, constant.init);
+    }
+    // naga evaluates overrides where something needs them: here an entry point whose workgroup is as large as this one.
+    let (handle, _) = module.overrides.iter().find(|(_, own)| own.name.as_deref() == Some(name))?;
+    let size = module.global_expressions.append(Expression::Override(handle), Span::UNDEFINED);
+    module.entry_points.truncate(1);
+    let entry = module.entry_points.first_mut()?;
+    entry.workgroup_size_overrides = Some([Some(size), None, None]);
+    let values = overrides.iter().map(|(name, value)| (name.to_string(), *value as f64)).collect();
+    let (module, _) = process_overrides(&module, &reflection.info, None, &values).ok()?;
+    Some(module.entry_points.first()?.workgroup_size[0])
+}
+
+fn literal(module: &Module, expression: naga::Handle<Expression>) -> Option<u32> {
+    match module.global_expressions[expression] {
+        Expression::Literal(Literal::U32(value)) => Some(value),
+        _ => None,
     }
 }
 
@@ -343,6 +393,26 @@ mod tests {
     const UNEQUAL: File = File { name: "unequal.wgsl", text: "\n\nfn two(a: f32) -> u32 { return a; }\n" };
     static NO_SUCH_FUNCTION: Kernel = Kernel::new("first", &[FIRST, UNKNOWN], &[]);
     static WRONG_TYPE: Kernel = Kernel::variant("first", "coop8", &[Need::Matrices8], &[FIRST, UNEQUAL], &[]);
+
+    const DERIVED: File = File {
+        name: "derived.wgsl",
+        text: "const TWO = 2u * 1u;\noverride LANES = 4u;\noverride TILE = TWO * LANES;\n
+            @compute @workgroup_size(LANES) fn main() {}",
+    };
+    static CONSTANTS: Kernel = Kernel::new("derived", &[DERIVED], &[]);
+
+    #[test]
+    fn constants_have_the_values_that_wgsl_says() {
+        let value = |name, overrides| CONSTANTS.constant(name, overrides);
+        assert_eq!([value("TWO", &[]), value("LANES", &[]), value("TILE", &[])], [2, 4, 8]);
+        assert_eq!([value("LANES", &[("LANES", 16)]), value("TILE", &[("LANES", 16)])], [16, 32]);
+    }
+
+    #[test]
+    #[should_panic(expected = "derived declares no u32 THREE")]
+    fn a_constant_that_is_not_declared_is_named() {
+        CONSTANTS.constant("THREE", &[]);
+    }
 
     #[test]
     #[should_panic(expected = "shaders/unknown.wgsl:2:32: no definition in scope")]

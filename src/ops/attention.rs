@@ -2,7 +2,7 @@
 
 use super::add::scale;
 use super::case::{Corner, Draw};
-use super::matrix::grid;
+use super::matrix::{declared, grid};
 use crate::cpu::{Twin, attention as twin};
 use crate::gpu::kernel::{File, wgsl};
 use crate::gpu::{Candidate, Kernel, Need, Recorder, Tensor, Ways};
@@ -28,59 +28,52 @@ pub static KERNEL: Kernel = Kernel::variant(
         ("backward_key_value", twin::backward_key_value),
     ],
 );
-static SUBGROUP: Kernel =
-    Kernel::variant("attention", "subgroup", &[Need::Subgroups], &[PREFIX, wgsl!("attention.subgroup.wgsl")], TWINS);
+static SUBGROUP: Kernel = Kernel::variant(
+    "attention",
+    "subgroup",
+    &[Need::Subgroups],
+    &[PREFIX, wgsl!("lib.subgroup.wgsl"), wgsl!("attention.subgroup.wgsl")],
+    TWINS,
+);
 static TILED: Kernel = Kernel::variant("attention", "tiled", &[], &[PREFIX, wgsl!("attention.tiled.wgsl")], TWINS);
 
-/// Each sums the exponentials in an order of its own: the highest score so far is that of as many keys as it has lanes.
-static FORWARD_CANDIDATES: [Candidate; 7] = [
-    Candidate::new(&SUBGROUP, &[("LANES", 8)]).of_class("subgroup 8"),
-    Candidate::new(&SUBGROUP, &[("LANES", 4)]).of_class("subgroup 4"),
-    Candidate::new(&SUBGROUP, &[("LANES", 16)]).of_class("subgroup 16"),
-    Candidate::new(&KERNEL, &[]),
-    Candidate::for_gpus(&TILED, &[("CHANNEL_LANES", 8)]).of_class("tiled 8").usual_for(|shape| shape[3] <= 64),
-    Candidate::for_gpus(&TILED, &[("CHANNEL_LANES", 16)])
-        .of_class("tiled 16")
-        .usual_for(|shape| (65..=128).contains(&shape[3])),
-    Candidate::for_gpus(&TILED, &[("CHANNEL_LANES", 32)]).of_class("tiled 32").usual_for(|shape| shape[3] > 128),
-];
-static BACKWARD_CANDIDATES: [Candidate; 7] = [
-    Candidate::new(&SUBGROUP, &[("LANES", 8)]),
-    Candidate::new(&SUBGROUP, &[("LANES", 4)]),
-    Candidate::new(&SUBGROUP, &[("LANES", 16)]),
-    Candidate::new(&KERNEL, &[]),
-    Candidate::for_gpus(&TILED, &[("CHANNEL_LANES", 8)]).usual_for(|shape| shape[3] <= 64),
-    Candidate::for_gpus(&TILED, &[("CHANNEL_LANES", 16)]).usual_for(|shape| (65..=128).contains(&shape[3])),
-    Candidate::for_gpus(&TILED, &[("CHANNEL_LANES", 32)]).usual_for(|shape| shape[3] > 128),
-];
+/// `in_order`: all sum products in one order. Else each sums the exponentials in an order of its own, the highest score so far
+/// being that of as many keys as it has lanes.
+const fn candidates(in_order: bool) -> [Candidate; 7] {
+    const fn classed(candidate: Candidate, class: &'static str, in_order: bool) -> Candidate {
+        if in_order { candidate } else { candidate.of_class(class) }
+    }
+    [
+        classed(Candidate::new(&SUBGROUP, &[("LANES", 8)]), "subgroup 8", in_order),
+        classed(Candidate::new(&SUBGROUP, &[("LANES", 4)]), "subgroup 4", in_order),
+        classed(Candidate::new(&SUBGROUP, &[("LANES", 16)]), "subgroup 16", in_order),
+        Candidate::new(&KERNEL, &[]),
+        classed(Candidate::for_gpus(&TILED, &[("CHANNEL_LANES", 8)]), "tiled 8", in_order)
+            .usual_for(|shape| shape[3] <= 64),
+        classed(Candidate::for_gpus(&TILED, &[("CHANNEL_LANES", 16)]), "tiled 16", in_order)
+            .usual_for(|shape| (65..=128).contains(&shape[3])),
+        classed(Candidate::for_gpus(&TILED, &[("CHANNEL_LANES", 32)]), "tiled 32", in_order)
+            .usual_for(|shape| shape[3] > 128),
+    ]
+}
+static FORWARD_CANDIDATES: [Candidate; 7] = candidates(false);
+static BACKWARD_CANDIDATES: [Candidate; 7] = candidates(true);
 
-pub static FORWARD: Ways = Ways {
-    kernel: "attention",
-    entry: "forward",
-    candidates: &FORWARD_CANDIDATES,
-    record: |r, shape| {
-        let [q, k, v] = ["q", "k", "v"].map(|name| r.persistent(name, of_shape(shape)));
-        forward(r, q, k, v);
-    },
-};
-pub static BACKWARD_QUERY: Ways = Ways {
-    kernel: "attention",
-    entry: "backward_query",
-    candidates: &BACKWARD_CANDIDATES,
-    record: |r, shape| {
-        let inputs = inputs(r, shape);
-        backward_query(r, &inputs);
-    },
-};
-pub static BACKWARD_KEY_VALUE: Ways = Ways {
-    kernel: "attention",
-    entry: "backward_key_value",
-    candidates: &BACKWARD_CANDIDATES,
-    record: |r, shape| {
-        let inputs = inputs(r, shape);
-        backward_key_value(r, &inputs);
-    },
-};
+const fn ways(entry: &'static str, candidates: &'static [Candidate], record: fn(&mut Recorder, &[u32])) -> Ways {
+    Ways { kernel: "attention", entry, candidates, record }
+}
+pub static FORWARD: Ways = ways("forward", &FORWARD_CANDIDATES, |r, shape| {
+    let [q, k, v] = ["q", "k", "v"].map(|name| r.persistent(name, of_shape(shape)));
+    forward(r, q, k, v);
+});
+pub static BACKWARD_QUERY: Ways = ways("backward_query", &BACKWARD_CANDIDATES, |r, shape| {
+    let inputs = inputs(r, shape);
+    backward_query(r, &inputs);
+});
+pub static BACKWARD_KEY_VALUE: Ways = ways("backward_key_value", &BACKWARD_CANDIDATES, |r, shape| {
+    let inputs = inputs(r, shape);
+    backward_key_value(r, &inputs);
+});
 
 /// What the backward pass needs of a forward pass.
 pub struct Saved {
@@ -94,21 +87,7 @@ pub struct Saved {
 
 /// Tokens of a block, and quadruples of channels of a chunk, that a lane or a workgroup makes.
 pub(super) fn tile(candidate: &Candidate) -> (u32, u32) {
-    match candidate.kernel.variant {
-        "subgroup" => (4, 8 * candidate.constant("LANES")),
-        "tiled" => (32, 2 * candidate.constant("CHANNEL_LANES")),
-        _ => (4, 4),
-    }
-}
-
-/// Other tokens that it walks over at a time.
-#[cfg(test)]
-pub(super) fn others(candidate: &Candidate) -> u32 {
-    match candidate.kernel.variant {
-        "subgroup" => 4 * candidate.constant("LANES"),
-        "tiled" => 32,
-        _ => 4,
-    }
+    (declared(candidate, "TILE_TOKENS"), declared(candidate, "TILE_QUADS"))
 }
 
 /// The arithmetic of one T x T x d product for every image and head, padding left out. Counted are the products that

@@ -1,8 +1,8 @@
 //! Convolution: `shaders/conv2d.wgsl`.
 
 use super::case::{Corner, Draw};
-use super::matrix::{self, Epilogue, WeightGradient, grid, products};
-use crate::gpu::kernel::{File, wgsl};
+use super::matrix::{self, Epilogue, WeightGradient, grid, products, tile, weight_tile};
+use crate::gpu::kernel::wgsl;
 use crate::gpu::{Candidate, Kernel, Need, Recorder, Tensor, Value, Ways};
 
 products!("conv2d", crate::cpu::conv2d, |shape: &[u32]| [shape[3], shape[4]], [(16, 16), (8, 8), (16, 8)]);
@@ -27,16 +27,6 @@ impl Geometry {
     fn output(self, input: u32, taps: u32) -> u32 {
         (input + self.pad + self.pad_end - taps) / self.stride + 1
     }
-}
-
-/// As [`matrix::tile`].
-pub(super) fn tile(candidate: &Candidate) -> (u32, u32) {
-    matrix::tile(candidate, (16, 2))
-}
-
-/// As [`matrix::weight_tile`].
-pub(super) fn weight_tile(candidate: &Candidate) -> (u32, u32) {
-    matrix::weight_tile(candidate, (2, 4))
 }
 
 struct Extent {

@@ -1,8 +1,8 @@
 //! Linear layer: `shaders/linear.wgsl`. A 1x1 convolution is the same thing over N·H·W rows.
 
 use super::case::{Corner, Draw};
-use super::matrix::{self, Epilogue, WeightGradient, grid, products};
-use crate::gpu::kernel::{File, wgsl};
+use super::matrix::{self, Epilogue, WeightGradient, grid, products, tile, weight_tile};
+use crate::gpu::kernel::wgsl;
 use crate::gpu::{Candidate, Kernel, Need, Recorder, Tensor, Value, Ways};
 
 products!("linear", crate::cpu::linear, |shape: &[u32]| [shape[1], shape[2]], [(16, 16), (16, 8), (8, 8)]);
@@ -45,16 +45,6 @@ impl Extent {
         let (rows, quads) = tile(candidate);
         self.rows.div_ceil(rows) as u64 * channels4.div_ceil(quads) as u64
     }
-}
-
-/// As [`matrix::tile`].
-pub(super) fn tile(candidate: &Candidate) -> (u32, u32) {
-    matrix::tile(candidate, (8, 2))
-}
-
-/// As [`matrix::weight_tile`].
-pub(super) fn weight_tile(candidate: &Candidate) -> (u32, u32) {
-    matrix::weight_tile(candidate, (2, 2))
 }
 
 /// y = x W + bias. x: any shape of rows times C, weight: [1, 1, C, K] with C padded to a multiple of 4, bias:

@@ -17,36 +17,34 @@ macro_rules! products {
             ("backward_data", twin::backward_data),
             ("backward_weight", twin::backward_weight),
         ];
-const PREFIX: File = wgsl!($name ".wgsl");
-        pub static KERNEL: Kernel =
-    Kernel::variant($name, "register", &[], &[PREFIX, wgsl!($name ".register.wgsl")], TWINS);
-        static SUBGROUP: Kernel =
-    Kernel::variant($name, "subgroup", &[Need::Subgroups], &[PREFIX, wgsl!($name ".subgroup.wgsl")], TWINS);
-        static TILED: Kernel =
-    Kernel::variant($name, "tiled", &[], &[PREFIX, wgsl!("lib.tiled.wgsl"), wgsl!($name ".tiled.wgsl")], TWINS);
+        pub static KERNEL: Kernel = Kernel::variant($name, "register", &[], &matrix::files!($name, "register"), TWINS);
+        static SUBGROUP: Kernel = Kernel::variant(
+            $name,
+            "subgroup",
+            &[Need::Subgroups],
+            &matrix::files!($name, "subgroup", "lib.subgroup.wgsl"),
+            TWINS,
+        );
+        static TILED: Kernel = Kernel::variant($name, "tiled", &[], &matrix::files!($name, "tiled"), TWINS);
         static COOP8: Kernel = Kernel::variant(
             $name,
             "coop8",
             &[Need::Subgroups, Need::Matrices8],
-    &[PREFIX, wgsl!("lib.coop8.wgsl"), wgsl!("lib.coop.wgsl"), wgsl!($name ".coop.wgsl")],
+            &matrix::files!($name, "coop", "lib.coop8.wgsl", "lib.coop.wgsl"),
             TWINS,
         );
         static COOP16: Kernel = Kernel::variant(
             $name,
             "coop16",
             &[Need::Subgroups, Need::Matrices16],
-    &[PREFIX, wgsl!("lib.coop16.wgsl"), wgsl!("lib.coop.wgsl"), wgsl!($name ".coop.wgsl")],
+            &matrix::files!($name, "coop", "lib.coop16.wgsl", "lib.coop.wgsl"),
             TWINS,
         );
 
         /// Whether input and output channels fill half a tile of matrix units at least: else most of what they multiply is
         /// padding.
-        fn fills_half_a_tile_of_8(shape: &[u32]) -> bool {
-            $channels(shape).iter().all(|channels| *channels >= 16)
-        }
-
-        fn fills_half_a_tile_of_16(shape: &[u32]) -> bool {
-            $channels(shape).iter().all(|channels| *channels >= 32)
+        fn fills_half_a_tile(kernel: &Kernel, shape: &[u32]) -> bool {
+            $channels(shape).iter().all(|channels| *channels >= 2 * kernel.constant("TILE_QUADS", &[]))
         }
 
         static CANDIDATES: [Candidate; 12] = [
@@ -58,10 +56,18 @@ const PREFIX: File = wgsl!($name ".wgsl");
             Candidate::for_gpus(&TILED, &[("ROW_LANES", $tiled[0].0), ("CHANNEL_LANES", $tiled[0].1)]),
             Candidate::for_gpus(&TILED, &[("ROW_LANES", $tiled[1].0), ("CHANNEL_LANES", $tiled[1].1)]),
             Candidate::for_gpus(&TILED, &[("ROW_LANES", $tiled[2].0), ("CHANNEL_LANES", $tiled[2].1)]),
-            Candidate::for_gpus(&COOP8, &[("LANES", 8)]).of_class("coop8").usual_for(fills_half_a_tile_of_8),
-            Candidate::for_gpus(&COOP8, &[("LANES", 32)]).of_class("coop8").usual_for(fills_half_a_tile_of_8),
-            Candidate::for_gpus(&COOP16, &[("LANES", 64)]).of_class("coop16").usual_for(fills_half_a_tile_of_16),
-            Candidate::for_gpus(&COOP16, &[("LANES", 32)]).of_class("coop16").usual_for(fills_half_a_tile_of_16),
+            Candidate::for_gpus(&COOP8, &[("LANES", 8)])
+                .of_class("coop8")
+                .usual_for(|shape| fills_half_a_tile(&COOP8, shape)),
+            Candidate::for_gpus(&COOP8, &[("LANES", 32)])
+                .of_class("coop8")
+                .usual_for(|shape| fills_half_a_tile(&COOP8, shape)),
+            Candidate::for_gpus(&COOP16, &[("LANES", 64)])
+                .of_class("coop16")
+                .usual_for(|shape| fills_half_a_tile(&COOP16, shape)),
+            Candidate::for_gpus(&COOP16, &[("LANES", 32)])
+                .of_class("coop16")
+                .usual_for(|shape| fills_half_a_tile(&COOP16, shape)),
         ];
 
         pub static FORWARD: Ways = Ways {
@@ -86,6 +92,14 @@ const PREFIX: File = wgsl!($name ".wgsl");
 }
 pub(super) use products;
 
+/// The files of one variant of `$name`: what is its own, what the variants share, the libraries of the variant, and the variant.
+macro_rules! files {
+    ($name:literal, $variant:literal $(, $library:literal)*) => {
+        [wgsl!($name ".wgsl"), wgsl!("lib.product.wgsl"), $(wgsl!($library),)* wgsl!("lib.product." $variant ".wgsl")]
+    };
+}
+pub(super) use files;
+
 /// What is done to the output while it is in registers: y = scale (x W + bias + addend).
 #[derive(Clone, Copy, Debug)]
 pub struct Epilogue {
@@ -104,26 +118,19 @@ pub(super) fn grid(candidate: &Candidate, tiles: u64) -> Grid {
     if candidate.is_register() { Grid::Invocations(tiles) } else { Grid::Workgroups(tiles) }
 }
 
-/// A tile of a candidate: rows and quads of channels of one lane or workgroup; `register` is that of the plain variant.
-pub(super) fn tile(candidate: &Candidate, register: (u32, u32)) -> (u32, u32) {
-    match candidate.kernel.variant {
-        "subgroup" => (32, candidate.constant("LANES")),
-        "coop8" => (32, 8),
-        "coop16" => (64, 16),
-        "tiled" => (8 * candidate.constant("ROW_LANES"), 2 * candidate.constant("CHANNEL_LANES")),
-        _ => register,
-    }
+/// A constant that the WGSL of a candidate declares.
+pub(super) fn declared(candidate: &Candidate, name: &'static str) -> u32 {
+    candidate.kernel.constant(name, candidate.constants)
+}
+
+/// A tile of a candidate: rows and quads of channels of one lane or workgroup.
+pub(super) fn tile(candidate: &Candidate) -> (u32, u32) {
+    (declared(candidate, "TILE_ROWS"), declared(candidate, "TILE_QUADS"))
 }
 
 /// A tile of a weight's gradient: quads of x and of dy, likewise.
-pub(super) fn weight_tile(candidate: &Candidate, register: (u32, u32)) -> (u32, u32) {
-    match candidate.kernel.variant {
-        "subgroup" => (8, candidate.constant("LANES")),
-        "coop8" => (8, 8),
-        "coop16" => (16, 16),
-        "tiled" => (2 * candidate.constant("ROW_LANES"), 2 * candidate.constant("CHANNEL_LANES")),
-        _ => register,
-    }
+pub(super) fn weight_tile(candidate: &Candidate) -> (u32, u32) {
+    (declared(candidate, "WEIGHT_TILE_C"), declared(candidate, "WEIGHT_TILE_K"))
 }
 
 /// The gradient of a weight as a product over rows.

@@ -4,16 +4,25 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::case::{Case, Which};
-use super::{ALL, Op, attention, conv2d, linear};
+use super::matrix::{declared, tile, weight_tile};
+use super::{ALL, Op, attention, conv2d};
 use crate::gpu::kernel::Need;
 use crate::gpu::recorder::{Dispatch, Value};
-use crate::gpu::{Candidate, Choices, Device, Precision};
+use crate::gpu::{Candidate, Choices, Device, Precision, Ways};
 
-/// Lanes of a workgroup in the variants `register`, of which each lane has a tile.
-const LANES: u32 = 64;
-/// The longest turns of the loops: quadruples of channels, rows of backward_weight. Shorter ones divide them.
-const QUADS_IN_TURN: u32 = 4;
-const ROWS_IN_TURN: u32 = 16;
+/// The longest turn of the loops of all candidates, in quadruples of channels or in rows of backward_weight. Shorter ones divide it.
+fn longest_turn(ways: &Ways, name: &'static str) -> u32 {
+    ways.candidates.iter().map(|candidate| declared(candidate, name)).max().expect("a candidate")
+}
+
+/// Convolution and linear layer have the same.
+fn turn_of_quads() -> u32 {
+    longest_turn(&conv2d::FORWARD, "TURN_QUADS")
+}
+
+fn turn_of_rows() -> u32 {
+    longest_turn(&conv2d::BACKWARD_WEIGHT, "TURN_ROWS")
+}
 
 /// Extents that one dispatch cuts into tiles.
 struct Axis {
@@ -62,7 +71,7 @@ fn parameter(dispatch: &Dispatch, name: &str) -> u32 {
 fn of_splits(dispatch: &Dispatch, rows: u32, edges: &mut Edges) {
     let [splits, split_rows] = ["splits", "split_rows"].map(|name| parameter(dispatch, name));
     let last = rows - (splits - 1) * split_rows;
-    edges.axes.push(Axis { name: "rows of a split", extents: vec![split_rows, last], tile: ROWS_IN_TURN });
+    edges.axes.push(Axis { name: "rows of a split", extents: vec![split_rows, last], tile: turn_of_rows() });
     let several = splits > 1;
     edges
         .others
@@ -73,13 +82,13 @@ fn of_splits(dispatch: &Dispatch, rows: u32, edges: &mut Edges) {
 fn of_conv2d(candidate: &Candidate, dispatch: &Dispatch) -> Edges {
     let get = |name| parameter(dispatch, name);
     let (c4, k4, images, outputs) = (get("c4"), get("k4"), get("n"), get("p") * get("q"));
-    let (rows, quads) = conv2d::tile(candidate);
+    let (rows, quads) = tile(candidate);
     match dispatch.entry {
         "forward" => Edges {
             axes: vec![
                 Axis::new("rows", images * outputs, rows),
                 Axis::new("channels out", k4, quads),
-                Axis::new("channels in, in turns", c4, QUADS_IN_TURN),
+                Axis::new("channels in, in turns", c4, turn_of_quads()),
             ],
             others: vec![("images that end within a tile", images > 1 && !outputs.is_multiple_of(rows))],
             tiles: (images * outputs).div_ceil(rows) * k4.div_ceil(quads),
@@ -101,12 +110,12 @@ fn of_conv2d(candidate: &Candidate, dispatch: &Dispatch) -> Edges {
                         tile: rows,
                     },
                     Axis::new("channels in", c4, quads),
-                    Axis::new("channels out, in turns", k4, QUADS_IN_TURN),
+                    Axis::new("channels out, in turns", k4, turn_of_quads()),
                 ],
             }
         }
         _ => {
-            let (quads_c, quads_k) = conv2d::weight_tile(candidate);
+            let (quads_c, quads_k) = weight_tile(candidate);
             let mut edges = Edges {
                 axes: vec![Axis::new("channels in", c4, quads_c), Axis::new("channels out", k4, quads_k)],
                 others: Vec::new(),
@@ -129,7 +138,7 @@ fn parities(dispatch: &Dispatch) -> Vec<u32> {
 
 fn of_linear(candidate: &Candidate, dispatch: &Dispatch) -> Edges {
     let [m, c4, k4] = ["rows", "c4", "k4"].map(|name| parameter(dispatch, name));
-    let (rows, quads) = linear::tile(candidate);
+    let (rows, quads) = tile(candidate);
     let product = |made: Axis, summed: Axis| Edges {
         tiles: m.div_ceil(rows) * made.extents[0].div_ceil(quads),
         axes: vec![Axis::new("rows", m, rows), made, summed],
@@ -137,13 +146,13 @@ fn of_linear(candidate: &Candidate, dispatch: &Dispatch) -> Edges {
     };
     match dispatch.entry {
         "forward" => {
-            product(Axis::new("channels out", k4, quads), Axis::new("channels in, in turns", c4, QUADS_IN_TURN))
+            product(Axis::new("channels out", k4, quads), Axis::new("channels in, in turns", c4, turn_of_quads()))
         }
         "backward_data" => {
-            product(Axis::new("channels in", c4, quads), Axis::new("channels out, in turns", k4, QUADS_IN_TURN))
+            product(Axis::new("channels in", c4, quads), Axis::new("channels out, in turns", k4, turn_of_quads()))
         }
         _ => {
-            let (quads_c, quads_k) = linear::weight_tile(candidate);
+            let (quads_c, quads_k) = weight_tile(candidate);
             let mut edges = Edges {
                 axes: vec![Axis::new("channels in", c4, quads_c), Axis::new("channels out", k4, quads_k)],
                 others: Vec::new(),
@@ -158,13 +167,13 @@ fn of_linear(candidate: &Candidate, dispatch: &Dispatch) -> Edges {
 fn of_attention(candidate: &Candidate, dispatch: &Dispatch) -> Edges {
     let [places, tokens, channels4] = ["places", "tokens", "channels4"].map(|name| parameter(dispatch, name));
     let (own, quads) = attention::tile(candidate);
-    let others = attention::others(candidate);
+    let others = declared(candidate, "OTHER_TOKENS");
     Edges {
         axes: vec![
             Axis::new("own tokens", tokens, own),
             Axis::new("other tokens", tokens, others),
             Axis::new("channels", channels4, quads),
-            Axis::new("channels, in turns", channels4, QUADS_IN_TURN),
+            Axis::new("channels, in turns", channels4, longest_turn(&attention::FORWARD, "TURN_QUADS")),
         ],
         others: vec![("several images and heads", parameter(dispatch, "heads") > 1 && places > 2)],
         tiles: places,
@@ -173,7 +182,9 @@ fn of_attention(candidate: &Candidate, dispatch: &Dispatch) -> Edges {
 
 /// Whether the grid has two rows of workgroups, and one that has nothing to do.
 fn has_surplus(candidate: &Candidate, dispatch: &Dispatch, tiles: u32) -> bool {
-    let groups = if candidate.is_register() { tiles.div_ceil(LANES) } else { tiles };
+    // In the variants `register` each lane has a tile.
+    let lanes = candidate.kernel.entry_point(dispatch.entry).workgroup_size[0];
+    let groups = if candidate.is_register() { tiles.div_ceil(lanes) } else { tiles };
     assert!(dispatch.grid[0] * dispatch.grid[1] >= groups, "{}: a workgroup is missing", candidate.label());
     dispatch.grid[1] == 2 && dispatch.grid[0] * 2 > groups
 }

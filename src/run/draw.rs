@@ -42,10 +42,11 @@ impl Progress<'_> {
 
 impl Generator {
     /// Draws all samples of the request, batch by batch. `watch` is called after every step; asking it for the frame reads
-    /// the images back. Panics if the request needs another frame: see [`Request::check`] and [`Request::frame`].
+    /// the images back; if it says [`Error::Interrupted`], the batches that are done are what is drawn. Panics if the request needs another frame: see [`Request::check`] and [`Request::frame`].
     ///
     /// # Errors
-    /// [`Error::Device`] if the device fails, [`Error::Diverged`] if a sample is not finite.
+    /// [`Error::Device`] if the device fails, [`Error::Diverged`] if a sample is not finite, [`Error::Interrupted`] if no batch
+    /// is done.
     pub fn run(
         &self,
         session: &Session,
@@ -64,7 +65,13 @@ impl Generator {
             self.write_labels(session, request, first as usize);
             self.begin(session, request, first)?;
             let mut running = Batch::new(self, session, request, index, &mut watch);
-            let report = request.program.run(&mut running)?;
+            let report = match request.program.run(&mut running) {
+                Err(Error::Interrupted) if index > 0 => {
+                    all.count = first as usize;
+                    break;
+                }
+                report => report?,
+            };
             let images = self.images(session)?;
             let samples = (request.count - first).min(batch);
             all.values.extend_from_slice(&images.values[..samples as usize * self.size()]);

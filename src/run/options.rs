@@ -51,7 +51,7 @@ pub struct TrainOptions {
     #[arg(long)]
     pub accumulate: u32,
     /// Learning rate
-    #[arg(long = "lr", allow_negative_numbers = true)]
+    #[arg(long = "lr")]
     pub learning_rate: f64,
     /// Steps over which the learning rate rises
     #[arg(long)]
@@ -66,16 +66,16 @@ pub struct TrainOptions {
     #[arg(skip)]
     pub adam_eps: f64,
     /// Decoupled weight decay
-    #[arg(long, allow_negative_numbers = true)]
+    #[arg(long)]
     pub weight_decay: f64,
     /// Largest norm of the gradient; 0 doesn't clip
-    #[arg(long, allow_negative_numbers = true)]
+    #[arg(long)]
     pub max_norm: f64,
     /// Decay of the average of the weights; it warms up as (1 + step) / (10 + step)
-    #[arg(long, allow_negative_numbers = true)]
+    #[arg(long)]
     pub ema_decay: f64,
     /// How often the class is hidden, for guidance
-    #[arg(long, allow_negative_numbers = true)]
+    #[arg(long)]
     pub class_dropout: f64,
     /// Whether to show half of the images flipped left to right [default: false, for letters and digits would be learnt mirrored]
     #[arg(long)]
@@ -85,11 +85,11 @@ pub struct TrainOptions {
     #[serde(with = "choice")]
     pub noise_schedule: ScheduleKind,
     /// Least noise of the schedules ve and edm [default: the papers']
-    #[arg(long, allow_negative_numbers = true)]
+    #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sigma_min: Option<f64>,
     /// Most noise of the schedules ve and edm [default: the papers']
-    #[arg(long, allow_negative_numbers = true)]
+    #[arg(long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sigma_max: Option<f64>,
     /// What the network learns to put out

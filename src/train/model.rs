@@ -55,6 +55,25 @@ impl Model {
         }
     }
 
+    /// Initial weights, as a checkpoint or a run at `place` has them.
+    ///
+    /// # Errors
+    /// [`Error::File`] names what is wrong with its files, or the tensor that doesn't fit.
+    pub fn initial(&self, place: &Path, options: &TrainOptions) -> Result<Vec<f32>> {
+        let tensors = match self {
+            Model::Denoiser(_) => {
+                let from = checkpoint::load(place)?;
+                checkpoint::unflatten(&from.unet.params, &from.weights, "")
+            }
+            Model::Classifier(_) => {
+                let from = checkpoint::classifier::load(place)?;
+                checkpoint::unflatten(&from.classifier.params, &from.weights, "")
+            }
+        };
+        let fresh = self.params().initialise(options.seed);
+        checkpoint::adopt(self.params(), &fresh, tensors, place)
+    }
+
     /// Writes configuration, names of the classes, weights and schedule.
     ///
     /// # Errors

@@ -7,7 +7,9 @@ use std::time::Instant;
 use super::lock::Lock;
 use super::log::MetricsLog;
 use super::model::Model;
-use super::stored::{SAMPLES, Stored, TRAINER_STATE, TrainerState, claim, refuse_used, replace_checkpoint};
+use super::stored::{
+    Over, SAMPLES, Stored, TRAINER_STATE, TrainerState, claim, digest, refuse_used, replace_checkpoint,
+};
 use crate::checkpoint;
 use crate::data::{self, Dataset, Want};
 use crate::error::{Error, Result, list_names};
@@ -16,7 +18,7 @@ use crate::nn::config::Size;
 use crate::run::trainer::{FIRST_MOMENT, SECOND_MOMENT};
 use crate::run::{Generator, Metrics, Networks, Request, Session, Start, Task, TrainOptions, Trainer};
 use crate::tensors::FileTensors;
-use crate::tune::Policy;
+use crate::tune::{Chosen, Policy};
 use crate::{chart, picture, tensors, tune};
 
 /// Raw weights and moments, under `weights.NAME`, `m.NAME`, `v.NAME`.
@@ -45,11 +47,14 @@ pub struct Run<'a> {
     trainer: Trainer<'a>,
     log: MetricsLog,
     images: u64,
+    digest: String,
     /// Their names.
     classes: Vec<String>,
     about_data: String,
     /// Steps done.
     step: u64,
+    /// Steps done when it went on at a smaller learning rate, if it did.
+    slowed: Option<u64>,
     /// Steps done at the last checkpoint.
     saved: Option<u64>,
     lock: Lock,
@@ -116,7 +121,7 @@ fn describe(directory: &Path, options: &TrainOptions, data: &Dataset) -> Result<
 }
 
 impl<'a> Run<'a> {
-    /// Starts a run in `directory`, which must not hold one unless `replace`.
+    /// Starts a run in `directory`, which holds no more than `over` says; with initial weights, or with `weights`.
     ///
     /// # Errors
     /// [`Error`] of any kind; nothing is written before the plans stand.
@@ -126,58 +131,78 @@ impl<'a> Run<'a> {
         directory: &Path,
         options: TrainOptions,
         data: &Dataset,
-        replace: bool,
+        (over, weights): (Over, Option<Vec<f32>>),
     ) -> Result<Run<'a>> {
         options.validate()?;
-        if !replace {
-            // Spares the time to plan; another process may still come first.
-            refuse_used(directory)?;
-        }
+        // Spares the time to plan; another process may still come first.
+        refuse_used(directory, over)?;
         let model = Model::new(&options, data)?;
         let session = Session::open(context, policy, options.precision);
         let trainer = Trainer::new(session, model.objective(), data, &options)?;
-        trainer.write_weights(&model.params().initialise(options.seed));
+        trainer.write_weights(&weights.unwrap_or_else(|| model.params().initialise(options.seed)));
         fs::create_dir_all(directory).map_err(|error| Error::file(directory, error))?;
         let lock = claim(directory)?;
-        if !replace {
-            refuse_used(directory)?;
-        }
+        refuse_used(directory, over)?;
         checkpoint::write_json(&directory.join(checkpoint::CONFIG), &options)?;
         let about_data = describe(directory, &options, data)?;
         let log = MetricsLog::create(directory)?;
         let (directory, images, classes) = (directory.into(), data.len() as u64, data.classes.clone());
-        Ok(Run { directory, options, model, trainer, log, images, classes, about_data, step: 0, saved: None, lock })
+        let digest = digest(data);
+        Ok(Run {
+            directory,
+            options,
+            model,
+            trainer,
+            log,
+            images,
+            digest,
+            classes,
+            about_data,
+            step: 0,
+            slowed: None,
+            saved: None,
+            lock,
+        })
     }
 
-    /// Goes on with a run, to `steps` instead of what it was started with if given, in the ways that it was made with:
-    /// others would give other bits.
+    /// Goes on with a run as `options` say, in the ways that it was made with: others would give other bits.
     ///
     /// # Errors
     /// [`Error::File`] if its files are not whole, [`Error::Config`] if the data are others.
-    pub fn resume(context: &'a Context, policy: &Policy, stored: Stored, steps: Option<u64>) -> Result<Run<'a>> {
+    pub fn resume(context: &'a Context, policy: &Policy, stored: Stored, mut options: TrainOptions) -> Result<Run<'a>> {
         let Stored { directory, checkpoint, state, lock } = stored;
-        let mut options = state.options;
-        options.steps = steps.unwrap_or(options.steps);
         options.validate()?;
         if options.steps <= state.step {
             let problem = format!("step {} is done already; --steps takes more", state.step);
             return Err(Error::file(&directory, problem));
         }
-        let data = read_data(&mut options)?;
+        let data = read_data(&mut options).map_err(|error| match error {
+            Error::File { path, problem } if !path.exists() => {
+                Error::file(path, format!("{problem}; if it moved, --data takes its new place"))
+            }
+            error => error,
+        })?;
         check_classes(&options.data, &state.classes, &data)?;
         check_embeds(&options, &data)?;
         if state.classes.is_empty() && data.account.format == "folder" {
             // Runs of old mirrored images of folders unless they were told not to.
             options.flip = options.flip.or(Some(true));
         }
-        if data.len() as u64 != state.images {
-            let (now, then) = (data.len(), state.images);
-            return Err(Error::Config(format!(
-                "{} has {now} images now and had {then}: this is not the same run",
-                options.data
-            )));
+        let (now, then) = (data.len(), state.images);
+        if now as u64 != then {
+            let problem = format!("{} has {now} images, the run had {then}: this is not the same run", options.data);
+            return Err(Error::Config(problem));
+        }
+        let digest = digest(&data);
+        if state.digest.is_some_and(|then| then != digest) {
+            let problem = format!("{} holds other images or labels than the run had", options.data);
+            return Err(Error::Config(format!("{problem}: this is not the same run")));
         }
         let (model, average) = Model::load(&checkpoint, &options, &data)?;
+        let differ = |chosen: &Chosen| !state.choices.contains(chosen);
+        if policy.explicit.iter().any(differ) {
+            return Err(Error::Config("what --tune FILE chooses can't change in a resumed run".into()));
+        }
         let policy = Policy { explicit: state.choices, ..policy.clone() };
         let session = Session::open(context, &policy, options.precision);
         let trainer = Trainer::new(session, model.objective(), &data, &options)?;
@@ -192,8 +217,23 @@ impl<'a> Run<'a> {
         checkpoint::write_json(&directory.join(checkpoint::CONFIG), &options)?;
         let about_data = describe(&directory, &options, &data)?;
         let log = MetricsLog::resume(&directory, state.step)?;
+        let slowed = (options.learning_rate < state.options.learning_rate).then_some(state.step);
         let (images, classes, step) = (state.images, data.classes, state.step);
-        Ok(Run { directory, options, model, trainer, log, images, classes, about_data, step, saved: Some(step), lock })
+        Ok(Run {
+            directory,
+            options,
+            model,
+            trainer,
+            log,
+            images,
+            digest,
+            classes,
+            about_data,
+            step,
+            slowed,
+            saved: Some(step),
+            lock,
+        })
     }
 
     /// Flags, model included.
@@ -246,11 +286,16 @@ impl<'a> Run<'a> {
             // That this failed is in the message.
             let _ = self.save();
         }
-        let left = match self.saved {
-            Some(step) => format!("checkpoint/ holds step {step}"),
-            None => "no checkpoint was written".into(),
+        let lr = format!("a smaller --lr (it was {})", self.options.learning_rate);
+        let advice = match self.saved {
+            // It did not take a step from there: no rate would.
+            Some(saved) if saved == step && self.slowed == Some(step) => {
+                format!("the weights of step {step} are beyond help: start anew in another --out with {lr}")
+            }
+            Some(step) => format!("checkpoint/ holds step {step}: go on from there with --resume and {lr}"),
+            None => format!("no checkpoint was written: start again with --resume and {lr}"),
         };
-        Error::Diverged(format!("{problem}; {left}: start anew in another --out with a smaller --lr"))
+        Error::Diverged(format!("{problem}; {advice}"))
     }
 
     fn train_steps(&mut self, watch: &mut dyn Watch) -> Result<bool> {
@@ -344,6 +389,7 @@ impl<'a> Run<'a> {
             step: self.step,
             images: self.images,
             classes: self.classes.clone(),
+            digest: Some(self.digest.clone()),
             options: self.options.clone(),
             choices: tune::chosen(self.trainer.session.choices()),
             loss_scale: self.trainer.loss_scale()?,

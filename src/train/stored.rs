@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::lock::Lock;
 use super::log;
 use crate::checkpoint;
+use crate::data::Dataset;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::run::TrainOptions;
@@ -28,6 +29,9 @@ pub(super) struct TrainerState {
     /// The names of their classes; none in checkpoints of old.
     #[serde(default)]
     pub classes: Vec<String>,
+    /// What they are, see [`digest`]; older checkpoints don't say.
+    #[serde(default)]
+    pub digest: Option<String>,
     pub options: TrainOptions,
     /// The variants it runs.
     #[serde(default)]
@@ -35,6 +39,14 @@ pub(super) struct TrainerState {
     /// The loss's scale, and steps since it last changed.
     #[serde(default = "unscaled")]
     pub loss_scale: [f32; 2],
+}
+
+/// Images and labels in 16 digits, by which the same data are known at another place (FNV-1a; Fowler, Noll & Vo 1991).
+pub(super) fn digest(data: &Dataset) -> String {
+    let labels = data.labels.iter().flat_map(|label| label.to_le_bytes());
+    let add = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
+    let hash = data.images.iter().copied().chain(labels).fold(0xcbf2_9ce4_8422_2325, add);
+    format!("{hash:016x}")
 }
 
 fn unscaled() -> [f32; 2] {
@@ -50,15 +62,39 @@ pub struct Stored {
 }
 
 impl Stored {
-    /// Locks `directory`, then looks where the run in it stands.
+    /// Locks `directory`, then looks where the run in it stands; none if it ended before its first checkpoint.
+    ///
+    /// # Errors
+    /// [`Error::File`] if another process trains there, or it holds something else than a run.
+    pub fn find(directory: &Path) -> Result<Option<Stored>> {
+        if !directory.is_dir() {
+            return Ok(None);
+        }
+        let lock = claim(directory)?;
+        let Some(checkpoint) = checkpoint_of(directory) else {
+            return match directory.join(TRAINER_STATE).is_file() {
+                true => {
+                    Err(Error::file(directory, "a checkpoint; --out takes the directory of the run, which holds it"))
+                }
+                false => Ok(None),
+            };
+        };
+        let state = checkpoint::read_json(&checkpoint.join(TRAINER_STATE))?;
+        Ok(Some(Stored { directory: directory.to_path_buf(), checkpoint, state, lock }))
+    }
+
+    /// As [`Stored::find`].
     ///
     /// # Errors
     /// [`Error::File`] if another process trains there, or there is no run.
     pub fn open(directory: &Path) -> Result<Stored> {
-        let lock = claim(directory)?;
-        let checkpoint = find_run(directory)?;
-        let state = checkpoint::read_json(&checkpoint.join(TRAINER_STATE))?;
-        Ok(Stored { directory: directory.to_path_buf(), checkpoint, state, lock })
+        let none = || Error::file(directory, "no run to go on with: there is no checkpoint/trainer.json");
+        Stored::find(directory)?.ok_or_else(none)
+    }
+
+    /// Steps done.
+    pub fn step(&self) -> u64 {
+        self.state.step
     }
 
     /// What the run was started with.
@@ -75,12 +111,26 @@ pub(super) fn claim(directory: &Path) -> Result<Lock> {
     Ok(lock)
 }
 
+/// What may stand where a run starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Over {
+    /// No run.
+    Nothing,
+    /// One that ended before its first checkpoint.
+    Unfinished,
+    /// Any.
+    All,
+}
+
 /// A run that was saved is somebody's work; of one that was not, only the metrics would be lost.
-pub(super) fn refuse_used(directory: &Path) -> Result<()> {
-    let problem = if checkpoint_of(directory).is_some() {
+pub(super) fn refuse_used(directory: &Path, over: Over) -> Result<()> {
+    let problem = if over == Over::All {
+        return Ok(());
+    } else if checkpoint_of(directory).is_some() {
         "holds a run already; --resume goes on with it, --out takes another place"
-    } else if directory.join(log::FILE).exists() {
-        "holds a run that is under way or ended before its first checkpoint; remove it or take another --out"
+    } else if over == Over::Nothing && directory.join(log::FILE).exists() {
+        "holds a run that is under way or ended before its first checkpoint; --resume starts it anew, --out takes another \
+         place"
     } else {
         return Ok(());
     };
@@ -91,16 +141,6 @@ pub(super) fn refuse_used(directory: &Path) -> Result<()> {
 fn checkpoint_of(directory: &Path) -> Option<PathBuf> {
     let places = [directory.join(CHECKPOINT), directory.join("checkpoint.old")];
     places.into_iter().find(|place| place.join(TRAINER_STATE).is_file())
-}
-
-fn find_run(directory: &Path) -> Result<PathBuf> {
-    checkpoint_of(directory).ok_or_else(|| {
-        let problem = match directory.join(TRAINER_STATE).is_file() {
-            true => "a checkpoint; --out takes the directory of the run, which holds it",
-            false => "no run to go on with: there is no checkpoint/trainer.json",
-        };
-        Error::file(directory, problem)
-    })
 }
 
 /// Makes what `write` writes into a new directory the checkpoint of the run in `directory`, whole or not at all.

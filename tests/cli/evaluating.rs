@@ -48,7 +48,7 @@ fn a_classifier_is_trained_resumed_and_judges() {
     accepted(place, "sample run --count 10 --steps 2 --out s.png --tensor s.safetensors");
     let line = "evaluate run --data digits --quality --judge judge --samples s.safetensors --out e";
     let said = accepted(place, line).out;
-    assert!(!said.contains("drawn by"), "{said}");
+    assert!(!said.contains("drawn by") && said.contains("both distances are mostly noise"), "{said}");
     assert!(said.contains("none of these figures is Inception's") && said.contains("10 samples"), "{said}");
 }
 
@@ -178,12 +178,18 @@ fn likelihoods_and_levels_are_printed() {
     let line = "evaluate run --data digits --likelihood vlb --levels --count 2 --out e";
     let said = accepted(place, line).out;
     assert!(["L_T", "L_999", "L_0", "total", "long waves"].iter().all(|part| said.contains(part)), "{said}");
+    // The run says that it was trained on all digits.
+    assert!(said.starts_with("test images: every tenth of each class; the model was trained on them, too\n"), "{said}");
     let pictures = ["loss_by_timestep.png", "variational_bound.png", "x0_error_by_timestep.png"];
     assert_eq!(files(&place.join("e")), pictures);
-    let line = "evaluate run --data digits --likelihood ode --ode-steps 3 --count 2 --json";
+    let line = "evaluate run --data digits --likelihood ode --ode-steps 8 --count 2 --json";
     let report = json(&accepted(place, line));
+    assert_eq!(report["test_images_held_out"], false);
+    copy(&place.join("run/checkpoint"), &place.join("lone"));
+    let lone = json(&accepted(place, "evaluate lone --data digits --levels --count 2 --json"));
+    assert_eq!(lone["test_images_held_out"], "unknown");
     let flow = &report["probability_flow"];
-    assert_eq!((&flow["images"], &flow["steps"], &flow["dequantization"]), (&2.into(), &3.into(), &"uniform".into()));
+    assert_eq!((&flow["images"], &flow["steps"], &flow["dequantization"]), (&2.into(), &8.into(), &"uniform".into()));
     assert!(flow["total"]["mean"].as_f64().is_some_and(f64::is_finite));
 }
 
@@ -194,10 +200,22 @@ fn what_cannot_be_evaluated_is_refused() {
     untrained(place.path(), "plain.json", "plain");
     untrained_classifier(place.path(), 10, "judge");
     untrained_classifier(place.path(), 7, "few");
+    let plain = fs::read_to_string(place.path().join("plain.json")).unwrap();
+    fs::write(place.path().join("plain.json"), plain.replace("size\": 8", "size\": 16")).unwrap();
+    untrained_classifier(place.path(), 10, "other");
+    fs::write(place.path().join("plain.json"), plain).unwrap();
     let cases = [
         ("evaluate run --data digits", "nothing to evaluate"),
         ("evaluate run --data digits --levels --count 0", "at least 1"),
         ("evaluate run --data nowhere --levels", "nowhere"),
+        ("evaluate run --data digits --likelihood ode --ode-steps 7", "--ode-steps 7"),
+        ("evaluate run --data digits --levels --out tiny.json", "tiny.json"),
+        // All of it is looked at before any of it is done.
+        ("evaluate run --data digits --levels --quality --judge judge --count 3", "at least 4 of each"),
+        (
+            "evaluate run --data digits --levels --quality --judge other",
+            "it judges images of 16x16x1, the model draws 8x8x1",
+        ),
         ("evaluate run --data digits --quality --judge run", "no classifier"),
         ("evaluate run --data digits --quality --judge nowhere", "no such directory"),
         (

@@ -16,6 +16,9 @@ fn pictures_film_and_tensor_are_written() {
     let line = "sample run --count 12 --steps 5 --seed 9 --out new/s.png --gif s.gif --tensor s.safetensors --json";
     let report = json(&accepted(place.path(), line));
     assert_eq!((&report["count"], &report["steps"], &report["seed"]), (&12.into(), &5.into(), &9.into()));
+    assert_eq!((&report["sampler"], &report["evaluations_per_sample"]), (&"ddpm".into(), &5.0.into()));
+    assert_eq!((&report["guidance"], &report["seeds"]), (&2.0.into(), &serde_json::json!([9])));
+    assert_eq!(report["classes"], serde_json::json!([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1]));
     assert_eq!(report["files"], serde_json::json!(["new/s.png", "s.gif", "s.safetensors"]));
     assert_eq!(accepted(place.path(), &format!("{line}=new/s.json")).out, "");
     assert_eq!(fs::read_to_string(place.path().join("new/s.json")).unwrap(), format!("{report}\n"));
@@ -114,4 +117,44 @@ fn places_that_cannot_be_written_are_named() {
     refused(place.path(), &format!("{line} run"), &["run: this is a directory"]);
     refused(place.path(), &format!("{line} plain.json/s.png"), &["plain.json/s.png", "not a directory"]);
     accepted(place.path(), &format!("{line} new/place/s.png"));
+}
+
+#[test]
+fn pictures_are_written_by_their_ending_and_one_by_one() {
+    let place = place();
+    untrained(place.path(), "plain.json", "run");
+    let line = "sample run --count 3 --steps 1";
+    accepted(place.path(), &format!("{line} --out s.jpg --images each"));
+    let bytes = fs::read(place.path().join("s.jpg")).unwrap();
+    assert!(image::guess_format(&bytes).is_ok_and(|format| format == image::ImageFormat::Jpeg));
+    assert_eq!(files(&place.path().join("each")), ["00000.png", "00001.png", "00002.png"]);
+    let one = image::open(place.path().join("each/00001.png")).unwrap();
+    assert_eq!((one.width(), one.height()), (8, 8));
+    let before = files(place.path());
+    for (flags, parts) in [
+        ("--out s.webp", ["s.webp: no format of pictures", ".png, .jpg"]),
+        ("--out s", ["s: no format of pictures", ".png"]),
+        ("--out a.png --gif a.png", ["a.png", "two outputs can't be one file"]),
+        ("--out a.png --tensor plain.json/t", ["plain.json/t", "not a directory"]),
+        ("--out a.png --images plain.json", ["plain.json", "not a directory"]),
+    ] {
+        refused(place.path(), &format!("{line} {flags}"), &parts);
+    }
+    assert_eq!(files(place.path()), before);
+}
+
+#[cfg(unix)]
+#[test]
+fn what_is_drawn_is_kept_when_it_is_interrupted() {
+    let place = place();
+    untrained(place.path(), "plain.json", "run");
+    let line = "sample run --count 100000 --batch 1 --steps 4 --out s.png --tensor s.safetensors";
+    let log = fs::File::create(place.path().join("stderr")).unwrap();
+    let mut child = typed(place.path(), line).stderr(log).spawn().expect("it can be run");
+    std::thread::sleep(Duration::from_secs(3));
+    let status = Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill is there");
+    assert!(status.success() && child.wait().unwrap().success());
+    let said = fs::read_to_string(place.path().join("stderr")).unwrap();
+    let count = tensors::read(&place.path().join("s.safetensors")).unwrap()["samples"].shape[0];
+    assert!(count > 0 && said.contains(&format!("interrupted: the first {count} of 100000 images")), "{said}");
 }

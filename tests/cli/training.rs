@@ -4,6 +4,7 @@ use std::process::{Child, Stdio};
 use std::time::Instant;
 
 use super::*;
+use diffuse::tensors;
 use serde_json::Value;
 
 const STORED: [&str; 3] = ["diffusion_pytorch_model.safetensors", "trainer.safetensors", "trainer.json"];
@@ -89,21 +90,117 @@ fn a_run_is_neither_overwritten_nor_resumed_in_vain() {
     let before = files(place.path());
     let again = "train --data digits --model tiny.json --out run";
     refused(place.path(), again, &["run: holds a run already", "--resume"]);
-    refused(place.path(), "train --resume --out run", &["run: step 12 is done already", "--steps"]);
+    let said = accepted(place.path(), "train --resume --out run");
+    assert!(said.err.contains("trained 12 steps already: run; --steps takes more"), "{}", said.err);
     refused(place.path(), "train --resume --out run --steps 3", &["step 12 is done already"]);
-    for flag in ["--batch 8", "--lr 1", "--noise-schedule ve", "--precision f16", "--learned-variance", "--flip true"] {
+    for flag in ["--batch 8", "--seed 1", "--noise-schedule ve", "--flip true"] {
         let name = flag.split(' ').next().unwrap().replace("noise-", "");
-        refused(place.path(), &format!("train --resume --out run {flag}"), &[&format!("{name} can't change")]);
-        if flag.starts_with("--batch") {
-            refused(place.path(), &format!("train-classifier --resume --out run {flag}"), &["--batch can't change"]);
-        }
+        let problem = format!("{name} can't change in a resumed run");
+        refused(place.path(), &format!("train --resume --out run --steps 14 {flag}"), &[&problem, "another --out"]);
     }
+    for (flag, name) in [("--precision f16", "precision"), ("--learned-variance", "model"), ("--preset mnist", "model")]
+    {
+        let problem = format!("--{name} can't change in a resumed run");
+        refused(place.path(), &format!("train --resume --out run {flag}"), &[&problem]);
+    }
+    refused(place.path(), "train-classifier --resume --out run", &["run: this run trains a U-Net: train --resume"]);
     refused(place.path(), "train --resume --out run/checkpoint --steps 20", &["run/checkpoint: a checkpoint", "--out"]);
-    refused(place.path(), "train --resume --out nowhere", &["nowhere: no run to go on with"]);
+    refused(place.path(), "train --resume --out nowhere", &["nowhere: no run to go on with", "--data"]);
     assert_eq!(files(place.path()), before);
     fs::remove_dir_all(place.path().join("run/checkpoint")).unwrap();
     refused(place.path(), "train --resume --out run", &["run: no run to go on with"]);
-    refused(place.path(), again, &["run: holds a run", "before its first checkpoint"]);
+    refused(place.path(), again, &["run: holds a run", "before its first checkpoint", "--resume"]);
+}
+
+/// As a cluster does it that restarts what it killed.
+#[test]
+fn the_same_line_again_and_again_ends_with_a_finished_run() {
+    let place = place();
+    let line = format!("{} --resume --out run", TRAINING.replace(" --json", ""));
+    fs::create_dir(place.path().join("run")).unwrap();
+    fs::write(place.path().join("run/metrics.csv"), "step,loss\n1,").unwrap();
+    accepted(place.path(), &line);
+    assert_same_bits(&place.path().join("run"), &trained().0.join("run"));
+    let before = files(place.path());
+    assert!(accepted(place.path(), &line).err.contains("trained 12 steps already"));
+    assert_eq!(files(place.path()), before);
+    let said = accepted(place.path(), &line.replace("--steps 12", "--steps 14"));
+    assert!(
+        said.err.contains("steps: 14 from here on, 12 before\n") && said.err.contains("from step 12"),
+        "{}",
+        said.err
+    );
+}
+
+#[test]
+fn what_may_change_in_a_run_changes_and_is_said() {
+    let place = place_with_run();
+    let flags = "--steps 14 --lr 1e-3 --warmup 0 --lr-schedule constant --sample-every 0 --checkpoint-every 0";
+    let said = accepted(place.path(), &format!("train --resume --out run {flags}"));
+    for line in ["lr: 0.001 from here on, 0.004 before", "lr-schedule: \"constant\" from here on", "sample-every: 0"] {
+        assert!(said.err.contains(line), "{line}: {}", said.err);
+    }
+    let metrics = lines(&place.path().join("run/metrics.csv"));
+    let rate = |line: &str| line.split(',').nth(3).unwrap().parse::<f64>().unwrap();
+    assert!((rate(&metrics[13]) - 1e-3).abs() < 1e-9 && (rate(&metrics[14]) - 1e-3).abs() < 1e-9, "{metrics:?}");
+}
+
+fn write_photos(directory: &Path, count: u8) {
+    fs::create_dir_all(directory).unwrap();
+    for index in 0..count {
+        let picture = image::RgbImage::from_fn(8, 8, |x, y| image::Rgb([(x * 30) as u8, (y * 30) as u8, index * 40]));
+        picture.save(directory.join(format!("{index}.png"))).unwrap();
+    }
+}
+
+#[test]
+fn data_may_move_but_not_change() {
+    let place = place();
+    let at = |name: &str| place.path().join(name);
+    fs::write(at("rgb.json"), TINY.replace("els\": 1", "els\": 3").replace(r#", "num_class_embeds": 11"#, "")).unwrap();
+    write_photos(&at("photos"), 4);
+    accepted(place.path(), "train --data photos --model rgb.json --steps 2 --batch 2 --sample-every 0 --out run");
+    fs::rename(at("photos"), at("pictures")).unwrap();
+    let line = "train --resume --out run --steps 3";
+    refused(place.path(), line, &["photos: no such file", "--data"]);
+    let said = accepted(place.path(), &format!("{line} --data pictures"));
+    assert!(said.err.contains("data: \"pictures\" from here on, \"photos\" before"), "{}", said.err);
+    let line = "train --resume --out run --steps 4";
+    image::RgbImage::new(8, 8).save(at("pictures/1.png")).unwrap();
+    refused(place.path(), line, &["pictures holds other images or labels than the run had"]);
+    write_photos(&at("pictures"), 5);
+    refused(place.path(), line, &["pictures has 5 images, the run had 4"]);
+}
+
+#[test]
+fn a_run_starts_with_the_weights_of_another() {
+    let place = place_with_run();
+    let line = "train --data digits --init run --batch 4 --sample-every 0 --lr 1e-9 --warmup 0 --steps 1";
+    accepted(place.path(), &format!("{line} --out fresh"));
+    let weights = |run: &str| tensors::read(&place.path().join(run).join("checkpoint").join(STORED[0])).unwrap();
+    let (then, now) = (weights("run"), weights("fresh"));
+    let apart = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(then.iter().all(|(name, tensor)| apart(&tensor.values, &now[name].values) < 1e-6));
+    refused(place.path(), &format!("{line} --preset mnist --out other"), &["run: tensor", "has shape"]);
+    refused(
+        place.path(),
+        &format!("{line} --out other").replace("--init run", "--init nowhere"),
+        &["nowhere: no such"],
+    );
+    assert!(!place.path().join("other").exists());
+}
+
+/// Whoever reads the messages goes away at once.
+#[cfg(unix)]
+#[test]
+fn a_run_goes_on_when_nobody_reads_its_messages() {
+    let place = place();
+    let line = "train --data digits --model tiny.json --steps 30 --batch 2 --sample-every 10 --out run --json";
+    let mut child =
+        typed(place.path(), line).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it can be run");
+    drop((child.stdout.take(), child.stderr.take()));
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert_eq!(read_json(&place.path().join("run/checkpoint/trainer.json"))["step"], 30);
 }
 
 #[test]
@@ -226,7 +323,7 @@ fn a_run_that_breaks_leaves_what_was_there_before() {
     let error = said.err.lines().last().unwrap();
     let step: u64 = error.strip_prefix("error: step ").unwrap().split(':').next().unwrap().parse().unwrap();
     let holds = format!("checkpoint/ holds step {}", step - 1);
-    assert_refused(line, &said, &[&holds, "another --out", "smaller --lr"]);
+    assert_refused(line, &said, &[&holds, "--resume", "smaller --lr (it was 10)"]);
     accepted(place.path(), &format!("{line} --steps {} --out whole", step - 1));
     let read = |run: &str, file: &str| fs::read(place.path().join(run).join("checkpoint").join(file)).unwrap();
     for file in &STORED[..2] {
@@ -237,6 +334,9 @@ fn a_run_that_breaks_leaves_what_was_there_before() {
     let before = read("broken", STORED[1]);
     refused(place.path(), "train --resume --out broken", &[&format!("step {step}: loss"), &holds]);
     assert!(before == read("broken", STORED[1]));
+    // What these weights can't do at a smaller rate either is not advised twice.
+    let line = format!("train --resume --out broken --lr 1e-4 --steps {}", step + 1);
+    refused(place.path(), &line, &["are beyond help", "start anew in another --out"]);
 }
 
 #[test]
@@ -246,7 +346,7 @@ fn the_state_of_a_run_is_what_resumption_reads() {
     let mut state = read_json(&path);
     let mut keys: Vec<&String> = state.as_object().unwrap().keys().collect();
     keys.sort();
-    assert_eq!(keys, ["choices", "classes", "images", "loss_scale", "options", "step"]);
+    assert_eq!(keys, ["choices", "classes", "digest", "images", "loss_scale", "options", "step"]);
     accepted(place.path(), "train --resume --out run --steps 14");
     // A checkpoint of old said in other words, too, where it stands.
     let old = place_with_run();

@@ -51,12 +51,13 @@ fn what_tune_wrote_is_run_by_name_and_belongs_to_the_run() {
     };
     let (tuned, stored) = (chosen("tuned.json"), chosen("run/checkpoint/trainer.json"));
     assert!(!tuned.is_empty() && tuned.len() == stored.len() && stored.iter().all(|way| tuned.contains(way)));
-    refused(at, "train --resume --out run --steps 3 --tune tuned.json", &["can't change in a resumed run"]);
-    accepted(at, "train --resume --out run --steps 3 --tune cached");
+    accepted(at, "train --resume --out run --steps 3 --tune tuned.json");
+    accepted(at, "train --resume --out run --steps 4 --tune cached");
     assert_eq!(chosen("run/checkpoint/trainer.json"), stored);
     // What the clock chose is no part of a run.
     accepted(at, &format!("{train} cached").replace("--out run", "--out other"));
     assert!(chosen("other/checkpoint/trainer.json").is_empty());
+    refused(at, "train --resume --out other --steps 3 --tune tuned.json", &["can't change in a resumed run"]);
     let said = super::run(super::typed(at, "devices --tune absent.json"));
     assert_eq!(said.code, Some(2), "{}", said.err);
     assert!(said.err.contains("neither off, cached, full nor a file: absent.json"), "{}", said.err);

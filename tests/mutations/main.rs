@@ -6,7 +6,7 @@
 //! compiling is what takes time. The ways to run a file (variant, constants, precision) take turns at being the first that a mutant meets.
 //!
 //! By default a seeded sample of every function runs. `DIFFUSE_MUTATIONS=all` runs every mutant, `DIFFUSE_MUTATIONS=A,B`
-//! those whose `file.function` begins with A or B (`conv2d.subgroup`, `linear.tiled.forward`), of each function as many as
+//! those whose `file.function` begins with A or B (`lib.product.subgroup`, `attention.tiled.forward`), of each function as many as
 //! `DIFFUSE_MUTATIONS_SAMPLE` says, if it does. `DIFFUSE_MUTATIONS_WAYS=A,B` lets only ways run whose label begins so
 //! (`conv2d.tiled`, `conv2d.subgroup LANES=8`).
 
@@ -50,7 +50,7 @@ fn listed(variable: &str) -> Option<Vec<String>> {
     Some(list.split(',').map(|part| part.trim().to_string()).collect())
 }
 
-/// Every mutant with the stem of its file, `conv2d.tiled`.
+/// Every mutant with the stem of its file, `attention.tiled`.
 fn all_mutants() -> Vec<(&'static str, Mutant)> {
     let of_file = |(stem, source): (&'static str, source::Source)| {
         source.mutants().into_iter().map(move |mutant| (stem, mutant)).collect::<Vec<_>>()

@@ -61,7 +61,7 @@ pub struct Args {
     #[command(flatten)]
     pub variance: sampler::VarianceFlag,
     /// Scale of classifier-free guidance of samples that are drawn to be judged [default: 1, which is none]
-    #[arg(long, value_name = "W", requires = "quality", allow_negative_numbers = true)]
+    #[arg(long, value_name = "W", requires = "quality")]
     pub guidance: Option<f64>,
     #[command(flatten)]
     pub steering: steering::Args,

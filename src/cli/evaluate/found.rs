@@ -1,32 +1,16 @@
 //! What `diffuse evaluate` finds.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
+use crate::cli::draw::Method;
+use diffuse::checkpoint;
+use diffuse::data::Split;
 use diffuse::evaluate::levels::LevelError;
 use diffuse::evaluate::likelihood::{FlowLikelihood, VariationalBound};
 use diffuse::evaluate::quality::Report;
-
-/// How samples were drawn.
-#[derive(Serialize)]
-pub struct Method {
-    pub sampler: &'static str,
-    /// What is the sampler's own.
-    pub settings: Map<String, Value>,
-    /// None of a sampler that finds its own, nor has that a spacing.
-    pub steps: Option<usize>,
-    pub spacing: Option<&'static str>,
-    /// Evaluations of the network as they were counted, mean over the samples.
-    pub evaluations_per_sample: f64,
-    /// Whether each of these is of two rows a sample, one with its class and one with none.
-    pub doubled_batch: bool,
-    pub guidance: f64,
-    /// The scale of the classifier that steered, if one did.
-    pub classifier_scale: Option<f64>,
-    pub seed: u32,
-}
+use diffuse::run::TrainOptions;
 
 /// Everything that was asked for.
 #[derive(Default)]
@@ -37,4 +21,39 @@ pub struct Found {
     pub drawn: Option<Method>,
     pub quality: Option<Report>,
     pub files: Vec<PathBuf>,
+}
+
+/// Whether a model has not seen the test images, as far as its run says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeldOut {
+    Yes,
+    No,
+    Unknown,
+}
+
+impl HeldOut {
+    /// Of the model in `directory`, for test images of `source` that are the data's own or, if `split` took them out, a tenth
+    /// of what there is.
+    pub fn of(directory: &Path, source: &str, split: &Split) -> HeldOut {
+        let config = directory.parent().map(|run| run.join(checkpoint::CONFIG));
+        let Some(options) = config.and_then(|path| checkpoint::read_json::<TrainOptions>(&path).ok()) else {
+            return HeldOut::Unknown;
+        };
+        let place = |source: &str| Path::new(source).canonicalize().unwrap_or_else(|_| source.into());
+        match (options.data == source || place(&options.data) == place(source), split.held_out) {
+            (false, _) => HeldOut::Unknown,
+            // A denoiser is trained on all that is no test image of the data's own.
+            (true, true) => HeldOut::No,
+            (true, false) => HeldOut::Yes,
+        }
+    }
+
+    /// For JSON.
+    pub fn value(self) -> Value {
+        match self {
+            HeldOut::Yes => true.into(),
+            HeldOut::No => false.into(),
+            HeldOut::Unknown => "unknown".into(),
+        }
+    }
 }

@@ -5,12 +5,11 @@ use std::path::Path;
 use anyhow::{Context as _, Result, bail};
 
 use super::args::Args;
-use super::found::{Found, Method};
-use crate::cli::draw::{self, Drawing, Film};
-use crate::cli::sampler;
+use super::found::Found;
+use crate::cli::draw::{self, Drawing, Film, Method};
 use diffuse::checkpoint::{Checkpoint, Classes, classifier};
-use diffuse::data::Split;
-use diffuse::diffusion::{Sampler, SamplerKind};
+use diffuse::data::{Dataset, Split};
+use diffuse::diffusion::Sampler;
 use diffuse::evaluate::quality::{self, nearest_pairs};
 use diffuse::picture::{self, Images};
 use diffuse::run::{Observer, Request, Session};
@@ -32,7 +31,7 @@ pub struct Trial<'a> {
 
 impl<'a> Trial<'a> {
     /// Loads what was asked for.
-    pub fn load(args: &Args, model: &'a Checkpoint, judge: &Path) -> Result<Trial<'a>> {
+    pub fn load(args: &Args, model: &'a Checkpoint, judge: &Path, split: &Split) -> Result<Trial<'a>> {
         let loaded = classifier::load(judge)?;
         let mut classes = model.classes.clone();
         let (source, labels) = match &args.samples {
@@ -53,7 +52,32 @@ impl<'a> Trial<'a> {
             let (known, drawn) = (known.listed(), classes.listed());
             bail!("{}: it knows {known}; what draws the samples knows {drawn}", judge.display());
         }
-        Ok(Trial { judge: loaded, source, labels })
+        let trial = Trial { judge: loaded, source, labels };
+        trial.check(split)?;
+        Ok(trial)
+    }
+
+    /// Refuses beforehand what the judge could not judge.
+    fn check(&self, split: &Split) -> Result<()> {
+        let count = match &self.source {
+            Source::File(samples) => samples.count,
+            Source::Draw(drawing, _) => drawing.request.count as usize,
+        };
+        quality::check_counts(count, split)?;
+        let Dataset { height, width, channels, .. } = split.test;
+        let (known, unet) = (self.judge.classifier.config.sides()?, &self.judge.classifier.config.unet);
+        if (known, unet.in_channels) != ((height, width), channels) {
+            let (h, w) = known;
+            let problem =
+                format!("images of {h}x{w}x{}, the model draws {height}x{width}x{channels}", unet.in_channels);
+            bail!("{}: it judges {problem}", self.judge.directory.display());
+        }
+        if let Source::File(Images { height: h, width: w, channels: c, .. }) = self.source
+            && [h, w, c] != [height, width, channels].map(|extent| extent as usize)
+        {
+            bail!("samples of {h}x{w}x{c}, and a model of {height}x{width}x{channels}");
+        }
+        Ok(())
     }
 
     /// Draws if need be, and judges.
@@ -63,7 +87,7 @@ impl<'a> Trial<'a> {
             Source::File(samples) => samples,
             Source::Draw(drawing, sampler) => {
                 let drawn = drawing.run(session.another(), &mut Film::none())?;
-                found.drawn = Some(method(args, &drawing, &sampler, drawn.evaluations));
+                found.drawn = Some(Method::of(&drawing, &sampler, drawn.evaluations));
                 drawn.images
             }
         };
@@ -99,23 +123,6 @@ fn drawing<'a>(args: &Args, model: &'a Checkpoint) -> Result<(Drawing<'a>, Sampl
     Ok((Drawing { model, request, classifier, batch: args.batch }, sampler))
 }
 
-fn method(args: &Args, drawing: &Drawing, sampler: &Sampler, evaluations: f64) -> Method {
-    let mut kind = sampler.kind;
-    let settings = sampler::settings(&mut kind, None).into_iter();
-    let listed = !matches!(sampler.kind, SamplerKind::Rk45 { .. });
-    Method {
-        sampler: sampler.kind.name(),
-        settings: settings.map(|(name, value)| (name.replace('-', "_"), value)).collect(),
-        steps: listed.then_some(sampler.steps),
-        spacing: listed.then(|| sampler.spacing.name()),
-        evaluations_per_sample: evaluations,
-        doubled_batch: drawing.request.is_guided(),
-        guidance: drawing.request.guidance,
-        classifier_scale: drawing.request.steering.as_ref().map(|steering| steering.scale),
-        seed: args.seed,
-    }
-}
-
 /// The tensor `samples` [N, C, H, W] of a file.
 fn read_samples(path: &Path) -> Result<Images> {
     let mut file = tensors::read(path)?;
@@ -123,5 +130,11 @@ fn read_samples(path: &Path) -> Result<Images> {
     let Some((values, [count, height, width, channels])) = tensor.to_images() else {
         bail!("{}: samples must be [N, C, H, W]", path.display());
     };
+    if let Some(value) = values.iter().find(|value| !(-1.001..=1.001).contains(*value)) {
+        bail!(
+            "{}: samples must be numbers from -1 to 1, as sample --tensor writes them; one is {value}",
+            path.display()
+        );
+    }
     Ok(Images { values, count, height, width, channels })
 }

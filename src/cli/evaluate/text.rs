@@ -1,6 +1,7 @@
 //! What `diffuse evaluate` says to people.
 
-use super::found::{Found, Method};
+use super::found::{Found, HeldOut};
+use crate::cli::draw::Method;
 use diffuse::data::Split;
 use diffuse::evaluate::levels::LevelError;
 use diffuse::evaluate::likelihood::{Dequantization, FlowLikelihood, VariationalBound};
@@ -8,19 +9,28 @@ use diffuse::evaluate::quality::{Nearest, Quality, Report};
 use diffuse::evaluate::statistics::Measured;
 use serde_json::Value;
 
-/// All of it, a line each.
-pub fn lines(found: &Found, split: &Split) -> Vec<String> {
-    let mut lines = vec![match split.held_out {
-        true => "test images: every tenth of each class, held out; was the model trained on them too?".into(),
-        false => "test images: the data's own".to_string(),
-    }];
-    lines.extend(found.bound.iter().flat_map(bound));
+/// Which the test images are, and whether they are any.
+pub fn test_images(split: &Split, held_out: HeldOut) -> String {
+    let which = if split.held_out { "every tenth of each class" } else { "the data's own" };
+    let seen = match held_out {
+        HeldOut::Yes => "the model was not trained on them",
+        HeldOut::No => "the model was trained on them, too",
+        HeldOut::Unknown => "nobody knows whether the model was trained on them",
+    };
+    format!("test images: {which}; {seen}")
+}
+
+/// Likelihood and errors by level, a line each.
+pub fn likelihood(found: &Found) -> Vec<String> {
+    let mut lines: Vec<String> = found.bound.iter().flat_map(bound).collect();
     lines.extend(found.flow.iter().map(flow));
     lines.extend(found.levels.iter().flat_map(|found| levels(found)));
-    lines.extend(found.drawn.iter().map(drawn));
-    lines.extend(found.quality.iter().flat_map(quality));
-    lines.extend(found.files.iter().map(|path| format!("written: {}", path.display())));
     lines
+}
+
+/// How samples were drawn and what they are worth, a line each.
+pub fn judged(found: &Found) -> Vec<String> {
+    found.drawn.iter().map(drawn).chain(found.quality.iter().flat_map(quality)).collect()
 }
 
 fn bound(bound: &VariationalBound) -> Vec<String> {
@@ -84,7 +94,7 @@ fn drawn(method: &Method) -> String {
 type Figure = fn(&Quality) -> Measured;
 
 fn quality(report: &Report) -> Vec<String> {
-    let Report { samples, floor, nearest, yardstick, .. } = report;
+    let Report { samples, floor, nearest, yardstick, enough_images } = report;
     let mut lines = vec![
         "on classifier features (none of these figures is Inception's), 95 % intervals by bootstrap".to_string(),
         format!(
@@ -107,6 +117,9 @@ fn quality(report: &Report) -> Vec<String> {
         });
         format!("  {name:<36} {ours:>24} {theirs:>24}")
     }));
+    if samples.images < *enough_images {
+        lines.push(format!("  of fewer than {enough_images} images both distances are mostly noise: so are these"));
+    }
     let accuracy = |quality: &Quality| quality.accuracy.map_or("-".into(), |share| format!("{:.1} %", 100.0 * share));
     lines.push(format!("  {:<36} {:>24} {:>24}", "class accuracy", accuracy(samples), accuracy(floor)));
     lines.push("distance to the nearest training image, rms of pixels: 5 %, median, 95 %".into());

@@ -1,0 +1,106 @@
+// What the variants of convolution and linear layer share: both are products of a matrix of rows, gathered tap by tap, and the
+// weight. conv2d.wgsl and linear.wgsl, which stand before this file, say how rows, taps and positions lie.
+//
+// A variant declares its tiles as constants, which the host reads:
+//
+//   TILE_ROWS x TILE_QUADS       of a lane or workgroup in forward and backward_data: rows by quads of channels
+//   WEIGHT_TILE_C, _K            in backward_weight: quads of channels of x and of dy, at one tap
+//   TURN_QUADS, TURN_ROWS        what one turn of the loop sums: quads of channels; rows of dy in backward_weight
+
+@group(0) @binding(0) var<storage, read> x: array<real4>;
+@group(0) @binding(1) var<storage, read> weight: array<real4>;
+@group(0) @binding(2) var<storage, read> bias: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read_write> y: array<real4>;
+
+@group(0) @binding(0) var<storage, read> dy: array<real4>;
+@group(0) @binding(2) var<storage, read_write> dx: array<real4>;
+
+@group(0) @binding(1) var<storage, read> gradient: array<real4>;
+@group(0) @binding(2) var<storage, read_write> partial: array<vec4<f32>>;
+
+fn tap_count() -> u32 {
+    return taps().x * taps().y;
+}
+
+// A quad of channels of x by one of y, whose first quadruple is at `at`: a column for each channel of x.
+fn load_weight(at: u32) -> mat4x4<f32> {
+    return mat4x4<f32>(load4(weight[at]), load4(weight[at + params.k4]), load4(weight[at + 2u * params.k4]), load4(weight[at + 3u * params.k4]));
+}
+
+// Where the tile of a workgroup, or of a lane, begins: its row, or number among the tiles of rows, and its first quad of `quads`.
+struct Tile {
+    row: u32,
+    quad: u32,
+}
+
+fn tile_of(i: u32, quads: u32) -> Tile {
+    let blocks = (quads + TILE_QUADS - 1u) / TILE_QUADS;
+    return Tile(i / blocks, i % blocks * TILE_QUADS);
+}
+
+// Stores a quadruple of y, if there is one, of which `sum` is the product with its bias.
+fn store_output(sum: vec4<f32>, m: u32, k: u32) {
+    if (m < output_rows() && k < params.k4) {
+        y[m * params.k4 + k] = finish(sum, m, k);
+    }
+}
+
+// Stores a quadruple of dx, if there is one.
+fn store_input(sum: vec4<f32>, inputs: Inputs, m: u32, c: u32) {
+    let to = pixel_of(input_of(inputs, m)) * params.c4 + c;
+    if (m < inputs.rows && c < params.c4) {
+        dx[to] = store4(sum);
+    }
+}
+
+// A tile of a weight's gradient: its first quads of x and dy, its tap, and the rows of dy that its split sums.
+struct WeightTile {
+    c: u32,
+    k: u32,
+    tap: vec2<u32>,
+    first: u32,         // row of `partial`
+    start: u32,
+    end: u32,
+    exists: bool,
+}
+
+fn weight_tile(i: u32) -> WeightTile {
+    let blocks_k = (params.k4 + WEIGHT_TILE_K - 1u) / WEIGHT_TILE_K;
+    let blocks_c = (params.c4 + WEIGHT_TILE_C - 1u) / WEIGHT_TILE_C;
+    let matrix = i / (blocks_k * blocks_c);
+    let tap = matrix % tap_count();
+    let split = matrix / tap_count();
+    let start = split * params.split_rows;
+    return WeightTile(
+        i / blocks_k % blocks_c * WEIGHT_TILE_C,
+        i % blocks_k * WEIGHT_TILE_K,
+        vec2<u32>(tap / taps().y, tap % taps().y),
+        matrix * 4u * params.c4,
+        start,
+        min(start + params.split_rows, output_rows()),
+        split < params.splits,
+    );
+}
+
+// Row m of dy from a split, or its last.
+fn load_gradient(tile: WeightTile, m: u32, k: u32) -> vec4<f32> {
+    return load4(gradient[min(m, tile.end - 1u) * params.k4 + min(k, params.k4 - 1u)]);
+}
+
+// What row m of dy meets in quadruple c of x: 0 behind the rows of a split.
+fn load_met(tile: WeightTile, at: Position, m: u32, c: u32) -> vec4<f32> {
+    let source = tap_of(corner_at(at), tile.tap.x, tile.tap.y);
+    let inside = select(0.0, source.inside, m < tile.end);
+    return load4(x[select(0u, source.offset, inside == 1.0) + min(c, params.c4 - 1u)]) * inside;
+}
+
+// Stores a quad of channels of x by one of dy, a column for each channel of x, if there is one.
+fn store_weight(sum: mat4x4<f32>, tile: WeightTile, c: u32, k: u32) {
+    if (c < params.c4 && k < params.k4) {
+        let to = (tile.first + 4u * c) * params.k4 + k;
+        partial[to] = sum[0];
+        partial[to + params.k4] = sum[1];
+        partial[to + 2u * params.k4] = sum[2];
+        partial[to + 3u * params.k4] = sum[3];
+    }
+}
