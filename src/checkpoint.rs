@@ -48,7 +48,7 @@ pub fn read_config(path: &Path) -> Result<UNetConfig> {
     if !unknown.is_empty() {
         log::warn!("{}: ignored, for this program does not know them: {}", path.display(), unknown.join(", "));
     }
-    let config: UNetConfig = serde_json::from_value(given.into()).map_err(|error| Error::file(path, error))?;
+    let config: UNetConfig = from_object(given, path)?;
     config.validate().map_err(|error| Error::file(path, error))?;
     Ok(config)
 }
@@ -60,9 +60,46 @@ pub fn read_config(path: &Path) -> Result<UNetConfig> {
 pub fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
     let text = std::fs::read_to_string(path).map_err(|error| Error::file(path, error))?;
     // In two steps: serde would also fill a struct from a list, with defaults for what the list lacks.
-    let object: Map<String, Value> =
-        serde_json::from_str(&text).map_err(|error| Error::file(path, format!("no JSON object: {error}")))?;
-    serde_json::from_value(object.into()).map_err(|error| Error::file(path, error))
+    let object: Map<String, Value> = serde_json::from_str(&numbers_in_words(&text))
+        .map_err(|error| Error::file(path, format!("no JSON object: {error}")))?;
+    from_object(object, path)
+}
+
+/// JSON as Python writes and reads it: no mark at its head, and `Infinity`, `-Infinity` and `NaN`, which JSON has not, in
+/// quotation marks. Those are no numbers then where a finite one is needed.
+fn numbers_in_words(text: &str) -> String {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let parts = text.split('"');
+    let mut quoted = false;
+    let mut written: Vec<String> = Vec::new();
+    for part in parts {
+        written.push(if quoted { part.into() } else { quote_words(part) });
+        // A quotation mark behind an odd number of backslashes is a character of the string.
+        let backslashes = part.len() - part.trim_end_matches('\\').len();
+        quoted = !quoted || backslashes % 2 == 1;
+    }
+    written.join("\"")
+}
+
+fn quote_words(part: &str) -> String {
+    let words = part.replace("Infinity", "\"Infinity\"").replace("-\"Infinity\"", "\"-Infinity\"");
+    words.replace("NaN", "\"NaN\"")
+}
+
+/// What an object says; the error names the key.
+fn from_object<T: serde::de::DeserializeOwned>(object: Map<String, Value>, path: &Path) -> Result<T> {
+    let read = |object: Map<String, Value>| serde_json::from_value::<T>(object.into());
+    let Err(error) = read(object.clone()) else { return read(object).map_err(|error| Error::file(path, error)) };
+    // serde says what is wrong, not where: without the key at fault it says something else.
+    let is_at_fault = |key: &&String| {
+        let mut others = object.clone();
+        others.remove(key.as_str());
+        read(others).err().is_none_or(|other| other.to_string() != error.to_string())
+    };
+    match object.keys().find(is_at_fault) {
+        Some(key) => Err(Error::file(path, format!("{key}: {error}"))),
+        None => Err(Error::file(path, error)),
+    }
 }
 
 /// Writes a JSON file, whole or not at all.
@@ -159,22 +196,34 @@ pub fn flatten(params: &Params, tensors: FileTensors, path: &Path) -> Result<Vec
 /// The table of class embeddings, a row a class; the null class comes last.
 const CLASS_TABLE: &str = "class_embedding.weight";
 
-/// `tensors` as a flat buffer for a model like theirs. A table of fewer classes is grown: new classes take the rows of the
-/// flat buffer `fresh`, the null class stays the last.
+/// `tensors`, of a model that knows the classes `then`, as a flat buffer for one like it of classes `now`: their rows go where the
+/// classes of their names are, or their numbers where nobody gave names. New classes take the rows of the flat buffer `fresh`.
 ///
 /// # Errors
-/// [`Error::File`] names `place` and the tensor that doesn't fit.
-pub fn adopt(params: &Params, fresh: &[f32], mut tensors: FileTensors, place: &Path) -> Result<Vec<f32>> {
+/// [`Error::File`] names `place` and the tensor or the class that doesn't fit.
+pub fn adopt(
+    params: &Params,
+    fresh: &[f32],
+    mut tensors: FileTensors,
+    (then, now): (Option<&Classes>, &[String]),
+    place: &Path,
+) -> Result<Vec<f32>> {
     let own = params.all.iter().find(|parameter| parameter.name == CLASS_TABLE);
-    if let (Some(own), Some(old)) = (own, tensors.get_mut(CLASS_TABLE))
-        && old.shape[0] < own.shape[0]
-        && old.shape[1] == own.shape[1]
+    if let (Some(own), Some(old), Some(then)) = (own, tensors.get_mut(CLASS_TABLE), then)
+        && old.shape[1..] == own.shape[1..]
     {
-        let (width, known) = (own.shape[1], old.shape[0] - 1);
-        let mut values = own.unpack(fresh);
-        values[..known * width].copy_from_slice(&old.values[..known * width]);
-        let last = values.len() - width;
-        values[last..].copy_from_slice(&old.values[known * width..]);
+        let (width, mut values) = (own.shape[1], own.unpack(fresh));
+        let row = |index: usize| index * width..(index + 1) * width;
+        for (index, name) in then.names.iter().enumerate() {
+            let found = if then.are_named { now.iter().position(|now| now == name) } else { Some(index) };
+            let Some(to) = found.filter(|to| *to < now.len()) else {
+                return Err(Error::file(place, format!("it knows the class {name}, which the data have not")));
+            };
+            values[row(to)].copy_from_slice(&old.values[row(index)]);
+        }
+        if then.has_null {
+            values[row(own.shape[0] - 1)].copy_from_slice(&old.values[row(then.names.len())]);
+        }
         *old = FileTensor { shape: own.shape.clone(), values };
     }
     flatten(params, tensors, place)

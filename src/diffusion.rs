@@ -33,6 +33,8 @@
 //! - Liu et al. 2023, "Flow Straight and Fast: Learning to Generate and Transfer Data with Rectified Flow"
 //! - Zhao et al. 2023, "UniPC: A Unified Predictor-Corrector Framework for Fast Sampling of Diffusion Models"
 //! - Hang et al. 2023, "Efficient Diffusion Training via Min-SNR Weighting Strategy"
+//! - Saharia et al. 2022, "Photorealistic Text-to-Image Diffusion Models with Deep Language Understanding"
+//! - Hang & Gu 2024, "Improved Noise Schedule for Diffusion Training"
 //! - Lin et al. 2023, "Common Diffusion Noise Schedules and Sample Steps are Flawed"
 
 mod ancestral;
@@ -47,6 +49,7 @@ pub mod program;
 mod runge_kutta;
 pub mod sampler;
 pub mod schedule;
+mod single;
 pub mod spacing;
 pub mod step;
 mod stochastic;
@@ -56,14 +59,14 @@ pub mod weight;
 pub use choice::Choice;
 pub use denoiser::Denoiser;
 pub use error::Error;
-pub use multistep::Churn;
+pub use multistep::{Churn, Solver};
 pub use parameterization::Prediction;
 pub use path::{DATA_DEVIATION, Level, Path, Transition};
 pub use program::Program;
 pub use runge_kutta::{Report, RungeKutta};
 pub use sampler::{Sampler, SamplerKind};
 pub use schedule::{BetaSchedule, Schedule, ScheduleKind};
-pub use spacing::Spacing;
-pub use step::{NO_CLIP, SLOTS, Step};
+pub use spacing::{Discretization, End, Run, Sigmas, Spacing};
+pub use step::{NO_CLIP, SLOTS, Step, Threshold};
 pub use variance::{HYBRID, LearnedVariance, Variance};
 pub use weight::LossWeight;

@@ -18,6 +18,6 @@ pub use draw::{Drawn, Progress, set_coefficients};
 pub use generator::{Generator, Networks};
 pub use objective::Objective;
 pub use options::{Task, TrainOptions};
-pub use request::{Frame, Known, Request, Start, Steering};
+pub use request::{Frame, Known, Noise, Request, Start, Steering};
 pub use session::Session;
 pub use trainer::{Metrics, Trainer};

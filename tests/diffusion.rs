@@ -196,6 +196,7 @@ fn a_step_clamps_and_uses_the_previous_estimate() {
         x0_from_x: 7.0,
         x0_from_out: 11.0,
         clip: 1.5,
+        threshold: None,
         previous,
         noise: 17.0,
         learned: None,

@@ -8,7 +8,7 @@ mod common;
 use common::{context, model};
 use diffuse::diffusion::{
     BetaSchedule, DATA_DEVIATION, Denoiser, Level, NO_CLIP, Path, Prediction, Program, SLOTS, Sampler, SamplerKind,
-    Schedule, Step as Coefficients, Variance,
+    Schedule, Step as Coefficients, Threshold, Variance,
 };
 use diffuse::error::Result;
 use diffuse::gpu::{Context, Memory, Plan, PlanOptions, Recorder, Step, WEIGHTS};
@@ -161,6 +161,7 @@ fn readout(at: Level, (p, q): (f64, f64)) -> Coefficients {
         x0_from_x: 0.0,
         x0_from_out: 0.0,
         clip: NO_CLIP,
+        threshold: None,
         previous: [0.0; SLOTS],
         noise: 0.0,
         learned: None,
@@ -254,6 +255,10 @@ impl Denoiser for View<'_> {
 
     fn update(&mut self, _: &Coefficients) -> Result<()> {
         unreachable!("only rk45 updates")
+    }
+
+    fn threshold(&mut self, _: Threshold, _: usize, _: usize) -> Result<()> {
+        unreachable!("nobody thresholds here")
     }
 
     fn rms(&mut self) -> Result<f64> {

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 
 use super::mixture::Mixture;
-use crate::diffusion::{Denoiser, Level, Prediction, SLOTS, Step};
+use crate::diffusion::{Denoiser, Level, Prediction, SLOTS, Step, Threshold};
 use crate::random::Random;
 
 /// A batch of samples as a sampler's device.
@@ -62,6 +62,15 @@ impl Denoiser for Cloud<'_> {
 
     fn update(&mut self, step: &Step) -> Result<(), Infallible> {
         self.step(step, |_, _, _| ());
+        Ok(())
+    }
+
+    fn threshold(&mut self, threshold: Threshold, from: usize, to: usize) -> Result<(), Infallible> {
+        for slots in self.slots.chunks_exact_mut(self.mixture.dimensions()) {
+            let mut sample: Vec<f64> = slots.iter().map(|slots| slots[from]).collect();
+            threshold.apply(&mut sample);
+            slots.iter_mut().zip(sample).for_each(|(slots, value)| slots[to] = value);
+        }
         Ok(())
     }
 

@@ -1,14 +1,18 @@
 //! `scheduler_config.json`: what a model was trained with, under diffusers' keys where those exist.
 
-use serde::{Deserialize, Serialize};
+mod keys;
+mod sampler;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use serde_json::{Map, Value};
 
 use crate::diffusion::{BetaSchedule, Choice, DATA_DEVIATION, Prediction, Schedule, ScheduleKind};
 use crate::error::{Error, Result};
 
-/// diffusers' scheduler configuration: the keys that say what a model was trained with.
+/// diffusers' scheduler configuration: the keys that say what a model was trained with, and those of the file. Keys that it
+/// lacks are as its class's constructor has them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, remote = "Self")]
 pub struct SchedulerConfig {
     #[serde(rename = "_class_name")]
     pub class_name: String,
@@ -37,12 +41,49 @@ pub struct SchedulerConfig {
     /// Of `edm`: always 1/2.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sigma_data: Option<f64>,
+    /// All keys of the file, if it was one.
+    #[serde(skip)]
+    pub given: Map<String, Value>,
 }
+
+impl Serialize for SchedulerConfig {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        Self::serialize(self, serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for SchedulerConfig {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<SchedulerConfig, D::Error> {
+        let given = Map::deserialize(deserializer)?;
+        let class = given.get("_class_name").and_then(Value::as_str).unwrap_or(DEFAULT_CLASS);
+        let defaults = keys::defaults(class).filter(|_| given.get("schedule").is_none_or(Value::is_null));
+        let mut all = defaults.cloned().unwrap_or_default();
+        all.extend(given.clone());
+        if let Some(defaults) = defaults {
+            // null where the constructor has it, too, and a clamp where it has none.
+            let is_null = |key: &str| all_null(defaults.get(key), all.get(key));
+            let nulls: Vec<String> = all.keys().filter(|key| is_null(key)).cloned().collect();
+            nulls.iter().for_each(|key| drop(all.remove(key)));
+            if !defaults.contains_key("clip_sample") {
+                all.insert("clip_sample".into(), false.into());
+            }
+        }
+        let config = Self::deserialize(Value::Object(all)).map_err(de::Error::custom)?;
+        Ok(SchedulerConfig { given, ..config })
+    }
+}
+
+fn all_null(default: Option<&Value>, value: Option<&Value>) -> bool {
+    default.is_none_or(Value::is_null) && value.is_some_and(Value::is_null)
+}
+
+/// The class of a file that names none.
+const DEFAULT_CLASS: &str = "DDPMScheduler";
 
 impl Default for SchedulerConfig {
     fn default() -> SchedulerConfig {
         SchedulerConfig {
-            class_name: "DDPMScheduler".into(),
+            class_name: DEFAULT_CLASS.into(),
             num_train_timesteps: 1000,
             beta_schedule: "linear".into(),
             beta_start: 1e-4,
@@ -57,6 +98,7 @@ impl Default for SchedulerConfig {
             sigma_min: None,
             sigma_max: None,
             sigma_data: None,
+            given: Map::new(),
         }
     }
 }
@@ -104,22 +146,24 @@ impl SchedulerConfig {
     /// The noise schedule.
     ///
     /// # Errors
-    /// [`Error::Config`] for a schedule that is not built here.
+    /// [`Error::Config`] for a schedule that is not built here, or anything else that would be drawn otherwise than diffusers
+    /// does it.
     pub fn schedule(&self) -> Result<Schedule> {
-        let kind = match &self.schedule {
-            Some(name) => self.other_kind(name)?,
-            None => ScheduleKind::Ddpm(self.betas()?),
+        self.check()?;
+        let count = self.num_train_timesteps;
+        let schedule = match &self.schedule {
+            Some(name) => Schedule::new(self.other_kind(name)?, count),
+            // What this program is about to train with.
+            None if self.given.is_empty() => Schedule::new(self.betas()?, count),
+            None => {
+                let (trained, ends_in_noise) = (self.trained_betas()?, self.flag("rescale_betas_zero_snr")?);
+                Schedule::in_single_precision(self.betas()?, trained.as_deref(), count, ends_in_noise)
+            }
         };
-        Schedule::new(kind, self.num_train_timesteps).map_err(|error| Error::Config(error.to_string()))
+        schedule.map_err(|error| Error::Config(error.to_string()))
     }
 
     fn betas(&self) -> Result<BetaSchedule> {
-        if ["ScoreSde", "EDM", "FlowMatch"].iter().any(|class| self.class_name.starts_with(class)) {
-            let class = &self.class_name;
-            return Err(Error::Config(format!(
-                "{class} is not read here: it tells the network the time in its own way"
-            )));
-        }
         // The one schedule that has another name, too.
         let name = if self.beta_schedule == "cosine" { BetaSchedule::Cosine.name() } else { &self.beta_schedule };
         let all = BetaSchedule::all(self.beta_start, self.beta_end);
@@ -161,7 +205,9 @@ impl SchedulerConfig {
     /// # Errors
     /// [`Error::Config`] for a prediction type that is unknown.
     pub fn prediction(&self) -> Result<Prediction> {
-        let found = Prediction::ALL.iter().copied().find(|prediction| prediction.name() == self.prediction_type);
+        // diffusers' Euler scheduler has two words for it.
+        let name = if self.prediction_type == "original_sample" { "sample" } else { &self.prediction_type };
+        let found = Prediction::ALL.iter().copied().find(|prediction| prediction.name() == name);
         found.ok_or_else(|| Error::Config(format!("prediction_type {:?} is unknown", self.prediction_type)))
     }
 

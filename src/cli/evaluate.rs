@@ -30,14 +30,14 @@ use quality::Trial;
 
 /// Runs the command.
 pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
-    if args.sampler.sampler == sampler::LIST {
+    if args.sampler.is_list() {
         return super::output::print(&sampler::list());
     }
     check(args)?;
     let model = checkpoint::load(&args.checkpoint)?;
     let (split, schedule) = (load_split(args, &model)?, model.scheduler.schedule()?);
-    say(split.summary());
     let held_out = HeldOut::of(&model.directory, &args.data, &split);
+    say(split.summary());
     let trial = args.judge.as_ref().map(|judge| Trial::load(args, &model, judge, &split)).transpose()?;
     let context = adapter.open()?;
     let session = adapter.session(&context, Storage::F32)?;

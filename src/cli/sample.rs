@@ -16,7 +16,7 @@ use diffuse::diffusion::Sampler;
 use diffuse::error::list_names;
 use diffuse::files;
 use diffuse::picture::{self, Images};
-use diffuse::run::{Drawn, Request};
+use diffuse::run::{Drawn, Noise, Request, Start};
 use diffuse::tensors::{self, FileTensor, FileTensors};
 use diffuse::train::run::{TRAINER, take_prefix};
 
@@ -37,6 +37,10 @@ pub struct Args {
     seed: u32,
     #[command(flatten)]
     edit: edit::Flags,
+    /// Noise that isn't drawn here: tensors `x_T` and `noise.0`, `noise.1`, ..., one for each step that adds noise, all
+    /// [N, C, H, W] of deviation 1. --tensor then holds what the sampler leaves, not clamped to [-1, 1]
+    #[arg(long, value_name = "F.safetensors", conflicts_with_all = ["from", "interpolate", "seed"])]
+    noise: Option<PathBuf>,
     /// Class of every image: its name, else its number from 0 [default: each class in turn]
     #[arg(long, value_name = "NAME|N")]
     class: Option<String>,
@@ -72,7 +76,7 @@ pub const GUIDANCE: f64 = 2.0;
 
 /// Runs the command.
 pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
-    if args.sampler.sampler == sampler::LIST {
+    if args.sampler.is_list() {
         return super::output::print(&sampler::list());
     }
     let Some(checkpoint) = &args.checkpoint else {
@@ -110,7 +114,7 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     };
     let Drawn { images, evaluations } = drawing.run(session, &mut film)?;
     if let Some(path) = &args.tensor {
-        write_tensor(path, &images)?;
+        write_tensor(path, &images, args.noise.is_none())?;
     }
     let columns = columns(args, classes.as_ref(), images.count);
     let grid = picture::grid(&images, columns, picture::default_scale(images.height));
@@ -130,12 +134,11 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     say(format_args!("{} images: {}", images.count, names.join(", ")));
     args.json.print_object(|| {
         let mut object = json!(Method::of(&drawing, &sampler, evaluations));
-        let seeds = args.edit.seeds().unwrap_or_else(|| vec![args.seed]);
         object["count"] = json!(images.count);
         object["files"] = json!(written);
-        object["seeds"] = json!(seeds);
-        object["class_names"] = json!(classes.as_ref().map(|classes| &classes.names));
-        object["classes"] = json!(drawing.labels().map(|labels| &labels[..images.count]));
+        object["seeds"] = json!(args.edit.seeds().unwrap_or_else(|| vec![args.seed]));
+        object["classes"] = json!(classes.as_ref().map(|classes| &classes.names));
+        object["class_of_each"] = json!(drawing.labels().map(|labels| &labels[..images.count]));
         object
     })
 }
@@ -208,7 +211,31 @@ fn request(args: &Args, model: &Checkpoint) -> Result<(Request, Sampler)> {
     let shape = [height, width, model.unet.config.in_channels];
     let Edit { start, known, initial_scale } =
         args.edit.read(shape, args.count, &sampler, &model.scheduler.schedule()?)?;
+    let start = match &args.noise {
+        Some(path) => Start::Given(Box::new(noise(path, [args.count, height, width, model.unet.config.in_channels])?)),
+        None => start,
+    };
     Ok((Request { start, known, initial_scale, labels, guidance, ..request }, sampler))
+}
+
+/// The noise in a file, for images of `shape` [N, H, W, C].
+fn noise(path: &Path, shape: [u32; 4]) -> Result<Noise> {
+    let mut tensors = tensors::read(path)?;
+    let shape = shape.map(|extent| extent as usize);
+    let mut take = |name: String| match tensors.remove(&name).map(|tensor| (tensor.to_images(), tensor.shape)) {
+        None => Ok(None),
+        Some((Some((values, own)), _)) if own == shape => Ok(Some(values)),
+        Some((_, own)) => {
+            let [n, h, w, c] = shape;
+            bail!("{}: {name} is {own:?} and must be [{n}, {c}, {h}, {w}]; --count says the first", path.display())
+        }
+    };
+    let Some(start) = take("x_T".into())? else { bail!("{}: x_T is missing", path.display()) };
+    let mut steps = Vec::new();
+    while let Some(values) = take(format!("noise.{}", steps.len()))? {
+        steps.push(values);
+    }
+    Ok(Noise { start, steps })
 }
 
 /// The class that was asked for, or each in turn; of an interpolation, one for all.
@@ -234,9 +261,10 @@ fn write_each(directory: &Path, images: &Images) -> Result<()> {
     Ok(())
 }
 
-fn write_tensor(path: &Path, images: &Images) -> Result<()> {
+fn write_tensor(path: &Path, images: &Images, clamps: bool) -> Result<()> {
     // A sampler that doesn't clip may end a little outside.
-    let values: Vec<f32> = images.values.iter().map(|value| value.clamp(-1.0, 1.0)).collect();
+    let range = if clamps { 1.0 } else { f32::INFINITY };
+    let values: Vec<f32> = images.values.iter().map(|value| value.clamp(-range, range)).collect();
     let tensor = FileTensor::from_images(&values, [images.count, images.height, images.width, images.channels]);
     Ok(tensors::write(path, &FileTensors::from([("samples".to_string(), tensor)]))?)
 }

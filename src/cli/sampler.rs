@@ -1,6 +1,6 @@
 //! Which sampler, with which settings: the flags that `sample` takes, and the list of samplers.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use clap::builder::{PossibleValuesParser, ValueParser};
 use clap::{Arg, value_parser};
 use serde_json::{Value, json};
@@ -30,11 +30,7 @@ impl VarianceFlag {
 
     /// The variance of the reverse steps: as given, else as the configuration says.
     pub fn of(&self, config: &SchedulerConfig) -> Result<Variance> {
-        let named = || Variance::ALL.into_iter().find(|variance| variance.name() == config.variance_type);
-        self.variance.or_else(named).with_context(|| {
-            let known = Variance::ALL.map(Variance::name).join(", ");
-            format!("variance_type {:?} is not built here; {known} are", config.variance_type)
-        })
+        Ok(self.variance.map_or_else(|| config.variance(), Ok)?)
     }
 }
 
@@ -103,14 +99,14 @@ fn setting_flags() -> impl Iterator<Item = Arg> {
 pub struct Flags {
     #[command(flatten)]
     typed: Typed,
-    /// Sampler; `list` prints them all
-    #[arg(long, group = "sampling", default_value = "ddpm", value_name = "NAME",
+    /// Sampler; `list` prints them all [default: that of scheduler_config.json, else ddpm]
+    #[arg(long, group = "sampling", value_name = "NAME",
           value_parser = PossibleValuesParser::new(SamplerKind::ALL.map(SamplerKind::name).into_iter().chain([LIST])))]
-    pub sampler: String,
+    pub sampler: Option<String>,
     /// Sampler steps [default: 50]
     #[arg(long, group = "sampling")]
     pub steps: Option<usize>,
-    /// Which timesteps are visited [default: leading]
+    /// Which timesteps are visited [default: what scheduler_config.json says]
     #[arg(long, group = "sampling", value_name = "NAME",
           value_parser = PossibleValuesParser::new(Spacing::ALL.map(Spacing::name)))]
     pub spacing: Option<String>,
@@ -122,8 +118,7 @@ impl Flags {
     /// # Errors
     /// One line that names a flag of another sampler, or the configuration's fault.
     pub fn sampler(&self, config: &SchedulerConfig, variance: &VarianceFlag) -> Result<Sampler> {
-        let found = SamplerKind::ALL.into_iter().find(|kind| kind.name() == self.sampler);
-        let mut kind = found.expect("clap takes no other name");
+        let mut kind = self.kind(config)?;
         if let SamplerKind::Ddpm { variance: own } = &mut kind {
             *own = variance.of(config)?;
         }
@@ -131,12 +126,25 @@ impl Flags {
         self.refuse_others(kind)?;
         let steps = self.steps.unwrap_or(config.num_train_timesteps.min(50));
         let spacing = Spacing::ALL.into_iter().find(|spacing| Some(spacing.name()) == self.spacing.as_deref());
-        Ok(Sampler {
-            prediction: config.prediction()?,
-            clip: config.clip_sample.then_some(config.clip_sample_range),
-            spacing: spacing.unwrap_or_default(),
-            ..Sampler::new(kind, steps)
-        })
+        Ok(config.sampler(kind, steps, spacing)?)
+    }
+
+    /// Whether the list is asked for, and no sampler.
+    pub fn is_list(&self) -> bool {
+        self.sampler.as_deref() == Some(LIST)
+    }
+
+    /// The sampler that is asked for, else that of the configuration, else ddpm.
+    fn kind(&self, config: &SchedulerConfig) -> Result<SamplerKind> {
+        if let Some(name) = &self.sampler {
+            let found = SamplerKind::ALL.into_iter().find(|kind| kind.name() == name);
+            return Ok(found.expect("clap takes no other name"));
+        }
+        let ddpm = SamplerKind::ALL[0];
+        if config.has_no_sampler()? {
+            log::warn!("{} has no sampler here: {} draws on its schedule (--sampler)", config.class_name, ddpm.name());
+        }
+        Ok(config.kind()?.unwrap_or(ddpm))
     }
 
     /// A setting goes with the samplers that have it.

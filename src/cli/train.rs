@@ -155,7 +155,8 @@ impl Asked<'_> {
         if classes.is_some() {
             options.model.num_class_embeds = Some(data.classes.len() as u32 + 1);
         }
-        let weights = self.flags.init.as_deref().map(|place| Model::new(&options, &data)?.initial(place, &options));
+        let weights =
+            self.flags.init.as_deref().map(|place| Model::new(&options, &data)?.initial(place, &options, &data));
         let over = if self.flags.resume { Over::Unfinished } else { Over::Nothing };
         Ok(Run::create(context, policy, &self.flags.out, options, &data, (over, weights.transpose()?))?)
     }

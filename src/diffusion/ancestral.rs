@@ -5,20 +5,28 @@ use super::step::Step;
 use super::step::{Estimate, Form};
 use super::variance::{LearnedVariance, Variance};
 
-/// Each level with the next, the last with x0.
+/// Each level with the next: the last is where the last step goes.
 pub(super) fn pairs(levels: &[Level]) -> impl Iterator<Item = Transition> {
-    let next = levels.iter().skip(1).copied().chain([Level::CLEAN]);
-    levels.iter().zip(next).map(|(from, to)| Transition { from: *from, to })
+    levels.windows(2).map(|pair| Transition { from: pair[0], to: pair[1] })
 }
 
+/// diffusers' least variance.
+const LEAST_VARIANCE: f64 = 1e-20;
+
 /// The posterior mean at x0_hat, and noise (Ho et al. 2020, eq. 6 and 7, Algorithm 2; a learned variance: Nichol & Dhariwal
-/// 2021, eq. 15).
-pub(super) fn ddpm(estimate: Estimate, levels: &[Level], variance: Variance) -> Vec<Step> {
+/// 2021, eq. 15). The last step has no noise, or if it is `noisy` that of x0 given the last level, unless that is timestep 0's:
+/// diffusers looks at the timestep.
+pub(super) fn ddpm(estimate: Estimate, levels: &[Level], variance: Variance, noisy: bool) -> Vec<Step> {
     let step = |transition: Transition| {
         let (x0, x) = transition.posterior_mean();
         let mean = |noise| estimate.step(transition.from, transition.to, x * Form::X + x0 * Form::X0, noise);
+        let ends = transition.to.sigma == 0.0;
         match variance.of(transition) {
-            _ if transition.to.sigma == 0.0 => mean(0.0),
+            _ if ends && !(noisy && transition.from.timestep > 0.0) => mean(0.0),
+            None if ends => {
+                let learned = LearnedVariance { log_small: LEAST_VARIANCE.ln(), log_large: transition.beta().ln() };
+                Step { learned: Some(learned), ..mean(1.0) }
+            }
             Some(variance) => mean(variance.sqrt()),
             None => Step { learned: Some(LearnedVariance::new(transition, transition)), ..mean(1.0) },
         }
@@ -30,7 +38,12 @@ pub(super) fn ddpm(estimate: Estimate, levels: &[Level], variance: Variance) -> 
 /// x' = alpha' · x0_hat + sqrt(sigma'² - sigma_t²) · eps + sigma_t · z, sigma_t² = eta² · beta-tilde.
 ///
 /// eps is what the clamped x0_hat implies, or if not `clipped` what the output says.
-pub(super) fn ddim(estimate: Estimate, levels: &[Level], eta: f64, clipped: bool) -> Vec<Step> {
+pub(super) fn ddim(
+    estimate: Estimate,
+    transitions: impl Iterator<Item = Transition>,
+    eta: f64,
+    clipped: bool,
+) -> Vec<Step> {
     let step = |transition: Transition| {
         let Transition { from, to } = transition;
         let variance = eta * eta * transition.posterior_variance();
@@ -41,7 +54,7 @@ pub(super) fn ddim(estimate: Estimate, levels: &[Level], eta: f64, clipped: bool
         let step = estimate.step(from, to, to.alpha * Form::X0 + direction * eps, variance.sqrt());
         Step { out: direction * out, ..step }
     };
-    pairs(levels).map(step).collect()
+    transitions.map(step).collect()
 }
 
 /// Euler's rule on dy/dkappa = eps with y = x / alpha (Karras et al. 2022, Algorithm 1 with a single evaluation): the

@@ -1,6 +1,6 @@
 //! What a sampler runs on.
 
-use super::step::Step;
+use super::step::{Step, Threshold};
 
 /// What a sampler drives: a batch of x with its slots, and a network. The GPU's plans are one; exact scores of known
 /// distributions are another.
@@ -19,6 +19,12 @@ pub trait Denoiser {
     /// # Errors
     /// The device's.
     fn update(&mut self, step: &Step) -> Result<(), Self::Error>;
+
+    /// Puts what `threshold` makes of each image of the slot `from` into the slot `to`; waits for them.
+    ///
+    /// # Errors
+    /// The device's.
+    fn threshold(&mut self, threshold: Threshold, from: usize, to: usize) -> Result<(), Self::Error>;
 
     /// The root mean square of all elements of x; waits for them.
     ///

@@ -9,6 +9,16 @@ pub enum Error {
     NoTimesteps,
     /// The ends of a table of betas aren't both inside (0, 1).
     Betas { start: f64, end: f64 },
+    /// A table of betas has one that isn't inside (0, 1).
+    Beta { timestep: usize, beta: f64 },
+    /// A table of its own was named, and none given.
+    NoTable,
+    /// A schedule that can't be made to end in noise alone.
+    Terminal,
+    /// A timestep was asked for that the schedule has not: an offset that is too large.
+    Beyond { timestep: f64, timesteps: usize },
+    /// A sampler would begin where nothing of the image is left, and the network says only the noise.
+    NothingLeft,
     /// The ends of an SDE's betas or sigmas aren't positive, or not in order.
     Range { low: f64, high: f64 },
     /// So much noise that from this timestep on alpha_bar is below the smallest normal f32.
@@ -23,6 +33,8 @@ pub enum Error {
     Setting { name: &'static str, value: f64, range: &'static str },
     /// A list of steps was asked of a sampler that finds them while it runs.
     Adaptive,
+    /// A sampler whose estimates of x0 can't be thresholded.
+    NoThreshold(&'static str),
     /// A sampler that does not converge on this schedule.
     Unfit { sampler: &'static str, schedule: &'static str },
 }
@@ -34,6 +46,22 @@ impl fmt::Display for Error {
             Error::Betas { start, end } => {
                 write!(f, "betas from {start} to {end}: both must lie between 0 and 1, neither of them included")
             }
+            Error::Beta { timestep, beta } => {
+                write!(f, "beta {beta} of timestep {timestep}: must lie between 0 and 1, neither of them included")
+            }
+            Error::NoTable => write!(f, "trained betas: the table is missing"),
+            Error::Terminal => {
+                write!(f, "rescale_betas_zero_snr needs a table of betas over at least 2 timesteps")
+            }
+            Error::Beyond { timestep, timesteps } => write!(
+                f,
+                "timestep {timestep} is asked for, and there are {timesteps}, from 0: take fewer steps or a smaller steps_offset"
+            ),
+            Error::NothingLeft => write!(
+                f,
+                "at the last timestep nothing is left of the image (rescale_betas_zero_snr), and this network says the noise \
+                 alone: take --spacing leading, or another sampler than ddpm and ddim"
+            ),
             Error::Range { low, high } => {
                 write!(
                     f,
@@ -52,6 +80,12 @@ impl fmt::Display for Error {
             Error::Clip(clip) => write!(f, "clip range {clip}: must be a positive number, or off"),
             Error::Setting { name, value, range } => write!(f, "{name} {value}: must be {range}"),
             Error::Adaptive => write!(f, "this sampler finds its steps while it runs: there is no list of them"),
+            Error::NoThreshold(sampler) => {
+                write!(
+                    f,
+                    "thresholding is not built for {sampler} (with a learned variance, if it is ddpm): take ddim or dpm++"
+                )
+            }
             Error::Unfit { sampler, schedule } => {
                 write!(f, "sampler {sampler} does not converge on {schedule}: take ddim, euler, heun or dpm++")
             }

@@ -1,16 +1,14 @@
 //! Samplers: from noise to x0, as a list of linear steps or as a rule that finds them.
 
 use super::error::Error;
-use super::multistep::Churn;
+use super::multistep::{Churn, Solver};
 use super::parameterization::Prediction;
-use super::path::{Level, Path};
+use super::path::{Level, Path, Transition};
 use super::program::Program;
 use super::runge_kutta::{Control, RungeKutta};
 use super::schedule::Schedule;
-use super::spacing::Grid;
-use super::spacing::Spacing;
-use super::step::Estimate;
-use super::step::{NO_CLIP, Step};
+use super::spacing::{Discretization, End, Grid, Spacing};
+use super::step::{Estimate, NO_CLIP, Step, Threshold};
 use super::variance::Variance;
 use super::{ancestral, multistep, stochastic};
 
@@ -184,6 +182,14 @@ pub struct Sampler {
     /// Share of the steps that are taken, the last ones: 1 begins with noise, less with a noisy image (Meng et al. 2022,
     /// SDEdit, section 3).
     pub strength: f64,
+    /// Instead of the clamp.
+    pub threshold: Option<Threshold>,
+    /// DDPM: the last step adds noise, too, if it doesn't start at timestep 0. diffusers' does; beta-tilde is 0 there.
+    pub noisy_end: bool,
+    /// Of DPM-Solver++ and UniPC.
+    pub solver: Solver,
+    /// What a configuration says of the levels beside the spacing.
+    pub discretization: Discretization,
 }
 
 impl Sampler {
@@ -191,7 +197,19 @@ impl Sampler {
     pub fn ddpm(steps: usize) -> Sampler {
         let kind = SamplerKind::Ddpm { variance: Variance::FixedSmall };
         let (prediction, spacing) = (Prediction::Eps, Spacing::Leading);
-        Sampler { kind, steps, prediction, clip: Some(1.0), spacing, use_clipped_model_output: false, strength: 1.0 }
+        Sampler {
+            kind,
+            steps,
+            prediction,
+            clip: Some(1.0),
+            spacing,
+            use_clipped_model_output: false,
+            strength: 1.0,
+            threshold: None,
+            noisy_end: false,
+            solver: Solver::default(),
+            discretization: Discretization::default(),
+        }
     }
 
     /// DDIM: eps, x0 clamped to [-1, 1] and eps with it, leading. diffusers' default does not clamp eps.
@@ -218,8 +236,8 @@ impl Sampler {
     /// What the sampler does on `schedule`.
     ///
     /// Each step goes to the next level of the list, the last to x0 without noise. So do diffusers' schedulers but one:
-    /// DDIMScheduler goes to t - floor(T / steps) instead, the same with [`Spacing::Leading`], and with
-    /// [`Spacing::Trailing`] if steps divides T. Elsewhere that isn't the level at which the next step reads x, and more
+    /// DDIMScheduler goes to t - floor(T / steps) instead ([`Discretization::strides`]), the same with [`Spacing::Leading`],
+    /// and with [`Spacing::Trailing`] if steps divides T. Elsewhere that isn't the level at which the next step reads x, and more
     /// steps don't converge: on the mixture of tests/diffusion/gaussians.rs, 600 linspace steps of 1000 leave a mean error
     /// of 0.11, not 0.002.
     ///
@@ -230,10 +248,53 @@ impl Sampler {
         if let SamplerKind::Rk45 { tolerance } = self.kind {
             return Ok(self.adaptive(schedule, Control::Tolerance(tolerance), schedule.kappas().0));
         }
-        let levels = self.spacing.levels(self.steps, self.kind.grid(), schedule)?;
+        let mut levels = self.levels(schedule)?;
         // At least the last step, which removes the noise that is left.
         let taken = (self.strength * levels.len() as f64).round().max(1.0) as usize;
-        Ok(Program::Steps(self.steps_through(&levels[levels.len() - taken..], schedule)))
+        levels.drain(..levels.len() - taken);
+        levels.push(self.end(schedule, levels[taken - 1]));
+        self.check_beginning(levels[0])?;
+        Ok(Program::Steps(self.steps_through(&levels, schedule)))
+    }
+
+    /// The levels that are visited, the noisiest first.
+    fn levels(&self, schedule: &Schedule) -> Result<Vec<Level>, Error> {
+        let mut levels = self.spacing.levels(self.steps, self.kind.grid(), &self.discretization, schedule)?;
+        let last = (schedule.timesteps() - 1) as f64;
+        if schedule.ends_in_noise() && matches!(self.kind, SamplerKind::Ddpm { .. } | SamplerKind::Ddim { .. }) {
+            let noise = |level: &&mut Level| level.timestep == last;
+            levels.iter_mut().filter(noise).for_each(|level| (level.alpha, level.sigma) = (0.0, 1.0));
+        }
+        Ok(levels)
+    }
+
+    /// Where the last step goes.
+    fn end(&self, schedule: &Schedule, last: Level) -> Level {
+        let first = schedule.level(0);
+        match self.discretization.end {
+            End::Clean => Level::CLEAN,
+            End::First => first,
+            End::FirstUnscaled => Level { alpha: 1.0, sigma: first.kappa(), ..first },
+            End::Last => last,
+        }
+    }
+
+    fn check_beginning(&self, first: Level) -> Result<(), Error> {
+        let (from_x, from_out) = self.prediction.x0(first.alpha, first.sigma);
+        if from_x.is_finite() && from_out.is_finite() { Ok(()) } else { Err(Error::NothingLeft) }
+    }
+
+    /// DDIM's steps: from each level to the next, or a stride down.
+    fn transitions(&self, levels: &[Level], schedule: &Schedule) -> Vec<Transition> {
+        let stride = schedule.timesteps() / self.steps.max(1);
+        let end = levels[levels.len() - 1];
+        let down = |from: Level| match (from.timestep as usize).checked_sub(stride) {
+            Some(timestep) => schedule.level(timestep),
+            None => end,
+        };
+        let strides = self.discretization.strides;
+        let stride = |pair: Transition| if strides { Transition { to: down(pair.from), ..pair } } else { pair };
+        ancestral::pairs(levels).map(stride).collect()
     }
 
     /// The ODE by the pair of [`SamplerKind::Rk45`] through the levels that the spacing gives, whatever the error: what
@@ -243,7 +304,7 @@ impl Sampler {
     /// As [`Sampler::program`].
     pub fn runge_kutta(&self, schedule: &Schedule) -> Result<Program, Error> {
         self.check(schedule)?;
-        let levels = self.spacing.levels(self.steps, self.kind.grid(), schedule)?;
+        let levels = self.levels(schedule)?;
         let last = levels[levels.len() - 1].kappa();
         Ok(self.adaptive(schedule, Control::Levels(levels), last))
     }
@@ -257,20 +318,25 @@ impl Sampler {
     }
 
     fn estimate(&self) -> Estimate {
-        Estimate { prediction: self.prediction, clip: self.clip.unwrap_or(NO_CLIP) }
+        // Thresholding stands for the clamp.
+        let clip = self.clip.filter(|_| self.threshold.is_none()).unwrap_or(NO_CLIP);
+        Estimate { prediction: self.prediction, clip, threshold: self.threshold }
     }
 
     fn steps_through(&self, levels: &[Level], schedule: &Schedule) -> Vec<Step> {
         let (estimate, path) = (self.estimate(), schedule.path());
         match self.kind {
-            SamplerKind::Ddpm { variance } => ancestral::ddpm(estimate, levels, variance),
-            SamplerKind::Ddim { eta } => ancestral::ddim(estimate, levels, eta, self.use_clipped_model_output),
+            SamplerKind::Ddpm { variance } => ancestral::ddpm(estimate, levels, variance, self.noisy_end),
+            SamplerKind::Ddim { eta } => {
+                let transitions = self.transitions(levels, schedule).into_iter();
+                ancestral::ddim(estimate, transitions, eta, self.use_clipped_model_output)
+            }
             SamplerKind::Euler | SamplerKind::Rk45 { .. } => ancestral::euler(estimate, levels),
             SamplerKind::EulerAncestral { eta } => ancestral::euler_ancestral(estimate, levels, eta),
             SamplerKind::Heun { churn } => multistep::heun(estimate, levels, churn, schedule),
-            SamplerKind::DpmSolver => multistep::dpm_solver(estimate, levels),
-            SamplerKind::DpmSolverSde => multistep::dpm_solver_sde(estimate, levels),
-            SamplerKind::UniPc => multistep::unipc(estimate, levels),
+            SamplerKind::DpmSolver => multistep::dpm_solver(estimate, levels, self.solver, false),
+            SamplerKind::DpmSolverSde => multistep::dpm_solver(estimate, levels, self.solver, true),
+            SamplerKind::UniPc => multistep::unipc(estimate, levels, self.solver),
             SamplerKind::ReverseSde => stochastic::reverse_sde(estimate, levels, path),
             SamplerKind::PredictorCorrector { snr, corrections } => {
                 stochastic::predictor_corrector(estimate, levels, path, snr, corrections)
@@ -288,7 +354,10 @@ impl Sampler {
             Ok(program) => program.start(),
             Err(_) => schedule.level(schedule.timesteps() - 1),
         };
-        schedule.path().deviation(first.alpha, first.sigma)
+        match self.discretization.starts_at_sigma {
+            true => first.sigma,
+            false => schedule.path().deviation(first.alpha, first.sigma),
+        }
     }
 
     fn check(&self, schedule: &Schedule) -> Result<(), Error> {
@@ -298,6 +367,13 @@ impl Sampler {
             // f = -1 / (1 - u): its integral over a step doesn't get small as steps are added.
             return Err(Error::Unfit { sampler: self.kind.name(), schedule: "rectified flow" });
         }
+        if let Some(threshold) = self.threshold {
+            threshold.check()?;
+            if matches!(self.kind, SamplerKind::Rk45 { .. } | SamplerKind::Ddpm { variance: Variance::Learned }) {
+                return Err(Error::NoThreshold(self.kind.name()));
+            }
+        }
+        self.check_solver()?;
         match self.clip {
             Some(clip) if !(clip > 0.0 && clip <= NO_CLIP) => Err(Error::Clip(clip)),
             _ if !(self.strength > 0.0 && self.strength <= 1.0) => {
@@ -305,5 +381,18 @@ impl Sampler {
             }
             _ => Ok(()),
         }
+    }
+
+    fn check_solver(&self) -> Result<(), Error> {
+        let Solver { order, lower_at_end, .. } = self.solver;
+        let range = match self.kind {
+            _ if !(1..=3).contains(&order) => "from 1 to 3",
+            SamplerKind::DpmSolverSde if order == 3 => "1 or 2 with noise",
+            SamplerKind::UniPc if order > 1 && !lower_at_end && self.discretization.end == End::Clean => {
+                "1 where the last step leads to x0 and isn't of lower order"
+            }
+            _ => return Ok(()),
+        };
+        Err(Error::Setting { name: "solver order", value: order as f64, range })
     }
 }

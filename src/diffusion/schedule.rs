@@ -3,6 +3,7 @@
 use super::choice::Choice;
 use super::error::Error;
 use super::path::{Level, Path, Transition};
+use super::single;
 use super::variance::LearnedVariance;
 use std::f64::consts::FRAC_PI_2;
 
@@ -27,6 +28,13 @@ pub enum BetaSchedule {
     Cosine,
     /// beta = start + (end - start) / (1 + exp(-u)) over u in [-6, 6]: Xu et al. 2022 (GeoDiff), published code.
     Sigmoid { start: f64, end: f64 },
+    /// alpha_bar(u) = sqrt(snr / (1 + snr)) with ln snr = -sign(1/2 - u) ln(1 - 2 |1/2 - u| + 1e-6) / 2, beta at most 0.999:
+    /// the noise levels of Hang & Gu 2024, eq. 8, as diffusers has them.
+    Laplace,
+    /// alpha_bar(u) = exp(-12 u), beta at most 0.999: diffusers' `exp`.
+    Exponential,
+    /// A table of its own: [`Schedule::in_single_precision`].
+    Trained,
 }
 
 impl BetaSchedule {
@@ -34,9 +42,10 @@ impl BetaSchedule {
     pub const HO: BetaSchedule = BetaSchedule::Linear { start: 1e-4, end: 0.02 };
 
     /// All of them, those with a choice of ends from `start` to `end`.
-    pub fn all(start: f64, end: f64) -> [BetaSchedule; 4] {
+    pub fn all(start: f64, end: f64) -> [BetaSchedule; 6] {
         let (linear, scaled) = (BetaSchedule::Linear { start, end }, BetaSchedule::ScaledLinear { start, end });
-        [linear, scaled, BetaSchedule::Cosine, BetaSchedule::Sigmoid { start, end }]
+        let (cosine, sigmoid) = (BetaSchedule::Cosine, BetaSchedule::Sigmoid { start, end });
+        [linear, scaled, cosine, sigmoid, BetaSchedule::Laplace, BetaSchedule::Exponential]
     }
 
     /// The name of this schedule in diffusers' `beta_schedule`.
@@ -46,6 +55,9 @@ impl BetaSchedule {
             BetaSchedule::ScaledLinear { .. } => "scaled_linear",
             BetaSchedule::Cosine => "squaredcos_cap_v2",
             BetaSchedule::Sigmoid { .. } => "sigmoid",
+            BetaSchedule::Laplace => "laplace",
+            BetaSchedule::Exponential => "exp",
+            BetaSchedule::Trained => "trained_betas",
         }
     }
 
@@ -55,7 +67,19 @@ impl BetaSchedule {
             BetaSchedule::Linear { start, end }
             | BetaSchedule::ScaledLinear { start, end }
             | BetaSchedule::Sigmoid { start, end } => Some((start, end)),
-            BetaSchedule::Cosine => None,
+            BetaSchedule::Cosine | BetaSchedule::Laplace | BetaSchedule::Exponential | BetaSchedule::Trained => None,
+        }
+    }
+
+    /// alpha_bar at u in [0, 1], of those schedules that are a function of it.
+    fn alpha_bar(self, u: f64) -> f64 {
+        match self {
+            BetaSchedule::Laplace => {
+                let log_snr = -0.5 * (0.5 - u).signum() * (1.0 - 2.0 * (0.5 - u).abs() + 1e-6).ln();
+                (1.0 / (1.0 + (-log_snr).exp())).sqrt()
+            }
+            BetaSchedule::Exponential => (-12.0 * u).exp(),
+            _ => ((u + 0.008) / 1.008 * FRAC_PI_2).cos().powi(2),
         }
     }
 
@@ -67,11 +91,12 @@ impl BetaSchedule {
             BetaSchedule::Linear { start, end } => between((start, end), t),
             BetaSchedule::ScaledLinear { start, end } => between((start.sqrt(), end.sqrt()), t).powi(2),
             BetaSchedule::Sigmoid { start, end } => start + (end - start) / (1.0 + (-between((-6.0, 6.0), t)).exp()),
-            BetaSchedule::Cosine => {
-                let alpha_bar = |t: usize| ((t as f64 / timesteps as f64 + 0.008) / 1.008 * FRAC_PI_2).cos().powi(2);
+            BetaSchedule::Cosine | BetaSchedule::Laplace | BetaSchedule::Exponential => {
+                let alpha_bar = |t: usize| self.alpha_bar(t as f64 / timesteps as f64);
                 // Without the cap the last beta is 1: a division by zero in every sampler (below eq. 17).
                 (1.0 - alpha_bar(t + 1) / alpha_bar(t)).min(0.999)
             }
+            BetaSchedule::Trained => unreachable!("has its table"),
         };
         (0..timesteps).map(beta).collect()
     }
@@ -108,6 +133,9 @@ impl Choice for ScheduleKind {
             Self::Ddpm(BetaSchedule::Sigmoid { .. }) => {
                 ("sigmoid", "Beta along a sigmoid from 1e-4 to 0.02 (Xu et al. 2022)")
             }
+            Self::Ddpm(BetaSchedule::Laplace) => ("laplace", "Hang & Gu (2024)"),
+            Self::Ddpm(BetaSchedule::Exponential) => ("exp", "alpha_bar falling exponentially"),
+            Self::Ddpm(BetaSchedule::Trained) => ("trained-betas", "A table of its own"),
             Self::Vp { .. } => ("vp", "Variance-preserving SDE (Song et al. 2021)"),
             Self::SubVp { .. } => ("sub-vp", "Sub-variance-preserving SDE (Song et al. 2021)"),
             Self::Ve { .. } => ("ve", "Variance-exploding SDE, NCSN's geometric ladder (Song & Ermon 2019)"),
@@ -169,6 +197,7 @@ impl ScheduleKind {
         let inside = |beta: f64| beta > f64::EPSILON && beta < 1.0;
         let ordered = |low: f64, high: f64| low > 0.0 && low <= high && high <= 1e4;
         match self {
+            ScheduleKind::Ddpm(BetaSchedule::Trained) => Err(Error::NoTable),
             ScheduleKind::Ddpm(betas) => match betas.ends() {
                 Some((start, end)) if !(inside(start) && inside(end)) => Err(Error::Betas { start, end }),
                 _ => Ok(()),
@@ -247,7 +276,12 @@ pub struct Schedule {
     kind: ScheduleKind,
     path: Path,
     levels: Vec<Level>,
+    /// Whether nothing of the image is left at the last timestep, whose level in the table stands for that.
+    ends_in_noise: bool,
 }
+
+/// alpha_bar that diffusers' samplers in kappa have instead of 0, so that kappa is a number.
+const LEAST_ALPHA_BAR: f32 = 1.0 / (1 << 24) as f32;
 
 impl Schedule {
     /// The table of `kind` over T = `timesteps` timesteps. An error if there is none, if the kind's numbers make no
@@ -258,16 +292,66 @@ impl Schedule {
             return Err(Error::NoTimesteps);
         }
         kind.check()?;
+        Schedule::of_table(kind, &kind.table(timesteps))
+    }
+
+    /// DDPM with the table that diffusers computes in single precision: of `betas` over T = `timesteps`, or of `trained`, one
+    /// a timestep, if it is given. If it is to `end_in_noise` nothing of the image is left at the last timestep: the table has
+    /// alpha_bar = 2^-24 there, as diffusers' samplers in kappa; ddpm and ddim read 0. Errors as of [`Schedule::new`], or if a
+    /// beta isn't inside (0, 1).
+    pub fn in_single_precision(
+        betas: BetaSchedule,
+        trained: Option<&[f64]>,
+        timesteps: usize,
+        end_in_noise: bool,
+    ) -> Result<Schedule, Error> {
+        let betas = if trained.is_some() { BetaSchedule::Trained } else { betas };
+        let exact = match trained {
+            Some(table) => table.to_vec(),
+            None => {
+                ScheduleKind::from(betas).check()?;
+                betas.betas(timesteps)
+            }
+        };
+        let is_inside = |beta: &f64| *beta > f64::EPSILON && *beta < 1.0;
+        if exact.is_empty() {
+            return Err(Error::NoTimesteps);
+        }
+        if let Some(timestep) = exact.iter().position(|beta| !is_inside(beta)) {
+            return Err(Error::Beta { timestep, beta: exact[timestep] });
+        }
+        let mut table = single::betas(betas, &exact);
+        if end_in_noise {
+            if exact.len() < 2 {
+                return Err(Error::Terminal);
+            }
+            table = single::without_terminal_signal(&table);
+        }
+        let mut alpha_bars = single::alpha_bars(&table);
+        if end_in_noise && let Some(last) = alpha_bars.last_mut() {
+            *last = LEAST_ALPHA_BAR;
+        }
+        let rows = alpha_bars.into_iter().map(|alpha_bar| ((alpha_bar as f64).sqrt(), 1.0 - alpha_bar as f64));
+        let schedule = Schedule::of_table(betas.into(), &rows.collect::<Vec<_>>())?;
+        Ok(Schedule { ends_in_noise: end_in_noise, ..schedule })
+    }
+
+    fn of_table(kind: ScheduleKind, table: &[(f64, f64)]) -> Result<Schedule, Error> {
         let level = |(t, (alpha, variance)): (usize, &(f64, f64))| Level {
             timestep: t as f64,
             alpha: *alpha,
             sigma: variance.sqrt(),
         };
-        let levels: Vec<Level> = kind.table(timesteps).iter().enumerate().map(level).collect();
+        let levels: Vec<Level> = table.iter().enumerate().map(level).collect();
         match levels.iter().position(|level| level.alpha.powi(2) < f64::from(f32::MIN_POSITIVE)) {
             Some(timestep) => Err(Error::Vanishing { timestep }),
-            None => Ok(Schedule { kind, path: kind.path(), levels }),
+            None => Ok(Schedule { kind, path: kind.path(), levels, ends_in_noise: false }),
         }
+    }
+
+    /// Whether nothing of the image is left at the last timestep (Lin et al. 2023, Algorithm 1).
+    pub fn ends_in_noise(&self) -> bool {
+        self.ends_in_noise
     }
 
     /// What the table was made from.

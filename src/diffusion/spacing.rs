@@ -5,7 +5,7 @@ use super::path::Level;
 use super::schedule::{Schedule, karras};
 
 /// Which of the schedule's T timesteps are visited when there are fewer steps (Lin et al. 2023, table 2; diffusers'
-/// `timestep_spacing` with `steps_offset` 0).
+/// `timestep_spacing`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Spacing {
     /// Multiples of floor(T / steps), 0 included; diffusers' default. With few steps the first lies well below T - 1
@@ -32,6 +32,78 @@ pub(super) enum Grid {
     AboveZero,
 }
 
+/// What diffusers' configurations say of the levels beside the spacing. The default says nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Discretization {
+    /// Added to the timesteps of [`Spacing::Leading`] (`steps_offset`).
+    pub offset: usize,
+    /// Only so many of the timesteps, the least noisy, are spaced out (`lambda_min_clipped`); all without.
+    pub first: Option<usize>,
+    /// Levels that are spaced in kappa, between the ends that the timesteps give.
+    pub sigmas: Option<Sigmas>,
+    /// Where the last step goes.
+    pub end: End,
+    /// DDIM: each step goes to t - floor(T / steps), wherever the next one begins.
+    pub strides: bool,
+    /// Noise to start from has the deviation sigma of the first level, and not 1.
+    pub starts_at_sigma: bool,
+}
+
+/// Where the last step goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum End {
+    /// To x0.
+    #[default]
+    Clean,
+    /// To the level of timestep 0 (`set_alpha_to_one` false, `final_sigmas_type` sigma_min).
+    First,
+    /// To that kappa with the image as it is, x0 + kappa eps: what diffusers' Euler scheduler leaves then.
+    FirstUnscaled,
+    /// Nowhere: the last level that is visited (UniPC's with sigmas of its own).
+    Last,
+}
+
+/// Levels that are spaced in kappa.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sigmas {
+    pub run: Run,
+    /// The last kappa and the first, instead of those that the timesteps give.
+    pub min: Option<f64>,
+    pub max: Option<f64>,
+    /// Whether the network is told whole timesteps.
+    pub rounds: bool,
+}
+
+/// What of kappa is evenly spaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Run {
+    /// Its 7th root (Karras et al. 2022, eq. 5).
+    Karras,
+    /// Its logarithm (Lu et al. 2022b, section 6.1).
+    Exponential,
+}
+
+impl Sigmas {
+    /// kappa at `share` of the way from `high` to `low`.
+    fn at(&self, low: f64, high: f64, share: f64) -> f64 {
+        let (low, high) = (self.min.unwrap_or(low), self.max.unwrap_or(high));
+        match self.run {
+            Run::Karras => karras(low, high, 1.0 - share),
+            Run::Exponential => (high.ln() + share * (low.ln() - high.ln())).exp(),
+        }
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        let ends = [("sigma_min", self.min), ("sigma_max", self.max)];
+        match ends.into_iter().find(|(_, end)| end.is_some_and(|kappa| !(kappa > 0.0 && kappa <= 1e6))) {
+            Some((name, end)) => {
+                Err(Error::Setting { name, value: end.unwrap_or(f64::NAN), range: "above 0 and at most 1e6" })
+            }
+            None => Ok(()),
+        }
+    }
+}
+
 impl Spacing {
     /// All of them.
     pub const ALL: [Spacing; 4] = [Spacing::Leading, Spacing::Linspace, Spacing::Trailing, Spacing::Karras];
@@ -54,44 +126,98 @@ impl Spacing {
         if steps == 0 || steps > total {
             return Err(Error::Steps { steps, timesteps: total });
         }
-        // Operation for operation what numpy's arange and linspace compute, whose rounding decides the ties. (For
-        // some steps that don't divide T, 61 of 1000 say, diffusers' trailing list has an entry too many: -1.)
-        let (whole, ratio) = (total as f64, total as f64 / steps as f64);
-        let trailing = |i: usize| (whole + i as f64 * ((whole - ratio) - whole)).round_ties_even() as usize - 1;
+        // Operation for operation what numpy's arange and linspace compute, whose rounding decides the ties.
         let interval = if steps == 1 { 0.0 } else { (total - 1) as f64 / (steps - 1) as f64 };
         Ok(match self {
             Spacing::Leading => (0..steps).rev().map(|i| i * (total / steps)).collect(),
             Spacing::Linspace | Spacing::Karras => {
                 (0..steps).rev().map(|i| (i as f64 * interval).round_ties_even() as usize).collect()
             }
-            Spacing::Trailing => (0..steps).map(trailing).collect(),
+            Spacing::Trailing => trailing(steps, total, total),
         })
+    }
+
+    /// Whether diffusers' list of trailing timesteps has an entry too many, -1, by rounding: 61 steps of 1000, say. Ours has
+    /// not.
+    pub fn has_surplus(self, steps: usize, total: usize) -> bool {
+        let ratio = total as f64 / steps as f64;
+        self == Spacing::Trailing && (total as f64 / ratio).ceil() as usize > steps
     }
 
     /// The levels of `steps` steps, the noisiest first. An error unless there is 1 or more, and with a spacing of whole
     /// timesteps at most T.
-    pub(super) fn levels(self, steps: usize, grid: Grid, schedule: &Schedule) -> Result<Vec<Level>, Error> {
+    pub(super) fn levels(
+        self,
+        steps: usize,
+        grid: Grid,
+        own: &Discretization,
+        schedule: &Schedule,
+    ) -> Result<Vec<Level>, Error> {
+        let Some(sigmas) = own.sigmas else {
+            let run = Sigmas { run: Run::Karras, min: None, max: None, rounds: false };
+            return match self {
+                Spacing::Karras => between(schedule.kappas(), steps, &run, schedule),
+                _ => self.spaced(steps, grid, own, schedule),
+            };
+        };
+        sigmas.check()?;
+        let ends = match grid {
+            Grid::AboveZero => schedule.kappas(),
+            _ => {
+                let levels = self.spaced(steps, grid, own, schedule)?;
+                (levels[levels.len() - 1].kappa(), levels[0].kappa())
+            }
+        };
+        between(ends, steps, &sigmas, schedule)
+    }
+
+    /// The levels of timesteps.
+    fn spaced(self, steps: usize, grid: Grid, own: &Discretization, schedule: &Schedule) -> Result<Vec<Level>, Error> {
         let total = schedule.timesteps();
-        if self == Spacing::Karras {
-            return karras_levels(steps, schedule);
+        let first = own.first.unwrap_or(total);
+        if steps == 0 || steps > first {
+            return Err(Error::Steps { steps, timesteps: first });
         }
-        let drops = grid == Grid::AboveZero && self != Spacing::Trailing && steps < total;
-        let timesteps = self.timesteps(steps + usize::from(drops), total)?;
-        if (grid, self) == (Grid::Between, Spacing::Linspace) && steps > 1 {
-            let interval = (total - 1) as f64 / (steps - 1) as f64;
-            return Ok((0..steps).rev().map(|i| schedule.level_between(i as f64 * interval)).collect());
+        let drops = grid == Grid::AboveZero && self != Spacing::Trailing && steps < first;
+        let timesteps: Vec<f64> = match (grid, self) {
+            (Grid::Between, Spacing::Linspace) if steps > 1 => {
+                let interval = (first - 1) as f64 / (steps - 1) as f64;
+                (0..steps).rev().map(|i| i as f64 * interval).collect()
+            }
+            (_, Spacing::Trailing) => trailing(steps, first, total).into_iter().map(|t| t as f64).collect(),
+            _ => {
+                let offset = if self == Spacing::Leading { own.offset } else { 0 };
+                let list = self.timesteps(steps + usize::from(drops), first)?;
+                list[..steps].iter().map(|t| (t + offset) as f64).collect()
+            }
+        };
+        match timesteps.iter().find(|t| **t > (total - 1) as f64) {
+            Some(timestep) => Err(Error::Beyond { timestep: *timestep, timesteps: total }),
+            None => Ok(timesteps.into_iter().map(|t| schedule.level_between(t)).collect()),
         }
-        Ok(timesteps[..steps].iter().map(|timestep| schedule.level(*timestep)).collect())
     }
 }
 
-fn karras_levels(steps: usize, schedule: &Schedule) -> Result<Vec<Level>, Error> {
+/// Multiples of `total` / `steps` below `first`, counted from there down, rounded, less 1: `steps` of them if it is `total`.
+fn trailing(steps: usize, first: usize, total: usize) -> Vec<usize> {
+    let (from, ratio) = (first as f64, total as f64 / steps as f64);
+    let count = if first == total { steps } else { (from / ratio).ceil() as usize };
+    let at = |i: usize| (from + i as f64 * ((from - ratio) - from)).round_ties_even() as usize;
+    (0..count).map(|i| at(i).saturating_sub(1)).collect()
+}
+
+/// The levels of `steps` kappas from the higher of the ends (low, high) to the lower.
+fn between((low, high): (f64, f64), steps: usize, sigmas: &Sigmas, schedule: &Schedule) -> Result<Vec<Level>, Error> {
     if steps == 0 || steps > MOST {
         return Err(Error::Steps { steps, timesteps: MOST });
     }
-    let (low, high) = schedule.kappas();
     let last = (steps - 1).max(1) as f64;
-    Ok((0..steps).map(|i| schedule.level_of(karras(low, high, 1.0 - i as f64 / last))).collect())
+    let level = |i: usize| {
+        let level = schedule.level_of(sigmas.at(low, high, i as f64 / last));
+        let timestep = if sigmas.rounds { level.timestep.round_ties_even() } else { level.timestep };
+        Level { timestep, ..level }
+    };
+    Ok((0..steps).map(level).collect())
 }
 
 /// Steps of a sampler that goes between timesteps.

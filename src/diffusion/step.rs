@@ -1,5 +1,6 @@
 //! One step of any sampler: the coefficients of one `denoise` dispatch.
 
+use super::error::Error;
 use super::parameterization::Prediction;
 use super::path::Level;
 use super::variance::LearnedVariance;
@@ -11,6 +12,40 @@ pub const NO_CLIP: f64 = f32::MAX as f64;
 
 /// Tensors of the past that a step can use: what the adaptive Runge-Kutta pair needs.
 pub const SLOTS: usize = 9;
+
+/// Dynamic thresholding (Saharia et al. 2022, section 2.3): an image's estimate of x0 is clamped to [-s, s] and divided by s,
+/// s being the quantile `ratio` of its elements' magnitudes, kept within [1, `most`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Threshold {
+    /// 0 to 1 (`dynamic_thresholding_ratio`).
+    pub ratio: f64,
+    /// At least 1 (`sample_max_value`).
+    pub most: f64,
+}
+
+impl Threshold {
+    /// Applies it to the elements of one image. NaN stays.
+    pub fn apply(&self, image: &mut [f64]) {
+        let mut magnitudes: Vec<f64> = image.iter().map(|value| value.abs()).collect();
+        magnitudes.sort_by(f64::total_cmp);
+        let place = self.ratio * (magnitudes.len() - 1) as f64;
+        let (below, share) = (place as usize, place.fract());
+        let [low, high] = [below, below + 1].map(|i| magnitudes[i.min(magnitudes.len() - 1)]);
+        let range = (low + share * (high - low)).max(1.0).min(self.most);
+        image.iter_mut().for_each(|value| *value = clamp(*value, range) / range);
+    }
+
+    /// What must hold of it.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        if !(0.0..=1.0).contains(&self.ratio) {
+            return Err(Error::Setting { name: "dynamic_thresholding_ratio", value: self.ratio, range: "from 0 to 1" });
+        }
+        match self.most {
+            most if (1.0..=1e6).contains(&most) => Ok(()),
+            value => Err(Error::Setting { name: "sample_max_value", value, range: "from 1 to 1e6" }),
+        }
+    }
+}
 
 /// The coefficients of one `denoise` dispatch, elementwise over a batch of images:
 ///
@@ -39,6 +74,9 @@ pub struct Step {
     pub x0_from_out: f64,
     /// The estimate of x0 is clamped to [-clip, clip]; [`NO_CLIP`] leaves it as it is.
     pub clip: f64,
+    /// Instead of the clamp: a range that each image's estimate gives, see [`Threshold`]. What the dispatch can't do alone:
+    /// [`super::Program::run`] takes such a step in two.
+    pub threshold: Option<Threshold>,
     /// Coefficients of what earlier steps kept, as it is before this one keeps anything.
     pub previous: [f64; SLOTS],
     /// Standard deviation of the noise that is added: exactly 0 where none is drawn.
@@ -69,6 +107,21 @@ impl Step {
     /// What the noise is multiplied by where the network's variance channel puts out `v`.
     pub fn spread(&self, v: f64) -> f64 {
         self.learned.map_or(1.0, |learned| (0.5 * learned.log_variance(v)).exp())
+    }
+
+    /// The two halves of a step that thresholds: the first asks the network and puts its estimate of x0 into the slot `raw`,
+    /// x stays; the second, which needs no network, finds the thresholded one in the slot behind it.
+    pub(super) fn halves(&self, raw: usize) -> [Step; 2] {
+        let nothing = Step { x: 0.0, out: 0.0, x0: 0.0, previous: [0.0; SLOTS], noise: 0.0, learned: None, ..*self };
+        let first = Step { x: 1.0, to: self.at, clip: NO_CLIP, keep: Some(raw), keep_x: None, ..nothing };
+        let mut previous = self.previous;
+        // out = (estimate - x0_from_x x) / x0_from_out
+        let out = if self.out == 0.0 { 0.0 } else { self.out / self.x0_from_out };
+        previous[raw] += out;
+        previous[raw + 1] += self.x0;
+        let x = self.x - out * self.x0_from_x;
+        let (x0, threshold, keep) = (0.0, None, None);
+        [first, Step { x, out: 0.0, x0, previous, threshold, keep, ..*self }]
     }
 
     /// Slots that this step reads or writes: those below this number.
@@ -159,6 +212,7 @@ impl Mul<Form> for f64 {
 pub(super) struct Estimate {
     pub prediction: Prediction,
     pub clip: f64,
+    pub threshold: Option<Threshold>,
 }
 
 impl Estimate {
@@ -166,9 +220,9 @@ impl Estimate {
     pub fn step(&self, at: Level, to: Level, form: Form, noise: f64) -> Step {
         let (x0_from_x, x0_from_out) = self.prediction.x0(at.alpha, at.sigma);
         let Form { x, x0, previous } = form;
-        let Estimate { clip, .. } = *self;
+        let Estimate { clip, threshold, .. } = *self;
         let (out, learned, keep, keep_x) = (0.0, None, Some(0), None);
-        Step { at, to, x, out, x0, x0_from_x, x0_from_out, clip, previous, noise, learned, keep, keep_x }
+        Step { at, to, x, out, x0, x0_from_x, x0_from_out, clip, threshold, previous, noise, learned, keep, keep_x }
     }
 
     /// The last step: x' is the estimate of x0.

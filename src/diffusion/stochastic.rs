@@ -56,7 +56,7 @@ pub(super) fn annealed(estimate: Estimate, levels: &[Level], size: f64, repeats:
         };
         steps.extend((0..repeats).map(repeat));
     }
-    steps.extend(levels.last().map(|level| estimate.last(*level)));
+    steps.extend(levels.iter().rev().nth(1).map(|level| estimate.last(*level)));
     steps
 }
 

@@ -12,7 +12,9 @@ use serde::Serialize;
 use super::measure::time_replays;
 use super::report::{median, rate};
 use super::workload::{Options, Workload, size};
-use crate::diffusion::{BetaSchedule, Denoiser, SLOTS, Sampler, SamplerKind, Schedule, Step as Coefficients};
+use crate::diffusion::{
+    BetaSchedule, Denoiser, SLOTS, Sampler, SamplerKind, Schedule, Step as Coefficients, Threshold,
+};
 use crate::error::{Error, Result};
 use crate::gpu::{Context, Memory, Plan, PlanOptions, Recorder, Recording, Step};
 use crate::nn::{UNet, UNetConfig};
@@ -106,6 +108,11 @@ impl Denoiser for Script {
 
     fn update(&mut self, step: &Coefficients) -> Result<()> {
         self.updates.push(*step);
+        Ok(())
+    }
+
+    fn threshold(&mut self, _: Threshold, _: usize, _: usize) -> Result<()> {
+        self.waits += 1;
         Ok(())
     }
 

@@ -2,9 +2,9 @@
 
 use super::classifier::coefficient;
 use super::generator::Generator;
-use super::request::{Frame, Request, SHARES};
+use super::request::{Frame, Request, SHARES, Start};
 use super::session::Session;
-use crate::diffusion::{Denoiser, Program, SLOTS, Step as Coefficients};
+use crate::diffusion::{Denoiser, Program, SLOTS, Step as Coefficients, Threshold};
 use crate::error::{Error, Result};
 use crate::gpu::{Plan, Step, Submission};
 use crate::picture::Images;
@@ -92,6 +92,9 @@ struct Batch<'a, W> {
     index: u32,
     /// Dispatches so far.
     number: usize,
+    /// Steps so far, and those that added noise.
+    steps: usize,
+    noisy: usize,
     last: Option<Submission>,
     watch: &'a mut W,
 }
@@ -105,14 +108,29 @@ impl<'a, W: FnMut(Progress) -> Result<()>> Batch<'a, W> {
         index: u32,
         watch: &'a mut W,
     ) -> Batch<'a, W> {
-        Batch { generator, session, request, index, number: 0, last: None, watch }
+        Batch { generator, session, request, index, number: 0, steps: 0, noisy: 0, last: None, watch }
     }
 
-    fn values(&self, step: &Coefficients) -> Step {
-        let Batch { generator, request, .. } = *self;
-        let mut values = generator.values(request, self.index * generator.frame.batch, self.number);
-        set_coefficients(&mut values, step);
+    fn values(&mut self, step: &Coefficients) -> Step {
+        let Batch { generator, session, request, .. } = *self;
+        let first = self.index * generator.frame.batch;
+        let mut step = *step;
+        if let (Start::Given(noise), Some(slot)) = (&request.start, request.noise_slot())
+            && step.noise != 0.0
+        {
+            generator.write_slot(session, slot, &noise.steps[self.noisy], first);
+            step.previous[slot] = std::mem::take(&mut step.noise);
+            self.noisy += 1;
+        }
+        let mut values = generator.values(request, first, self.number);
+        set_coefficients(&mut values, &step);
         values
+    }
+
+    /// A step of the list is done.
+    fn done(&mut self) -> Result<()> {
+        self.steps += 1;
+        self.tell(self.steps)
     }
 
     fn run(&mut self, plan: &Plan, values: &Step) -> Result<()> {
@@ -144,18 +162,32 @@ impl<W: FnMut(Progress) -> Result<()>> Denoiser for Batch<'_, W> {
             self.session.run(gradient, &values);
         }
         self.run(&self.generator.denoise, &values)?;
-        let done = match &self.request.program {
-            Program::Steps(_) => self.number,
-            Program::Adaptive(runge_kutta) => (runge_kutta.share(step.to) * (SHARES - 1) as f64) as usize,
-        };
-        self.tell(done)
+        match &self.request.program {
+            // The second half is to come.
+            Program::Steps(_) if step.threshold.is_some() => Ok(()),
+            Program::Steps(_) => self.done(),
+            Program::Adaptive(runge_kutta) => self.tell((runge_kutta.share(step.to) * (SHARES - 1) as f64) as usize),
+        }
     }
 
     fn update(&mut self, step: &Coefficients) -> Result<()> {
         let update = self.generator.update.as_ref().expect("recorded for every program that updates");
         let values = self.values(step);
         self.run(update, &values)?;
-        if step.to.sigma == 0.0 { self.tell(SHARES) } else { Ok(()) }
+        match &self.request.program {
+            Program::Steps(_) => self.done(),
+            Program::Adaptive(_) if step.to.sigma == 0.0 => self.tell(SHARES),
+            Program::Adaptive(_) => Ok(()),
+        }
+    }
+
+    fn threshold(&mut self, threshold: Threshold, from: usize, to: usize) -> Result<()> {
+        let Batch { generator, session, .. } = *self;
+        let mut images: Vec<f64> = generator.slot(session, from)?.into_iter().map(f64::from).collect();
+        images.chunks_exact_mut(generator.size()).for_each(|image| threshold.apply(image));
+        let images: Vec<f32> = images.into_iter().map(|value| value as f32).collect();
+        generator.write_slot(session, to, &images, 0);
+        Ok(())
     }
 
     fn rms(&mut self) -> Result<f64> {

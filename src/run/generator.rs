@@ -132,6 +132,26 @@ impl Generator {
         Ok(Images { values, count: batch as usize, height, width, channels: self.channels })
     }
 
+    /// The batch that begins with sample `first` out of all samples' `values`; surplus places repeat the last.
+    fn rows(&self, values: &[f32], first: u32) -> Vec<f32> {
+        let (size, last) = (self.size(), values.len() / self.size() - 1);
+        let image = |n: u32| ((first + n) as usize).min(last) * size;
+        (0..self.frame.batch).flat_map(|n| values[image(n)..][..size].iter().copied()).collect()
+    }
+
+    /// Writes the batch that begins with sample `first` out of all samples' `values` into a slot.
+    pub(super) fn write_slot(&self, session: &Session, slot: usize, values: &[f32], first: u32) {
+        let pixels = self.frame.batch as usize * self.size() / self.channels;
+        session.write_rows_at(PREVIOUS, slot * pixels, &self.rows(values, first), self.channels);
+    }
+
+    /// What a slot holds of this batch, image by image.
+    pub(super) fn slot(&self, session: &Session, slot: usize) -> Result<Vec<f32>> {
+        let elements = self.frame.batch as usize * self.size();
+        let all = session.read_rows(PREVIOUS, 0..self.channels, self.channels)?;
+        Ok(all[slot * elements..][..elements].to_vec())
+    }
+
     /// Elements of an image.
     pub(super) fn size(&self) -> usize {
         self.frame.height as usize * self.frame.width as usize * self.channels
@@ -175,6 +195,12 @@ impl Generator {
             Start::Noise => {
                 noise(request.seed, first);
                 return Ok(());
+            }
+            Start::Given(given) => {
+                // Sets all slots to 0.
+                noise(request.seed, first);
+                let scaled = |value: f32| (request.initial_scale * value as f64) as f32;
+                self.rows(&given.start, first).into_iter().map(scaled).collect()
             }
             Start::Image { image, scale } => {
                 noise(request.seed, first);

@@ -41,11 +41,22 @@ pub enum Start {
     /// In noise.
     #[default]
     Noise,
+    /// In this noise, and with that of each step.
+    Given(Box<Noise>),
     /// In the image `[H, W, C]`, times `scale`, and noise (Meng et al. 2022, SDEdit, Algorithm 1).
     Image { image: Vec<f32>, scale: f64 },
     /// Along the great circle from the noise of one seed's first sample to that of another's (Song, Meng & Ermon 2020,
     /// section 5.3, appendix D.5).
     Between { seeds: [u64; 2] },
+}
+
+/// Noise that isn't drawn here: what two programs have in common.
+#[derive(Clone, Debug)]
+pub struct Noise {
+    /// x_T of each sample, `[N, H, W, C]` of deviation 1.
+    pub start: Vec<f32>,
+    /// The same of each step that adds noise, in their order.
+    pub steps: Vec<Vec<f32>>,
 }
 
 /// A part of the picture that is known.
@@ -91,15 +102,21 @@ impl Request {
         self.guidance != 1.0 && self.labels.is_some()
     }
 
+    /// The slot of given noise, behind those of the sampler, if it adds any.
+    pub(super) fn noise_slot(&self) -> Option<usize> {
+        let adds = matches!(self.start, Start::Given(_)) && !self.program.is_deterministic();
+        adds.then(|| self.program.slots())
+    }
+
     /// The frame that it needs, for images of `height` x `width`, up to `batch` at a time.
     pub fn frame(&self, batch: u32, [height, width]: [u32; 2]) -> Frame {
         Frame {
             batch: batch.min(self.count),
             height,
             width,
-            slots: self.program.slots() as u32,
+            slots: self.program.slots() as u32 + u32::from(self.noise_slot().is_some()),
             guided: self.is_guided(),
-            updates: matches!(self.program, Program::Adaptive(_)),
+            updates: matches!(self.program, Program::Adaptive(_)) || self.program.thresholds(),
             masked: self.known.is_some(),
         }
     }
@@ -134,6 +151,25 @@ impl Request {
         check_labels(&steering.labels, own.classes, "the classifier knows")
     }
 
+    /// Whether there is noise for each sample of `size` elements and each step.
+    fn check_noise(&self, noise: &Noise, size: usize) -> Result<()> {
+        let (steps, given) = (noisy_steps(&self.program), noise.steps.len());
+        if self.program.learns_variance() {
+            return Err(Error::Config(
+                "given noise and a learned variance don't go together: take another variance".into(),
+            ));
+        }
+        if given < steps {
+            let problem = format!("noise.{given} is missing: {steps} steps of this sampler add noise, each its own");
+            return Err(Error::Config(problem));
+        }
+        let whole = self.count as usize * size;
+        match [&noise.start].into_iter().chain(&noise.steps).all(|values| values.len() == whole) {
+            true => Ok(()),
+            false => Err(Error::Config("the noise has another size than the samples".into())),
+        }
+    }
+
     /// Whether its images have the size of the samples, [H, W, C], and its sampler does what they need.
     fn check_images(&self, shape: [u32; 3]) -> Result<()> {
         let size: usize = shape.iter().map(|extent| *extent as usize).product();
@@ -142,6 +178,7 @@ impl Request {
             Start::Image { image, .. } if image.len() != size => {
                 return refuse("the image has another size than the model's");
             }
+            Start::Given(noise) => return self.check_noise(noise, size),
             Start::Between { .. } if !self.program.is_deterministic() => {
                 return refuse("interpolation needs a deterministic sampler: ddim, euler, heun, dpm++, unipc or rk45");
             }
@@ -154,8 +191,19 @@ impl Request {
             Some(_) if matches!(self.program, Program::Adaptive(_)) => {
                 refuse("a mask needs a sampler of known steps: any but rk45")
             }
+            Some(_) if self.program.thresholds() => refuse(
+                "a mask and thresholding don't go together here: set thresholding to false in scheduler_config.json",
+            ),
             _ => Ok(()),
         }
+    }
+}
+
+/// Steps that add noise.
+fn noisy_steps(program: &Program) -> usize {
+    match program {
+        Program::Steps(steps) => steps.iter().filter(|step| step.noise != 0.0).count(),
+        Program::Adaptive(_) => 0,
     }
 }
 

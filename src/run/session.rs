@@ -129,6 +129,16 @@ impl<'a> Session<'a> {
         self.write(name, &padded);
     }
 
+    /// Overwrites pixels of a buffer of images from pixel `first` on; what is behind them stays.
+    pub fn write_rows_at(&self, name: &str, first: usize, values: &[f32], channels: usize) {
+        let width = channels.next_multiple_of(4);
+        let mut padded = vec![0.0f32; values.len() / channels * width];
+        for (to, from) in padded.chunks_exact_mut(width).zip(values.chunks_exact(channels)) {
+            to[..channels].copy_from_slice(from);
+        }
+        self.memory.write(self.context, name, (first * width) as u64, &padded);
+    }
+
     /// What [`Session::write_rows`] wrote, or a kernel: of rows of `width` numbers those of the channels `own`.
     ///
     /// # Errors

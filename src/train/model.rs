@@ -59,19 +59,19 @@ impl Model {
     ///
     /// # Errors
     /// [`Error::File`] names what is wrong with its files, or the tensor that doesn't fit.
-    pub fn initial(&self, place: &Path, options: &TrainOptions) -> Result<Vec<f32>> {
-        let tensors = match self {
+    pub fn initial(&self, place: &Path, options: &TrainOptions, data: &Dataset) -> Result<Vec<f32>> {
+        let (tensors, classes) = match self {
             Model::Denoiser(_) => {
                 let from = checkpoint::load(place)?;
-                checkpoint::unflatten(&from.unet.params, &from.weights, "")
+                (checkpoint::unflatten(&from.unet.params, &from.weights, ""), from.classes)
             }
             Model::Classifier(_) => {
                 let from = checkpoint::classifier::load(place)?;
-                checkpoint::unflatten(&from.classifier.params, &from.weights, "")
+                (checkpoint::unflatten(&from.classifier.params, &from.weights, ""), None)
             }
         };
         let fresh = self.params().initialise(options.seed);
-        checkpoint::adopt(self.params(), &fresh, tensors, place)
+        checkpoint::adopt(self.params(), &fresh, tensors, (classes.as_ref(), &data.classes), place)
     }
 
     /// Writes configuration, names of the classes, weights and schedule.

@@ -388,8 +388,8 @@ impl<'a> Run<'a> {
         let state = TrainerState {
             step: self.step,
             images: self.images,
-            classes: self.classes.clone(),
             digest: Some(self.digest.clone()),
+            classes: self.classes.clone(),
             options: self.options.clone(),
             choices: tune::chosen(self.trainer.session.choices()),
             loss_scale: self.trainer.loss_scale()?,

@@ -26,12 +26,12 @@ pub(super) struct TrainerState {
     pub step: u64,
     /// How many images there are to train on.
     pub images: u64,
-    /// The names of their classes; none in checkpoints of old.
-    #[serde(default)]
-    pub classes: Vec<String>,
     /// What they are, see [`digest`]; older checkpoints don't say.
     #[serde(default)]
     pub digest: Option<String>,
+    /// The names of their classes; none in checkpoints of old.
+    #[serde(default)]
+    pub classes: Vec<String>,
     pub options: TrainOptions,
     /// The variants it runs.
     #[serde(default)]

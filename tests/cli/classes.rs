@@ -84,7 +84,7 @@ fn classes_keep_their_names() {
     let line = "sample run --steps 2 --count 3 --out s.png";
     let said = accepted(place, line);
     assert!(said.err.contains("4 classes: 2, 10, ant, bee; from left to right 2, 10, ant"), "{}", said.err);
-    assert_eq!(json(&accepted(place, &format!("{line} --json")))["class_names"], json!(["2", "10", "ant", "bee"]));
+    assert_eq!(json(&accepted(place, &format!("{line} --json")))["classes"], json!(["2", "10", "ant", "bee"]));
     // A name goes before a number: 2 is the first.
     assert_eq!(drawn(place, "run --class 2").0, drawn(place, "run --class 0").0);
     assert_eq!(drawn(place, "run --class bee").0, drawn(place, "run --class 3").0);

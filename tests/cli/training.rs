@@ -181,6 +181,22 @@ fn a_run_starts_with_the_weights_of_another() {
     let (then, now) = (weights("run"), weights("fresh"));
     let apart = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     assert!(then.iter().all(|(name, tensor)| apart(&tensor.values, &now[name].values) < 1e-6));
+    // A class more, and in another order: the rows go with their names.
+    let folder = place.path().join("letters");
+    for name in ["2", "ten", "0", "1", "3", "4", "5", "6", "7", "8", "9"] {
+        fs::create_dir_all(folder.join(name)).unwrap();
+        image::GrayImage::new(8, 8).save(folder.join(name).join("0.png")).unwrap();
+    }
+    accepted(place.path(), &format!("{} --out grown", line.replace("digits", "letters")));
+    let grown = &weights("grown")["class_embedding.weight"];
+    let (old, width) = (&then["class_embedding.weight"], grown.shape[1]);
+    assert_eq!((grown.shape[0], old.shape[0]), (12, 11));
+    assert!(apart(&grown.values[..10 * width], &old.values[..10 * width]) < 1e-6);
+    assert!(apart(&grown.values[11 * width..], &old.values[10 * width..]) < 1e-6);
+    fs::remove_dir_all(folder.join("7")).unwrap();
+    let line = line.replace("digits", "letters");
+    refused(place.path(), &format!("{line} --out other"), &["run: it knows the class 7, which the data have not"]);
+    let line = line.replace("letters", "digits");
     refused(place.path(), &format!("{line} --preset mnist --out other"), &["run: tensor", "has shape"]);
     refused(
         place.path(),

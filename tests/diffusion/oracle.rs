@@ -74,8 +74,7 @@ fn sampler_of(chain: &Value) -> Sampler {
         prediction: named(&Prediction::ALL, Prediction::name, &chain["prediction"]),
         clip: chain["clip"].as_f64(),
         spacing: named(&Spacing::ALL, Spacing::name, &chain["spacing"]),
-        use_clipped_model_output: false,
-        strength: 1.0,
+        ..Sampler::ddpm(1)
     }
 }
 
