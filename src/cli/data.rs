@@ -8,6 +8,7 @@ use super::flags::ModelFlags;
 use super::output::{Json, say};
 use diffuse::chart::{Row, write_sheet};
 use diffuse::data::{self, Dataset, Want};
+use diffuse::files;
 use diffuse::nn::config::Size;
 use diffuse::picture::{self, Images};
 
@@ -37,6 +38,7 @@ pub fn run(args: &Args) -> Result<()> {
     if args.count.is_some_and(|count| !(1..=MOST).contains(&count)) {
         bail!("--count must be 1 to {MOST}");
     }
+    files::check_writable(&args.out)?;
     let (train, test) = data::load_parts(&args.source, &want(args)?)?;
     train.account.warnings().iter().for_each(|warning| log::warn!("{warning}"));
     let only = train.classes.len() == 1;

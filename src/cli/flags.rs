@@ -65,7 +65,7 @@ fn read_model(path: &Path) -> Result<UNetConfig> {
 /// What every run is told: on what it trains, which model, where it is.
 #[derive(Args)]
 pub struct RunFlags {
-    /// `digits` (embedded), a directory of IDX files, or a directory of images with a sub-folder a class
+    /// `digits` (embedded), a directory of IDX files, of CIFAR's binary files, or of images with a sub-folder a class
     #[arg(long, required_unless_present = "resume")]
     pub data: Option<String>,
     #[command(flatten)]

@@ -176,7 +176,10 @@ fn takes_turns(args: &Args) -> bool {
 /// Which classes there are, and which image is of which.
 fn legend(args: &Args, classes: &Classes) -> String {
     let drawn = match &args.class {
-        Some(class) => format!("all images are of {class}"),
+        Some(class) => {
+            let name = classes.index(class).map(|index| &classes.names[index as usize]);
+            format!("all images are of {}", name.unwrap_or(class))
+        }
         None if !takes_turns(args) => format!("all images are of {}", classes.names[0]),
         None if classes.names.len() == 1 => return classes.listed(),
         None => {

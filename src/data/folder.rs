@@ -72,12 +72,17 @@ pub(super) fn load(root: &Path, name: String, want: &Want) -> Result<Dataset> {
     let labels = keep_good(&mut images, bytes, &found, &failures);
     warn_of_colour(&mut account, labels.len());
     let (labels, classes) = drop_empty_classes(root, labels, found.classes, &mut account);
-    if classes.len() > MOST_CLASSES {
-        let problem = format!("{} folders of classes: there can be {MOST_CLASSES} at the most", classes.len());
-        return Err(Error::file(root, problem));
-    }
+    check_number(root, classes.len())?;
     let Shape { height, width, channels } = shape;
     Ok(Dataset { name, height, width, channels, images, labels, classes, account })
+}
+
+fn check_number(root: &Path, classes: usize) -> Result<()> {
+    if classes > MOST_CLASSES {
+        let problem = format!("{classes} folders of classes: there can be {MOST_CLASSES} at the most");
+        return Err(Error::file(root, problem));
+    }
+    Ok(())
 }
 
 /// Colour that a model of grey images can't learn is worth more than a word in the summary.
@@ -287,8 +292,20 @@ fn decode_bytes(bytes: &[u8]) -> std::result::Result<DynamicImage, String> {
     let format = image::guess_format(bytes).ok().filter(|format| readable(Some(*format)));
     let format = format.ok_or("not a PNG, JPEG or GIF image")?;
     if format == ImageFormat::Jpeg && !jpeg_ends(bytes) {
-        return Err("corrupt image: truncated JPEG".into());
+        return decode_open_jpeg(bytes).ok_or_else(|| "corrupt image: truncated JPEG".into());
     }
+    decode_as(format, bytes)
+}
+
+/// A JPEG without an end marker, if that is all that it lacks: then what is put in its place changes no pixel.
+fn decode_open_jpeg(bytes: &[u8]) -> Option<DynamicImage> {
+    let ended = |rest: &[u8]| decode_as(ImageFormat::Jpeg, &[bytes, rest, &[0xff, 0xd9]].concat()).ok();
+    let image = ended(&[])?;
+    let is_whole = [0x5a, 0xa5, 0x0f].iter().all(|byte| ended(&[*byte; 64]).as_ref() == Some(&image));
+    is_whole.then_some(image)
+}
+
+fn decode_as(format: ImageFormat, bytes: &[u8]) -> std::result::Result<DynamicImage, String> {
     let corrupt = |error: image::ImageError| format!("corrupt image: {}", one_line(&error.to_string()));
     let mut limits = Limits::default();
     limits.max_image_width = Some(MAX_SIDE);
@@ -364,4 +381,16 @@ fn drop_empty_classes(
     }
     account.skip(&empty, "no images, so no class");
     (labels.into_iter().map(|label| moved[label as usize]).collect(), kept)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_classes_than_labels_can_name() {
+        let check = |classes| check_number(Path::new("many"), classes).map_err(|error| error.to_string());
+        assert_eq!(check(65_536), Ok(()));
+        assert_eq!(check(65_537), Err("many: 65537 folders of classes: there can be 65536 at the most".into()));
+    }
 }

@@ -34,7 +34,8 @@ impl Dataset {
     fn classes_said(&self) -> String {
         let counts = self.counts();
         match counts.as_slice() {
-            [_] => return "one class".into(),
+            [_] if self.classes[0] == self.name => return "one class".into(),
+            [_] => return format!("one class: {}", self.classes[0]),
             [first, rest @ ..] if rest.iter().all(|count| count == first) => {
                 let each = format!("{} classes of {first} each", counts.len());
                 return format!("{each}: {}", list_names(&self.classes));

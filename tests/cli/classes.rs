@@ -88,6 +88,7 @@ fn classes_keep_their_names() {
     // A name goes before a number: 2 is the first.
     assert_eq!(drawn(place, "run --class 2").0, drawn(place, "run --class 0").0);
     assert_eq!(drawn(place, "run --class bee").0, drawn(place, "run --class 3").0);
+    assert!(drawn(place, "run --class 3").1.contains("all images are of bee"));
     assert_ne!(drawn(place, "run --class bee").0, drawn(place, "run --class ant").0);
     refused(place, "sample run --class wasp --out no.png", &["no class wasp: there are 4 classes: 2, 10, ant, bee"]);
 

@@ -113,6 +113,17 @@ fn insert_segment(jpeg: &[u8], marker: u8, content: &[u8]) -> Vec<u8> {
 }
 
 #[test]
+fn a_jpeg_that_lacks_its_end_marker_alone_is_read() {
+    let picture = RgbImage::from_fn(40, 24, |x, y| Rgb([(x * 6) as u8, (y * 9) as u8, (x * y) as u8]));
+    let bytes = encode(picture, ImageFormat::Jpeg);
+    let read = |bytes: &[u8]| open(directory(&[("a.jpg", bytes)]).path(), &want(24, 40, 3));
+    let whole = read(&bytes).unwrap();
+    let open_ended = read(&bytes[..bytes.len() - 2]).unwrap();
+    assert_eq!((whole.images, open_ended.account.warnings().len()), (open_ended.images, 0));
+    assert!(read(&bytes[..bytes.len() - 8]).unwrap_err().contains("truncated JPEG"));
+}
+
+#[test]
 fn the_centre_of_odd_shapes_is_kept() {
     let colours = [Rgb([255, 0, 0]), Rgb([0, 255, 0]), Rgb([0, 0, 255])];
     let wide = RgbImage::from_fn(90, 30, |x, _| colours[x as usize / 30]);
