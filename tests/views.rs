@@ -161,6 +161,7 @@ fn readout(at: Level, (p, q): (f64, f64)) -> Coefficients {
         x0_from_x: 0.0,
         x0_from_out: 0.0,
         clip: NO_CLIP,
+        threshold: None,
         previous: [0.0; SLOTS],
         noise: 0.0,
         learned: None,

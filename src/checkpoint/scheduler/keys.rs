@@ -39,7 +39,7 @@ fn is_nothing(value: &Value) -> bool {
 }
 
 /// Values that would draw something else than is drawn here: class (all without), key, value, why.
-const REFUSED: [(Option<&str>, &str, &str, &str); 9] = [
+const REFUSED: [(Option<&str>, &str, &str, &str); 7] = [
     (None, "use_flow_sigmas", "true", "it has its own levels and another time"),
     (None, "use_dynamic_shifting", "true", "it has its own levels and another time"),
     (None, "use_beta_sigmas", "true", "take use_karras_sigmas, or none"),
@@ -47,8 +47,6 @@ const REFUSED: [(Option<&str>, &str, &str, &str); 9] = [
     (Some("DPMSolverMultistepScheduler"), "algorithm_type", "\"dpmsolver\"", "dpmsolver++ is"),
     (Some("DPMSolverMultistepScheduler"), "algorithm_type", "\"sde-dpmsolver\"", "sde-dpmsolver++ is"),
     (Some("UniPCMultistepScheduler"), "predict_x0", "false", "true is"),
-    (None, "variance_type", "\"fixed_large_log\"", "diffusers draws no finite images with it"),
-    (None, "variance_type", "\"learned\"", "learned_range is"),
 ];
 
 /// Values that the code here knows, where a key has a choice of words.
@@ -167,11 +165,7 @@ impl Keys {
     /// # Errors
     /// [`Error::Config`] names the class, or the key and its value.
     pub(super) fn check(&self) -> Result<()> {
-        self.check_unknown()?;
-        if self.own {
-            return Ok(());
-        }
-        if self.defaults.is_none() {
+        if self.defaults.is_none() && !self.own {
             let known: Vec<&str> = DEFAULTS.keys().map(String::as_str).collect();
             return refuse(format!(
                 "{} is not read here: it tells the network the time in its own way, or steps in its own; read are {}",
@@ -179,6 +173,7 @@ impl Keys {
                 known.join(", ")
             ));
         }
+        self.check_unknown()?;
         for (key, words) in WORDS {
             if let Some(value) = self.key(key).filter(|value| !value.as_str().is_some_and(|word| words.contains(&word)))
             {

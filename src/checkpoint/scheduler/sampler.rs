@@ -12,17 +12,27 @@ fn is_dpm(kind: SamplerKind) -> bool {
 }
 
 impl SchedulerConfig {
-    /// The sampler of the configuration's class, where there is one here.
+    /// The sampler of the configuration's class, where there is one here. ddpm's has `variance` if it is given, else the
+    /// configuration's.
     ///
     /// # Errors
     /// [`crate::error::Error::Config`] names what is refused.
-    pub fn kind(&self) -> Result<Option<SamplerKind>> {
+    pub fn kind(&self, variance: Option<Variance>) -> Result<Option<SamplerKind>> {
         self.keys.check()?;
+        Ok(match self.kind_of_class() {
+            Some(SamplerKind::Ddpm { .. }) => {
+                Some(SamplerKind::Ddpm { variance: variance.map_or_else(|| self.variance(), Ok)? })
+            }
+            kind => kind,
+        })
+    }
+
+    fn kind_of_class(&self) -> Option<SamplerKind> {
         if self.keys.are_own() {
-            return Ok(None);
+            return None;
         }
-        Ok(match (self.class_name.as_str(), self.keys.word("algorithm_type")) {
-            ("DDPMScheduler", _) => Some(SamplerKind::Ddpm { variance: self.variance()? }),
+        match (self.class_name.as_str(), self.keys.word("algorithm_type")) {
+            ("DDPMScheduler", _) => Some(SamplerKind::Ddpm { variance: Variance::default() }),
             ("DDIMScheduler", _) => Some(SamplerKind::Ddim { eta: 0.0 }),
             ("EulerDiscreteScheduler", _) => Some(SamplerKind::Euler),
             ("EulerAncestralDiscreteScheduler", _) => Some(SamplerKind::EulerAncestral { eta: 1.0 }),
@@ -31,12 +41,12 @@ impl SchedulerConfig {
             ("DPMSolverMultistepScheduler", _) => Some(SamplerKind::DpmSolver),
             ("UniPCMultistepScheduler", _) => Some(SamplerKind::UniPc),
             _ => None,
-        })
+        }
     }
 
     /// Whether the class steps as no sampler here does, so that another one draws on its schedule.
-    pub fn has_no_sampler(&self) -> Result<bool> {
-        Ok(!self.keys.are_own() && self.kind()?.is_none())
+    pub fn has_no_sampler(&self) -> bool {
+        !self.keys.are_own() && self.kind_of_class().is_none()
     }
 
     /// The variance of ddpm's steps.
@@ -68,7 +78,7 @@ impl SchedulerConfig {
             log::warn!("scheduler_config.json: ignored, for this program does not know them: {}", ignored.join(", "));
         }
         let (own_spacing, is_ddim) = (self.spacing(), matches!(kind, SamplerKind::Ddim { .. }));
-        let own = self.kind()?.is_some_and(|own| own.name() == kind.name());
+        let own = self.kind_of_class().is_some_and(|own| own.name() == kind.name());
         let threshold = match self.keys.flag("thresholding")? {
             true => {
                 let ratio = self.keys.number("dynamic_thresholding_ratio", 0.995)?;
