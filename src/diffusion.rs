@@ -38,6 +38,7 @@
 //! - Lin et al. 2023, "Common Diffusion Noise Schedules and Sample Steps are Flawed"
 
 mod ancestral;
+pub mod betas;
 mod choice;
 pub mod denoiser;
 mod error;
@@ -49,13 +50,13 @@ pub mod program;
 mod runge_kutta;
 pub mod sampler;
 pub mod schedule;
-mod single;
 pub mod spacing;
 pub mod step;
 mod stochastic;
 pub mod variance;
 pub mod weight;
 
+pub use betas::BetaSchedule;
 pub use choice::Choice;
 pub use denoiser::Denoiser;
 pub use error::Error;
@@ -65,7 +66,7 @@ pub use path::{DATA_DEVIATION, Level, Path, Transition};
 pub use program::Program;
 pub use runge_kutta::{Report, RungeKutta};
 pub use sampler::{Sampler, SamplerKind};
-pub use schedule::{BetaSchedule, Schedule, ScheduleKind};
+pub use schedule::{Schedule, ScheduleKind};
 pub use spacing::{Discretization, End, Run, Sigmas, Spacing};
 pub use step::{NO_CLIP, SLOTS, Step, Threshold};
 pub use variance::{HYBRID, LearnedVariance, Variance};

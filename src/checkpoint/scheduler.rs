@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::diffusion::{BetaSchedule, Choice, DATA_DEVIATION, Prediction, Schedule, ScheduleKind};
 use crate::error::{Error, Result};
+use keys::{DEFAULT_CLASS, Keys};
 
 /// diffusers' scheduler configuration: the keys that say what a model was trained with, and those of the file. Keys that it
 /// lacks are as its class's constructor has them.
@@ -43,7 +44,7 @@ pub struct SchedulerConfig {
     pub sigma_data: Option<f64>,
     /// All keys of the file, if it was one.
     #[serde(skip)]
-    pub given: Map<String, Value>,
+    pub keys: Keys,
 }
 
 impl Serialize for SchedulerConfig {
@@ -54,31 +55,11 @@ impl Serialize for SchedulerConfig {
 
 impl<'de> Deserialize<'de> for SchedulerConfig {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<SchedulerConfig, D::Error> {
-        let given = Map::deserialize(deserializer)?;
-        let class = given.get("_class_name").and_then(Value::as_str).unwrap_or(DEFAULT_CLASS);
-        let defaults = keys::defaults(class).filter(|_| given.get("schedule").is_none_or(Value::is_null));
-        let mut all = defaults.cloned().unwrap_or_default();
-        all.extend(given.clone());
-        if let Some(defaults) = defaults {
-            // null where the constructor has it, too, and a clamp where it has none.
-            let is_null = |key: &str| all_null(defaults.get(key), all.get(key));
-            let nulls: Vec<String> = all.keys().filter(|key| is_null(key)).cloned().collect();
-            nulls.iter().for_each(|key| drop(all.remove(key)));
-            if !defaults.contains_key("clip_sample") {
-                all.insert("clip_sample".into(), false.into());
-            }
-        }
-        let config = Self::deserialize(Value::Object(all)).map_err(de::Error::custom)?;
-        Ok(SchedulerConfig { given, ..config })
+        let keys = Keys::of(Map::deserialize(deserializer)?);
+        let config = Self::deserialize(Value::Object(keys.merged())).map_err(de::Error::custom)?;
+        Ok(SchedulerConfig { keys, ..config })
     }
 }
-
-fn all_null(default: Option<&Value>, value: Option<&Value>) -> bool {
-    default.is_none_or(Value::is_null) && value.is_some_and(Value::is_null)
-}
-
-/// The class of a file that names none.
-const DEFAULT_CLASS: &str = "DDPMScheduler";
 
 impl Default for SchedulerConfig {
     fn default() -> SchedulerConfig {
@@ -98,7 +79,7 @@ impl Default for SchedulerConfig {
             sigma_min: None,
             sigma_max: None,
             sigma_data: None,
-            given: Map::new(),
+            keys: Keys::default(),
         }
     }
 }
@@ -149,14 +130,14 @@ impl SchedulerConfig {
     /// [`Error::Config`] for a schedule that is not built here, or anything else that would be drawn otherwise than diffusers
     /// does it.
     pub fn schedule(&self) -> Result<Schedule> {
-        self.check()?;
+        self.keys.check()?;
         let count = self.num_train_timesteps;
         let schedule = match &self.schedule {
             Some(name) => Schedule::new(self.other_kind(name)?, count),
             // What this program is about to train with.
-            None if self.given.is_empty() => Schedule::new(self.betas()?, count),
+            None if !self.keys.are_of_a_file() => Schedule::new(self.betas()?, count),
             None => {
-                let (trained, ends_in_noise) = (self.trained_betas()?, self.flag("rescale_betas_zero_snr")?);
+                let (trained, ends_in_noise) = (self.keys.trained_betas()?, self.keys.flag("rescale_betas_zero_snr")?);
                 Schedule::in_single_precision(self.betas()?, trained.as_deref(), count, ends_in_noise)
             }
         };

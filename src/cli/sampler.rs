@@ -118,7 +118,7 @@ impl Flags {
     /// # Errors
     /// One line that names a flag of another sampler, or the configuration's fault.
     pub fn sampler(&self, config: &SchedulerConfig, variance: &VarianceFlag) -> Result<Sampler> {
-        let mut kind = self.kind(config)?;
+        let mut kind = self.kind(config, variance)?;
         if let SamplerKind::Ddpm { variance: own } = &mut kind {
             *own = variance.of(config)?;
         }
@@ -135,16 +135,16 @@ impl Flags {
     }
 
     /// The sampler that is asked for, else that of the configuration, else ddpm.
-    fn kind(&self, config: &SchedulerConfig) -> Result<SamplerKind> {
+    fn kind(&self, config: &SchedulerConfig, variance: &VarianceFlag) -> Result<SamplerKind> {
         if let Some(name) = &self.sampler {
             let found = SamplerKind::ALL.into_iter().find(|kind| kind.name() == name);
             return Ok(found.expect("clap takes no other name"));
         }
-        let ddpm = SamplerKind::ALL[0];
-        if config.has_no_sampler()? {
+        let (ddpm, own) = (SamplerKind::ALL[0], config.kind(variance.variance)?);
+        if config.has_no_sampler() {
             log::warn!("{} has no sampler here: {} draws on its schedule (--sampler)", config.class_name, ddpm.name());
         }
-        Ok(config.kind()?.unwrap_or(ddpm))
+        Ok(own.unwrap_or(ddpm))
     }
 
     /// A setting goes with the samplers that have it.

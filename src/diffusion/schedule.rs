@@ -1,11 +1,10 @@
 //! Noise schedules: for every timestep t in 0..T the level (alpha, sigma) of x_t = alpha · x0 + sigma · eps.
 
+use super::betas::{self, BetaSchedule};
 use super::choice::Choice;
 use super::error::Error;
 use super::path::{Level, Path, Transition};
-use super::single;
 use super::variance::LearnedVariance;
-use std::f64::consts::FRAC_PI_2;
 
 /// rho of Karras et al. 2022, eq. 5.
 const RHO: f64 = 7.0;
@@ -14,92 +13,6 @@ const RHO: f64 = 7.0;
 pub(super) fn karras(low: f64, high: f64, share: f64) -> f64 {
     let (from, to) = (low.powf(1.0 / RHO), high.powf(1.0 / RHO));
     if share == 1.0 { high } else { (from + share * (to - from)).powf(RHO) }
-}
-
-/// How beta_t, the variance of the noise that timestep t adds (Ho et al. 2020, eq. 2), runs over the timesteps.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum BetaSchedule {
-    /// beta from `start` at timestep 0 to `end` at the last, evenly spaced. Ho et al. 2020, section 4: 1e-4 to 0.02.
-    Linear { start: f64, end: f64 },
-    /// The square root of beta evenly spaced (Rombach et al. 2022, published code: 0.00085 to 0.012).
-    ScaledLinear { start: f64, end: f64 },
-    /// alpha_bar(u) = cos²((u + 0.008) / 1.008 · π/2) over u in [0, 1], beta at most 0.999.
-    /// Nichol & Dhariwal 2021, eq. 17.
-    Cosine,
-    /// beta = start + (end - start) / (1 + exp(-u)) over u in [-6, 6]: Xu et al. 2022 (GeoDiff), published code.
-    Sigmoid { start: f64, end: f64 },
-    /// alpha_bar(u) = sqrt(snr / (1 + snr)) with ln snr = -sign(1/2 - u) ln(1 - 2 |1/2 - u| + 1e-6) / 2, beta at most 0.999:
-    /// the noise levels of Hang & Gu 2024, eq. 8, as diffusers has them.
-    Laplace,
-    /// alpha_bar(u) = exp(-12 u), beta at most 0.999: diffusers' `exp`.
-    Exponential,
-    /// A table of its own: [`Schedule::in_single_precision`].
-    Trained,
-}
-
-impl BetaSchedule {
-    /// The linear schedule with the ends of Ho et al. 2020, section 4.
-    pub const HO: BetaSchedule = BetaSchedule::Linear { start: 1e-4, end: 0.02 };
-
-    /// All of them, those with a choice of ends from `start` to `end`.
-    pub fn all(start: f64, end: f64) -> [BetaSchedule; 6] {
-        let (linear, scaled) = (BetaSchedule::Linear { start, end }, BetaSchedule::ScaledLinear { start, end });
-        let (cosine, sigmoid) = (BetaSchedule::Cosine, BetaSchedule::Sigmoid { start, end });
-        [linear, scaled, cosine, sigmoid, BetaSchedule::Laplace, BetaSchedule::Exponential]
-    }
-
-    /// The name of this schedule in diffusers' `beta_schedule`.
-    pub fn name(self) -> &'static str {
-        match self {
-            BetaSchedule::Linear { .. } => "linear",
-            BetaSchedule::ScaledLinear { .. } => "scaled_linear",
-            BetaSchedule::Cosine => "squaredcos_cap_v2",
-            BetaSchedule::Sigmoid { .. } => "sigmoid",
-            BetaSchedule::Laplace => "laplace",
-            BetaSchedule::Exponential => "exp",
-            BetaSchedule::Trained => "trained_betas",
-        }
-    }
-
-    /// The first and the last beta, if they are a matter of choice.
-    pub fn ends(self) -> Option<(f64, f64)> {
-        match self {
-            BetaSchedule::Linear { start, end }
-            | BetaSchedule::ScaledLinear { start, end }
-            | BetaSchedule::Sigmoid { start, end } => Some((start, end)),
-            BetaSchedule::Cosine | BetaSchedule::Laplace | BetaSchedule::Exponential | BetaSchedule::Trained => None,
-        }
-    }
-
-    /// alpha_bar at u in [0, 1], of those schedules that are a function of it.
-    fn alpha_bar(self, u: f64) -> f64 {
-        match self {
-            BetaSchedule::Laplace => {
-                let log_snr = -0.5 * (0.5 - u).signum() * (1.0 - 2.0 * (0.5 - u).abs() + 1e-6).ln();
-                (1.0 / (1.0 + (-log_snr).exp())).sqrt()
-            }
-            BetaSchedule::Exponential => (-12.0 * u).exp(),
-            _ => ((u + 0.008) / 1.008 * FRAC_PI_2).cos().powi(2),
-        }
-    }
-
-    /// beta of each of `timesteps` timesteps.
-    fn betas(self, timesteps: usize) -> Vec<f64> {
-        let last = (timesteps - 1).max(1) as f64;
-        let between = |(start, end): (f64, f64), t: usize| start + (end - start) * t as f64 / last;
-        let beta = |t: usize| match self {
-            BetaSchedule::Linear { start, end } => between((start, end), t),
-            BetaSchedule::ScaledLinear { start, end } => between((start.sqrt(), end.sqrt()), t).powi(2),
-            BetaSchedule::Sigmoid { start, end } => start + (end - start) / (1.0 + (-between((-6.0, 6.0), t)).exp()),
-            BetaSchedule::Cosine | BetaSchedule::Laplace | BetaSchedule::Exponential => {
-                let alpha_bar = |t: usize| self.alpha_bar(t as f64 / timesteps as f64);
-                // Without the cap the last beta is 1: a division by zero in every sampler (below eq. 17).
-                (1.0 - alpha_bar(t + 1) / alpha_bar(t)).min(0.999)
-            }
-            BetaSchedule::Trained => unreachable!("has its table"),
-        };
-        (0..timesteps).map(beta).collect()
-    }
 }
 
 /// Which schedule.
@@ -305,12 +218,12 @@ impl Schedule {
         timesteps: usize,
         end_in_noise: bool,
     ) -> Result<Schedule, Error> {
-        let betas = if trained.is_some() { BetaSchedule::Trained } else { betas };
+        let kind = if trained.is_some() { BetaSchedule::Trained } else { betas };
         let exact = match trained {
             Some(table) => table.to_vec(),
             None => {
-                ScheduleKind::from(betas).check()?;
-                betas.betas(timesteps)
+                ScheduleKind::from(kind).check()?;
+                kind.betas(timesteps)
             }
         };
         let is_inside = |beta: &f64| *beta > f64::EPSILON && *beta < 1.0;
@@ -320,19 +233,19 @@ impl Schedule {
         if let Some(timestep) = exact.iter().position(|beta| !is_inside(beta)) {
             return Err(Error::Beta { timestep, beta: exact[timestep] });
         }
-        let mut table = single::betas(betas, &exact);
+        let mut table = kind.in_single_precision(&exact);
         if end_in_noise {
             if exact.len() < 2 {
                 return Err(Error::Terminal);
             }
-            table = single::without_terminal_signal(&table);
+            table = betas::without_terminal_signal(&table);
         }
-        let mut alpha_bars = single::alpha_bars(&table);
+        let mut alpha_bars = betas::alpha_bars(&table);
         if end_in_noise && let Some(last) = alpha_bars.last_mut() {
             *last = LEAST_ALPHA_BAR;
         }
         let rows = alpha_bars.into_iter().map(|alpha_bar| ((alpha_bar as f64).sqrt(), 1.0 - alpha_bar as f64));
-        let schedule = Schedule::of_table(betas.into(), &rows.collect::<Vec<_>>())?;
+        let schedule = Schedule::of_table(kind.into(), &rows.collect::<Vec<_>>())?;
         Ok(Schedule { ends_in_noise: end_in_noise, ..schedule })
     }
 

@@ -7,7 +7,6 @@ use std::sync::LazyLock;
 
 use serde_json::{Map, Value};
 
-use super::SchedulerConfig;
 use crate::error::{Error, Result};
 
 type Object = Map<String, Value>;
@@ -15,10 +14,8 @@ type Object = Map<String, Value>;
 static DEFAULTS: LazyLock<Map<String, Value>> =
     LazyLock::new(|| serde_json::from_str(include_str!("defaults.json")).expect("an object"));
 
-/// The defaults of a class, if it is read here.
-pub(super) fn defaults(class: &str) -> Option<&'static Object> {
-    DEFAULTS.get(class).and_then(Value::as_object)
-}
+/// The class of a file that names none.
+pub(super) const DEFAULT_CLASS: &str = "DDPMScheduler";
 
 /// Keys of this program's own, and old ones of diffusers that change nothing.
 const OTHERS: [&str; 7] =
@@ -42,7 +39,7 @@ fn is_nothing(value: &Value) -> bool {
 }
 
 /// Values that would draw something else than is drawn here: class (all without), key, value, why.
-const REFUSED: [(Option<&str>, &str, &str, &str); 9] = [
+const REFUSED: [(Option<&str>, &str, &str, &str); 7] = [
     (None, "use_flow_sigmas", "true", "it has its own levels and another time"),
     (None, "use_dynamic_shifting", "true", "it has its own levels and another time"),
     (None, "use_beta_sigmas", "true", "take use_karras_sigmas, or none"),
@@ -50,8 +47,6 @@ const REFUSED: [(Option<&str>, &str, &str, &str); 9] = [
     (Some("DPMSolverMultistepScheduler"), "algorithm_type", "\"dpmsolver\"", "dpmsolver++ is"),
     (Some("DPMSolverMultistepScheduler"), "algorithm_type", "\"sde-dpmsolver\"", "sde-dpmsolver++ is"),
     (Some("UniPCMultistepScheduler"), "predict_x0", "false", "true is"),
-    (None, "variance_type", "\"fixed_large_log\"", "diffusers draws no finite images with it"),
-    (None, "variance_type", "\"learned\"", "learned_range is"),
 ];
 
 /// Values that the code here knows, where a key has a choice of words.
@@ -64,15 +59,60 @@ const WORDS: [(&str, &[&str]); 6] = [
     ("algorithm_type", &["dpmsolver++", "sde-dpmsolver++", "deis", "dpmsolver", "sde-dpmsolver"]),
 ];
 
-impl SchedulerConfig {
+/// What a file says, and behind it the defaults of its class.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Keys {
+    class: String,
+    /// All keys of the file; none where there was no file.
+    given: Object,
+    /// None of a class that isn't diffusers', or not read here.
+    defaults: Option<&'static Object>,
+    /// A schedule of this program's own, which is no table of betas.
+    own: bool,
+}
+
+impl Default for Keys {
+    fn default() -> Keys {
+        Keys::of(Object::new())
+    }
+}
+
+impl Keys {
+    /// Of the keys in a file.
+    pub(super) fn of(given: Object) -> Keys {
+        let class = given.get("_class_name").and_then(Value::as_str).unwrap_or(DEFAULT_CLASS).to_string();
+        let own = given.get("schedule").is_some_and(|schedule| !schedule.is_null());
+        let defaults = DEFAULTS.get(&class).and_then(Value::as_object).filter(|_| !own);
+        Keys { class, given, defaults, own }
+    }
+
+    /// The defaults with what the file says instead. What is null there and in the constructor is left out, and so is a clamp
+    /// if the class has none.
+    pub(super) fn merged(&self) -> Object {
+        let mut all = self.defaults.cloned().unwrap_or_default();
+        all.extend(self.given.clone());
+        if let Some(defaults) = self.defaults {
+            all.retain(|key, value| !value.is_null() || defaults.get(key).is_some_and(|default| !default.is_null()));
+            if !defaults.contains_key("clip_sample") {
+                all.insert("clip_sample".into(), false.into());
+            }
+        }
+        all
+    }
+
+    /// Whether there was a file.
+    pub(super) fn are_of_a_file(&self) -> bool {
+        !self.given.is_empty()
+    }
+
     /// Whether the configuration is this program's own: a schedule that is no table of betas.
-    pub(super) fn is_own(&self) -> bool {
-        self.schedule.is_some()
+    pub(super) fn are_own(&self) -> bool {
+        self.own
     }
 
     /// What the file says of a key that its class has, or the class's default; none where the class hasn't the key.
     pub(super) fn key(&self, key: &str) -> Option<&Value> {
-        let default = defaults(&self.class_name).filter(|_| !self.is_own())?.get(key)?;
+        let default = self.defaults?.get(key)?;
         Some(self.given.get(key).unwrap_or(default))
     }
 
@@ -113,8 +153,8 @@ impl SchedulerConfig {
             Some(value) => return Err(wrong("trained_betas", value, "a list of numbers")),
         };
         let betas = betas.iter().map(|beta| number("trained_betas", beta)).collect::<Result<Vec<f64>>>()?;
-        if betas.len() != self.num_train_timesteps {
-            let (found, wanted) = (betas.len(), self.num_train_timesteps);
+        let (found, wanted) = (betas.len(), self.count("num_train_timesteps", betas.len())?);
+        if found != wanted {
             return refuse(format!("trained_betas holds {found} betas, and num_train_timesteps is {wanted}"));
         }
         Ok(Some(betas))
@@ -125,18 +165,15 @@ impl SchedulerConfig {
     /// # Errors
     /// [`Error::Config`] names the class, or the key and its value.
     pub(super) fn check(&self) -> Result<()> {
-        self.check_unknown()?;
-        if self.is_own() {
-            return Ok(());
-        }
-        if defaults(&self.class_name).is_none() {
+        if self.defaults.is_none() && !self.own {
             let known: Vec<&str> = DEFAULTS.keys().map(String::as_str).collect();
             return refuse(format!(
                 "{} is not read here: it tells the network the time in its own way, or steps in its own; read are {}",
-                self.class_name,
+                self.class,
                 known.join(", ")
             ));
         }
+        self.check_unknown()?;
         for (key, words) in WORDS {
             if let Some(value) = self.key(key).filter(|value| !value.as_str().is_some_and(|word| words.contains(&word)))
             {
@@ -144,8 +181,9 @@ impl SchedulerConfig {
             }
         }
         for (class, key, value, instead) in REFUSED {
-            let of_class = class.is_none_or(|class| class == self.class_name);
-            if of_class && self.key(key).is_some_and(|own| own.to_string() == value) {
+            let of_class = class.is_none_or(|class| class == self.class);
+            let own = self.key(key).map(Value::to_string);
+            if of_class && own.as_deref() == Some(value) {
                 return refuse(format!("{key} {value} is not built here: {instead}"));
             }
         }
@@ -166,7 +204,7 @@ impl SchedulerConfig {
 
     /// What goes wrong only together, and keys that may only be empty.
     fn check_pairs(&self) -> Result<()> {
-        let is_of = |prediction: &str| self.prediction_type == prediction;
+        let is_of = |prediction: &str| self.word("prediction_type") == Some(prediction);
         for key in ["disable_corrector", "solver_p", "shift_terminal"] {
             if let Some(value) = self.key(key).filter(|value| !is_nothing(value)) {
                 return refuse(format!("{key} {value} is not built here"));
@@ -182,8 +220,8 @@ impl SchedulerConfig {
                 "timestep_type \"continuous\" is not built here: it tells the network the time in its own way",
             );
         }
-        if is_of("flow_prediction") && self.class_name != "DDPMScheduler" {
-            return refuse(format!("prediction_type \"flow_prediction\" of {} is not built here", self.class_name));
+        if is_of("flow_prediction") && self.class != DEFAULT_CLASS {
+            return refuse(format!("prediction_type \"flow_prediction\" of {} is not built here", self.class));
         }
         let sigmas = ["use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas"];
         let chosen = sigmas.into_iter().filter(|key| self.flag(key).unwrap_or(false)).collect::<Vec<_>>();

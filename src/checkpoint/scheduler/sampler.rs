@@ -12,17 +12,27 @@ fn is_dpm(kind: SamplerKind) -> bool {
 }
 
 impl SchedulerConfig {
-    /// The sampler of the configuration's class, where there is one here.
+    /// The sampler of the configuration's class, where there is one here. ddpm's has `variance` if it is given, else the
+    /// configuration's.
     ///
     /// # Errors
     /// [`crate::error::Error::Config`] names what is refused.
-    pub fn kind(&self) -> Result<Option<SamplerKind>> {
-        self.check()?;
-        if self.is_own() {
-            return Ok(None);
+    pub fn kind(&self, variance: Option<Variance>) -> Result<Option<SamplerKind>> {
+        self.keys.check()?;
+        Ok(match self.kind_of_class() {
+            Some(SamplerKind::Ddpm { .. }) => {
+                Some(SamplerKind::Ddpm { variance: variance.map_or_else(|| self.variance(), Ok)? })
+            }
+            kind => kind,
+        })
+    }
+
+    fn kind_of_class(&self) -> Option<SamplerKind> {
+        if self.keys.are_own() {
+            return None;
         }
-        Ok(match (self.class_name.as_str(), self.word("algorithm_type")) {
-            ("DDPMScheduler", _) => Some(SamplerKind::Ddpm { variance: self.variance()? }),
+        match (self.class_name.as_str(), self.keys.word("algorithm_type")) {
+            ("DDPMScheduler", _) => Some(SamplerKind::Ddpm { variance: Variance::default() }),
             ("DDIMScheduler", _) => Some(SamplerKind::Ddim { eta: 0.0 }),
             ("EulerDiscreteScheduler", _) => Some(SamplerKind::Euler),
             ("EulerAncestralDiscreteScheduler", _) => Some(SamplerKind::EulerAncestral { eta: 1.0 }),
@@ -31,12 +41,12 @@ impl SchedulerConfig {
             ("DPMSolverMultistepScheduler", _) => Some(SamplerKind::DpmSolver),
             ("UniPCMultistepScheduler", _) => Some(SamplerKind::UniPc),
             _ => None,
-        })
+        }
     }
 
     /// Whether the class steps as no sampler here does, so that another one draws on its schedule.
-    pub fn has_no_sampler(&self) -> Result<bool> {
-        Ok(!self.is_own() && self.kind()?.is_none())
+    pub fn has_no_sampler(&self) -> bool {
+        !self.keys.are_own() && self.kind_of_class().is_none()
     }
 
     /// The variance of ddpm's steps.
@@ -63,16 +73,16 @@ impl SchedulerConfig {
     /// [`crate::error::Error::Config`] names what is refused.
     pub fn sampler(&self, kind: SamplerKind, steps: usize, spacing: Option<Spacing>) -> Result<Sampler> {
         let schedule = self.schedule()?;
-        let ignored = self.ignored();
+        let ignored = self.keys.ignored();
         if !ignored.is_empty() {
             log::warn!("scheduler_config.json: ignored, for this program does not know them: {}", ignored.join(", "));
         }
         let (own_spacing, is_ddim) = (self.spacing(), matches!(kind, SamplerKind::Ddim { .. }));
-        let own = self.kind()?.is_some_and(|own| own.name() == kind.name());
-        let threshold = match self.flag("thresholding")? {
+        let own = self.kind_of_class().is_some_and(|own| own.name() == kind.name());
+        let threshold = match self.keys.flag("thresholding")? {
             true => {
-                let ratio = self.number("dynamic_thresholding_ratio", 0.995)?;
-                Some(Threshold { ratio, most: self.number("sample_max_value", 1.0)? })
+                let ratio = self.keys.number("dynamic_thresholding_ratio", 0.995)?;
+                Some(Threshold { ratio, most: self.keys.number("sample_max_value", 1.0)? })
             }
             false => None,
         };
@@ -101,7 +111,7 @@ impl SchedulerConfig {
         if self.class_name == "DPMSolverSinglestepScheduler" {
             return Spacing::Linspace;
         }
-        let named = |spacing: &Spacing| Some(spacing.name()) == self.word("timestep_spacing");
+        let named = |spacing: &Spacing| Some(spacing.name()) == self.keys.word("timestep_spacing");
         Spacing::WHOLE.into_iter().find(named).unwrap_or_default()
     }
 
@@ -109,13 +119,13 @@ impl SchedulerConfig {
         if !is_dpm(kind) && kind != SamplerKind::UniPc {
             return Ok(Solver::default());
         }
-        let word = self.word("solver_type");
+        let word = self.keys.word("solver_type");
         Ok(Solver {
-            order: self.count("solver_order", 2)?,
+            order: self.keys.count("solver_order", 2)?,
             exact_weights: word == Some("heun"),
             linear_scale: word == Some("bh1"),
-            lower_at_end: self.flag("lower_order_final")?,
-            euler_at_end: self.flag("euler_at_final")?,
+            lower_at_end: self.keys.flag("lower_order_final")?,
+            euler_at_end: self.keys.flag("euler_at_final")?,
         })
     }
 
@@ -131,27 +141,27 @@ impl SchedulerConfig {
         let of_kappa = ["Euler", "Heun", "LMS", "KDPM2"].iter().any(|class| self.class_name.starts_with(class));
         let whole = spacing.filter(|spacing| *spacing != Spacing::Karras).unwrap_or(self.spacing());
         Ok(Discretization {
-            offset: self.count("steps_offset", 0)?,
+            offset: self.keys.count("steps_offset", 0)?,
             first: if is_dpm(kind) { self.first(schedule)? } else { None },
             sigmas,
             end: self.end(kind, sigmas.is_some()),
             strides: false,
-            starts_at_sigma: in_kappa && of_kappa && !self.is_own() && whole != Spacing::Leading,
+            starts_at_sigma: in_kappa && of_kappa && !self.keys.are_own() && whole != Spacing::Leading,
         })
     }
 
     /// Timesteps that `lambda_min_clipped` leaves.
     fn first(&self, schedule: &Schedule) -> Result<Option<usize>> {
-        let least = self.number("lambda_min_clipped", f64::NEG_INFINITY)?;
+        let least = self.keys.number("lambda_min_clipped", f64::NEG_INFINITY)?;
         let is_left = |t: &usize| -schedule.level(*t).kappa().ln() >= least;
         let left = (0..schedule.timesteps()).filter(is_left).count();
         Ok((left < schedule.timesteps()).then_some(left))
     }
 
     fn end(&self, kind: SamplerKind, has_sigmas: bool) -> End {
-        let to_first = self.word("final_sigmas_type") == Some("sigma_min");
+        let to_first = self.keys.word("final_sigmas_type") == Some("sigma_min");
         match kind {
-            SamplerKind::Ddim { .. } if self.key("set_alpha_to_one").is_some_and(|one| one == false) => End::First,
+            SamplerKind::Ddim { .. } if self.keys.key("set_alpha_to_one").is_some_and(|one| one == false) => End::First,
             SamplerKind::Euler if to_first => End::FirstUnscaled,
             SamplerKind::UniPc if to_first && has_sigmas => End::Last,
             SamplerKind::DpmSolver | SamplerKind::DpmSolverSde | SamplerKind::UniPc if to_first => End::First,
@@ -165,24 +175,24 @@ impl SchedulerConfig {
         if !multistep && !matches!(kind, SamplerKind::Euler | SamplerKind::Heun { .. }) {
             return Ok(None);
         }
-        let (min, max) = (self.any_number("sigma_min")?, self.any_number("sigma_max")?);
+        let (min, max) = (self.keys.any_number("sigma_min")?, self.keys.any_number("sigma_max")?);
         let cosine = is_dpm(kind) && self.beta_schedule == "squaredcos_cap_v2";
         let cut = |key: &str| {
             refuse(format!("{key} of {} is not built here: diffusers cuts its timesteps off", self.class_name))
         };
-        if self.flag("use_karras_sigmas")? {
+        if self.keys.flag("use_karras_sigmas")? {
             return match cosine {
                 true => cut("use_karras_sigmas with beta_schedule squaredcos_cap_v2"),
                 false => Ok(Some(Sigmas { run: Run::Karras, min, max, rounds: multistep })),
             };
         }
-        if is_dpm(kind) && self.flag("use_lu_lambdas")? {
+        if is_dpm(kind) && self.keys.flag("use_lu_lambdas")? {
             return match cosine {
                 true => cut("use_lu_lambdas with beta_schedule squaredcos_cap_v2"),
                 false => Ok(Some(Sigmas { run: Run::Exponential, min: None, max: None, rounds: true })),
             };
         }
-        match self.flag("use_exponential_sigmas")? {
+        match self.keys.flag("use_exponential_sigmas")? {
             true if multistep => cut("use_exponential_sigmas"),
             true => Ok(Some(Sigmas { run: Run::Exponential, min, max, rounds: false })),
             false => Ok(None),
