@@ -111,7 +111,7 @@ pub fn update(r: &mut Recorder, adamw: &AdamW, gradient_scale: f32, state: State
 pub const CORNERS: &[Corner] = &[
     Corner::new("one element", |draw| case_of(draw, 1, 1.0, 0.5, false)),
     Corner::new("a norm that isn't finite", |draw| case_of(draw, 257, 1.0, 0.5, true)),
-    Corner::new("workgroups without a lane idle", |draw| case_of(draw, 2 * 16_384, 30.0, 0.5, false)),
+    Corner::full("workgroups without a lane idle", |draw| case_of(draw, 2 * 16_384, 30.0, 0.5, false)),
     Corner::new("lanes of squares not full", |draw| case_of(draw, 40_001, 30.0, 0.0, false)),
     // Where the 1e-6 that clipping adds counts.
     Corner::new("a norm as small as clipping's", |draw| case_of(draw, 65, 1e-6, 0.5, false)),

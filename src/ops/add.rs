@@ -119,7 +119,7 @@ pub fn widen(r: &mut Recorder, a: Tensor) -> Tensor {
 pub const CORNERS: &[Corner] = &[
     Corner::new("one element", |draw| case_of(draw, [1, 1, 1, 1], 1)),
     Corner::new("a guidance of fewer images", |draw| case_of(draw, [2, 3, 2, 5], 3)),
-    Corner::new("workgroups without a lane idle", |draw| case_of(draw, [4, 16, 16, 8], 1)),
+    Corner::full("workgroups without a lane idle", |draw| case_of(draw, [4, 16, 16, 8], 1)),
     Corner::new("a lane with fewer quadruples", |draw| case_of(draw, [3, 21, 11, 13], 2)),
 ];
 

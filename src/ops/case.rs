@@ -12,6 +12,9 @@ pub struct Corner {
     pub name: &'static str,
     /// Records it; what it draws are values, not shapes.
     pub draw: fn(&mut Draw),
+    /// Fills workgroups to the last lane: what a wrong count leaves out, those of a folded grid that have nothing to do
+    /// would make, so its grids stay in one row.
+    pub(super) is_full: bool,
 }
 
 impl Corner {
@@ -19,7 +22,12 @@ impl Corner {
     pub const WIDTH: usize = 32;
 
     pub const fn new(name: &'static str, draw: fn(&mut Draw)) -> Corner {
-        Corner { name, draw }
+        Corner { name, draw, is_full: false }
+    }
+
+    /// See [`Corner::is_full`].
+    pub const fn full(name: &'static str, draw: fn(&mut Draw)) -> Corner {
+        Corner { name, draw, is_full: true }
     }
 }
 
@@ -33,15 +41,6 @@ pub enum Which {
 }
 
 impl Which {
-    /// Every second case has its grids in two rows. Not the second corner, which most kernels fill to the last lane: what a
-    /// wrong count of tiles leaves out, the workgroups of a folded grid that have nothing to do would make.
-    fn is_folded(self) -> bool {
-        match self {
-            Which::Corner(index) => index % 2 == 0,
-            Which::Random(seed) => seed % 2 == 1,
-        }
-    }
-
     /// Of the values, and of the shapes where they are drawn.
     fn seed(self) -> u64 {
         match self {
@@ -98,8 +97,8 @@ impl Case {
         state
     }
 
-    /// What `record` draws as case `which`, in the variants that `choices` names.
-    pub(super) fn drawn(record: fn(&mut Draw), which: Which, choices: &Arc<Choices>) -> Case {
+    /// What `record` draws as case `which`, in the variants that `choices` names, its grids in two rows if `folded`.
+    pub(super) fn drawn(record: fn(&mut Draw), which: Which, folded: bool, choices: &Arc<Choices>) -> Case {
         let mut draw = Draw {
             recorder: Recorder::new().with_choices(choices),
             step: Step::default(),
@@ -109,7 +108,7 @@ impl Case {
         };
         record(&mut draw);
         let mut recording = draw.recorder.finish();
-        if which.is_folded() {
+        if folded {
             fold(&mut recording);
         }
         Case { recording, inputs: draw.inputs, gradients: draw.gradients, step: draw.step }

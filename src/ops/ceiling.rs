@@ -104,7 +104,7 @@ pub fn multiply(r: &mut Recorder, kind: Loop, x: Tensor, factors: Tensor, rounds
 /// Workgroups take 64, 256 or 2,048 quadruples. There is no padding: its sums would not be zero.
 pub const CORNERS: &[Corner] = &[
     Corner::new("one quadruple", |draw| case_of(draw, 4, 1)),
-    Corner::new("workgroups without a lane idle", |draw| case_of(draw, 16_384, 2)),
+    Corner::full("workgroups without a lane idle", |draw| case_of(draw, 16_384, 2)),
     Corner::new("the last workgroup not full", |draw| case_of(draw, 12_300, 3)),
 ];
 

@@ -54,7 +54,7 @@ pub fn concat_backward(r: &mut Recorder, dy: Tensor, channels: u32) -> (Tensor, 
 /// A workgroup takes 64 quadruples.
 pub const CORNERS: &[Corner] = &[
     Corner::new("one channel each", |draw| case_of(draw, [1, 1, 1], [1, 1])),
-    Corner::new("workgroups without a lane idle", |draw| case_of(draw, [3, 8, 8], [8, 8])),
+    Corner::full("workgroups without a lane idle", |draw| case_of(draw, [3, 8, 8], [8, 8])),
     Corner::new("parts within quadruples", |draw| case_of(draw, [3, 7, 5], [6, 7])),
     Corner::new("a part in one quadruple", |draw| case_of(draw, [1, 5, 7], [1, 2])),
     Corner::new("a part on whole quadruples", |draw| case_of(draw, [2, 5, 7], [8, 3])),

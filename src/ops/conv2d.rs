@@ -182,13 +182,13 @@ fn alone(r: &mut Recorder, shape: &[u32], entry: &str) {
 /// channels or 16 rows.
 pub const CORNERS: &[Corner] = &[
     Corner::new("one element", |draw| case_of(draw, [1, 1, 1, 1], [1, 1], 1, STRAIGHT)),
-    Corner::new("one full tile", |draw| case_of(draw, [2, 8, 8, 128], [1, 1], 128, STRAIGHT)),
+    Corner::full("one full tile", |draw| case_of(draw, [2, 8, 8, 128], [1, 1], 128, STRAIGHT)),
     Corner::new("a row and a quadruple less", |draw| case_of(draw, [1, 1, 127, 122], [1, 1], 123, STRAIGHT)),
     Corner::new("several tiles of rows", |draw| case_of(draw, [3, 7, 9, 5], [3, 3], 9, Geometry::same(3))),
     Corner::new("several tiles of channels", |draw| case_of(draw, [1, 5, 6, 131], [3, 1], 258, Geometry::same(3))),
     Corner::new("tiles of rows and x's channels", |draw| case_of(draw, [1, 10, 13, 131], [1, 1], 6, STRAIGHT)),
     Corner::new("tiles of rows and y's channels", |draw| case_of(draw, [1, 10, 13, 5], [1, 1], 258, STRAIGHT)),
-    Corner::new("workgroups without a lane idle", |draw| case_of(draw, [2, 32, 32, 11], [3, 3], 6, Geometry::same(3))),
+    Corner::full("workgroups without a lane idle", |draw| case_of(draw, [2, 32, 32, 11], [3, 3], 6, Geometry::same(3))),
     Corner::new("splits that begin within a row", |draw| case_of(draw, [2, 5, 17, 5], [3, 1], 9, Geometry::same(3))),
     Corner::new("full tiles of each parity", |draw| case_of(draw, [2, 16, 16, 3], [3, 3], 5, HALVING)),
     Corner::new("several tiles of each parity", |draw| case_of(draw, [2, 19, 17, 6], [2, 3], 7, HALVING)),

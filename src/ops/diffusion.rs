@@ -237,15 +237,15 @@ pub fn broadcast_timestep(r: &mut Recorder, n: u32) -> Tensor {
 pub const CORNERS: &[Corner] = &[
     Corner::new("one image of one byte", |draw| noise_of(draw, 1, [1, 1, 1], 1, 1)),
     Corner::new("a batch longer than an epoch", |draw| noise_of(draw, 3, [3, 5, 5], 8, 7)),
-    Corner::new("noise without a lane idle", |draw| noise_of(draw, 17, [8, 8, 4], 2, 1000)),
+    Corner::full("noise without a lane idle", |draw| noise_of(draw, 17, [8, 8, 4], 2, 1000)),
     Corner::new("more labels than quadruples", |draw| noise_of(draw, 16, [1, 1, 2], 9, 2)),
     Corner::new("a loss of one element", |draw| loss_of(draw, [1, 1, 1, 1])),
-    Corner::new("a loss without a lane idle", |draw| loss_of(draw, [2, 32, 32, 4])),
+    Corner::full("a loss without a lane idle", |draw| loss_of(draw, [2, 32, 32, 4])),
     Corner::new("a lane of loss with fewer terms", |draw| loss_of(draw, [3, 23, 21, 11])),
     Corner::new("mean and variance in a quadruple", |draw| hybrid_loss_of(draw, [3, 20, 23, 3], 4, 1.0)),
     Corner::new("the last denoising step alone", |draw| hybrid_loss_of(draw, [2, 4, 5, 8], 1, 1.0)),
     Corner::new("a bound that counts nothing", |draw| hybrid_loss_of(draw, [1, 1, 1, 1], 2, 0.0)),
-    Corner::new("samples without a lane idle", |draw| sampling_of(draw, [3, 8, 8, 8], true, SLOTS as u32, 2)),
+    Corner::full("samples without a lane idle", |draw| sampling_of(draw, [3, 8, 8, 8], true, SLOTS as u32, 2)),
     Corner::new("a sample of one element", |draw| sampling_of(draw, [1, 1, 1, 1], false, 1, 1)),
     Corner::new("guided, with a learned variance", |draw| sampling_of(draw, [3, 7, 7, 3], true, 3, 2)),
     Corner::new("a variance on whole quadruples", |draw| sampling_of(draw, [2, 5, 5, 4], false, 2, 2)),
@@ -398,14 +398,15 @@ fn sampling_of(draw: &mut Draw, shape: [u32; 4], guided: bool, slots: u32, parts
     let single = [1, shape[1], shape[2], shape[3]];
     let known = draw.input("known", single);
     let mask = draw.input_by("mask", single, |draw| draw.uniform());
+    let of_last_batch = draw.input("of the last batch", times(slots));
     let [noise, guidance] = draw.choose(&[[0.0, 1.5], [1.0, 0.0], [0.7, -0.5], [1.3, 2.0]]);
     draw.step.set("noise", noise).set("guidance", guidance);
     let images = draw.choose(&[1, 4, 5, 384]);
     let r = &mut draw.recorder;
     denoise(r, x, answer, previous, guided);
     impute(r, imputed, known, mask, guided);
-    let [fresh, none] = [doubled, times(slots)].map(|shape| r.temp(shape));
-    start(r, fresh, none, guided);
+    let fresh = r.temp(doubled);
+    start(r, fresh, of_last_batch, guided);
     broadcast_timestep(r, images);
 }
 

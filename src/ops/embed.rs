@@ -83,7 +83,7 @@ pub fn gather_backward(r: &mut Recorder, labels: Tensor, dy: Tensor, d_table: Te
 /// A workgroup takes 64 quadruples of what is written.
 pub const CORNERS: &[Corner] = &[
     Corner::new("one image, one class", |draw| case_of(draw, 1, 2, [1, 1])),
-    Corner::new("workgroups without a lane idle", |draw| case_of(draw, 8, 64, [8, 64])),
+    Corner::full("workgroups without a lane idle", |draw| case_of(draw, 8, 64, [8, 64])),
     Corner::new("a width that ends in a zero", |draw| case_of(draw, 5, 31, [11, 18])),
     Corner::new("the last workgroup not full", |draw| case_of(draw, 9, 70, [10, 55])),
     Corner::new("sines and cosines in a quadruple", |draw| case_of(draw, 3, 14, [2, 7])),

@@ -179,7 +179,7 @@ pub fn backward(
 pub const CORNERS: &[Corner] = &[
     // A norm of one element is 0, and its gradient rounding alone: of two it is not.
     Corner::new("one group of two elements", |draw| case_of(draw, [1, 1, 2], [1, 1], 0.5, false)),
-    Corner::new("workgroups without a lane idle", |draw| case_of(draw, [2, 3, 11], [64, 8], 0.5, true)),
+    Corner::full("workgroups without a lane idle", |draw| case_of(draw, [2, 3, 11], [64, 8], 0.5, true)),
     Corner::new("the same without modulation", |draw| case_of(draw, [1, 1, 3], [64, 8], 0.5, false)),
     Corner::new("chunks of rows, all full", |draw| case_of(draw, [2, 8, 8], [3, 2], 0.0, true)),
     Corner::new("a chunk of one row", |draw| case_of(draw, [2, 3, 11], [2, 3], 0.5, false)),

@@ -118,13 +118,13 @@ fn alone(r: &mut Recorder, shape: &[u32], entry: &str) {
 /// The tiles are those of convolution.
 pub const CORNERS: &[Corner] = &[
     Corner::new("one element", |draw| case_of(draw, [1, 1, 1, 1], 1)),
-    Corner::new("one full tile", |draw| case_of(draw, [2, 8, 8, 128], 128)),
+    Corner::full("one full tile", |draw| case_of(draw, [2, 8, 8, 128], 128)),
     Corner::new("a row and a quadruple less", |draw| case_of(draw, [1, 1, 127, 122], 123)),
     Corner::new("several tiles of rows", |draw| case_of(draw, [3, 7, 9, 5], 9)),
     Corner::new("several tiles of channels", |draw| case_of(draw, [1, 3, 5, 131], 258)),
     Corner::new("tiles of rows and x's channels", |draw| case_of(draw, [1, 10, 13, 131], 6)),
     Corner::new("tiles of rows and y's channels", |draw| case_of(draw, [1, 10, 13, 5], 258)),
-    Corner::new("workgroups without a lane idle", |draw| case_of(draw, [2, 16, 32, 15], 32)),
+    Corner::full("workgroups without a lane idle", |draw| case_of(draw, [2, 16, 32, 15], 32)),
     Corner::new("splits of rows, the last short", |draw| case_of(draw, [2, 5, 19, 5], 9)),
     Corner::new("full tiles of channels, splits", |draw| case_of(draw, [1, 10, 20, 64], 32)),
 ];

@@ -59,12 +59,13 @@ impl Op {
 }
 
 impl Case {
-    /// A case of a kernel, in the variants that `choices` names. Panics if the kernel has no such corner.
+    /// A case of a kernel, in the variants that `choices` names; every second one in folded grids. Panics if the kernel has
+    /// no such corner.
     pub fn new(op: &Op, which: Which, choices: &Arc<Choices>) -> Case {
-        let record = match which {
-            Which::Corner(index) => op.corners[index].draw,
-            Which::Random(_) => op.case,
+        let (record, folded) = match which {
+            Which::Corner(index) => (op.corners[index].draw, index % 2 == 0 && !op.corners[index].is_full),
+            Which::Random(seed) => (op.case, seed % 2 == 1),
         };
-        Case::drawn(record, which, choices)
+        Case::drawn(record, which, folded, choices)
     }
 }

@@ -34,7 +34,7 @@ pub fn upsample_backward(r: &mut Recorder, dy: Tensor) -> Tensor {
 /// A workgroup takes 64 quadruples of what is written.
 pub const CORNERS: &[Corner] = &[
     Corner::new("one element", |draw| case_of(draw, [1, 1, 1, 1])),
-    Corner::new("workgroups without a lane idle", |draw| case_of(draw, [2, 4, 8, 16])),
+    Corner::full("workgroups without a lane idle", |draw| case_of(draw, [2, 4, 8, 16])),
     Corner::new("the last workgroup not full", |draw| case_of(draw, [3, 3, 5, 7])),
     Corner::new("one lane in the last workgroup", |draw| case_of(draw, [1, 5, 13, 3])),
 ];

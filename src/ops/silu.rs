@@ -36,7 +36,7 @@ pub fn backward(r: &mut Recorder, x: Tensor, dy: Tensor) -> Tensor {
 /// A workgroup takes 64 quadruples.
 pub const CORNERS: &[Corner] = &[
     Corner::new("one element", |draw| case_of(draw, [1, 1, 1, 1])),
-    Corner::new("workgroups without a lane idle", |draw| case_of(draw, [3, 8, 8, 8])),
+    Corner::full("workgroups without a lane idle", |draw| case_of(draw, [3, 8, 8, 8])),
     Corner::new("the last workgroup not full", |draw| case_of(draw, [2, 7, 5, 7])),
     Corner::new("one lane in the last workgroup", |draw| case_of(draw, [1, 3, 43, 3])),
 ];

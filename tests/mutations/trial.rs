@@ -110,7 +110,8 @@ impl Trial {
                 false => vec![UNWRITTEN; tensor.elements() as usize],
             };
             let written = if binding.writable { after.read(single, old) } else { Vec::new() };
-            if written.iter().any(|value| value.abs() > NOTHING) {
+            let was = before.read(single, old);
+            if written.iter().zip(&was).any(|(value, was)| value.abs() > NOTHING || (value - was).abs() > NOTHING) {
                 let unwritten = if partly { values.clone() } else { Vec::new() };
                 let values = after.read(single, old);
                 self.expected.push(Expected {
