@@ -141,3 +141,52 @@ fn bad_runs_are_not_resumed() {
     refused(place.path(), line, &["trainer.json", "missing field"]);
     assert_eq!(files(&place.path().join("run/checkpoint")).len(), 4);
 }
+
+/// As Python writes JSON, and as editors do.
+#[test]
+fn json_of_python_is_read_and_a_wrong_key_is_named() {
+    let place = place_with_model();
+    let scheduler = place.path().join("model/scheduler_config.json");
+    let solver = r#"{"_class_name": "DPMSolverMultistepScheduler", "lambda_min_clipped": -Infinity, "x\"NaN": null}"#;
+    fs::write(&scheduler, solver).unwrap();
+    accepted(place.path(), SAMPLE);
+    fs::write(&scheduler, format!("\u{feff}{solver}")).unwrap();
+    let config = place.path().join("model/config.json");
+    let model = fs::read_to_string(&config).unwrap();
+    fs::write(&config, format!("\u{feff}{model}")).unwrap();
+    accepted(place.path(), SAMPLE);
+    fs::remove_file(place.path().join("s.png")).unwrap();
+    let cases = [
+        (r#"{"beta_start": null}"#, "beta_start: invalid type: null"),
+        (r#"{"beta_end": NaN}"#, "beta_end: invalid type: string \"NaN\""),
+        (r#"{"num_train_timesteps": "many"}"#, "num_train_timesteps: invalid type"),
+        (r#"{"_class_name": "EDMEulerScheduler", "sigma_min": 0.002}"#, "EDMEulerScheduler is not read here"),
+    ];
+    for (text, part) in cases {
+        fs::write(&scheduler, text).unwrap();
+        sample_refused(place.path(), &[part]);
+    }
+    fs::write(&scheduler, "{}").unwrap();
+    fs::write(&config, model.replace(r#""norm_num_groups": 4"#, r#""norm_num_groups": null"#)).unwrap();
+    sample_refused(place.path(), &["config.json", "norm_num_groups: invalid type: null"]);
+}
+
+#[test]
+fn the_class_of_the_scheduler_chooses_the_sampler() {
+    let place = place_with_model();
+    let drawn = |class: &str, flags: &str| {
+        let scheduler = place.path().join("model/scheduler_config.json");
+        fs::write(scheduler, format!(r#"{{"_class_name": "{class}", "clip_sample": false}}"#)).unwrap();
+        let said = accepted(place.path(), &format!("{SAMPLE} --tensor s.safetensors {flags}"));
+        (tensors::read(&place.path().join("s.safetensors")).unwrap(), said.err)
+    };
+    for (class, name) in
+        [("DDPMScheduler", "ddpm"), ("HeunDiscreteScheduler", "heun"), ("UniPCMultistepScheduler", "unipc")]
+    {
+        assert_eq!(drawn(class, "").0, drawn(class, &format!("--sampler {name}")).0, "{class}");
+    }
+    assert_ne!(drawn("HeunDiscreteScheduler", "").0, drawn("HeunDiscreteScheduler", "--sampler euler").0);
+    let (pndm, said) = drawn("PNDMScheduler", "");
+    assert!(said.contains("PNDMScheduler has no sampler here: ddpm draws"), "{said}");
+    assert_eq!(pndm, drawn("PNDMScheduler", "--sampler ddpm").0);
+}

@@ -158,3 +158,59 @@ fn what_is_drawn_is_kept_when_it_is_interrupted() {
     let count = tensors::read(&place.path().join("s.safetensors")).unwrap()["samples"].shape[0];
     assert!(count > 0 && said.contains(&format!("interrupted: the first {count} of 100000 images")), "{said}");
 }
+
+/// Noise from a file, of `count` images of 8x8 and `steps` steps, other in each element.
+fn write_noise(path: &Path, count: usize, steps: usize) {
+    let tensor = |seed: usize| {
+        let values = (0..count * 64).map(|i| ((i * 37 + seed * 11) as f32).sin() * 1.4).collect();
+        FileTensor { shape: vec![count, 1, 8, 8], values }
+    };
+    let noise = (0..steps).map(|k| (format!("noise.{k}"), tensor(k + 1)));
+    tensors::write(path, &noise.chain([("x_T".to_string(), tensor(0))]).collect()).unwrap();
+}
+
+#[test]
+fn noise_of_a_file_stands_for_that_of_a_seed() {
+    let place = place();
+    let place = place.path();
+    untrained(place, "plain.json", "run");
+    write_noise(&place.join("n.safetensors"), 3, 3);
+    let drawn = |flags: &str| samples(place, &format!("--count 3 --noise n.safetensors {flags}"));
+    let first = drawn("");
+    assert_eq!(drawn("--batch 2"), first);
+    // The last step adds none, and a deterministic sampler needs x_T alone.
+    write_noise(&place.join("n.safetensors"), 3, 9);
+    assert_eq!(drawn(""), first);
+    let deterministic = drawn("--sampler ddim");
+    write_noise(&place.join("n.safetensors"), 3, 0);
+    assert_eq!(drawn("--sampler ddim"), deterministic);
+    let refuses = |flags: &str, part: &str| {
+        refused(place, &format!("sample run --steps 4 --noise n.safetensors --out t.png {flags}"), &[part]);
+    };
+    refuses("--count 3", "noise.0 is missing: 3 steps");
+    refuses("--count 2", "x_T is [3, 1, 8, 8] and must be [2, 1, 8, 8]; --count says the first");
+    tensors::write(&place.join("n.safetensors"), &tensors::FileTensors::new()).unwrap();
+    refuses("--count 3", "x_T is missing");
+    assert!(!place.join("t.png").exists());
+}
+
+/// x_T that a network of zeros leaves alone but for its scale, and estimates of x0 beyond the range of thresholding.
+#[test]
+fn thresholding_keeps_images_within_the_range() {
+    let place = place();
+    let place = place.path();
+    untrained(place, "plain.json", "run");
+    write_noise(&place.join("n.safetensors"), 2, 0);
+    let drawn = |config: &str| {
+        fs::write(place.join("run/scheduler_config.json"), config).unwrap();
+        samples(place, "--count 2 --noise n.safetensors").values
+    };
+    let most = |values: &[f32]| values.iter().fold(0.0f32, |most, x| most.max(x.abs()));
+    let free = drawn(r#"{"_class_name": "DPMSolverMultistepScheduler"}"#);
+    assert!(most(&free) > 1.5);
+    let kept = drawn(
+        r#"{"_class_name": "DPMSolverMultistepScheduler", "thresholding": true, "dynamic_thresholding_ratio": 0.9,
+            "sample_max_value": 100}"#,
+    );
+    assert!(most(&kept) <= 1.0 && most(&kept) > 0.99, "{}", most(&kept));
+}
