@@ -39,6 +39,11 @@ fn load_tested(source: &str, want: &Want, tested: bool) -> Result<(Dataset, Opti
         test.labels.fill(0);
         test.classes = train.classes.clone();
     }
+    if train.classes.len() > 1 && test.classes == [test.name.clone()] {
+        let part = test.account.part.unwrap_or_default();
+        train.account.notes.push(format!("{source}: the images of {part} are of no classes, so none to test on"));
+        return Ok((train, None));
+    }
     let aligned = test.put_in_order(&train.classes);
     aligned.map_err(|problem| Error::file(source, format!("test images: {problem}")))?;
     test.account.source = source.into();

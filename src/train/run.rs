@@ -401,8 +401,8 @@ fn check_classes(source: &str, then: &[String], data: &Dataset) -> Result<()> {
     let now = &data.classes;
     let problem = match then.iter().zip(now).position(|(then, now)| then != now) {
         _ if then.is_empty() && data.account.format == "folder" && !now.is_sorted() => {
-            "its folders of numbers come in the order of numbers now, and came in that of letters when this run began: \
-             rename them (02 for 2), so that both are one"
+            "its folders of numbers come in the order of numbers now, and came in that of letters when this run began: a \
+             letter before each name keeps the old order"
                 .into()
         }
         _ if then.len() == now.len() && now.len() == 1 || then.is_empty() => return Ok(()),

@@ -112,6 +112,34 @@ fn classes_keep_their_names() {
 }
 
 #[test]
+fn runs_of_old_go_on_as_they_were() {
+    let place = place();
+    let place = place.path();
+    folders(place, &["ant", "bee"]);
+    let line = "train --data data --model plain.json --steps 1 --batch 2 --sample-every 0 --out run";
+    accepted(place, &format!("{line} --flip true"));
+    let age = || {
+        change_json(&place.join("run/checkpoint/trainer.json"), |state| {
+            state.remove("classes");
+            state.remove("digest");
+            state["options"]["flip"] = Value::Null;
+        });
+    };
+    age();
+    // Folders were mirrored then.
+    let said = accepted(place, "train --resume --out run --steps 2");
+    assert!(said.err.contains("half of them shown mirrored"), "{}", said.err);
+    age();
+    fs::rename(place.join("data/ant"), place.join("data/10")).unwrap();
+    fs::rename(place.join("data/bee"), place.join("data/2")).unwrap();
+    refused(place, "train --resume --out run --steps 3", &["come in the order of numbers now", "a letter before each"]);
+    for name in ["10", "2"] {
+        fs::rename(place.join("data").join(name), place.join(format!("data/c{name}"))).unwrap();
+    }
+    accepted(place, "train --resume --out run --steps 3");
+}
+
+#[test]
 fn labels_and_mirrors_that_are_not_used_are_said() {
     let place = place();
     folders(place.path(), &["a", "b"]);

@@ -19,6 +19,7 @@ fn pictures_film_and_tensor_are_written() {
     assert_eq!((&report["sampler"], &report["evaluations_per_sample"]), (&"ddpm".into(), &5.0.into()));
     assert_eq!((&report["guidance"], &report["seeds"]), (&2.0.into(), &serde_json::json!([9])));
     assert_eq!(report["class_of_each"], serde_json::json!([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1]));
+    assert_eq!(report["classes"].as_array().map(Vec::len), Some(10));
     assert_eq!(report["files"], serde_json::json!(["new/s.png", "s.gif", "s.safetensors"]));
     assert_eq!(accepted(place.path(), &format!("{line}=new/s.json")).out, "");
     assert_eq!(fs::read_to_string(place.path().join("new/s.json")).unwrap(), format!("{report}\n"));

@@ -55,6 +55,11 @@ fn training_and_test_folders_are_no_classes() {
     let Split { train, test, .. } = load_split(flat.path().to_str().unwrap(), &want(1, 1, 1)).unwrap();
     assert_eq!((train.images, test.images, train.classes.clone()), (vec![0], vec![1], test.classes));
     assert_eq!(train.classes, [train.name]);
+    // As competitions hand them out: what is to be told is not told.
+    let untold = directory(&[("train/a/0.png", &images[0]), ("train/b/0.png", &images[1]), ("test/0.png", &images[2])]);
+    let (train, test) = load_parts(untold.path().to_str().unwrap(), &want(1, 1, 1)).unwrap();
+    assert!(test.is_none());
+    warned(&train, &["the images of test are of no classes"]);
     let neither = directory(&[("test/0.png", &images[0]), ("val/0.png", &images[1])]);
     refused(neither.path(), &want(1, 1, 1), &["test and val but no train"]);
     let odd = directory(&[("train/0.png", &images[0]), ("val/0.png", &images[1]), ("more/0.png", &images[2])]);
