@@ -21,11 +21,13 @@ pub struct Args {
 }
 
 fn chosen(names: &[String]) -> Result<Vec<Subject>> {
-    if let Some(name) = names.iter().find(|name| SamplerKind::ALL.iter().all(|kind| kind.name() != name.as_str())) {
+    if let Some(name) = names.iter().find(|name| SamplerKind::called(name).is_none()) {
         let known = SamplerKind::ALL.map(SamplerKind::name).join(", ");
         bail!("no sampler {name}; there are {known}");
     }
-    let wanted = |subject: &Subject| names.is_empty() || names.iter().any(|name| name == subject.kind.name());
+    let called = |name: &String| SamplerKind::called(name).map(SamplerKind::name);
+    let wanted =
+        |subject: &Subject| names.is_empty() || names.iter().any(|name| called(name) == Some(subject.kind.name()));
     Ok(subjects().into_iter().filter(wanted).collect())
 }
 

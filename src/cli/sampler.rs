@@ -1,7 +1,7 @@
 //! Which sampler, with which settings: the flags that `sample` takes, and the list of samplers.
 
 use anyhow::{Result, bail};
-use clap::builder::{PossibleValuesParser, ValueParser};
+use clap::builder::{PossibleValue, PossibleValuesParser, ValueParser};
 use clap::{Arg, value_parser};
 use serde_json::{Value, json};
 
@@ -92,6 +92,11 @@ fn setting_flags() -> impl Iterator<Item = Arg> {
     })
 }
 
+fn names() -> impl Iterator<Item = PossibleValue> {
+    let named = |kind: SamplerKind| PossibleValue::new(kind.name()).aliases(kind.aliases());
+    SamplerKind::ALL.into_iter().map(named).chain([PossibleValue::new(LIST)])
+}
+
 /// Flags of a sampler. Each setting belongs to some samplers.
 #[derive(clap::Args)]
 #[group(id = "sampling")]
@@ -101,7 +106,7 @@ pub struct Flags {
     typed: Typed,
     /// Sampler; `list` prints them all [default: that of scheduler_config.json, else ddpm]
     #[arg(long, group = "sampling", value_name = "NAME",
-          value_parser = PossibleValuesParser::new(SamplerKind::ALL.map(SamplerKind::name).into_iter().chain([LIST])))]
+          value_parser = PossibleValuesParser::new(names()))]
     pub sampler: Option<String>,
     /// Sampler steps [default: 50]
     #[arg(long, group = "sampling")]
@@ -126,7 +131,15 @@ impl Flags {
         self.refuse_others(kind)?;
         let steps = self.steps.unwrap_or(config.num_train_timesteps.min(50));
         let spacing = Spacing::ALL.into_iter().find(|spacing| Some(spacing.name()) == self.spacing.as_deref());
-        Ok(config.sampler(kind, steps, spacing)?)
+        let sampler = config.sampler(kind, steps, spacing)?;
+        if matches!(kind, SamplerKind::Heun { .. }) && matches!(sampler.spacing, Spacing::Linspace | Spacing::Trailing)
+        {
+            log::warn!(
+                "heun's first steps are too long with {} spacing, and noise may remain: --spacing karras",
+                sampler.spacing.name()
+            );
+        }
+        Ok(sampler)
     }
 
     /// Whether the list is asked for, and no sampler.
@@ -137,8 +150,7 @@ impl Flags {
     /// The sampler that is asked for, else that of the configuration, else ddpm.
     fn kind(&self, config: &SchedulerConfig, variance: &VarianceFlag) -> Result<SamplerKind> {
         if let Some(name) = &self.sampler {
-            let found = SamplerKind::ALL.into_iter().find(|kind| kind.name() == name);
-            return Ok(found.expect("clap takes no other name"));
+            return Ok(SamplerKind::called(name).expect("clap takes no other name"));
         }
         let (ddpm, own) = (SamplerKind::ALL[0], config.kind(variance.variance)?);
         if config.has_no_sampler() {
@@ -173,8 +185,9 @@ pub fn list() -> String {
         let noise = if kind.is_deterministic() { "deterministic" } else { "stochastic" };
         row(kind.name(), &order, &evaluations, noise, kind.paper())
     }));
+    lines.push("order: in the number of steps, of samples if deterministic, else of their distribution".into());
     lines.push(
-        "order: in the number of steps, of samples if deterministic, else of their distribution; as certified".into(),
+        "`diffuse certify` measures orders and identities, with karras spacing; the others are diffusers'".into(),
     );
     lines.join("\n")
 }

@@ -64,6 +64,24 @@ impl SamplerKind {
         self.words().0
     }
 
+    /// What others call it: diffusers, k-diffusion and what is built on them.
+    pub fn aliases(self) -> &'static [&'static str] {
+        match self {
+            SamplerKind::EulerAncestral { .. } => &["euler_ancestral", "euler-a", "euler_a"],
+            SamplerKind::DpmSolver => &["dpmpp", "dpmpp-2m", "dpmpp_2m", "dpm++-2m", "dpm++2m", "dpm-solver++"],
+            SamplerKind::DpmSolverSde => &["dpmpp-sde", "dpmpp_sde", "dpmpp-2m-sde", "dpmpp_2m_sde", "dpm++-2m-sde"],
+            SamplerKind::UniPc => &["uni-pc", "uni_pc"],
+            SamplerKind::ReverseSde => &["reverse_sde"],
+            SamplerKind::PredictorCorrector { .. } => &["predictor-corrector", "predictor_corrector"],
+            _ => &[],
+        }
+    }
+
+    /// The one of this name or alias, with the papers' settings.
+    pub fn called(name: &str) -> Option<SamplerKind> {
+        SamplerKind::ALL.into_iter().find(|kind| kind.name() == name || kind.aliases().contains(&name))
+    }
+
     /// Where it was published.
     pub fn paper(self) -> &'static str {
         self.words().1

@@ -16,6 +16,21 @@ fn write_half(path: &Path) {
 }
 
 #[test]
+fn samplers_have_the_names_of_other_programs() {
+    let place = place();
+    untrained(place.path(), "tiny.json", "run");
+    let drawn = |name| samples(place.path(), &format!("--count 2 --steps 4 --sampler {name}"));
+    for (name, other) in [("dpm++", "dpmpp_2m"), ("dpm++-sde", "dpmpp-2m-sde"), ("euler-ancestral", "euler_a")] {
+        assert_eq!(drawn(name), drawn(other), "{other}");
+    }
+    let warned = |spacing| {
+        let line = format!("sample run --count 1 --steps 4 --sampler heun --spacing {spacing} --out t.png");
+        accepted(place.path(), &line).err.contains("heun's first steps are too long")
+    };
+    assert_eq!(["linspace", "trailing", "leading", "karras"].map(warned), [true, true, false, false]);
+}
+
+#[test]
 fn every_sampler_is_listed_and_draws() {
     let place = place();
     untrained(place.path(), "tiny.json", "run");
