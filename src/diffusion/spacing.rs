@@ -188,7 +188,7 @@ impl Spacing {
             _ => {
                 let offset = if self == Spacing::Leading { own.offset } else { 0 };
                 let list = self.timesteps(steps + usize::from(drops), first)?;
-                list[..steps].iter().map(|t| (t + offset) as f64).collect()
+                list[..steps].iter().map(|t| t.saturating_add(offset) as f64).collect()
             }
         };
         match timesteps.iter().find(|t| **t > (total - 1) as f64) {
