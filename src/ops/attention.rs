@@ -211,8 +211,8 @@ pub const CORNERS: &[Corner] = &[
     Corner::new("several tiles of tokens", |draw| case_of(draw, [1, 69, 2, 5], 1.0)),
     Corner::full("one full tile of channels", |draw| case_of(draw, [1, 4, 2, 512], 1.0)),
     Corner::new("several tiles of channels", |draw| case_of(draw, [1, 34, 1, 523], 0.5)),
+    Corner::new("several images and heads", |draw| case_of(draw, [3, 33, 3, 6], 2.0)),
     Corner::full("workgroups without a lane idle", |draw| case_of(draw, [2, 64, 4, 17], 1.0)),
-    Corner::new("several images and heads", |draw| case_of(draw, [3, 17, 3, 6], 2.0)),
     Corner::new("scores of ten thousands", |draw| case_of_large_scores(draw, [2, 37, 2, 4], [4000.0, 1.0])),
     Corner::new("scores thousands apart", |draw| case_of_large_scores(draw, [1, 35, 2, 16], [-4000.0, 300.0])),
 ];
