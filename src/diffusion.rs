@@ -34,6 +34,8 @@
 //! - Zhao et al. 2023, "UniPC: A Unified Predictor-Corrector Framework for Fast Sampling of Diffusion Models"
 //! - Hang et al. 2023, "Efficient Diffusion Training via Min-SNR Weighting Strategy"
 //! - Saharia et al. 2022, "Photorealistic Text-to-Image Diffusion Models with Deep Language Understanding"
+//! - Lee et al. 2024, "Beta Sampling is All You Need: Efficient Image Generation Strategy for Diffusion Models using Stepwise
+//!   Spectral Analysis"
 //! - Hang & Gu 2024, "Improved Noise Schedule for Diffusion Training"
 //! - Lin et al. 2023, "Common Diffusion Noise Schedules and Sample Steps are Flawed"
 
@@ -67,7 +69,7 @@ pub use program::Program;
 pub use runge_kutta::{Report, RungeKutta};
 pub use sampler::{Sampler, SamplerKind};
 pub use schedule::{Schedule, ScheduleKind};
-pub use spacing::{Discretization, End, Run, Sigmas, Spacing};
+pub use spacing::{Discretization, End, Run, Sigmas, Spacing, Told};
 pub use step::{NO_CLIP, SLOTS, Step, Threshold};
 pub use variance::{HYBRID, LearnedVariance, Variance};
 pub use weight::LossWeight;

@@ -33,6 +33,8 @@ pub enum Error {
     Setting { name: &'static str, value: f64, range: &'static str },
     /// A list of steps was asked of a sampler that finds them while it runs.
     Adaptive,
+    /// Which timestep the network is told at the noisiest level hangs on the last bit of a logarithm.
+    LastBit,
     /// A sampler whose estimates of x0 can't be thresholded.
     NoThreshold(&'static str),
     /// A sampler that does not converge on this schedule.
@@ -80,6 +82,11 @@ impl fmt::Display for Error {
             Error::Clip(clip) => write!(f, "clip range {clip}: must be a positive number, or off"),
             Error::Setting { name, value, range } => write!(f, "{name} {value}: must be {range}"),
             Error::Adaptive => write!(f, "this sampler finds its steps while it runs: there is no list of them"),
+            Error::LastBit => write!(
+                f,
+                "exponential or beta sigmas on this schedule: which timestep the network is told first hangs on the last bit \
+                 of a logarithm in diffusers; take use_karras_sigmas, or none"
+            ),
             Error::NoThreshold(sampler) => {
                 write!(
                     f,

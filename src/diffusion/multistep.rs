@@ -23,11 +23,20 @@ pub struct Solver {
     pub lower_at_end: bool,
     /// DPM-Solver++: the last step is of first order.
     pub euler_at_end: bool,
+    /// UniPC: a bit for each step, from the lowest on, that isn't corrected (`disable_corrector`).
+    pub uncorrected: u64,
 }
 
 impl Default for Solver {
     fn default() -> Solver {
-        Solver { order: 2, exact_weights: false, linear_scale: false, lower_at_end: true, euler_at_end: false }
+        Solver {
+            order: 2,
+            exact_weights: false,
+            linear_scale: false,
+            lower_at_end: true,
+            euler_at_end: false,
+            uncorrected: 0,
+        }
     }
 }
 
@@ -40,6 +49,11 @@ impl Solver {
             1 if lower => self.order.min(i + 1).min(2),
             _ => self.order.min(i + 1),
         }
+    }
+
+    /// Whether UniPC corrects step `i` once the next one's estimate is there.
+    fn corrects(&self, i: usize) -> bool {
+        i >= 64 || (self.uncorrected >> i) & 1 == 0
     }
 
     /// UniPC's.
@@ -198,7 +212,7 @@ pub(super) fn unipc(estimate: Estimate, levels: &[Level], solver: Solver) -> Vec
         let before = |back| estimate_before(i, back, solver.order);
         // x as UniC corrects it.
         let mut x = Form::X;
-        if i > 0 {
+        if i > 0 && solver.corrects(i - 1) {
             let last = Unified::new(&transitions, i - 1, solver.unipc_order(i - 1, count), solver.linear_scale);
             // The predictor is a sum of the corrected x before it and of estimates that the slots still hold.
             let predicted = last.predict(Form::default(), |back| before(back + 1));

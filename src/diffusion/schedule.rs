@@ -340,7 +340,11 @@ impl Schedule {
     /// The level of the ratio `kappa`; its timestep is found between two of the table, log kappa running linearly, as
     /// diffusers' `_sigma_to_t` has it, and is one of the ends' beyond them.
     pub fn level_of(&self, kappa: f64) -> Level {
-        let above = self.levels.partition_point(|level| level.kappa() < kappa);
+        let above = match self.ends_in_noise {
+            // The level that stands for the last timestep may lie below those before it.
+            true => self.levels.iter().rposition(|level| level.kappa() <= kappa).map_or(0, |below| below + 1),
+            false => self.levels.partition_point(|level| level.kappa() < kappa),
+        };
         let timestep = match above {
             0 => 0.0,
             _ if above == self.levels.len() => (above - 1) as f64,

@@ -70,8 +70,55 @@ pub struct Sigmas {
     /// The last kappa and the first, instead of those that the timesteps give.
     pub min: Option<f64>,
     pub max: Option<f64>,
-    /// Whether the network is told whole timesteps.
-    pub rounds: bool,
+    /// Which timestep the network is told between two.
+    pub told: Told,
+}
+
+/// What a network is told between two timesteps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// The number between.
+    Between,
+    /// The nearer timestep.
+    Rounded,
+    /// The lower timestep, as diffusers' solvers cut off what it finds by logarithms in single precision. It may be T - 2 at
+    /// the noisiest.
+    Cut,
+}
+
+impl Told {
+    fn timestep(self, level: Level, schedule: &Schedule) -> Result<f64, Error> {
+        let last = schedule.level(schedule.timesteps() - 1);
+        let is_noisiest = (level.kappa() / last.kappa() - 1.0).abs() < 1e-6 && last.timestep > 0.0;
+        // Where a little less of kappa is another timestep.
+        let timestep = match is_noisiest && (self == Told::Cut || schedule.ends_in_noise()) {
+            true if is_below_itself(last, schedule.ends_in_noise())? => {
+                schedule.level_of(last.kappa() * (1.0 - 1e-9)).timestep
+            }
+            true => last.timestep,
+            false => level.timestep,
+        };
+        Ok(match self {
+            Told::Between => timestep,
+            Told::Rounded => timestep.round_ties_even(),
+            Told::Cut => timestep.floor(),
+        })
+    }
+}
+
+/// Whether the logarithm of the level's kappa, a number in single precision, grows when it is rounded to that: kappa then
+/// lies below the level by its logarithm. An error if that hangs on the last bit of kappa, unless that is `exact`, or of the
+/// logarithm: libraries differ there.
+fn is_below_itself(level: Level, exact: bool) -> Result<bool, Error> {
+    let alpha_bar = (level.alpha * level.alpha) as f32;
+    let logarithm = (((1.0 - alpha_bar) / alpha_bar).sqrt() as f64).ln();
+    let rounded = logarithm as f32;
+    let off = (logarithm - rounded as f64) / (rounded.abs().next_up() - rounded.abs()) as f64;
+    let least = if exact { 0.0 } else { 0.05 };
+    if logarithm.abs() < 0.5 || !(least..=0.4).contains(&off.abs()) {
+        return Err(Error::LastBit);
+    }
+    Ok(off < 0.0)
 }
 
 /// What of kappa is evenly spaced.
@@ -81,6 +128,29 @@ pub enum Run {
     Karras,
     /// Its logarithm (Lu et al. 2022b, section 6.1).
     Exponential,
+    /// The share of the Beta(0.6, 0.6) distribution below it (Lee et al. 2024, section 3.2).
+    Beta,
+}
+
+/// The quantile of Beta(0.6, 0.6).
+fn beta_quantile(share: f64) -> f64 {
+    const SHAPE: f64 = 0.6;
+    if share > 0.5 {
+        return 1.0 - beta_quantile(1.0 - share);
+    }
+    // x^a Σ (1 - a)(2 - a)...(n - a) / (n! (a + n)) x^n, of which the whole is twice the half.
+    let below = |x: f64| {
+        let next = |(product, n): (f64, f64)| (product * (n + 1.0 - SHAPE) / (n + 1.0) * x, n + 1.0);
+        let terms = std::iter::successors(Some((1.0, 0.0)), |term| Some(next(*term))).take(80);
+        x.powf(SHAPE) * terms.map(|(product, n)| product / (SHAPE + n)).sum::<f64>()
+    };
+    let wanted = share * 2.0 * below(0.5);
+    let (mut low, mut high) = (0.0, 0.5);
+    for _ in 0..100 {
+        let middle = 0.5 * (low + high);
+        if below(middle) < wanted { low = middle } else { high = middle }
+    }
+    0.5 * (low + high)
 }
 
 impl Sigmas {
@@ -89,6 +159,7 @@ impl Sigmas {
         let (low, high) = (self.min.unwrap_or(low), self.max.unwrap_or(high));
         match self.run {
             Run::Karras => karras(low, high, 1.0 - share),
+            Run::Beta => low + beta_quantile(1.0 - share) * (high - low),
             Run::Exponential => (high.ln() + share * (low.ln() - high.ln())).exp(),
         }
     }
@@ -154,7 +225,7 @@ impl Spacing {
         schedule: &Schedule,
     ) -> Result<Vec<Level>, Error> {
         let Some(sigmas) = own.sigmas else {
-            let run = Sigmas { run: Run::Karras, min: None, max: None, rounds: false };
+            let run = Sigmas { run: Run::Karras, min: None, max: None, told: Told::Between };
             return match self {
                 Spacing::Karras => between(schedule.kappas(), steps, &run, schedule),
                 _ => self.spaced(steps, grid, own, schedule),
@@ -214,10 +285,9 @@ fn between((low, high): (f64, f64), steps: usize, sigmas: &Sigmas, schedule: &Sc
     let last = (steps - 1).max(1) as f64;
     let level = |i: usize| {
         let level = schedule.level_of(sigmas.at(low, high, i as f64 / last));
-        let timestep = if sigmas.rounds { level.timestep.round_ties_even() } else { level.timestep };
-        Level { timestep, ..level }
+        Ok(Level { timestep: sigmas.told.timestep(level, schedule)?, ..level })
     };
-    Ok((0..steps).map(level).collect())
+    (0..steps).map(level).collect()
 }
 
 /// Steps of a sampler that goes between timesteps.

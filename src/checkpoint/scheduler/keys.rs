@@ -39,10 +39,9 @@ fn is_nothing(value: &Value) -> bool {
 }
 
 /// Values that would draw something else than is drawn here: class (all without), key, value, why.
-const REFUSED: [(Option<&str>, &str, &str, &str); 7] = [
+const REFUSED: [(Option<&str>, &str, &str, &str); 6] = [
     (None, "use_flow_sigmas", "true", "it has its own levels and another time"),
     (None, "use_dynamic_shifting", "true", "it has its own levels and another time"),
-    (None, "use_beta_sigmas", "true", "take use_karras_sigmas, or none"),
     (None, "interpolation_type", "\"log_linear\"", "linear is"),
     (Some("DPMSolverMultistepScheduler"), "algorithm_type", "\"dpmsolver\"", "dpmsolver++ is"),
     (Some("DPMSolverMultistepScheduler"), "algorithm_type", "\"sde-dpmsolver\"", "sde-dpmsolver++ is"),
@@ -128,6 +127,14 @@ impl Keys {
         value.as_u64().map(|count| count as usize).ok_or_else(|| wrong(key, value, "a whole number, 0 or more"))
     }
 
+    /// A list of numbers below 64 as bits.
+    pub(super) fn bits(&self, key: &str) -> Result<u64> {
+        let Some(value) = self.key(key) else { return Ok(0) };
+        let bit = |number: &Value| number.as_u64().filter(|number| *number < 64).map(|number| 1 << number);
+        let bits = value.as_array().and_then(|list| list.iter().try_fold(0, |bits, number| Some(bits | bit(number)?)));
+        bits.ok_or_else(|| wrong(key, value, "a list of whole numbers below 64"))
+    }
+
     /// A number that the file may give to any class, as diffusers looks for it.
     pub(super) fn any_number(&self, key: &str) -> Result<Option<f64>> {
         match self.given.get(key) {
@@ -205,7 +212,7 @@ impl Keys {
     /// What goes wrong only together, and keys that may only be empty.
     fn check_pairs(&self) -> Result<()> {
         let is_of = |prediction: &str| self.word("prediction_type") == Some(prediction);
-        for key in ["disable_corrector", "solver_p", "shift_terminal"] {
+        for key in ["solver_p", "shift_terminal"] {
             if let Some(value) = self.key(key).filter(|value| !is_nothing(value)) {
                 return refuse(format!("{key} {value} is not built here"));
             }

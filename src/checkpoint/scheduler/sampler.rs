@@ -3,7 +3,7 @@
 use super::SchedulerConfig;
 use super::keys::refuse;
 use crate::diffusion::{
-    Churn, Discretization, End, Run, Sampler, SamplerKind, Schedule, Sigmas, Solver, Spacing, Threshold, Variance,
+    Churn, Discretization, End, Run, Sampler, SamplerKind, Schedule, Sigmas, Solver, Spacing, Threshold, Told, Variance,
 };
 use crate::error::Result;
 
@@ -126,6 +126,7 @@ impl SchedulerConfig {
             linear_scale: word == Some("bh1"),
             lower_at_end: self.keys.flag("lower_order_final")?,
             euler_at_end: self.keys.flag("euler_at_final")?,
+            uncorrected: self.keys.bits("disable_corrector")?,
         })
     }
 
@@ -136,6 +137,12 @@ impl SchedulerConfig {
         schedule: &Schedule,
     ) -> Result<Discretization> {
         let sigmas = if spacing.is_none() { self.sigmas(kind)? } else { None };
+        if sigmas.is_some() && schedule.ends_in_noise() && self.beta_schedule == "squaredcos_cap_v2" {
+            return refuse(
+                "rescale_betas_zero_snr with beta_schedule squaredcos_cap_v2 and sigmas of their own (Karras, exponential, \
+                 beta, lu) is not built here: their ends hang on the last bit of a square root in diffusers",
+            );
+        }
         let in_kappa =
             matches!(kind, SamplerKind::Euler | SamplerKind::EulerAncestral { .. } | SamplerKind::Heun { .. });
         let of_kappa = ["Euler", "Heun", "LMS", "KDPM2"].iter().any(|class| self.class_name.starts_with(class));
@@ -176,26 +183,23 @@ impl SchedulerConfig {
             return Ok(None);
         }
         let (min, max) = (self.keys.any_number("sigma_min")?, self.keys.any_number("sigma_max")?);
-        let cosine = is_dpm(kind) && self.beta_schedule == "squaredcos_cap_v2";
-        let cut = |key: &str| {
-            refuse(format!("{key} of {} is not built here: diffusers cuts its timesteps off", self.class_name))
-        };
+        // DPM-Solver's are rounded but for one schedule.
+        let cuts = is_dpm(kind) && self.beta_schedule == "squaredcos_cap_v2";
+        let rounded = if cuts { Told::Cut } else { Told::Rounded };
+        let told = |told| if multistep { told } else { Told::Between };
+        let sigmas = |run, told| Ok(Some(Sigmas { run, min, max, told }));
         if self.keys.flag("use_karras_sigmas")? {
-            return match cosine {
-                true => cut("use_karras_sigmas with beta_schedule squaredcos_cap_v2"),
-                false => Ok(Some(Sigmas { run: Run::Karras, min, max, rounds: multistep })),
-            };
+            return sigmas(Run::Karras, told(rounded));
         }
         if is_dpm(kind) && self.keys.flag("use_lu_lambdas")? {
-            return match cosine {
-                true => cut("use_lu_lambdas with beta_schedule squaredcos_cap_v2"),
-                false => Ok(Some(Sigmas { run: Run::Exponential, min: None, max: None, rounds: true })),
-            };
+            return Ok(Some(Sigmas { run: Run::Exponential, min: None, max: None, told: rounded }));
         }
-        match self.keys.flag("use_exponential_sigmas")? {
-            true if multistep => cut("use_exponential_sigmas"),
-            true => Ok(Some(Sigmas { run: Run::Exponential, min, max, rounds: false })),
-            false => Ok(None),
+        if self.keys.flag("use_exponential_sigmas")? {
+            return sigmas(Run::Exponential, told(Told::Cut));
         }
+        if self.keys.flag("use_beta_sigmas")? {
+            return sigmas(Run::Beta, told(Told::Cut));
+        }
+        Ok(None)
     }
 }
