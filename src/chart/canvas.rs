@@ -62,7 +62,8 @@ pub(super) fn on_axes<'a, X: Ranged, Y: Ranged>(
     legend: &[Entry],
     (x, y): (X, Y),
 ) -> Drawn<ChartContext<'a, BitMapBackend<'a>, Cartesian2d<X, Y>>> {
-    let area = area.titled(&one_line(title), text(23))?;
+    // `titled` sets the capitals' tops on the first row, or above it.
+    let area = area.margin(pixels(8), 0, 0, 0).titled(&one_line(title), text(23))?;
     let rows = rows(&area, legend)?;
     let height = pixels(ROW) * rows.last().map_or(0, |(_, row, _)| row + 1);
     let (above, below) = area.split_vertically(height);

@@ -157,7 +157,7 @@ mod tests {
         for points in [vec![], vec![point(1.0, 3.0)], vec![point(0.0, 3.0), point(1e-4, 1e5), point(1e6, f64::NAN)]] {
             for bandwidths in [vec![("1 MiB".into(), 7.0)], vec![("1 MiB".into(), 70.0), ("2 MiB".into(), 7e3)]] {
                 let roofline = Roofline {
-                    title: "t".into(),
+                    title: "The title".into(),
                     peaks: vec![("f32".into(), 50.0)],
                     bandwidths,
                     points: points.clone(),
@@ -166,6 +166,7 @@ mod tests {
                 write_roofline(&path, &roofline).expect("it can be drawn");
                 let picture = image::open(&path).expect("it is a picture").to_rgb8();
                 assert_eq!(picture.dimensions(), SIZE);
+                assert!(picture.rows().take(3).flatten().all(|pixel| pixel.0 == [255; 3]), "the title is cut off");
                 assert!(picture.pixels().any(|pixel| pixel[0] > 150 && pixel[1] < 60), "the peak's line is there");
             }
         }
