@@ -129,10 +129,10 @@ fn format_of(path: &Path) -> Result<ImageFormat> {
     })
 }
 
-/// Whether [`write`] could write there, as far as that can be said beforehand.
+/// Whether [`write()`] could write there, as far as that can be said beforehand.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn check_writable(path: &Path) -> Result<()> {
     files::check_writable(path)?;
     // A device has no ending.

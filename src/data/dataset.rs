@@ -62,7 +62,7 @@ impl Dataset {
         Ok(())
     }
 
-    /// Whether there are none. [`load`] never returns such a set.
+    /// Whether there are none. [`crate::data::load`] never returns such a set.
     pub fn is_empty(&self) -> bool {
         self.labels.is_empty()
     }

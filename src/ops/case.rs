@@ -12,8 +12,7 @@ pub struct Corner {
     pub name: &'static str,
     /// Records it; what it draws are values, not shapes.
     pub draw: fn(&mut Draw),
-    /// Fills workgroups to the last lane: what a wrong count leaves out, those of a folded grid that have nothing to do
-    /// would make, so its grids stay in one row.
+    /// See [`Corner::full`].
     pub(super) is_full: bool,
 }
 
@@ -25,7 +24,8 @@ impl Corner {
         Corner { name, draw, is_full: false }
     }
 
-    /// See [`Corner::is_full`].
+    /// One that fills workgroups to the last lane: what a wrong count leaves out, those of a folded grid that have nothing
+    /// to do would make, so its grids stay in one row.
     pub const fn full(name: &'static str, draw: fn(&mut Draw)) -> Corner {
         Corner { name, draw, is_full: true }
     }

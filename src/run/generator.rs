@@ -46,7 +46,7 @@ pub struct Generator {
 /// the frame has such) and `gradient` (the classifier's, if one steers).
 ///
 /// # Errors
-/// [`Error::Device`] if no kernel could index the batch.
+/// [`crate::error::Error::Device`] if no kernel could index the batch.
 pub fn record(networks: &Networks, frame: &Frame, choices: &Arc<Choices>) -> Result<Recordings> {
     let Frame { batch, height, width, guided, .. } = *frame;
     let Networks { unet, weights, classifier } = *networks;
@@ -92,7 +92,7 @@ impl Generator {
     /// Plans a frame in the ways that are fastest; weights are zero until they are written.
     ///
     /// # Errors
-    /// [`Error::Device`] if the batch does not fit, with one that would.
+    /// [`crate::error::Error::Device`] if the batch does not fit, with one that would.
     pub fn fit(session: &mut Session, networks: &Networks, frame: &Frame) -> Result<Generator> {
         let record = |batch, choices: &_| record(networks, &Frame { batch, ..*frame }, choices);
         let (_, plans) = session.fit(frame.batch, record)?;
@@ -102,7 +102,7 @@ impl Generator {
     /// Plans a frame in the usual ways of single precision: nothing is measured.
     ///
     /// # Errors
-    /// [`Error::Device`] if the batch does not fit.
+    /// [`crate::error::Error::Device`] if the batch does not fit.
     pub fn usual(session: &mut Session, networks: &Networks, frame: &Frame) -> Result<Generator> {
         let recordings = record(networks, frame, &session.choices().at(Precision::F32))?;
         Ok(Generator::of(session.plan(&recordings)?, networks, frame))
