@@ -147,6 +147,7 @@ fn what_is_not_built_is_refused_by_name() {
                    "beta_start": 0.00085, "beta_end": 0.012}),
             "exponential or beta sigmas on this schedule",
         ),
+        (json!({"_class_name": multistep, "use_lu_lambdas": true, "rescale_betas_zero_snr": true}), "use_lu_lambdas"),
         (json!({"a_new_key": 3}), "a_new_key"),
     ];
     for (config, part) in cases {

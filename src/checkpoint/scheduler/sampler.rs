@@ -192,7 +192,13 @@ impl SchedulerConfig {
             return sigmas(Run::Karras, told(rounded));
         }
         if is_dpm(kind) && self.keys.flag("use_lu_lambdas")? {
-            return Ok(Some(Sigmas { run: Run::Exponential, min: None, max: None, told: rounded }));
+            if cuts || self.keys.flag("rescale_betas_zero_snr")? {
+                return refuse(
+                    "use_lu_lambdas with beta_schedule squaredcos_cap_v2 or rescale_betas_zero_snr is not built here: which \
+                     timestep the network is told first hangs on the last bit of a logarithm in diffusers",
+                );
+            }
+            return Ok(Some(Sigmas { run: Run::Exponential, min: None, max: None, told: Told::Rounded }));
         }
         if self.keys.flag("use_exponential_sigmas")? {
             return sigmas(Run::Exponential, told(Told::Cut));
