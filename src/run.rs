@@ -1,4 +1,4 @@
-//! Networks on devices: what trains, draws, denoises and classifies. The one place where a network meets a plan.
+//! Networks on devices: what trains, draws, denoises and classifies. `session` makes all plans.
 
 pub mod choice;
 pub mod classifier;

@@ -1,5 +1,5 @@
-//! A device with the buffers of some networks and the ways that it runs: the one place that knows how images, rows and
-//! labels lie in a buffer, and what to do with a batch that doesn't fit.
+//! A device with the buffers of some networks and the ways that it runs: the one place that plans them, that knows how
+//! images, rows and labels of a network lie in a buffer, and what to do with a batch that doesn't fit.
 
 use std::sync::Arc;
 

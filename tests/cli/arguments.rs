@@ -198,3 +198,35 @@ fn a_reader_may_go_away() {
     let err = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && !err.contains("panicked"), "{err}");
 }
+
+/// The part of docs/json.md about a command.
+fn fields_of(command: &str) -> &'static str {
+    let page = include_str!("../../docs/json.md");
+    let heading = format!("## `diffuse {command}`");
+    let start = page.find(&heading).unwrap_or_else(|| panic!("no {heading}")) + heading.len();
+    page[start..].split("\n## ").next().unwrap()
+}
+
+#[test]
+fn each_key_of_json_is_documented() {
+    let place = place();
+    untrained(place.path(), "tiny.json", "run");
+    for line in [
+        "devices",
+        "certify --sampler ddim",
+        "profile --preset digits --predict",
+        "train --data digits --model tiny.json --steps 1 --batch 2 --out new",
+        "train-classifier --data digits --model tiny.json --steps 1 --batch 2 --out judge",
+        "sample run --count 1 --steps 1",
+        "data digits",
+        "verify --kernel silu --cases 0",
+        "evaluate run --data digits --likelihood vlb --count 4 --terms 2",
+    ] {
+        let object = json(&accepted(place.path(), &format!("{line} --json")));
+        let fields = fields_of(line.split(' ').next().unwrap());
+        for key in object.as_object().expect("an object").keys() {
+            let is_there = ["`", "[", "."].iter().any(|end| fields.contains(&format!("`{key}{end}")));
+            assert!(is_there, "docs/json.md doesn't tell {key} of {line}");
+        }
+    }
+}
