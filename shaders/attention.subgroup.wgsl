@@ -142,8 +142,10 @@ fn forward(at: SubgroupInvocation) {
     }
     sum = subgroupAdd(sum);
     for (var c = 0u; c < QUADS; c++) {
-        for (var j = 0u; j < 4u; j++) {
-            store_o(target_of(place, place.block, j, channel_of(place, c, at.lane)), products[c][j] / sum[j]);
+        if (has_channels(place, c)) {
+            for (var j = 0u; j < 4u; j++) {
+                store_o(target_of(place, place.block, j, channel_of(place, c, at.lane)), products[c][j] / sum[j]);
+            }
         }
     }
     if (place.chunk == 0u && at.lane == 0u) {
@@ -170,8 +172,10 @@ fn backward_query(at: SubgroupInvocation) {
         add_handed(&products, mask(d_s, exist(first + at.lane), vec4<f32>()), place, first, false, at.lane);
     }
     for (var c = 0u; c < QUADS; c++) {
-        for (var j = 0u; j < 4u; j++) {
-            store_d_q(target_of(place, place.block, j, channel_of(place, c, at.lane)), products[c][j]);
+        if (has_channels(place, c)) {
+            for (var j = 0u; j < 4u; j++) {
+                store_d_q(target_of(place, place.block, j, channel_of(place, c, at.lane)), products[c][j]);
+            }
         }
     }
 }
@@ -210,10 +214,12 @@ fn backward_key_value(at: SubgroupInvocation) {
         }
     }
     for (var c = 0u; c < QUADS; c++) {
-        for (var j = 0u; j < 4u; j++) {
-            let to = target_of(place, place.block, j, channel_of(place, c, at.lane));
-            store_d_k(to, products_k[c][j]);
-            store_d_v(to, products_v[c][j]);
+        if (has_channels(place, c)) {
+            for (var j = 0u; j < 4u; j++) {
+                let to = target_of(place, place.block, j, channel_of(place, c, at.lane));
+                store_d_k(to, products_k[c][j]);
+                store_d_v(to, products_v[c][j]);
+            }
         }
     }
 }
