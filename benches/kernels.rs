@@ -121,7 +121,7 @@ fn steps(context: &Context, group: &mut Group, wanted: impl Fn(&str) -> bool) {
             let options = Options { batch, steps: 1, infer, recompute: false };
             let workload = Workload::new(Session::new(context), &unet, &options).expect("it fits");
             let (mut flops, mut bytes) = (0, 0);
-            for (recording, dispatch) in workload.dispatches() {
+            for (recording, dispatch) in workload.recordings.dispatches() {
                 flops += dispatch.flops;
                 bytes += recording.bytes(dispatch);
             }

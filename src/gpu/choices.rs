@@ -113,6 +113,14 @@ pub struct Ways<R> {
     pub record: fn(&mut R, &[u32]),
 }
 
+impl<R> Ways<R> {
+    /// The one that every device runs.
+    pub fn register(&self) -> &'static Candidate {
+        let register = self.candidates.iter().find(|candidate| candidate.is_register());
+        register.expect("every device runs the variant register, for every shape")
+    }
+}
+
 /// An entry point and a shape.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Key {
@@ -221,8 +229,7 @@ impl Choices {
             true => ways.candidates.iter().rev().find(rightly),
             false => ways.candidates.iter().find(rightly),
         };
-        let register = || ways.candidates.iter().find(|c| c.is_register());
-        found.or_else(register).expect("every device runs the variant register, for every shape")
+        found.unwrap_or_else(|| ways.register())
     }
 
     /// Whether a candidate is not run unless someone asks for it.
@@ -239,14 +246,13 @@ impl Choices {
 
     /// What runs a shape.
     pub fn choose<R>(&self, ways: &Ways<R>, shape: &[u32]) -> &'static Candidate {
-        let runs = |candidate: &&Candidate| candidate.runs_on(&self.device, self.precision);
-        if let Some(candidate) = self.forced.and_then(|index| ways.candidates.get(index)).filter(runs) {
+        if let Some(candidate) = self.forced_of(ways) {
             return candidate;
         }
         let key = self.key(ways, shape);
         let named = |label: &String, among: &[&'static Candidate]| among.iter().find(|c| c.label() == *label).copied();
         let explicit = self.explicit.get(&key).and_then(|label| {
-            let all: Vec<_> = ways.candidates.iter().filter(runs).collect();
+            let all: Vec<_> = ways.candidates.iter().filter(|c| self.runs(c)).collect();
             named(label, &all)
         });
         let timed = || self.timed.get(&key).and_then(|label| named(label, &self.class(ways, shape)));
@@ -255,8 +261,15 @@ impl Choices {
 
     /// A way to run an entry point that not every device can: the one that is forced, or the first.
     pub fn possible<R>(&self, ways: &Ways<R>) -> Option<&'static Candidate> {
-        let runs = |candidate: &&Candidate| candidate.runs_on(&self.device, self.precision);
-        let forced = self.forced.and_then(|index| ways.candidates.get(index)).filter(runs);
-        forced.or_else(|| ways.candidates.iter().find(runs))
+        self.forced_of(ways).or_else(|| ways.candidates.iter().find(|c| self.runs(c)))
+    }
+
+    /// The one that is forced, where it runs.
+    fn forced_of<R>(&self, ways: &Ways<R>) -> Option<&'static Candidate> {
+        self.forced.and_then(|index| ways.candidates.get(index)).filter(|c| self.runs(c))
+    }
+
+    fn runs(&self, candidate: &Candidate) -> bool {
+        candidate.runs_on(&self.device, self.precision)
     }
 }

@@ -62,6 +62,11 @@ impl Memory {
         let buffer = self.buffer(name);
         read_buffer(context, buffer, 0, buffer.size())
     }
+
+    /// Reads `count` numbers of a buffer back from number `first` on; waits for all work before it.
+    pub fn read_at(&self, context: &Context, name: &str, first: u64, count: u64) -> Result<Vec<f32>> {
+        read_buffer(context, self.buffer(name), first * 4, count * 4)
+    }
 }
 
 /// Reads `bytes` of `buffer` from `offset` on; waits for all work before it.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::plan::Plan;
-use super::recorder::Recording;
+use super::recorder::{Dispatch, Recording};
 
 /// The parts of a step by their names, in the order in which they run.
 #[derive(Clone, Debug)]
@@ -58,6 +58,11 @@ impl<T> Parts<T> {
 }
 
 impl Recordings {
+    /// All dispatches with their recordings, in the order in which they run.
+    pub fn dispatches(&self) -> impl Iterator<Item = (&Recording, &Dispatch)> {
+        self.iter().flat_map(|(_, recording)| recording.dispatches.iter().map(move |dispatch| (recording, dispatch)))
+    }
+
     /// Bytes that planning all of it allocates: each plan's own buffers, shared ones once.
     pub fn peak_bytes(&self) -> u64 {
         let mut named = BTreeMap::new();

@@ -63,8 +63,7 @@ pub struct Contest<'a> {
 pub fn time(context: &Context, contest: &Contest) -> Result<Vec<Timing>> {
     let Contest { ways, shape, candidates, choices } = *contest;
     let usual = choices.usual(ways, shape);
-    let register = ways.candidates.iter().find(|candidate| candidate.is_register());
-    let register = register.expect("every device runs the variant register");
+    let register = ways.register();
     let others = [register, usual].into_iter().filter(|other| !candidates.iter().any(|c| std::ptr::eq(*c, *other)));
     let runs =
         run(context, choices.precision, ways, shape, &candidates.iter().copied().chain(others).collect::<Vec<_>>())?;

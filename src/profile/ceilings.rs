@@ -109,6 +109,25 @@ impl Ceilings {
     }
 }
 
+/// Floors of several dispatches, added up.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Floors {
+    pub ms: f64,
+    memory_ms: f64,
+}
+
+impl Floors {
+    pub fn add(&mut self, (ms, bound): (f64, Bound)) {
+        self.ms += ms;
+        self.memory_ms += if bound == Bound::Memory { ms } else { 0.0 };
+    }
+
+    /// What most of it is due to.
+    pub fn bound(&self) -> Bound {
+        if self.memory_ms > self.ms / 2.0 { Bound::Memory } else { Bound::Arithmetic }
+    }
+}
+
 fn list(r: &mut Recorder, name: &str, bytes: u64) -> Tensor {
     r.persistent(name, [1, 1, 1, (bytes / 4) as u32])
 }

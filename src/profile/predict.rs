@@ -79,14 +79,12 @@ pub fn predict(recordings: &Recordings, batch: u32) -> Vec<Prediction> {
 
 fn on(card: &Card, recordings: &Recordings, batch: u32) -> Prediction {
     let (mut arithmetic_ms, mut memory_ms, mut launch_ms) = (0.0, 0.0, 0.0);
-    for (_, recording) in recordings.iter() {
-        for dispatch in &recording.dispatches {
-            let arithmetic = dispatch.flops as f64 / card.tflops * 1e-9;
-            let memory = recording.bytes(dispatch) as f64 / card.gbytes_per_s * 1e-6;
-            let sum = if arithmetic > memory { &mut arithmetic_ms } else { &mut memory_ms };
-            *sum += arithmetic.max(memory);
-            launch_ms += LAUNCH_MICROSECONDS * 1e-3;
-        }
+    for (recording, dispatch) in recordings.dispatches() {
+        let arithmetic = dispatch.flops as f64 / card.tflops * 1e-9;
+        let memory = recording.bytes(dispatch) as f64 / card.gbytes_per_s * 1e-6;
+        let sum = if arithmetic > memory { &mut arithmetic_ms } else { &mut memory_ms };
+        *sum += arithmetic.max(memory);
+        launch_ms += LAUNCH_MICROSECONDS * 1e-3;
     }
     let step_ms = arithmetic_ms + memory_ms + launch_ms;
     Prediction { card: *card, step_ms, arithmetic_ms, memory_ms, launch_ms, images_per_s: batch as f64 * 1e3 / step_ms }
@@ -95,15 +93,13 @@ fn on(card: &Card, recordings: &Recordings, batch: u32) -> Prediction {
 /// How often each kernel runs in a step, the most work first.
 pub fn counts(recordings: &Recordings) -> Vec<Count> {
     let mut counts = std::collections::BTreeMap::<String, Count>::new();
-    for (_, recording) in recordings.iter() {
-        for dispatch in &recording.dispatches {
-            let name = format!("{}.{}", dispatch.kernel.name, dispatch.entry);
-            let new = || Count { name: name.clone(), calls: 0, flops: 0, bytes: 0 };
-            let count = counts.entry(name.clone()).or_insert_with(new);
-            count.calls += 1;
-            count.flops += dispatch.flops;
-            count.bytes += recording.bytes(dispatch);
-        }
+    for (recording, dispatch) in recordings.dispatches() {
+        let name = format!("{}.{}", dispatch.kernel.name, dispatch.entry);
+        let new = || Count { name: name.clone(), calls: 0, flops: 0, bytes: 0 };
+        let count = counts.entry(name.clone()).or_insert_with(new);
+        count.calls += 1;
+        count.flops += dispatch.flops;
+        count.bytes += recording.bytes(dispatch);
     }
     let mut counts: Vec<Count> = counts.into_values().collect();
     counts.sort_by_key(|count| std::cmp::Reverse((count.flops, count.bytes)));

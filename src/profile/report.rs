@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::ceilings::{Bound, Ceilings};
+use super::ceilings::{Bound, Ceilings, Floors};
 use super::memory::{self, LayerMemory};
 use super::trace::Timed;
 use super::workload::{Options, Workload};
@@ -107,7 +107,7 @@ pub(super) fn build(
 ) -> Report {
     let steps = sorted_ms(&times.steps);
     let step_ms = median(&steps);
-    let count = workload.dispatches().count();
+    let count = workload.recordings.dispatches().count();
     let encode_ms = median(&sorted_ms(&times.encodes));
     let replay_ms = median(&sorted_ms(&times.replays));
     let (temporary_bytes, temporary_bytes_without_reuse) = workload.temporary_bytes();
@@ -190,8 +190,7 @@ struct Sum {
     ms: f64,
     flops: u64,
     bytes: u64,
-    floor_ms: f64,
-    memory_ms: f64,
+    floors: Floors,
 }
 
 /// Adds up dispatches of the same name; the most time lost first.
@@ -199,13 +198,11 @@ fn rows(dispatches: &[Timed], ceilings: &Ceilings, name: impl Fn(&Timed) -> &str
     let mut sums: BTreeMap<&str, Sum> = BTreeMap::new();
     for dispatch in dispatches {
         let sum = sums.entry(name(dispatch)).or_default();
-        let (floor, bound) = ceilings.floor(dispatch.flops, dispatch.bytes);
         sum.calls += 1;
         sum.ms += dispatch.duration * 1e-3;
         sum.flops += dispatch.flops;
         sum.bytes += dispatch.bytes;
-        sum.floor_ms += floor;
-        sum.memory_ms += if bound == Bound::Memory { floor } else { 0.0 };
+        sum.floors.add(ceilings.floor(dispatch.flops, dispatch.bytes));
     }
     let total: f64 = sums.values().map(|sum| sum.ms).sum();
     let mut rows: Vec<Row> = sums.into_iter().map(|(name, sum)| row(name, &sum, total)).collect();
@@ -214,7 +211,7 @@ fn rows(dispatches: &[Timed], ceilings: &Ceilings, name: impl Fn(&Timed) -> &str
 }
 
 fn row(name: &str, sum: &Sum, total_ms: f64) -> Row {
-    let Sum { calls, ms, flops, bytes, floor_ms, memory_ms } = *sum;
+    let Sum { calls, ms, flops, bytes, floors } = *sum;
     Row {
         name: name.to_string(),
         calls,
@@ -224,10 +221,10 @@ fn row(name: &str, sum: &Sum, total_ms: f64) -> Row {
         gbytes_per_s: rate(bytes as f64 * 1e-6, ms),
         flops,
         bytes,
-        bound: if memory_ms > floor_ms / 2.0 { Bound::Memory } else { Bound::Arithmetic },
-        floor_ms,
-        lost_ms: ms - floor_ms,
-        of_ceiling: rate(floor_ms, ms),
+        bound: floors.bound(),
+        floor_ms: floors.ms,
+        lost_ms: ms - floors.ms,
+        of_ceiling: rate(floors.ms, ms),
     }
 }
 

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::ceilings::{Bound, Ceilings};
+use super::ceilings::{Bound, Ceilings, Floors};
 use super::measure;
+use super::report::median;
 use crate::error::Result;
 use crate::gpu::{Choices, Context, Memory, Plan, PlanOptions, Recorder, Recording, Recordings, Step};
 use crate::ops::adamw::{self, AdamW};
@@ -187,14 +188,11 @@ pub fn measure(
 ) -> Result<Figure> {
     let prepared = prepare(context, recording)?;
     let seconds = measure::sample(context, &prepared.plan, &prepared.step, BATCH, budget)?;
-    let ms = (seconds[(seconds.len() - 1) / 2] + seconds[seconds.len() / 2]) / 2.0 * 1e3;
+    let ms = median(&seconds) * 1e3;
     let (flops, bytes) = (recording.flops(), recording.moved_bytes());
-    let floors = recording.dispatches.iter();
-    let floors = floors.map(|dispatch| ceilings.floor(dispatch.flops, recording.bytes(dispatch)));
-    let (mut floor, mut memory) = (0.0, 0.0);
-    for (ms, bound) in floors {
-        floor += ms;
-        memory += if bound == Bound::Memory { ms } else { 0.0 };
+    let mut floors = Floors::default();
+    for dispatch in &recording.dispatches {
+        floors.add(ceilings.floor(dispatch.flops, recording.bytes(dispatch)));
     }
     Ok(Figure {
         name: name.into(),
@@ -204,8 +202,8 @@ pub fn measure(
         bytes,
         gflops: flops as f64 * 1e-6 / ms,
         gbytes_per_s: bytes as f64 * 1e-6 / ms,
-        bound: if memory > floor / 2.0 { Bound::Memory } else { Bound::Arithmetic },
-        of_ceiling: floor / ms,
+        bound: floors.bound(),
+        of_ceiling: floors.ms / ms,
     })
 }
 

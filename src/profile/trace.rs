@@ -60,7 +60,7 @@ pub(super) fn record(context: &Context, workload: &Workload) -> Result<(Vec<Time
     let traces = traces.collect::<Result<Vec<Trace>>>()?;
     let offset = clock_offset(&traces, origin);
     let spans = traces.iter().flat_map(|trace| &trace.dispatches);
-    let timed = workload.dispatches().zip(spans).map(|((recording, dispatch), span)| Timed {
+    let timed = workload.recordings.dispatches().zip(spans).map(|((recording, dispatch), span)| Timed {
         kernel: format!("{}.{}", dispatch.kernel.label(), dispatch.entry),
         scope: recording.scopes[dispatch.scope].clone(),
         grid: dispatch.grid,

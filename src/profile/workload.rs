@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::gpu::recorder::Dispatch;
 use crate::gpu::{Choices, Plan, Plans, Recording, Recordings, Step, Submission, WEIGHTS};
 use crate::nn::{UNet, UNetConfig, config::Size};
 use crate::ops::diffusion::Records;
@@ -115,12 +114,6 @@ impl<'a> Workload<'a> {
     /// The plans by name, in the order in which they run.
     pub fn plans(&self) -> impl Iterator<Item = (&str, &Plan)> {
         self.plans.iter()
-    }
-
-    /// All dispatches with their recordings, in the order in which they run.
-    pub fn dispatches(&self) -> impl Iterator<Item = (&Recording, &Dispatch)> {
-        let recordings = self.recordings.iter();
-        recordings.flat_map(|(_, recording)| recording.dispatches.iter().map(move |dispatch| (recording, dispatch)))
     }
 
     /// Bytes on the device.

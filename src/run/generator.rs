@@ -125,9 +125,8 @@ impl Generator {
     /// The images as they are now.
     pub(super) fn images(&self, session: &Session) -> Result<Images> {
         let Frame { batch, height, width, .. } = self.frame;
-        let mut values = session.read_rows(X, 0..self.channels, self.channels)?;
         // Under guidance they are there twice.
-        values.truncate(batch as usize * self.size());
+        let values = session.read_rows_at(X, 0, self.pixels(), self.channels)?;
         let (height, width) = (height as usize, width as usize);
         Ok(Images { values, count: batch as usize, height, width, channels: self.channels })
     }
@@ -141,20 +140,22 @@ impl Generator {
 
     /// Writes the batch that begins with sample `first` out of all samples' `values` into a slot.
     pub(super) fn write_slot(&self, session: &Session, slot: usize, values: &[f32], first: u32) {
-        let pixels = self.frame.batch as usize * self.size() / self.channels;
-        session.write_rows_at(PREVIOUS, slot * pixels, &self.rows(values, first), self.channels);
+        session.write_rows_at(PREVIOUS, slot * self.pixels(), &self.rows(values, first), self.channels);
     }
 
     /// What a slot holds of this batch, image by image.
     pub(super) fn slot(&self, session: &Session, slot: usize) -> Result<Vec<f32>> {
-        let elements = self.frame.batch as usize * self.size();
-        let all = session.read_rows(PREVIOUS, 0..self.channels, self.channels)?;
-        Ok(all[slot * elements..][..elements].to_vec())
+        session.read_rows_at(PREVIOUS, slot * self.pixels(), self.pixels(), self.channels)
     }
 
     /// Elements of an image.
     pub(super) fn size(&self) -> usize {
         self.frame.height as usize * self.frame.width as usize * self.channels
+    }
+
+    /// Pixels of a batch.
+    fn pixels(&self) -> usize {
+        self.frame.batch as usize * self.size() / self.channels
     }
 
     pub(super) fn values(&self, request: &Request, first: u32, number: usize) -> Step {

@@ -122,21 +122,24 @@ impl<'a> Session<'a> {
     /// Overwrites a buffer of rows of `width` numbers: rows of `channels`, those of images from top to bottom, go to their
     /// heads; all else is 0.
     pub fn write_rows(&self, name: &str, values: &[f32], channels: usize, width: usize) {
-        let mut padded = vec![0.0f32; self.memory.buffer(name).size() as usize / 4];
-        for (to, from) in padded.chunks_exact_mut(width.next_multiple_of(4)).zip(values.chunks_exact(channels)) {
-            to[..channels].copy_from_slice(from);
-        }
-        self.write(name, &padded);
+        let mut all = padded(values, channels, width);
+        all.resize(self.memory.buffer(name).size() as usize / 4, 0.0);
+        self.write(name, &all);
     }
 
     /// Overwrites pixels of a buffer of images from pixel `first` on; what is behind them stays.
     pub fn write_rows_at(&self, name: &str, first: usize, values: &[f32], channels: usize) {
-        let width = channels.next_multiple_of(4);
-        let mut padded = vec![0.0f32; values.len() / channels * width];
-        for (to, from) in padded.chunks_exact_mut(width).zip(values.chunks_exact(channels)) {
-            to[..channels].copy_from_slice(from);
-        }
-        self.memory.write(self.context, name, (first * width) as u64, &padded);
+        let first = first * channels.next_multiple_of(4);
+        self.memory.write(self.context, name, first as u64, &padded(values, channels, channels));
+    }
+
+    /// Reads `count` pixels of a buffer of images from pixel `first` on, without padding.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the device failed.
+    pub fn read_rows_at(&self, name: &str, first: usize, count: usize, channels: usize) -> Result<Vec<f32>> {
+        let [first, count] = [first, count].map(|pixels| (pixels * channels.next_multiple_of(4)) as u64);
+        Ok(unpadded(&self.memory.read_at(self.context, name, first, count)?, 0..channels, channels))
     }
 
     /// What [`Session::write_rows`] wrote, or a kernel: of rows of `width` numbers those of the channels `own`.
@@ -167,6 +170,16 @@ impl<'a> Session<'a> {
 /// The labels of `count` images from number `first` on; surplus places repeat the last.
 pub fn labels_of(labels: &[u32], first: usize, count: usize) -> impl Iterator<Item = u32> {
     (first..first + count).map(|i| labels[i.min(labels.len() - 1)])
+}
+
+/// Rows of `channels` numbers at the heads of rows of `width`, the rest 0.
+fn padded(values: &[f32], channels: usize, width: usize) -> Vec<f32> {
+    let width = width.next_multiple_of(4);
+    let mut padded = vec![0.0; values.len() / channels * width];
+    for (to, from) in padded.chunks_exact_mut(width).zip(values.chunks_exact(channels)) {
+        to[..channels].copy_from_slice(from);
+    }
+    padded
 }
 
 /// The channels `own` of each row of `width` numbers.

@@ -87,7 +87,7 @@ pub fn record(
         class_dropout: options.class_dropout as f32,
     };
     let batch = r.scope("batch", |r| diffusion::noise(r, &records, &noise));
-    let loss = r.range(METRICS, METRICS_ELEMENTS, 0, [1, 1, 1, 1]);
+    let loss = loss_of_batch(r);
     model.record(r, &batch, loss);
     let mut recordings = Recordings::default();
     recordings.push("gradients", std::mem::take(r).finish());
