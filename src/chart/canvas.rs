@@ -133,7 +133,7 @@ pub(super) fn text(height: i32) -> TextStyle<'static> {
 }
 
 /// The title without line breaks, cut where it would leave the picture.
-pub(super) fn one_line(title: &str) -> String {
+fn one_line(title: &str) -> String {
     let title: String = title.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     match title.char_indices().nth(LONGEST_TITLE) {
         Some((end, _)) => format!("{}…", title[..end].trim_end()),

@@ -6,7 +6,7 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::axes::{LossAxis, StepAxis};
-use super::canvas::{Area, Drawn, OVERSAMPLING, draw, draw_axes, on_axes, one_line, pieces, pixels, text};
+use super::canvas::{Area, Drawn, OVERSAMPLING, draw, draw_axes, on_axes, pieces, pixels, text};
 use super::ticks::{significant, whole};
 use crate::error::{Error, Result};
 use crate::picture::write_png;
@@ -29,7 +29,7 @@ const SMOOTHED: RGBColor = RGBColor(29, 78, 216);
 /// [`Error::File`], naming `path`, if the place can't be written.
 pub fn write_loss_chart(path: &Path, title: &str, points: &[(u64, f32)]) -> Result<()> {
     let run = Run::new(points);
-    let picture = draw(|area| draw_chart(area, &one_line(title), &run)).map_err(|error| Error::file(path, error))?;
+    let picture = draw(|area| draw_chart(area, title, &run)).map_err(|error| Error::file(path, error))?;
     write_png(path, &picture)
 }
 

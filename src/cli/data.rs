@@ -9,6 +9,7 @@ use super::output::{Json, say};
 use diffuse::chart::{Row, write_sheet};
 use diffuse::data::{self, Dataset, Want};
 use diffuse::files;
+use diffuse::nn::UNetConfig;
 use diffuse::nn::config::Size;
 use diffuse::picture::{self, Images};
 
@@ -62,10 +63,8 @@ pub fn run(args: &Args) -> Result<()> {
 
 /// The size and channels of the model that was named.
 fn want(args: &Args) -> Result<Want> {
-    let Some(model) = args.model.named()? else { return Ok(Want::default()) };
-    let sides = model.sample_size.map(Size::sides);
-    let (height, width) = sides.unzip();
-    Ok(Want { height, width, channels: Some(model.in_channels) })
+    let of = |model: UNetConfig| Want::of(model.sample_size.map(Size::sides), model.in_channels);
+    Ok(args.model.named()?.map_or_else(Want::default, of))
 }
 
 /// Up to `count` images of each class, spread over all of them.

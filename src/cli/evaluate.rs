@@ -97,9 +97,7 @@ fn check(args: &Args) -> Result<()> {
 /// The data in the model's size.
 fn load_split(args: &Args, model: &Checkpoint) -> Result<Split> {
     let config = &model.unet.config;
-    let sides = config.sample_size.map(Size::sides);
-    let channels = Some(config.in_channels);
-    let want = Want { height: sides.map(|sides| sides.0), width: sides.map(|sides| sides.1), channels };
+    let want = Want::of(config.sample_size.map(Size::sides), config.in_channels);
     let mut split = data::load_split(&args.data, &want)?;
     split.train.account.warnings().iter().for_each(|warning| log::warn!("{warning}"));
     if args.count.is_some_and(|count| count > split.test.len()) && (args.likelihood.is_some() || args.levels) {

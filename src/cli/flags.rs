@@ -35,17 +35,16 @@ impl ModelFlags {
 
     /// The model that is named, if one is.
     pub fn named(&self) -> Result<Option<UNetConfig>> {
-        let is_named = self.preset.is_some() || self.model.is_some();
-        is_named.then(|| self.config(UNetConfig::default())).transpose()
+        match (&self.preset, &self.model) {
+            (Some(name), _) => Ok(Some(preset(name)?)),
+            (_, Some(path)) => read_model(path).map(Some),
+            _ => Ok(None),
+        }
     }
 
     /// The model that is named, else `otherwise`.
     pub fn config(&self, otherwise: UNetConfig) -> Result<UNetConfig> {
-        match (&self.preset, &self.model) {
-            (Some(name), _) => Ok(preset(name)?),
-            (_, Some(path)) => read_model(path),
-            _ => Ok(otherwise),
-        }
+        Ok(self.named()?.unwrap_or(otherwise))
     }
 }
 

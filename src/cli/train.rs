@@ -74,10 +74,9 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
         counts_classes: !args.run.model.is_of_file() && args.config.is_none(),
         config: args.config.is_some(),
     };
-    args.run.json.check()?;
-    asked.check()?;
+    let fresh = asked.fresh()?;
     let context = adapter.open()?;
-    match asked.begin(&context, &adapter.policy(&context)?)? {
+    match asked.begin(fresh, &context, &adapter.policy(&context)?)? {
         Some(mut run) => train(&mut run, &context, &args.run.out, &args.run.json, started).map(|_| ()),
         None => Ok(()),
     }
@@ -100,20 +99,23 @@ pub struct Asked<'a> {
 }
 
 impl Asked<'_> {
-    /// Refuses what makes no sense, before a device is opened.
-    pub fn check(&self) -> Result<()> {
-        if !self.flags.resume {
-            (self.options)(self.defaults.clone())?;
-        }
-        Ok(())
+    /// The options of a new run, unless one goes on. Refuses what makes no sense, before a device is opened.
+    pub fn fresh(&self) -> Result<Option<TrainOptions>> {
+        self.flags.json.check()?;
+        (!self.flags.resume).then(|| (self.options)(self.defaults.clone())).transpose()
     }
 
-    /// The run: one that goes on, or a new one. None if there is nothing left to do.
-    pub fn begin<'c>(&self, context: &'c Context, policy: &Policy) -> Result<Option<Run<'c>>> {
+    /// The run: one that goes on, or a new one with the options `fresh`. None if there is nothing left to do.
+    pub fn begin<'c>(
+        &self,
+        fresh: Option<TrainOptions>,
+        context: &'c Context,
+        policy: &Policy,
+    ) -> Result<Option<Run<'c>>> {
         let stored = if self.flags.resume { Stored::find(&self.flags.out)? } else { None };
         match stored {
             Some(stored) => self.resume(context, policy, stored),
-            None => self.start(context, policy).map(Some),
+            None => self.start(fresh, context, policy).map(Some),
         }
     }
 
@@ -140,16 +142,16 @@ impl Asked<'_> {
         Ok(Some(Run::resume(context, policy, stored, now)?))
     }
 
-    fn start<'c>(&self, context: &'c Context, policy: &Policy) -> Result<Run<'c>> {
+    fn start<'c>(&self, fresh: Option<TrainOptions>, context: &'c Context, policy: &Policy) -> Result<Run<'c>> {
         if self.flags.data.is_none() && !self.config {
             bail!("{}: no run to go on with, and no --data to start one", self.flags.out.display());
         }
-        let mut options = (self.options)(self.defaults.clone())?;
+        let mut options = fresh.map_or_else(|| (self.options)(self.defaults.clone()), Ok)?;
         options.precision = self.precision.map_or(options.precision, |storage| storage.precision(context));
         if let (Some(place), Task::Denoise, false, false) =
             (&self.flags.init, options.task, self.flags.model.is_given(), self.config)
         {
-            options.model = checkpoint::load(place)?.unet.config;
+            options.model = checkpoint::read_config(&checkpoint::find(place)?.join(checkpoint::CONFIG))?;
         }
         let classes = if self.counts_classes { options.model.num_class_embeds.take() } else { None };
         let data = run::load_data(&mut options)?;

@@ -74,10 +74,9 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
         counts_classes: false,
         config: false,
     };
-    args.run.json.check()?;
-    asked.check()?;
+    let fresh = asked.fresh()?;
     let context = adapter.open()?;
-    let Some(mut run) = asked.begin(&context, &adapter.policy(&context)?)? else { return Ok(()) };
+    let Some(mut run) = asked.begin(fresh, &context, &adapter.policy(&context)?)? else { return Ok(()) };
     let done = train(&mut run, &context, &args.run.out, &Json::default(), started)?;
     let (step, options) = (run.steps_done(), run.options().clone());
     let _lock = run.into_lock();
@@ -97,9 +96,8 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
 /// The accuracy of the checkpoint on test images, and whether these were held out of the training images.
 fn measure(context: &Context, out: &Path, source: &str) -> Result<(Vec<Accuracy>, bool)> {
     let model = checkpoint::classifier::load(out)?;
-    let (height, width) = model.classifier.config.sides()?;
-    let channels = Some(model.classifier.config.unet.in_channels);
-    let split = data::load_split(source, &Want { height: Some(height), width: Some(width), channels })?;
+    let config = &model.classifier.config;
+    let split = data::load_split(source, &Want::of(Some(config.sides()?), config.unet.in_channels))?;
     let observer = Observer::new(Session::new(context), &model.classifier, &model.weights)?;
     let (images, schedule) = (images_of(&split.test, 1000), model.scheduler.schedule()?);
     let labels = &split.test.labels[..images.count];

@@ -62,7 +62,6 @@ pub(super) fn find(directory: &Path) -> Result<Option<(Files, Option<Files>)>> {
 /// # Errors
 /// One line that names the file that can't be read, or holds no whole records.
 pub(super) fn load(files: &Files, name: String, want: &Want) -> Result<Dataset> {
-    let own = Shape { height: SIDE, width: SIDE, channels: 3 };
     let (height, width) = (want.height.or(want.width).unwrap_or(SIDE), want.width.or(want.height).unwrap_or(SIDE));
     let shape = Shape { height, width, channels: want.channels.unwrap_or(3) };
     let length = files.labels + PIXELS;
@@ -88,11 +87,8 @@ pub(super) fn load(files: &Files, name: String, want: &Want) -> Result<Dataset> 
     fill_images(&mut images, shape.bytes(1)?, |index, slot| {
         let planes = &records[index * PIXELS..][..PIXELS];
         let pixels = (0..PIXELS).map(|i| planes[i % 3 * PLANE + i / 3]).collect();
-        let image = DynamicImage::ImageRgb8(RgbImage::from_raw(own.width, own.height, pixels).ok_or(())?);
-        if let Ok(mut changes) = changes.lock() {
-            changes.add(&resize::changes(&image, shape));
-        }
-        resize::fit(image, shape, slot);
+        let image = DynamicImage::ImageRgb8(RgbImage::from_raw(SIDE, SIDE, pixels).ok_or(())?);
+        resize::fit_counted(image, shape, slot, &changes);
         Ok::<(), ()>(())
     });
     let changes = changes.into_inner().unwrap_or_default();

@@ -88,6 +88,14 @@ pub struct Want {
     pub channels: Option<u32>,
 }
 
+impl Want {
+    /// Images of `sides`, height and width, or as they are.
+    pub fn of(sides: Option<(u32, u32)>, channels: u32) -> Want {
+        let (height, width) = sides.unzip();
+        Want { height, width, channels: Some(channels) }
+    }
+}
+
 /// The shape of every image of a set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Shape {

@@ -58,9 +58,7 @@ pub(super) fn load(root: &Path, name: String, want: &Want) -> Result<Dataset> {
     let changes = Mutex::new(Changes::default());
     let failures = fill_images(&mut images, bytes, |index, slot| {
         let image = decode(&found.files[index].0)?;
-        let changed = resize::changes(&image, shape);
-        changes.lock().map_err(|error| error.to_string())?.add(&changed);
-        resize::fit(image, shape, slot);
+        resize::fit_counted(image, shape, slot, &changes);
         Ok(())
     });
     if failures.len() == found.files.len() {

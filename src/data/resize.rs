@@ -1,5 +1,7 @@
 //! One image of any size into one slot of a data set: cropped, resized, grey or RGB.
 
+use std::sync::Mutex;
+
 use image::imageops::{self, FilterType};
 use image::{DynamicImage, GrayImage, ImageBuffer, Luma, Pixel, RgbImage};
 
@@ -19,6 +21,15 @@ pub(super) fn fit(image: DynamicImage, shape: Shape, slot: &mut [u8]) {
         1 => scale(part.into_luma8(), shape, slot),
         _ => scale(part.into_rgb8(), shape, slot),
     }
+}
+
+/// As [`fit`]; adds to `all` what it does.
+pub(super) fn fit_counted(image: DynamicImage, shape: Shape, slot: &mut [u8], all: &Mutex<Changes>) {
+    let own = changes(&image, shape);
+    if let Ok(mut all) = all.lock() {
+        all.add(&own);
+    }
+    fit(image, shape, slot);
 }
 
 /// Writes a mask to `slot` `[H, W, C]`, cut where [`fit`] cuts an image. Transparent is black; and the filter is one that doesn't

@@ -50,8 +50,8 @@ struct About {
 }
 
 impl About {
-    fn new(data: &Dataset, line: String) -> About {
-        About { images: data.len() as u64, digest: digest(data), classes: data.classes.clone(), line }
+    fn new(data: &Dataset, digest: String, line: String) -> About {
+        About { images: data.len() as u64, digest, classes: data.classes.clone(), line }
     }
 }
 
@@ -83,12 +83,7 @@ pub fn load_data(options: &mut TrainOptions) -> Result<Dataset> {
 }
 
 fn read_data(options: &mut TrainOptions) -> Result<Dataset> {
-    let sides = options.model.sample_size.map(Size::sides);
-    let want = Want {
-        height: sides.map(|(height, _)| height),
-        width: sides.map(|(_, width)| width),
-        channels: Some(options.model.in_channels),
-    };
+    let want = Want::of(options.model.sample_size.map(Size::sides), options.model.in_channels);
     options.model.validate_denoiser()?;
     if ![1, 3].contains(&options.model.in_channels) {
         let inputs = options.model.in_channels;
@@ -156,7 +151,7 @@ impl<'a> Run<'a> {
         let lock = claim(directory)?;
         refuse_used(directory, over)?;
         checkpoint::write_json(&directory.join(checkpoint::CONFIG), &options)?;
-        let about = About::new(data, describe(directory, &options, data)?);
+        let about = About::new(data, digest(data), describe(directory, &options, data)?);
         let (log, directory) = (MetricsLog::create(directory)?, directory.into());
         Ok(Run { directory, options, model, trainer, log, data: about, step: 0, slowed: None, saved: None, lock })
     }
@@ -189,7 +184,8 @@ impl<'a> Run<'a> {
             let problem = format!("{} has {now} images, the run had {then}: this is not the same run", options.data);
             return Err(Error::Config(problem));
         }
-        if state.digest.is_some_and(|then| then != digest(&data)) {
+        let digest = digest(&data);
+        if state.digest.is_some_and(|then| then != digest) {
             let problem = format!("{} holds other images or labels than the run had", options.data);
             return Err(Error::Config(format!("{problem}: this is not the same run")));
         }
@@ -210,7 +206,7 @@ impl<'a> Run<'a> {
         trainer.session.write(EMA, &average);
         trainer.write_loss_scale(state.loss_scale);
         checkpoint::write_json(&directory.join(checkpoint::CONFIG), &options)?;
-        let about = About::new(&data, describe(&directory, &options, &data)?);
+        let about = About::new(&data, digest, describe(&directory, &options, &data)?);
         let log = MetricsLog::resume(&directory, state.step)?;
         let slowed = (options.learning_rate < state.options.learning_rate).then_some(state.step);
         let (data, step, saved) = (about, state.step, Some(state.step));
