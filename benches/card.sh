@@ -613,7 +613,7 @@ missing() {
     for name in $PARTS; do settled "$name" || echo "- \`$name\` ($(title "$name")): $(why "$name")"; done
 }
 
-# Ways that the tuner refused, as warnings name them: `NAME computes WAY wrongly (deviation D): not used`.
+# Ways that the tuner refused, as warnings name them: `NAME computes WAY wrongly (N times what rounding allows): not used`.
 refused() {
     local found
     found="$(cat parts/*/err 2>/dev/null | ascii | sed -n 's/.* computes \(.*\) wrongly.*/\1/p' | sort -u | paste -sd';' - | sed 's/;/; /g')"

@@ -5,7 +5,7 @@
 //
 //   left:  TILE x STEP in rows, or STEP x TILE      right: the same      result: one matrix of each subgroup
 //
-// With SIDE = 8: FLOPs to bytes staged 16 to 1; with SIDE = 16: 32 to 1. 10 KiB of workgroup memory at the most.
+// With SIDE = 8: FLOPs to bytes staged 16 to 1; with SIDE = 16: 32 to 1. 8 KiB of workgroup memory at the most.
 
 override LANES = 32u;   // of a subgroup
 

@@ -6,8 +6,19 @@ use std::process::{Command, Stdio};
 use super::*;
 use diffuse::tensors;
 
-const COMMANDS: [&str; 10] =
-    ["demo", "train", "train-classifier", "sample", "evaluate", "verify", "certify", "profile", "tune", "devices"];
+const COMMANDS: [&str; 11] = [
+    "demo",
+    "train",
+    "train-classifier",
+    "data",
+    "sample",
+    "evaluate",
+    "verify",
+    "certify",
+    "profile",
+    "tune",
+    "devices",
+];
 
 #[test]
 fn help_is_there() {

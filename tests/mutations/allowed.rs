@@ -4,8 +4,6 @@ use std::sync::OnceLock;
 
 use super::source::Mutant;
 
-/// Any change of the line.
-const ANY: &str = "*";
 /// Nothing stands in its place.
 const DROPPED: &str = "dropped";
 /// Stands for the end of the line, where lines are alike and both texts go on with the line behind.
@@ -54,8 +52,9 @@ impl Rule {
     fn matches(&self, file: &str, mutant: &Mutant) -> bool {
         let with_next = |line: &str| format!("{line}\n{}", mutant.next);
         let (before, after) = (with_next(&mutant.line), with_next(&mutant.changed));
-        let changed = || self.to == ANY || before.replacen(&self.from, &self.to, 1).trim() == after.trim();
-        self.place == format!("{file}.{}", mutant.function) && before.contains(&self.from) && changed()
+        self.place == format!("{file}.{}", mutant.function)
+            && before.contains(&self.from)
+            && before.replacen(&self.from, &self.to, 1).trim() == after.trim()
     }
 }
 
