@@ -3,6 +3,7 @@
 
 mod classes;
 pub mod classifier;
+mod place;
 mod scheduler;
 
 use std::path::{Path, PathBuf};
@@ -16,11 +17,16 @@ use crate::nn::{Params, UNet, UNetConfig};
 use crate::tensors::{self, FileTensor, FileTensors};
 
 pub use classes::Classes;
+pub use place::Place;
 pub use scheduler::SchedulerConfig;
 
 pub const CONFIG: &str = "config.json";
 pub const MODEL: &str = "diffusion_pytorch_model.safetensors";
 pub const SCHEDULER: &str = "scheduler_config.json";
+
+/// What diffusers' `EMAModel` writes into the configuration of an average of weights: how it was averaged, not what it is of.
+const EMA_KEYS: [&str; 7] =
+    ["decay", "inv_gamma", "min_decay", "optimization_step", "power", "update_after_step", "use_ema_warmup"];
 
 /// A model out of a checkpoint directory.
 pub struct Checkpoint {
@@ -38,17 +44,26 @@ pub struct Checkpoint {
 /// # Errors
 /// [`Error::File`] if it is no JSON object, or asks for what can't be built.
 pub fn read_config(path: &Path) -> Result<UNetConfig> {
-    let given: Map<String, Value> = read_json(path)?;
+    config_of(read_json(path)?, path)
+}
+
+/// What the object out of the file `path` says of a model.
+fn config_of(given: Map<String, Value>, path: &Path) -> Result<UNetConfig> {
     if given.contains_key("model") && given.contains_key("data") {
         return Err(Error::file(path, "the options of a run, not a model alone: --config takes them"));
     }
     let known = serde_json::to_value(UNetConfig::default()).map_err(|error| Error::file(path, error))?;
-    let unknown = |key: &&String| known.get(key.as_str()).is_none() && !key.starts_with('_');
+    let is_known = |key: &str| known.get(key).is_some() || EMA_KEYS.contains(&key) || key.starts_with('_');
+    let unknown = |key: &&String| !is_known(key);
     let unknown: Vec<&str> = given.keys().filter(unknown).map(String::as_str).collect();
     if !unknown.is_empty() {
         log::warn!("{}: ignored, for this program does not know them: {}", path.display(), unknown.join(", "));
     }
-    let config: UNetConfig = from_object(given, path)?;
+    let mut config: UNetConfig = from_object(given, path)?;
+    for name in config.down_block_types.iter_mut().chain(&mut config.up_block_types) {
+        // What they were called in the first checkpoints of diffusers.
+        *name = name.strip_prefix("UNetRes").unwrap_or(name).into();
+    }
     config.validate().map_err(|error| Error::file(path, error))?;
     Ok(config)
 }
@@ -112,36 +127,19 @@ pub fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
     write_atomic(path, text.as_bytes())
 }
 
-/// The checkpoint directory that `path` names: itself, or its `checkpoint` (a run), or its `unet` (a pipeline).
-///
-/// # Errors
-/// [`Error::File`] if none holds a `config.json`.
-pub fn find(path: &Path) -> Result<PathBuf> {
-    for candidate in [path.to_path_buf(), path.join("checkpoint"), path.join("checkpoint.old"), path.join("unet")] {
-        if candidate.join(CONFIG).is_file() && candidate.join(MODEL).is_file() {
-            return Ok(candidate);
-        }
-    }
-    let problem = if path.exists() {
-        format!("no {CONFIG} with {MODEL} here or in checkpoint/")
-    } else {
-        "no such directory".into()
-    };
-    Err(Error::file(path, problem))
-}
-
 /// Loads a checkpoint directory; the scheduler's configuration is searched beside the model and in a pipeline's
 /// `scheduler`, and is diffusers' default without.
 ///
 /// # Errors
 /// [`Error::File`] names the file and the tensor that is missing, extra, of another shape, or not finite.
 pub fn load(path: &Path) -> Result<Checkpoint> {
-    let directory = find(path)?;
-    let unet = UNet::new(read_config(&directory.join(CONFIG))?)?;
+    let place = Place::find(path)?;
+    let directory = place.directory.clone();
     let given: Map<String, Value> = read_json(&directory.join(CONFIG))?;
+    let unet = UNet::new(config_of(given.clone(), &directory.join(CONFIG))?)?;
     let classes = unet.config.num_class_embeds.map(|embeds| Classes::read(&given, embeds, &directory));
-    let model = directory.join(MODEL);
-    let weights = flatten(&unet.params, tensors::read(&model)?, &model)?;
+    let (tensors, file) = place.tensors()?;
+    let weights = flatten(&unet.params, tensors, file)?;
     let beside = [directory.join(SCHEDULER), directory.join("../scheduler").join(SCHEDULER)];
     let scheduler = match beside.iter().find(|path| path.is_file()) {
         Some(path) => read_json(path)?,
@@ -150,8 +148,12 @@ pub fn load(path: &Path) -> Result<Checkpoint> {
     Ok(Checkpoint { unet, classes, weights, scheduler, directory })
 }
 
-/// The name that today's diffusers gives a tensor of an attention block of old.
+/// What names begin with of a model that was saved inside torch's `compile` or `DataParallel`.
+const WRAPPERS: [&str; 3] = ["_orig_mod.", "module.", "_orig_mod."];
+
+/// The name that today's diffusers gives a tensor of a wrapped model, or of an attention block of old.
 fn today(name: &str) -> String {
+    let name = WRAPPERS.iter().fold(name, |name, wrapper| name.strip_prefix(wrapper).unwrap_or(name));
     let Some((path, kind)) = name.rsplit_once('.') else { return name.into() };
     let Some((block, part)) = path.rsplit_once('.') else { return name.into() };
     let part = match part {

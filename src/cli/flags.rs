@@ -52,9 +52,9 @@ fn read_model(path: &Path) -> Result<UNetConfig> {
     let own = path.join(checkpoint::CONFIG);
     // A directory without weights will do, unless its `config.json` is that of a run, which says what to train.
     let is_model = |path| checkpoint::read_json::<Value>(path).is_ok_and(|given| given.get("_class_name").is_some());
-    let file = match checkpoint::find(path) {
+    let file = match checkpoint::Place::find(path) {
         _ if path.is_file() || path.extension().is_some_and(|extension| extension == "json") => path.into(),
-        Ok(directory) => directory.join(checkpoint::CONFIG),
+        Ok(place) => place.directory.join(checkpoint::CONFIG),
         Err(_) if is_model(&own) => own,
         Err(error) => return Err(error.into()),
     };

@@ -151,7 +151,8 @@ impl Asked<'_> {
         if let (Some(place), Task::Denoise, false, false) =
             (&self.flags.init, options.task, self.flags.model.is_given(), self.config)
         {
-            options.model = checkpoint::read_config(&checkpoint::find(place)?.join(checkpoint::CONFIG))?;
+            options.model =
+                checkpoint::read_config(&checkpoint::Place::find(place)?.directory.join(checkpoint::CONFIG))?;
         }
         let classes = if self.counts_classes { options.model.num_class_embeds.take() } else { None };
         let data = run::load_data(&mut options)?;

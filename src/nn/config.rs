@@ -45,6 +45,7 @@ pub struct UNetConfig {
     pub downsample_padding: u32,
     pub downsample_type: String,
     pub upsample_type: String,
+    /// How much is dropped in training, which is not done here; nothing is when images are drawn.
     pub dropout: f32,
     pub act_fn: String,
     pub attention_head_dim: Option<u32>,
@@ -147,9 +148,6 @@ impl UNetConfig {
         self.up_block_types.iter().try_for_each(|name| one_of("up_block_types", name, &UP))?;
         if let Some(kind) = &self.class_embed_type {
             return refuse(format!("class_embed_type {kind:?} is not built here; num_class_embeds is (an embedding)"));
-        }
-        if self.dropout != 0.0 {
-            return refuse(format!("dropout is {}; this program trains without", self.dropout));
         }
         if self.downsample_padding > 1 {
             return refuse(format!("downsample_padding is {}; it can be 0 or 1", self.downsample_padding));

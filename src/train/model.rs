@@ -18,8 +18,12 @@ impl Model {
     /// The network that the options ask for.
     ///
     /// # Errors
-    /// [`Error::Config`] if it can't be built, or if there is nothing to tell apart.
+    /// [`Error::Config`] if it can't be built or trained, or if there is nothing to tell apart.
     pub fn new(options: &TrainOptions, data: &Dataset) -> Result<Model> {
+        if options.model.dropout != 0.0 {
+            let problem = format!("dropout is {}, and this program trains without: set it to 0", options.model.dropout);
+            return Err(Error::Config(problem));
+        }
         Ok(match options.task {
             Task::Denoise => Model::Denoiser(UNet::new(options.model.clone())?),
             Task::Classify => {

@@ -154,7 +154,7 @@ pub(super) fn replace_checkpoint(directory: &Path, write: impl FnOnce(&Path) -> 
     swapped
 }
 
-/// The old checkpoint makes way only when the new one is whole; between the two renames [`checkpoint::find`] takes
+/// The old checkpoint makes way only when the new one is whole; between the two renames [`checkpoint::Place::find`] takes
 /// `checkpoint.old`.
 fn swap(directory: &Path, fresh: &Path) -> Result<()> {
     let (current, old) = (directory.join(CHECKPOINT), directory.join("checkpoint.old"));

@@ -121,6 +121,84 @@ fn a_model_of_diffusers_is_sampled() {
 }
 
 #[test]
+fn weights_are_found_in_every_layout() {
+    let place = place_with_model();
+    let at = |name: &str| place.path().join(name);
+    let drawn = |from: &str| {
+        accepted(place.path(), &format!("sample {from} --count 1 --steps 2 --out s.png --tensor s.safetensors"));
+        fs::read(at("s.safetensors")).unwrap()
+    };
+    let want = drawn("model");
+    // A model saved by torch's compile; the path of the file; a variant; a pipeline of other names; accelerate's average.
+    let rename = |file: &Path, name: &dyn Fn(&String) -> String| {
+        let tensors = tensors::read(file).unwrap();
+        tensors::write(file, &tensors.iter().map(|(key, tensor)| (name(key), tensor.clone())).collect()).unwrap();
+    };
+    rename(&at(MODEL), &|key| format!("_orig_mod.module.{key}"));
+    assert!(drawn("model") == want && drawn(MODEL) == want);
+    let moved = |from: &str, to: &str| fs::rename(at(from), at(to)).unwrap();
+    moved(MODEL, "model/diffusion_pytorch_model.fp16.safetensors");
+    assert!(drawn("model") == want && drawn("model/diffusion_pytorch_model.fp16.safetensors") == want);
+    fs::create_dir(at("pipe")).unwrap();
+    fs::write(at("pipe/model_index.json"), r#"{"_class_name": "P", "net": ["diffusers", "UNet2DModel"]}"#).unwrap();
+    moved("model", "pipe/net");
+    assert!(drawn("pipe") == want);
+    moved("pipe/net", "pipe/unet_ema");
+    assert!(drawn("pipe") == want);
+    moved("pipe/unet_ema", "model");
+    // Names of blocks in the first checkpoints, and how the average came about.
+    let config = fs::read_to_string(at("model/config.json")).unwrap().replace("\"DownBlock2D", "\"UNetResDownBlock2D");
+    let config = config.replace("\"dropout\": 0.0", "\"dropout\": 0.5").replacen('{', r#"{"decay": 0.9999, "#, 1);
+    fs::write(at("model/config.json"), config).unwrap();
+    assert!(drawn("model") == want);
+    refused(place.path(), "train --data digits --model model --steps 1 --out r", &["dropout is 0.5", "set it to 0"]);
+}
+
+#[test]
+fn shards_are_read_by_their_index() {
+    let place = place_with_model();
+    let at = |name: &str| place.path().join(name);
+    accepted(place.path(), "sample model --count 1 --steps 2 --out plain.png --tensor plain.safetensors");
+    let whole = tensors::read(&at(MODEL)).unwrap();
+    fs::remove_file(at(MODEL)).unwrap();
+    let shard = |index: usize| format!("diffusion_pytorch_model-{index:05}-of-00002.safetensors");
+    let part = |index: usize| whole.clone().into_iter().enumerate().filter(move |(i, _)| i % 2 == index);
+    for index in [0, 1] {
+        tensors::write(&at("model").join(shard(index)), &part(index).map(|(_, tensor)| tensor).collect()).unwrap();
+    }
+    sample_refused(place.path(), &["diffusion_pytorch_model-00000-of-00002", "index is missing"]);
+    let map: std::collections::BTreeMap<&String, String> =
+        whole.keys().enumerate().map(|(i, name)| (name, shard(i % 2))).collect();
+    let index = at(&format!("{MODEL}.index.json"));
+    fs::write(&index, serde_json::json!({ "weight_map": map }).to_string()).unwrap();
+    accepted(place.path(), "sample model --count 1 --steps 2 --out s.png --tensor s.safetensors");
+    assert_eq!(fs::read(at("s.safetensors")).unwrap(), fs::read(at("plain.safetensors")).unwrap());
+    fs::remove_file(at("s.png")).unwrap();
+    fs::write(&index, r#"{"weight_map": {"conv_in.bias": "../../elsewhere.safetensors"}}"#).unwrap();
+    sample_refused(place.path(), &["elsewhere.safetensors", "no index of safetensors files"]);
+}
+
+#[test]
+fn weights_that_are_not_read_are_named() {
+    let place = place_with_model();
+    let at = |name: &str| place.path().join(name);
+    let whole = fs::read(at(MODEL)).unwrap();
+    fs::write(at(MODEL), "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 4\n").unwrap();
+    sample_refused(place.path(), &["a pointer of Git LFS", "git lfs pull"]);
+    fs::remove_file(at(MODEL)).unwrap();
+    sample_refused(place.path(), &["config.json without diffusion_pytorch_model.safetensors"]);
+    fs::write(at("model/diffusion_pytorch_model.bin"), "PK").unwrap();
+    sample_refused(place.path(), &["diffusion_pytorch_model.bin", "use_safetensors=False"]);
+    for variant in ["fp16", "non_ema"] {
+        fs::write(at(&format!("model/diffusion_pytorch_model.{variant}.safetensors")), &whole).unwrap();
+    }
+    sample_refused(place.path(), &["several variants", "fp16.safetensors, diffusion_pytorch_model.non_ema"]);
+    fs::write(at("model/model_index.json"), r#"{"_class_name": "P", "unet": ["diffusers", "UNet2DConditionModel"]}"#)
+        .unwrap();
+    sample_refused(place.path(), &["model_index.json", "P without a UNet2DModel"]);
+}
+
+#[test]
 fn bad_runs_are_not_resumed() {
     let place = place_with_run();
     let trainer = place.path().join("run/checkpoint/trainer.safetensors");
