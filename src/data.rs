@@ -6,8 +6,10 @@
 mod account;
 mod cifar;
 mod dataset;
+mod decode;
 mod fill;
 mod folder;
+mod foreign;
 mod idx;
 mod parts;
 mod place;

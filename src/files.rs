@@ -25,6 +25,12 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     write(path, bytes).map_err(|error| Error::file(path, problem(&error)))
 }
 
+/// What to say of a file that is the text of Git LFS in the place of a large one, as clones without it have them.
+pub fn lfs_pointer(bytes: &[u8]) -> Option<&'static str> {
+    let is_pointer = bytes.starts_with(b"version https://git-lfs");
+    is_pointer.then_some("a pointer of Git LFS, not the file itself, which `git lfs pull` gets")
+}
+
 /// Whether [`write_atomic`] could write there, as far as that can be said beforehand: before the work is done.
 ///
 /// # Errors

@@ -6,7 +6,7 @@ use std::path::Path;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use crate::error::{Error, Result};
-use crate::files::write_atomic;
+use crate::files::{self, write_atomic};
 
 /// A tensor of a file, row-major, as f32 whatever it was stored as.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,17 +35,14 @@ impl FileTensor {
 /// Tensors by name.
 pub type FileTensors = BTreeMap<String, FileTensor>;
 
-/// How the text begins that stands in the place of a large file in a clone without Git LFS.
-const LFS_POINTER: &[u8] = b"version https://git-lfs";
-
 /// Reads every tensor of a safetensors file.
 ///
 /// # Errors
 /// [`Error::File`] if the file can't be read, is no safetensors file, or holds a kind of number that is not read here.
 pub fn read(path: &Path) -> Result<FileTensors> {
     let bytes = std::fs::read(path).map_err(|error| Error::file(path, error))?;
-    if bytes.starts_with(LFS_POINTER) {
-        return Err(Error::file(path, "a pointer of Git LFS, not the file itself, which `git lfs pull` gets"));
+    if let Some(problem) = files::lfs_pointer(&bytes) {
+        return Err(Error::file(path, problem));
     }
     let file = SafeTensors::deserialize(&bytes)
         .map_err(|error| Error::file(path, format!("no whole safetensors file: {error}")))?;

@@ -105,7 +105,8 @@ fn no_damage_makes_it_panic() {
     let (images, labels) = six();
     let picture = RgbImage::from_fn(20, 10, |x, y| Rgb([x as u8 * 9, y as u8 * 9, 7]));
     let mut files = vec![("train-images-idx3-ubyte", images.clone()), ("train-images-idx3-ubyte", gzip(&images))];
-    for format in [ImageFormat::Png, ImageFormat::Jpeg, ImageFormat::Gif] {
+    use ImageFormat::{Bmp, Gif, Jpeg, Png, Tiff, WebP};
+    for format in [Png, Jpeg, Gif, WebP, Bmp, Tiff] {
         files.push(("picture", encode(picture.clone(), format)));
     }
     for (name, bytes) in files {

@@ -8,7 +8,7 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::canvas::{Area, Drawn, canvas, pixels, text};
 use crate::error::{Error, Result};
-use crate::picture::{self, Images, write_png};
+use crate::picture::{self, Images};
 
 /// Pixels of a row's name, at the left, and between two rows.
 const NAMES: u32 = 150;
@@ -28,7 +28,7 @@ pub struct Row {
     pub images: Images,
 }
 
-/// Draws the rows as a PNG, each image about 64 pixels tall or as large as it is, `columns` in a line; how many rows it shows:
+/// Draws the rows into a PNG or JPEG, each image about 64 pixels tall or as large as it is, `columns` in a line; how many rows it shows:
 /// those that fit 16,384 pixels.
 ///
 /// # Errors
@@ -53,7 +53,7 @@ pub fn write_sheet(path: &Path, rows: &[Row], columns: usize) -> Result<usize> {
     for ((x, y), part) in places {
         sheet.copy_from(part, x, y).map_err(|error| Error::file(path, error))?;
     }
-    write_png(path, &sheet)?;
+    picture::write(path, &sheet)?;
     Ok(shown.len())
 }
 

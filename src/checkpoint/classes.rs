@@ -75,7 +75,7 @@ impl Classes {
         let by_name = self.names.iter().position(|name| name == text);
         let by_number = || text.parse().ok().filter(|index| *index < self.names.len());
         let found = by_name.or_else(by_number).map(|index| index as u32);
-        found.ok_or_else(|| Error::Config(format!("no class {text}: there are {}", self.listed())))
+        found.ok_or_else(|| Error::Config(format!("no class {text} among {}", self.listed())))
     }
 
     /// `3 classes: ant, bee, cat`.
@@ -122,7 +122,7 @@ mod tests {
         let classes = read(json!({"_null_class": 3, "_class_names": ["1", "ant", "7"]}), 4);
         let index = |text: &str| classes.index(text).map_err(|error| error.to_string());
         assert_eq!([index("1"), index("ant"), index("0"), index("7"), index("2")], [0, 1, 0, 2, 2].map(Ok));
-        assert_eq!(index("3"), Err("no class 3: there are 3 classes: 1, ant, 7".into()));
+        assert_eq!(index("3"), Err("no class 3 among 3 classes: 1, ant, 7".into()));
         assert!(index("-1").is_err() && index("").is_err());
         // Names of another number are of other classes.
         assert_eq!(read(json!({"_class_names": ["a"]}), 2).names, ["0", "1"]);

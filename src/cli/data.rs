@@ -8,10 +8,9 @@ use super::flags::ModelFlags;
 use super::output::{Json, say};
 use diffuse::chart::{Row, write_sheet};
 use diffuse::data::{self, Dataset, Want};
-use diffuse::files;
-use diffuse::nn::UNetConfig;
 use diffuse::nn::config::Size;
 use diffuse::picture::{self, Images};
+use diffuse::run::TrainOptions;
 
 /// Say what a data set holds and draw some images of each class, as a model would see them
 #[derive(clap::Args)]
@@ -25,7 +24,7 @@ pub struct Args {
     #[arg(long)]
     count: Option<usize>,
     /// Picture of these, a row a class
-    #[arg(long, default_value = "sheet.png", value_name = "F.png")]
+    #[arg(long, default_value = "sheet.png", value_name = "F.png|F.jpg")]
     out: PathBuf,
     #[command(flatten)]
     json: Json,
@@ -39,8 +38,13 @@ pub fn run(args: &Args) -> Result<()> {
     if args.count.is_some_and(|count| !(1..=MOST).contains(&count)) {
         bail!("--count must be 1 to {MOST}");
     }
-    files::check_writable(&args.out)?;
+    picture::check_writable(&args.out)?;
     let (train, test) = data::load_parts(&args.source, &want(args)?)?;
+    let test = test.unwrap_or_else(|error| {
+        log::warn!("{error}");
+        None
+    });
+    train.check_outside(&args.out)?;
     train.account.warnings().iter().for_each(|warning| log::warn!("{warning}"));
     let only = train.classes.len() == 1;
     let count = args.count.unwrap_or(if only { 64 } else { 8 });
@@ -63,8 +67,8 @@ pub fn run(args: &Args) -> Result<()> {
 
 /// The size and channels of the model that was named.
 fn want(args: &Args) -> Result<Want> {
-    let of = |model: UNetConfig| Want::of(model.sample_size.map(Size::sides), model.in_channels);
-    Ok(args.model.named()?.map_or_else(Want::default, of))
+    let model = args.model.config(TrainOptions::default().model)?;
+    Ok(Want::of(model.sample_size.map(Size::sides), model.in_channels))
 }
 
 /// Up to `count` images of each class, spread over all of them.
@@ -73,16 +77,18 @@ fn rows(data: &Dataset, count: usize) -> Vec<Row> {
     data.labels.iter().enumerate().for_each(|(index, label)| members[*label as usize].push(index));
     let (size, [height, width, channels]) =
         (data.images.len() / data.len(), [data.height, data.width, data.channels].map(|side| side as usize));
-    let row = |(name, members): (&String, Vec<usize>)| {
+    let row = |(index, (name, members)): (usize, (&String, Vec<usize>))| {
+        // The letters of other scripts are boxes on the sheet.
+        let name = if name.chars().all(|letter| letter < '\u{250}') { name.clone() } else { format!("{index} {name}") };
         let shown = count.min(members.len());
         let image = |i: usize| &data.images[members[i * members.len() / shown] * size..][..size];
         let values = (0..shown).flat_map(image).map(|byte| f32::from(*byte) / 127.5 - 1.0).collect();
         let images = Images { values, count: shown, height, width, channels };
         let total = members.len();
         let note = if total == 1 { "1 image".into() } else { format!("{total} images") };
-        Row { name: name.clone(), note, images }
+        Row { name, note, images }
     };
-    data.classes.iter().zip(members).map(row).collect()
+    data.classes.iter().zip(members).enumerate().map(row).collect()
 }
 
 /// The summary, and where there are several classes the images of each.

@@ -68,12 +68,17 @@ impl Flags {
         }
         let Some(path) = &self.from else { return Ok(Edit { start: Start::Noise, known: None, initial_scale }) };
         let picture = data::load_image(path, shape)?;
+        let [height, width, _] = shape;
+        match picture.changes.said(1).as_str() {
+            "" => {}
+            changed => say(format_args!("{}: {height}x{width}{changed}", path.display())),
+        }
         let image: Vec<f32> = picture.bytes.iter().map(|byte| *byte as f32 / 127.5 - 1.0).collect();
         let known = match &self.mask {
             Some(path) => {
-                let mask = data::load_mask(path, shape, picture.size)?;
-                if mask.iter().all(|byte| *byte == 0) {
-                    say(format_args!("{}: black or transparent all over: nothing is painted anew", path.display()));
+                let mask = data::load_mask(path, shape, picture.changes.largest)?;
+                if let Some(odd) = odd(&mask) {
+                    say(format_args!("{}: {odd}", path.display()));
                 }
                 let mask = mask.iter().map(|byte| 1.0 - *byte as f32 / 255.0).collect();
                 Some(Known { image: image.clone(), mask })
@@ -85,5 +90,21 @@ impl Flags {
         }
         let level = sampler.program(schedule)?.start();
         Ok(Edit { start: Start::Image { image, scale: level.alpha }, known, initial_scale: level.sigma })
+    }
+}
+
+/// What is worth a line of a mask of these bytes, of 0 what stays to 255 what is painted anew.
+fn odd(mask: &[u8]) -> Option<String> {
+    /// What a filter leaves of white at the least.
+    const WHITE: u8 = 250;
+    match (mask.iter().min(), mask.iter().max()) {
+        (_, Some(0)) => Some("black or transparent all over: nothing is painted anew".into()),
+        (_, Some(brightest)) if *brightest < WHITE => {
+            Some(format!("its brightest part is {brightest} of 255, and white alone is painted anew as a whole"))
+        }
+        (Some(darkest), _) if *darkest > 0 => {
+            Some("black or transparent nowhere: no part of the picture is kept".into())
+        }
+        _ => None,
     }
 }

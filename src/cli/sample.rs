@@ -132,7 +132,8 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     let written = [Some(&args.out), args.images.as_ref(), args.gif.as_ref(), args.tensor.as_ref()];
     let written: Vec<&PathBuf> = written.into_iter().flatten().collect();
     let names: Vec<String> = written.iter().map(|path| path.display().to_string()).collect();
-    say(format_args!("{} images: {}", images.count, names.join(", ")));
+    let noun = if images.count == 1 { "image" } else { "images" };
+    say(format_args!("{} {noun}: {}", images.count, names.join(", ")));
     args.json.print_object(|| {
         let mut object = json!(Method::of(&drawing, &sampler, evaluations));
         object["count"] = json!(images.count);

@@ -4,6 +4,9 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+/// The format of a folder of images.
+pub(super) const FOLDER: &str = "folder";
+
 /// What became of the files of a source.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Account {
@@ -11,6 +14,8 @@ pub struct Account {
     pub source: String,
     /// `digits`, `IDX files`, `CIFAR files`, `folder`.
     pub format: &'static str,
+    /// Whether it says of which class each image is.
+    pub is_labelled: bool,
     /// The part of the source that was read, such as `train`.
     pub part: Option<String>,
     pub changes: Changes,
@@ -43,6 +48,8 @@ pub struct Changes {
     pub made_grey: usize,
     /// That had transparent parts, which are white now.
     pub made_opaque: usize,
+    /// Animations, of which the first frame stands here.
+    pub first_frames: usize,
 }
 
 impl Changes {
@@ -59,25 +66,33 @@ impl Changes {
         self.cropped += other.cropped;
         self.made_grey += other.made_grey;
         self.made_opaque += other.made_opaque;
+        self.first_frames += other.first_frames;
     }
 
     /// The same of `count` images alike.
     pub(super) fn of_all(&self, count: usize) -> Changes {
-        let Changes { smallest, largest, .. } = *self;
-        let [scaled, cropped, made_grey, made_opaque] =
-            [self.scaled, self.cropped, self.made_grey, self.made_opaque].map(|one| one * count);
-        Changes { smallest, largest, scaled, cropped, made_grey, made_opaque }
+        let times = |one: usize| one * count;
+        Changes {
+            smallest: self.smallest,
+            largest: self.largest,
+            scaled: times(self.scaled),
+            cropped: times(self.cropped),
+            made_grey: times(self.made_grey),
+            made_opaque: times(self.made_opaque),
+            first_frames: times(self.first_frames),
+        }
     }
 
-    /// `, from 30x40 (scaled, cropped)`, with numbers where it is not all of `count`.
-    pub(super) fn said(&self, count: usize) -> String {
+    /// ` from 30x40 (scaled, cropped)`, with numbers where it is not all of `count`.
+    pub fn said(&self, count: usize) -> String {
         let of = |number: usize, what: &str| match number {
             0 => None,
             number if number == count => Some(what.to_string()),
             number => Some(format!("{number} {what}")),
         };
         let [made_grey, made_opaque] = [of(self.made_grey, "made grey"), of(self.made_opaque, "laid over white")];
-        let done = [of(self.scaled, "scaled"), of(self.cropped, "cropped"), made_grey, made_opaque];
+        let first_frames = of(self.first_frames, "first frames of animations");
+        let done = [of(self.scaled, "scaled"), of(self.cropped, "cropped"), made_grey, made_opaque, first_frames];
         let done: Vec<String> = done.into_iter().flatten().collect();
         let size = |[height, width]: [u32; 2]| format!("{height}x{width}");
         let from = match self.smallest == self.largest {

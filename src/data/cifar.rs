@@ -7,6 +7,7 @@ use image::{DynamicImage, RgbImage};
 
 use super::account::{Account, Changes};
 use super::dataset::{Dataset, Shape, Want};
+use super::decode::Decoded;
 use super::fill::fill_images;
 use super::place::{entries, name_of, reason};
 use super::resize;
@@ -19,6 +20,9 @@ const PIXELS: usize = 3 * PLANE;
 /// Files of one set in `directory`.
 pub(super) struct Files {
     images: Vec<PathBuf>,
+    part: &'static str,
+    /// How many files the set has.
+    expected: usize,
     /// The file of the classes' names, a line each.
     names: PathBuf,
     classes: u32,
@@ -42,14 +46,25 @@ pub(super) fn find(directory: &Path) -> Result<Option<(Files, Option<Files>)>> {
         true => (named(&|name| name == "train.bin"), named(&|name| name == "test.bin")),
         false => (Vec::new(), Vec::new()),
     };
-    let of_ten = |images| Files { images, names: directory.join("batches.meta.txt"), classes: 10, labels: 1 };
-    let of_hundred = |images| Files { images, names: fine.clone(), classes: 100, labels: 2 };
-    let pair = |train: Vec<PathBuf>, test: Vec<PathBuf>, files: &dyn Fn(Vec<PathBuf>) -> Files| match (train, test) {
-        (train, test) if train.is_empty() && test.is_empty() => None,
-        (train, test) if train.is_empty() => Some((files(test), None)),
-        (train, test) => Some((files(train), (!test.is_empty()).then(|| files(test)))),
+    let names = directory.join("batches.meta.txt");
+    let of_ten =
+        |(part, expected), images| Files { images, part, expected, names: names.clone(), classes: 10, labels: 1 };
+    let of_hundred = |(part, expected), images| {
+        let names = fine.clone();
+        Files { images, part, expected, names, classes: 100, labels: 2 }
     };
-    let found = pair(ten, ten_test, &of_ten).or_else(|| pair(hundred, hundred_test, &of_hundred));
+    let pair = |train: Vec<PathBuf>,
+                test: Vec<PathBuf>,
+                count,
+                files: &dyn Fn((&'static str, usize), Vec<PathBuf>) -> Files| {
+        let train = (!train.is_empty()).then(|| files(("train", count), train));
+        let test = (!test.is_empty()).then(|| files(("test", 1), test));
+        match (train, test) {
+            (None, test) => test.map(|test| (test, None)),
+            (Some(train), test) => Some((train, test)),
+        }
+    };
+    let found = pair(ten, ten_test, 5, &of_ten).or_else(|| pair(hundred, hundred_test, 1, &of_hundred));
     let python = named(&|name| name == "data_batch_1" || name == "test_batch");
     match (found, python.first()) {
         (None, Some(path)) => Err(Error::file(path, "CIFAR for Python is not read: get the binary version of the set")),
@@ -88,11 +103,16 @@ pub(super) fn load(files: &Files, name: String, want: &Want) -> Result<Dataset> 
         let planes = &records[index * PIXELS..][..PIXELS];
         let pixels = (0..PIXELS).map(|i| planes[i % 3 * PLANE + i / 3]).collect();
         let image = DynamicImage::ImageRgb8(RgbImage::from_raw(SIDE, SIDE, pixels).ok_or(())?);
-        resize::fit_counted(image, shape, slot, &changes);
+        resize::fit_counted(Decoded { image, is_animation: false }, shape, slot, &changes);
         Ok::<(), ()>(())
     });
     let changes = changes.into_inner().unwrap_or_default();
-    let account = Account { format: "CIFAR files", changes, ..Account::default() };
+    let part = Some(files.part.to_string());
+    let mut account = Account { format: "CIFAR files", is_labelled: true, part, changes, ..Account::default() };
+    let (count, expected) = (files.images.len(), files.expected);
+    if count < expected {
+        account.notes.push(format!("{count} of the set's {expected} training files are there: get the others, too"));
+    }
     let Shape { height, width, channels } = shape;
     Ok(Dataset { name, height, width, channels, images, labels, classes: class_names(files), account })
 }

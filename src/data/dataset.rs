@@ -1,11 +1,14 @@
 //! Images in memory, and what is wanted of them.
 
-use super::account::Account;
+use std::path::Path;
+
+use super::account::{Account, Changes, FOLDER};
+use super::place::resolved;
 use crate::error::{Error, Result, list_names};
 
 /// What `load` accepts, for the errors of those who gave it something else.
 pub(super) const ACCEPTED: &str = "give `digits`, a directory with IDX files (train-images-idx3-ubyte[.gz] and its labels), with \
-                        CIFAR's binary files, or a folder of PNG, JPEG or GIF images (one sub-folder per class, or none)";
+                        CIFAR's binary files, or a folder of PNG, JPEG, GIF, WebP, BMP or TIFF images (one sub-folder per class, or none)";
 
 /// The most bytes of all images and their labels: kernels address them by a u32.
 const MAX_BYTES: u64 = u32::MAX as u64;
@@ -46,6 +49,20 @@ impl Dataset {
         self.labels.len()
     }
 
+    /// Refuses to write pictures to `out` where these images came from: they would be read as images of the set the next time.
+    ///
+    /// # Errors
+    /// [`Error::File`] names `out`.
+    pub fn check_outside(&self, out: &Path) -> Result<()> {
+        let source = Path::new(&self.account.source);
+        if self.account.format == FOLDER && resolved(out).starts_with(resolved(source)) {
+            let problem =
+                format!("lies in {}, where it would be read as images: --out takes another place", source.display());
+            return Err(Error::file(out, problem));
+        }
+        Ok(())
+    }
+
     /// Makes `names` the classes, in this order, so that labels mean the same in two sets.
     ///
     /// # Errors
@@ -73,8 +90,8 @@ impl Dataset {
 pub struct Picture {
     /// `[H, W, C]`, 0..=255.
     pub bytes: Vec<u8>,
-    /// Height and width that it had before, upright.
-    pub size: [u32; 2],
+    /// What was done to it.
+    pub changes: Changes,
 }
 
 /// The size and channels that the model wants.

@@ -1,34 +1,20 @@
 //! A folder of images: one sub-folder a class, or all of them in one.
 //!
-//! What is an image is decided by its first bytes; a name that ends like an image's, but holds none, is reported as
-//! corrupt. Other files (captions, lists, archives) are passed over and counted; hidden ones are not looked at.
+//! A name that ends like an image's, but holds none, is reported as corrupt. Other files (captions, lists, archives) are passed over and counted; hidden ones are not looked at.
 
-use std::fs::File;
-use std::io::{Cursor, Read};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
-
-use super::account::{Account, Changes};
-use super::dataset::{ACCEPTED, Dataset, Picture, Shape, Want};
+use super::account::{Account, Changes, FOLDER};
+use super::dataset::{Dataset, Picture, Shape, Want};
+use super::decode::{FORMATS, decode, is_image};
 use super::fill::fill_images;
-use super::place::{entries, name_of, reason};
+use super::foreign::nothing_in;
+use super::place::{entries, name_of};
 use super::resize;
 use crate::error::{Error, Result, list_names};
 
-/// The longest side of an image that is decoded, and the most memory: what a 90-megapixel camera makes. A file of a
-/// few bytes can claim to be larger than any memory.
-const MAX_SIDE: u32 = 32_768;
-const MAX_DECODED: u64 = 300 << 20;
-/// The largest file that is read as an image.
-const MAX_FILE: u64 = 256 << 20;
-
-/// Why a file is passed over.
-const NO_IMAGE: &str = "no PNG, JPEG or GIF image";
-/// Endings of pictures that are not read here.
-const OTHER_PICTURES: [&str; 12] =
-    ["webp", "bmp", "tif", "tiff", "avif", "heic", "heif", "jxl", "jp2", "svg", "tga", "dng"];
 /// Labels have two bytes.
 const MOST_CLASSES: usize = 1 << 16;
 
@@ -38,6 +24,8 @@ struct Found {
     files: Vec<(PathBuf, u32)>,
     classes: Vec<String>,
     others: Vec<PathBuf>,
+    /// To folders, within a class.
+    links: Vec<PathBuf>,
 }
 
 /// Reads the images of `root`, scaled and cropped to what is wanted.
@@ -45,7 +33,7 @@ struct Found {
 /// # Errors
 /// One line that names the directory, if it holds no image or none that can be decoded.
 pub(super) fn load(root: &Path, name: String, want: &Want) -> Result<Dataset> {
-    let mut account = Account { format: "folder", ..Account::default() };
+    let mut account = Account { format: FOLDER, ..Account::default() };
     let found = find(root, &name, &mut account)?;
     if found.files.is_empty() {
         return Err(Error::file(root, nothing_in(&found.others)));
@@ -57,22 +45,37 @@ pub(super) fn load(root: &Path, name: String, want: &Want) -> Result<Dataset> {
     let mut images = shape.allocate(found.files.len())?;
     let changes = Mutex::new(Changes::default());
     let failures = fill_images(&mut images, bytes, |index, slot| {
-        let image = decode(&found.files[index].0)?;
-        resize::fit_counted(image, shape, slot, &changes);
+        let decoded = decode(&found.files[index].0)?;
+        resize::fit_counted(decoded, shape, slot, &changes);
         Ok(())
     });
     if failures.len() == found.files.len() {
         return Err(all_corrupt(root, &found));
     }
     account.changes = changes.into_inner().unwrap_or_default();
-    let unread: Vec<&PathBuf> = failures.iter().map(|(index, _)| &found.files[*index].0).collect();
-    account.skip(&unread, failures.first().map_or("", |(_, problem): &(usize, String)| problem));
+    skip_unread(&mut account, &found, &failures);
     let labels = keep_good(&mut images, bytes, &found, &failures);
     warn_of_colour(&mut account, labels.len());
     let (labels, classes) = drop_empty_classes(root, labels, found.classes, &mut account);
     check_number(root, classes.len())?;
     let Shape { height, width, channels } = shape;
     Ok(Dataset { name, height, width, channels, images, labels, classes, account })
+}
+
+/// Notes the files that could not be read, those of one reason together.
+fn skip_unread(account: &mut Account, found: &Found, failures: &[(usize, String)]) {
+    const MOST_REASONS: usize = 5;
+    let (mut reasons, mut further): (Vec<(&str, Vec<&PathBuf>)>, _) = (Vec::new(), Vec::new());
+    for (index, problem) in failures {
+        let file = &found.files[*index].0;
+        match reasons.iter().position(|(reason, _)| reason == problem) {
+            Some(at) => reasons[at].1.push(file),
+            None if reasons.len() < MOST_REASONS => reasons.push((problem, vec![file])),
+            None => further.push(file),
+        }
+    }
+    reasons.push(("can't be read for other reasons", further));
+    reasons.into_iter().for_each(|(reason, files)| account.skip(&files, reason));
 }
 
 fn check_number(root: &Path, classes: usize) -> Result<()> {
@@ -94,6 +97,10 @@ fn warn_of_colour(account: &mut Account, count: usize) {
     }
 }
 
+fn no_image() -> String {
+    format!("no {FORMATS} image")
+}
+
 /// Sub-folders that hold images are the classes; without any, the images in `root` itself are one class.
 ///
 /// # Errors
@@ -103,8 +110,10 @@ fn find(root: &Path, name: &str, account: &mut Account) -> Result<Found> {
     for path in in_natural_order(entries(root)?) {
         if path.is_dir() {
             let label = classes.classes.len() as u32;
+            let before = classes.files.len();
             collect(&path, label, &mut classes)?;
-            classes.classes.push(name_of(&path));
+            let is_class = classes.files.len() > before;
+            classes.classes.push(if is_class { class_name(&path)? } else { name_of(&path) });
         } else {
             sort_in(path, 0, &mut flat);
         }
@@ -112,49 +121,94 @@ fn find(root: &Path, name: &str, account: &mut Account) -> Result<Found> {
     if classes.files.is_empty() {
         flat.others.append(&mut classes.others);
         flat.classes = vec![name.to_string()];
-        account.skip(&flat.others, NO_IMAGE);
+        account.skip(&flat.others, no_image());
         return Ok(flat);
     }
-    let (beside, within) = (flat.files.len(), classes.files.len());
-    if beside >= within {
-        let (first, folder) = (flat.files[0].0.display(), classes.files[0].0.display());
-        return Err(Error::file(
-            root,
-            format!(
-                "{beside} images (first {first}) beside folders that hold {within} (first {folder}): folders are classes, so \
-                 give each image a folder, or move those folders away"
-            ),
-        ));
-    }
-    let beside: Vec<&PathBuf> = flat.files.iter().map(|(path, _)| path).collect();
+    let beside: Vec<PathBuf> = flat.files.drain(..).map(|(path, _)| path).collect();
+    check_beside(root, &beside, &classes.files[0].0, classes.files.len())?;
     account.skip(&beside, "beside the folders of the classes, so in none");
     classes.others.append(&mut flat.others);
-    account.skip(&classes.others, NO_IMAGE);
-    warn_of_nested_classes(root, &classes, account)?;
+    account.skip(&classes.others, no_image());
+    account.skip(&classes.links, "a link to a folder within a class, not followed");
+    account.is_labelled = true;
+    note_nested_classes(root, &classes, account);
     Ok(classes)
 }
 
-/// A single folder of folders is likely to be one that holds the classes.
-fn warn_of_nested_classes(root: &Path, found: &Found, account: &mut Account) -> Result<()> {
-    let label = found.files[0].1;
-    let below = root.join(&found.classes[label as usize]);
-    if found.files.iter().all(|(path, other)| *other == label && path.parent() != Some(&below)) {
-        let folders: Vec<String> =
-            entries(&below)?.iter().filter(|path| holds_image(path)).map(|path| name_of(path)).collect();
-        if folders.len() > 1 {
-            let (below, folders) = (below.display(), list_names(&folders));
-            account
-                .notes
-                .push(format!("all images are one class; if its folders ({folders}) are classes, give {below}"));
-        }
+/// Refuses as many images `beside` folders as the `within` in them, of which `first` is one, or more: are these the set, or those?
+pub(super) fn check_beside(root: &Path, beside: &[PathBuf], first: &Path, within: usize) -> Result<()> {
+    if beside.len() < within {
+        return Ok(());
     }
-    Ok(())
+    let (count, here, there) = (beside.len(), beside[0].display(), first.display());
+    Err(Error::file(
+        root,
+        format!(
+            "{count} images (first {here}) beside folders that hold {within} (first {there}): folders are classes or parts of \
+             the set, so give each image a folder, or move those folders away"
+        ),
+    ))
 }
 
-/// Whether there is what looks like an image below `directory`.
-pub(super) fn holds_image(directory: &Path) -> bool {
-    let mut found = Found::default();
-    directory.is_dir() && collect(directory, 0, &mut found).is_ok() && !found.files.is_empty()
+/// The name of a folder as that of a class, which is typed, listed and stored.
+fn class_name(path: &Path) -> Result<String> {
+    match path.file_name().and_then(|name| name.to_str()) {
+        Some(name) if !name.contains(char::is_control) => Ok(name.into()),
+        _ => Err(Error::Config(format!("the name of the folder {path:?} is no line of UTF-8: rename it"))),
+    }
+}
+
+/// Folders in the folders of the classes are likely to be the classes themselves.
+fn note_nested_classes(root: &Path, found: &Found, account: &mut Account) {
+    let of_class = found.files.chunk_by(|(_, one), (_, other)| one == other);
+    let below = |files: &[(PathBuf, u32)]| folders_below(root.join(&found.classes[files[0].1 as usize]), files);
+    let classes: Vec<(PathBuf, BTreeSet<String>)> = of_class.map(below).collect();
+    let Some((place, folders)) = classes.first().filter(|(_, folders)| folders.len() > 1) else { return };
+    let (place, listed) = (place.display(), list_names(&folders.iter().cloned().collect::<Vec<_>>()));
+    if classes.len() == 1 {
+        account.notes.push(format!("all images are one class; if its folders ({listed}) are classes, give {place}"));
+    } else if classes.iter().all(|(_, others)| others == folders) {
+        account.notes.push(format!(
+            "each class holds folders of the same names ({listed}), which are not told apart; if those are the classes, give \
+             one such as {place}"
+        ));
+    }
+}
+
+/// The folders in which the `files` below `place` are, behind folders that hold but one; none where files lie beside them.
+fn folders_below(mut place: PathBuf, files: &[(PathBuf, u32)]) -> (PathBuf, BTreeSet<String>) {
+    loop {
+        let mut folders = BTreeSet::new();
+        for (file, _) in files {
+            let mut rest = file.strip_prefix(&place).unwrap_or(file).components();
+            match (rest.next(), rest.next()) {
+                (Some(folder), Some(_)) => folders.insert(folder.as_os_str().to_string_lossy().into_owned()),
+                _ => return (place, BTreeSet::new()),
+            };
+        }
+        match folders.first() {
+            Some(only) if folders.len() == 1 => place.push(only),
+            _ => return (place, folders),
+        }
+    }
+}
+
+/// The first image below `directory`.
+pub(super) fn first_image(directory: &Path) -> Option<PathBuf> {
+    let inside = entries(directory).ok()?;
+    let here = inside.iter().find(|path| !path.is_dir() && is_image(path)).cloned();
+    here.or_else(|| inside.iter().filter(|path| path.is_dir() && !path.is_symlink()).find_map(|path| first_image(path)))
+}
+
+/// The images in `directory` itself, and the folders in it that hold some.
+pub(super) fn all_images(directory: &Path) -> Result<Vec<PathBuf>> {
+    let holds = |path: &PathBuf| if path.is_dir() { first_image(path).is_some() } else { is_image(path) };
+    Ok(entries(directory)?.into_iter().filter(holds).collect())
+}
+
+/// The images in `directory` itself.
+pub(super) fn images_in(directory: &Path) -> Result<Vec<PathBuf>> {
+    Ok(entries(directory)?.into_iter().filter(|path| !path.is_dir() && is_image(path)).collect())
 }
 
 /// Folders whose names are whole numbers first, by their value: 2 comes before 10.
@@ -170,7 +224,9 @@ fn collect(directory: &Path, label: u32, found: &mut Found) -> Result<()> {
     for path in entries(directory)? {
         if !path.is_dir() {
             sort_in(path, label, found);
-        } else if !path.is_symlink() {
+        } else if path.is_symlink() {
+            found.links.push(path);
+        } else {
             collect(&path, label, found)?;
         }
     }
@@ -178,45 +234,10 @@ fn collect(directory: &Path, label: u32, found: &mut Found) -> Result<()> {
 }
 
 fn sort_in(path: PathBuf, label: u32, found: &mut Found) {
-    if named_as_image(&path) || starts_as_image(&path) {
+    if is_image(&path) {
         found.files.push((path, label));
     } else {
         found.others.push(path);
-    }
-}
-
-fn named_as_image(path: &Path) -> bool {
-    readable(ImageFormat::from_path(path).ok())
-}
-
-/// Whether the first bytes are those of an image; not so for what can't be opened, and never for a pipe or device,
-/// where a read may wait for ever.
-fn starts_as_image(path: &Path) -> bool {
-    let mut start = Vec::new();
-    let file = if path.is_file() { File::open(path).ok() } else { None };
-    file.is_some_and(|file| file.take(16).read_to_end(&mut start).is_ok()) && readable(image::guess_format(&start).ok())
-}
-
-/// The formats whose decoders are built in.
-fn readable(format: Option<ImageFormat>) -> bool {
-    matches!(format, Some(ImageFormat::Png | ImageFormat::Jpeg | ImageFormat::Gif))
-}
-
-fn nothing_in(others: &[PathBuf]) -> String {
-    let is_picture = |path: &&PathBuf| {
-        let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase());
-        ending.is_some_and(|ending| OTHER_PICTURES.contains(&ending.as_str()))
-    };
-    let count = others.len();
-    match (others.iter().find(is_picture), others.first()) {
-        (Some(first), _) => {
-            format!(
-                "no PNG, JPEG or GIF images, but {count} other files (such as {}): convert them to PNG",
-                first.display()
-            )
-        }
-        (_, None) => format!("an empty folder: {ACCEPTED}"),
-        (_, Some(first)) => format!("no images, but other files ({count}, first {}): {ACCEPTED}", first.display()),
     }
 }
 
@@ -230,7 +251,7 @@ fn all_corrupt(root: &Path, found: &Found) -> Error {
 /// The shape of the data set; only an open size looks at an image, and `None` says that none can be decoded.
 fn shape_of(found: &Found, want: &Want) -> Option<Shape> {
     let own = || {
-        let image = found.files.iter().find_map(|(path, _)| decode(path).ok())?;
+        let image = found.files.iter().find_map(|(path, _)| decode(path).ok())?.image;
         Some(image.width().min(image.height()))
     };
     let (height, width) = match (want.height, want.width) {
@@ -243,16 +264,16 @@ fn shape_of(found: &Found, want: &Want) -> Option<Shape> {
 
 /// One image of the wanted shape.
 pub(super) fn load_image(path: &Path, shape: Shape) -> Result<Picture> {
-    let image = decode(path).map_err(|problem| Error::file(path, problem))?;
-    let size = [image.height(), image.width()];
+    let decoded = decode(path).map_err(|problem| Error::file(path, problem))?;
     let mut bytes = vec![0; shape.bytes(1)?];
-    resize::fit(image, shape, &mut bytes);
-    Ok(Picture { bytes, size })
+    let changes = Mutex::new(Changes::default());
+    resize::fit_counted(decoded, shape, &mut bytes, &changes);
+    Ok(Picture { bytes, changes: changes.into_inner().unwrap_or_default() })
 }
 
 /// A mask of the wanted shape, for a picture that was as large as `picture`.
 pub(super) fn load_mask(path: &Path, shape: Shape, picture: [u32; 2]) -> Result<Vec<u8>> {
-    let image = decode(path).map_err(|problem| Error::file(path, problem))?;
+    let image = decode(path).map_err(|problem| Error::file(path, problem))?.image;
     let own = [image.height(), image.width()];
     let product = |one: u32, other: u32| u64::from(one) * u64::from(other);
     let is_alike = product(own[0], picture[1]) == product(own[1], picture[0]);
@@ -266,84 +287,6 @@ pub(super) fn load_mask(path: &Path, shape: Shape, picture: [u32; 2]) -> Result<
     let mut bytes = vec![0; shape.bytes(1)?];
     resize::fit_mask(&image, shape, &mut bytes);
     Ok(bytes)
-}
-
-/// Decodes the image at `path`, upright. The error is what is wrong with it.
-fn decode(path: &Path) -> std::result::Result<DynamicImage, String> {
-    let bytes = read(path)?;
-    // A decoder that trips over a file nobody foresaw must not end the run.
-    std::panic::catch_unwind(|| decode_bytes(&bytes)).unwrap_or_else(|_| Err("corrupt image".into()))
-}
-
-fn read(path: &Path) -> std::result::Result<Vec<u8>, String> {
-    let kind = path.metadata().map_err(|error| reason(&error))?;
-    if !kind.is_file() {
-        return Err("not a file".into());
-    }
-    if kind.len() > MAX_FILE {
-        return Err(format!("larger than {} MiB", MAX_FILE >> 20));
-    }
-    std::fs::read(path).map_err(|error| reason(&error))
-}
-
-fn decode_bytes(bytes: &[u8]) -> std::result::Result<DynamicImage, String> {
-    let format = image::guess_format(bytes).ok().filter(|format| readable(Some(*format)));
-    let format = format.ok_or("not a PNG, JPEG or GIF image")?;
-    if format == ImageFormat::Jpeg && !jpeg_ends(bytes) {
-        return decode_open_jpeg(bytes).ok_or_else(|| "corrupt image: truncated JPEG".into());
-    }
-    decode_as(format, bytes)
-}
-
-/// A JPEG without an end marker, if that is all that it lacks: then what is put in its place changes no pixel.
-fn decode_open_jpeg(bytes: &[u8]) -> Option<DynamicImage> {
-    let ended = |rest: &[u8]| decode_as(ImageFormat::Jpeg, &[bytes, rest, &[0xff, 0xd9]].concat()).ok();
-    let image = ended(&[])?;
-    let is_whole = [0x5a, 0xa5, 0x0f].iter().all(|byte| ended(&[*byte; 64]).as_ref() == Some(&image));
-    is_whole.then_some(image)
-}
-
-fn decode_as(format: ImageFormat, bytes: &[u8]) -> std::result::Result<DynamicImage, String> {
-    let corrupt = |error: image::ImageError| format!("corrupt image: {}", one_line(&error.to_string()));
-    let mut limits = Limits::default();
-    limits.max_image_width = Some(MAX_SIDE);
-    limits.max_image_height = Some(MAX_SIDE);
-    limits.max_alloc = Some(MAX_DECODED);
-    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
-    reader.limits(limits.clone());
-    let mut decoder = reader.into_decoder().map_err(corrupt)?;
-    limits.reserve(decoder.total_bytes()).map_err(corrupt)?;
-    // A damaged EXIF block spoils no picture.
-    let orientation = decoder.orientation().unwrap_or(image::metadata::Orientation::NoTransforms);
-    let mut image = DynamicImage::from_decoder(decoder).map_err(corrupt)?;
-    if image.width() == 0 || image.height() == 0 {
-        return Err("corrupt image: it has no pixels".into());
-    }
-    image.apply_orientation(orientation);
-    Ok(image)
-}
-
-/// Whether an end marker follows the start of a JPEG's pixels. The decoder takes a truncated file for a whole one
-/// and paints the rest grey; within coded pixels `FF D9` can't occur, so its absence is the sign. The segments
-/// before, which may hold a whole thumbnail, are stepped over.
-fn jpeg_ends(bytes: &[u8]) -> bool {
-    let mut at = 2;
-    while let Some(&[0xff, marker]) = bytes.get(at..at + 2) {
-        match marker {
-            0xda => return bytes[at..].windows(2).any(|pair| pair == [0xff, 0xd9]),
-            0xff => at += 1,
-            _ => match bytes.get(at + 2..at + 4) {
-                Some(&[high, low]) => at += 2 + usize::from(u16::from_be_bytes([high, low])),
-                _ => return false,
-            },
-        }
-    }
-    // Not the order that every JPEG has: the decoder will say what is wrong.
-    bytes.len() > at
-}
-
-fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// Closes the gaps that `failures` left among `images` and returns the labels of those that stay.

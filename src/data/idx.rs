@@ -23,7 +23,8 @@ use super::dataset::{Dataset, Shape, Want, bytes_of};
 use super::fill::fill_images;
 use super::place::{entries, reason};
 use super::resize;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, list_names};
+use crate::files;
 
 /// How the names of image files end.
 const IMAGES: [&str; 2] = ["-images-idx3-ubyte", "-images.idx3-ubyte"];
@@ -36,8 +37,8 @@ const TEST: [&str; 2] = ["t10k", "test"];
 const UNSIGNED_BYTE: u8 = 0x08;
 const SHORT: u8 = 0x0b;
 const INT: u8 = 0x0c;
-/// The most dimensions that any file here has.
-const DIMENSIONS: u8 = 3;
+/// The most dimensions that a header is read of.
+const DIMENSIONS: u8 = 4;
 
 /// The files of one set.
 #[derive(Clone)]
@@ -79,12 +80,29 @@ pub(super) fn embedded(want: &Want) -> Result<Dataset> {
     Ok(data)
 }
 
+/// The pairs of IDX files in a directory.
+pub(super) struct Sets {
+    pub train: Pair,
+    pub test: Option<Pair>,
+    /// The image files of further ones.
+    pub others: Vec<PathBuf>,
+}
+
 /// The pair of IDX files to use in `directory`, of the set called `only` if that is given, and that of its test images:
 /// `train` before `t10k` or `test`, whatever their names begin with; none if it has none.
 ///
 /// # Errors
 /// Several sets: which one is meant is not ours to guess.
-pub(super) fn find(directory: &Path, only: Option<&str>) -> Result<Option<(Pair, Option<Pair>)>> {
+pub(super) fn find(directory: &Path, only: Option<&str>) -> Result<Option<Sets>> {
+    let Some((train, test)) = choose(directory, only)? else { return Ok(None) };
+    let is_other = |pair: &Pair| {
+        only.is_none() && [Some(&train), test.as_ref()].iter().flatten().all(|it| it.prefix != pair.prefix)
+    };
+    let others = pairs(directory)?.into_iter().filter(is_other).map(|pair| pair.images).collect();
+    Ok(Some(Sets { train, test, others }))
+}
+
+fn choose(directory: &Path, only: Option<&str>) -> Result<Option<(Pair, Option<Pair>)>> {
     let mut pairs = pairs(directory)?;
     if let Some(only) = only {
         pairs.retain(|pair| pair.family_name() == only || pair.prefix == only);
@@ -198,6 +216,9 @@ type Parsed<T> = std::result::Result<T, String>;
 /// Parses one file, gzipped or not.
 fn parse<T>(mut source: impl BufRead, values: fn(&mut dyn Read) -> Parsed<T>) -> Parsed<T> {
     let start = source.fill_buf().map_err(|error| reason(&error))?;
+    if let Some(problem) = files::lfs_pointer(start) {
+        return Err(problem.into());
+    }
     if start.is_empty() {
         return Err("empty file: get it again".into());
     }
@@ -208,7 +229,8 @@ fn parse<T>(mut source: impl BufRead, values: fn(&mut dyn Read) -> Parsed<T>) ->
 fn read_images(source: &mut dyn Read) -> Parsed<Images> {
     let (kind, shape) = header(source)?;
     let [count, height, width] = *shape.as_slice() else {
-        return Err(format!("{} dimensions where 3 were expected: are images and labels swapped?", shape.len()));
+        let why = if shape.len() > 3 { "only grey images are read" } else { "are images and labels swapped?" };
+        return Err(format!("{} dimensions where 3 were expected: {why}", shape.len()));
     };
     if kind != UNSIGNED_BYTE {
         return Err(format!("values of type {kind:#04x}: only unsigned bytes (0x08) can be read"));
@@ -301,6 +323,7 @@ fn dataset(name: String, images: Images, labels: Option<Vec<u32>>, want: &Want) 
     };
     let count = images.shape[0] as usize;
     let mut account = Account { format: "IDX files", ..Account::default() };
+    account.is_labelled = labels.is_some();
     let (labels, classes) = match labels {
         Some(labels) => classify(labels, &mut account.notes),
         None => (vec![0; count], vec![name.clone()]),
@@ -320,7 +343,15 @@ fn classify(mut labels: Vec<u32>, notes: &mut Vec<String>) -> (Vec<u32>, Vec<Str
         notes.push(format!("labels begin at {least}: class {least} is number 0 of the model, and so on"));
         labels.iter_mut().for_each(|label| *label -= least);
     }
-    (labels, (least..=largest).map(|class| class.to_string()).collect())
+    let mut counts = vec![0; (largest - least) as usize + 1];
+    labels.iter().for_each(|label| counts[*label as usize] += 1);
+    let names: Vec<String> = (least..=largest).map(|class| class.to_string()).collect();
+    let empty: Vec<String> =
+        names.iter().zip(&counts).filter(|(_, count)| **count == 0).map(|(name, _)| name.clone()).collect();
+    if !empty.is_empty() {
+        notes.push(format!("no image of class {}, of which nothing can be learnt", list_names(&empty)));
+    }
+    (labels, names)
 }
 
 /// Fits every image of the shape `own` into the wanted one.

@@ -2,20 +2,34 @@
 
 use std::path::{Path, PathBuf};
 
-use super::folder;
+use super::folder::{first_image, images_in};
 use super::place::{entries, name_of};
 use crate::error::{Error, Result};
 
 const TRAIN: [&str; 2] = ["train", "training"];
 /// In the order of preference.
 const TEST: [&str; 6] = ["test", "testing", "val", "valid", "validation", "dev"];
+/// Words that may stand beside those in a name: `training_set`, `train2017`, `test_images`.
+const BESIDE: [&str; 8] = ["set", "data", "dataset", "images", "image", "imgs", "img", "seg"];
 
 /// The directories of a source that is divided.
 pub(super) struct Parts {
     pub train: PathBuf,
     pub test: Option<PathBuf>,
+    /// Further parts.
+    pub further: Vec<PathBuf>,
     /// Directories with images that are no part.
     pub others: Vec<PathBuf>,
+    /// Images that lie beside all of them.
+    pub beside: Vec<PathBuf>,
+}
+
+/// The place of a name among those of parts.
+fn rank(name: &str, parts: &[&str]) -> Option<usize> {
+    let name = name.to_lowercase();
+    let words: Vec<&str> = name.split(|c: char| !c.is_alphabetic()).filter(|word| !word.is_empty()).collect();
+    let rank = parts.iter().position(|part| words.contains(part))?;
+    words.iter().all(|word| *word == parts[rank] || BESIDE.contains(word)).then_some(rank)
 }
 
 /// The parts that `root` is divided into, if it is: `train` beside `test` or `val`, or one of them alone.
@@ -24,27 +38,30 @@ pub(super) struct Parts {
 /// One line if there are two, and neither is to train on.
 pub(super) fn find(root: &Path) -> Result<Option<Parts>> {
     let mut directories: Vec<PathBuf> = entries(root)?.into_iter().filter(|path| path.is_dir()).collect();
-    let mut take = |names: &[&str]| -> Vec<PathBuf> {
-        let is = |path: &Path, name: &str| name_of(path).eq_ignore_ascii_case(name);
-        let taken = names.iter().filter_map(|name| directories.iter().find(|path| is(path, name))).cloned().collect();
-        directories.retain(|path| !names.iter().any(|name| is(path, name)));
+    let mut take = |parts: &[&str]| -> Vec<PathBuf> {
+        let rank = |path: &PathBuf| rank(&name_of(path), parts);
+        let mut taken: Vec<PathBuf> = directories.extract_if(.., |path| rank(path).is_some()).collect();
+        taken.sort_by_cached_key(rank);
         taken
     };
-    let (train, test) = (take(&TRAIN), take(&TEST));
+    let (mut train, mut test) = (take(&TRAIN), take(&TEST));
     if train.is_empty() && test.is_empty() {
         return Ok(None);
     }
-    let holds_images = |path: &PathBuf| folder::holds_image(path);
-    let others: Vec<PathBuf> = directories.into_iter().filter(holds_images).collect();
-    match (train.first(), test.as_slice()) {
-        (Some(train), [test, ..]) => Ok(Some(Parts { train: train.clone(), test: Some(test.clone()), others })),
-        // Among others it may be a class: of vehicles, say.
-        _ if !others.is_empty() => Ok(None),
-        (Some(only), []) | (None, [only]) => Ok(Some(Parts { train: only.clone(), test: None, others })),
-        _ => {
-            let names: Vec<String> = test.iter().map(|path| name_of(path)).collect();
-            let problem = format!("{} but no train: name the one to train on", names.join(" and "));
-            Err(Error::file(root, problem))
-        }
+    let others: Vec<PathBuf> = directories.into_iter().filter(|path| first_image(path).is_some()).collect();
+    // Among others one alone may be a class: of vehicles, say.
+    if (train.is_empty() || test.is_empty()) && !others.is_empty() {
+        return Ok(None);
     }
+    let only_tests = train.is_empty();
+    if only_tests && test.len() > 1 {
+        let names: Vec<String> = test.iter().map(|path| name_of(path)).collect();
+        let problem = format!("{} but no train: name the one to train on", names.join(" and "));
+        return Err(Error::file(root, problem));
+    }
+    let first = if only_tests { test.remove(0) } else { train.remove(0) };
+    let mut further: Vec<PathBuf> = train.into_iter().chain(test).collect();
+    let is_test = |path: &PathBuf| !only_tests && rank(&name_of(path), &TEST).is_some();
+    let test = further.iter().position(is_test).map(|index| further.remove(index));
+    Ok(Some(Parts { train: first, test, further, others, beside: images_in(root)? }))
 }

@@ -7,6 +7,7 @@ use image::{DynamicImage, GrayImage, ImageBuffer, Luma, Pixel, RgbImage};
 
 use super::account::Changes;
 use super::dataset::Shape;
+use super::decode::Decoded;
 
 /// Writes `image` to `slot` `[H, W, C]`: the largest centred part that has the wanted aspect ratio, scaled to fit.
 ///
@@ -24,12 +25,12 @@ pub(super) fn fit(image: DynamicImage, shape: Shape, slot: &mut [u8]) {
 }
 
 /// As [`fit`]; adds to `all` what it does.
-pub(super) fn fit_counted(image: DynamicImage, shape: Shape, slot: &mut [u8], all: &Mutex<Changes>) {
-    let own = changes(&image, shape);
+pub(super) fn fit_counted(decoded: Decoded, shape: Shape, slot: &mut [u8], all: &Mutex<Changes>) {
+    let own = Changes { first_frames: decoded.is_animation.into(), ..changes(&decoded.image, shape) };
     if let Ok(mut all) = all.lock() {
         all.add(&own);
     }
-    fit(image, shape, slot);
+    fit(decoded.image, shape, slot);
 }
 
 /// Writes a mask to `slot` `[H, W, C]`, cut where [`fit`] cuts an image. Transparent is black; and the filter is one that doesn't

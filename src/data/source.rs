@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::dataset::{ACCEPTED, Dataset, Picture, Shape, Want, check};
 use super::place::{name_of, reason};
-use super::{cifar, folder, idx, parts};
+use super::{cifar, folder, foreign, idx, parts};
 use crate::error::{Error, Result};
 
 /// Reads the data set that `source` names, with every image scaled and centre-cropped to what `want` says.
@@ -18,66 +18,98 @@ use crate::error::{Error, Result};
 /// One line that names the file or directory, if it's missing, holds no images, or holds an IDX file that is damaged
 /// or disagrees with its labels. A single bad image in a folder is a warning, unless no good one is left.
 pub fn load(source: &str, want: &Want) -> Result<Dataset> {
-    Ok(load_tested(source, want, false)?.0)
+    check(want)?;
+    Ok(read(source, want, false)?.0)
 }
 
-/// As [`load`], and the test images of the source if it has some beside its training images.
+/// As [`load`], and the test images of the source if it has some beside its training images, or what is wrong with those.
 ///
 /// # Errors
-/// Those of [`load`]; of test images of a class that isn't learnt, too.
-pub fn load_parts(source: &str, want: &Want) -> Result<(Dataset, Option<Dataset>)> {
-    load_tested(source, want, true)
+/// Those of [`load`].
+pub fn load_parts(source: &str, want: &Want) -> Result<(Dataset, Result<Option<Dataset>>)> {
+    check(want)?;
+    let (mut train, test) = read(source, want, true)?;
+    let test = test.and_then(|test| test.map_or(Ok(None), |test| align(&mut train, test)));
+    Ok((train, test))
 }
 
-fn load_tested(source: &str, want: &Want, tested: bool) -> Result<(Dataset, Option<Dataset>)> {
-    check(want)?;
-    let (mut train, test) = read(source, want, tested)?;
-    train.account.source = source.into();
-    let Some(mut test) = test else { return Ok((train, None)) };
-    if train.classes == [train.name.clone()] {
+/// The test images with the classes of the training images; none where nothing says of which they are.
+fn align(train: &mut Dataset, mut test: Dataset) -> Result<Option<Dataset>> {
+    let (source, part) = (train.account.source.clone(), test.account.part.clone().unwrap_or_default());
+    if !train.account.is_labelled {
         // Nothing says of what class its images are.
         test.labels.fill(0);
         test.classes = train.classes.clone();
+        test.account.is_labelled = false;
     }
-    if train.classes.len() > 1 && test.classes == [test.name.clone()] {
-        let part = test.account.part.unwrap_or_default();
+    if train.classes.len() > 1 && !test.account.is_labelled {
         train.account.notes.push(format!("{source}: the images of {part} are of no classes, so none to test on"));
-        return Ok((train, None));
+        return Ok(None);
     }
-    let aligned = test.put_in_order(&train.classes);
-    aligned.map_err(|problem| Error::file(source, format!("test images: {problem}")))?;
-    test.account.source = source.into();
-    Ok((train, Some(test)))
+    test.put_in_order(&train.classes).map_err(|problem| {
+        let alone = train.account.part.as_deref().unwrap_or_default();
+        Error::file(&source, format!("test images: {problem}; {source}/{alone} names the training images alone"))
+    })?;
+    test.account.source = source;
+    Ok(Some(test))
 }
 
-fn read(source: &str, want: &Want, tested: bool) -> Result<(Dataset, Option<Dataset>)> {
-    if source == "digits" {
-        return Ok((idx::embedded(want)?, None));
-    }
-    let (path, prefix) = locate(source)?;
-    let name = prefix.map_or_else(|| name_of(path), String::from);
-    if let Some((train, test)) = idx::find(path, prefix)? {
-        let test = test.filter(|_| tested).map(|pair| idx::load(&pair, name.clone(), want)).transpose()?;
-        return Ok((idx::load(&train, name, want)?, test));
-    }
-    if let Some((train, test)) = cifar::find(path)? {
-        let test = test.filter(|_| tested).map(|files| cifar::load(&files, name.clone(), want)).transpose()?;
-        return Ok((cifar::load(&train, name, want)?, test));
-    }
-    let Some(parts) = parts::find(path)? else { return Ok((folder::load(path, name, want)?, None)) };
+/// Training images, and test images if they are wanted and there are some.
+type Read = (Dataset, Result<Option<Dataset>>);
+
+fn read(source: &str, want: &Want, tested: bool) -> Result<Read> {
+    let (mut train, test) = match source {
+        "digits" => (idx::embedded(want)?, Ok(None)),
+        _ => {
+            let (path, prefix) = locate(source)?;
+            let name = prefix.map_or_else(|| name_of(path), String::from);
+            match read_files(path, prefix, &name, want, tested)? {
+                Some(read) => read,
+                None => read_folder(path, &name, want, tested)?,
+            }
+        }
+    };
+    train.account.source = source.into();
+    Ok((train, test))
+}
+
+/// Of IDX files or CIFAR's in `path`, if it holds any.
+fn read_files(path: &Path, prefix: Option<&str>, name: &str, want: &Want, tested: bool) -> Result<Option<Read>> {
+    let (mut train, test) = if let Some(idx::Sets { train, test, others }) = idx::find(path, prefix)? {
+        let mut train = idx::load(&train, name.into(), want)?;
+        train.account.skip(&others, "another set of IDX files, which is not read");
+        (train, test.filter(|_| tested).map(|pair| idx::load(&pair, name.into(), want)).transpose())
+    } else if let Some((train, test)) = cifar::find(path)? {
+        let test = test.filter(|_| tested).map(|files| cifar::load(&files, name.into(), want)).transpose();
+        (cifar::load(&train, name.into(), want)?, test)
+    } else {
+        return Ok(None);
+    };
+    let format = train.account.format;
+    train.account.skip(&folder::all_images(path)?, format!("images beside {format}, which are what is read"));
+    Ok(Some((train, test)))
+}
+
+/// Of a folder of images, or of a folder with one for each part.
+fn read_folder(path: &Path, name: &str, want: &Want, tested: bool) -> Result<Read> {
+    let Some(parts) = parts::find(path)? else { return Ok((folder::load(path, name.into(), want)?, Ok(None))) };
     let load = |part: &Path| -> Result<Dataset> {
-        let whole = part.to_str().unwrap_or_default();
-        let (mut data, _) = if idx::find(part, None)?.is_some() || cifar::find(part)?.is_some() {
-            read(whole, want, false)?
-        } else {
-            (folder::load(part, name.clone(), want)?, None)
+        // As some archives unpack: `seg_train/seg_train`.
+        let inner = part.join(name_of(part));
+        let place = if inner.is_dir() { &inner } else { part };
+        let mut data = match read_files(place, None, &name_of(part), want, false)? {
+            Some((data, _)) => data,
+            None => folder::load(place, name.into(), want)?,
         };
         data.account.part = Some(name_of(part));
         Ok(data)
     };
     let mut train = load(&parts.train)?;
+    folder::check_beside(path, &parts.beside, &parts.train, train.len())?;
+    train.account.skip(&parts.beside, "images beside the parts of the set, so in none");
     train.account.skip(&parts.others, "images beside the parts of the set, so in none");
-    Ok((train, parts.test.filter(|_| tested).map(|test| load(&test)).transpose()?))
+    train.account.skip(&parts.further, "a further part of the set, which is not read");
+    Ok((train, parts.test.filter(|_| tested).map(|test| load(&test)).transpose()))
 }
 
 /// The directory that `source` names, or the one in which it names a set of IDX files by what their names begin with.
@@ -85,7 +117,13 @@ fn locate(source: &str) -> Result<(&Path, Option<&str>)> {
     let path = Path::new(source);
     match std::fs::metadata(path) {
         Ok(kind) if kind.is_dir() => Ok((path, None)),
-        Ok(_) => Err(Error::file(path, format!("not a directory: {ACCEPTED}"))),
+        Ok(_) => {
+            let what = foreign::what(path).map_or_else(|| format!("not a directory: {ACCEPTED}"), String::from);
+            Err(Error::file(path, what))
+        }
+        Err(_) if source.contains("://") => {
+            Err(Error::file(path, format!("an address: download it first; {ACCEPTED}")))
+        }
         Err(error) => match (path.parent(), path.file_name().and_then(|name| name.to_str())) {
             (Some(parent), Some(prefix)) if parent.is_dir() && idx::has(parent, prefix) => Ok((parent, Some(prefix))),
             _ => Err(Error::file(path, format!("{}: {ACCEPTED}", reason(&error)))),

@@ -54,10 +54,11 @@ impl Split {
 /// # Errors
 /// Those of [`super::load`], for either part; of test images of a class that isn't learnt, too.
 pub fn load_split(source: &str, want: &Want) -> Result<Split> {
-    match load_parts(source, want)? {
-        (train, Some(test)) => Ok(Split { train, test, held_out: false }),
-        (train, None) => Ok(hold_out(train)),
-    }
+    let (train, test) = load_parts(source, want)?;
+    Ok(match test? {
+        Some(test) => Split { train, test, held_out: false },
+        None => hold_out(train),
+    })
 }
 
 /// Takes the test images out; where none can be spared, both parts are the whole.
@@ -69,8 +70,8 @@ fn hold_out(whole: Dataset) -> Split {
     let mut is_test = vec![false; whole.len()];
     tests.iter().for_each(|&index| is_test[index] = true);
     let rest: Vec<usize> = (0..whole.len()).filter(|&index| !is_test[index]).collect();
-    let Account { source, format, .. } = whole.account.clone();
-    let account = Account { source, format, part: Some("held out".into()), ..Account::default() };
+    let Account { source, format, is_labelled, .. } = whole.account.clone();
+    let account = Account { source, format, is_labelled, part: Some("held out".into()), ..Account::default() };
     let test = Dataset { account, ..part(&whole, &tests) };
     let mut train = part(&whole, &rest);
     train.account.held_out = test.len();

@@ -34,7 +34,7 @@ impl Dataset {
     fn classes_said(&self) -> String {
         let counts = self.counts();
         match counts.as_slice() {
-            [_] if self.classes[0] == self.name => return "one class".into(),
+            [_] if !self.account.is_labelled => return "one class".into(),
             [_] => return format!("one class: {}", self.classes[0]),
             [first, rest @ ..] if rest.iter().all(|count| count == first) => {
                 let each = format!("{} classes of {first} each", counts.len());
@@ -57,7 +57,7 @@ impl Dataset {
             .zip(self.counts())
             .map(|(name, images)| json!({ "name": name, "images": images }))
             .collect();
-        let Account { source, format, part, changes, skipped, notes, held_out } = &self.account;
+        let Account { source, format, part, changes, skipped, notes, held_out, is_labelled: _ } = &self.account;
         json!({
             "source": source, "format": format, "part": part, "images": self.len(), "height": self.height,
             "width": self.width, "channels": self.channels, "classes": classes, "changes": changes, "skipped": skipped,

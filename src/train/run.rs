@@ -150,6 +150,7 @@ impl<'a> Run<'a> {
         fs::create_dir_all(directory).map_err(|error| Error::file(directory, error))?;
         let lock = claim(directory)?;
         refuse_used(directory, over)?;
+        data.check_outside(directory)?;
         checkpoint::write_json(&directory.join(checkpoint::CONFIG), &options)?;
         let about = About::new(data, digest(data), describe(directory, &options, data)?);
         let (log, directory) = (MetricsLog::create(directory)?, directory.into());
@@ -179,15 +180,11 @@ impl<'a> Run<'a> {
             // Runs of old mirrored images of folders unless they were told not to.
             options.flip = options.flip.or(Some(true));
         }
-        let (now, then) = (data.len(), state.images);
-        if now as u64 != then {
-            let problem = format!("{} has {now} images, the run had {then}: this is not the same run", options.data);
-            return Err(Error::Config(problem));
-        }
         let digest = digest(&data);
-        if state.digest.is_some_and(|then| then != digest) {
-            let problem = format!("{} holds other images or labels than the run had", options.data);
-            return Err(Error::Config(format!("{problem}: this is not the same run")));
+        if data.len() as u64 != state.images || state.digest.as_ref().is_some_and(|then| *then != digest) {
+            let problem =
+                format!("{}: {}; this is not the same run", options.data, difference(&directory, &state, &data));
+            return Err(Error::Config(problem));
         }
         let (model, average) = Model::load(&checkpoint, &options, &data)?;
         let differ = |chosen: &Chosen| !state.choices.contains(chosen);
@@ -402,11 +399,28 @@ fn check_classes(source: &str, then: &[String], data: &Dataset) -> Result<()> {
                 .into()
         }
         _ if then.len() == now.len() && now.len() == 1 || then.is_empty() => return Ok(()),
-        Some(index) => format!("class {index} is {} now and was {}", now[index], then[index]),
+        Some(index) if then.len() == now.len() => format!("class {index} is {} now and was {}", now[index], then[index]),
         None if then.len() == now.len() => return Ok(()),
-        None => format!("{} classes now ({}), {} then ({})", now.len(), list_names(now), then.len(), list_names(then)),
+        _ => format!("{} classes now ({}), {} then ({})", now.len(), list_names(now), then.len(), list_names(then)),
     };
     Err(Error::Config(format!("{source}: {problem}; this is not the same run")))
+}
+
+/// How other images than those that the run had differ from them, as far as its `data.json` tells.
+fn difference(directory: &Path, state: &TrainerState, data: &Dataset) -> String {
+    let stored: serde_json::Value = checkpoint::read_json(&directory.join(DATA)).unwrap_or_default();
+    let then = |index: usize| stored["classes"][index]["images"].as_u64();
+    let counts = data.counts().into_iter().enumerate();
+    let changed =
+        counts.filter_map(|(index, now)| then(index).filter(|then| *then != now as u64).map(|then| (index, then, now)));
+    let changed: Vec<String> =
+        changed.map(|(index, then, now)| format!("{} ({then} then, {now} now)", data.classes[index])).collect();
+    let (images, now) = (state.images, data.len());
+    match (changed.is_empty(), images == now as u64) {
+        (true, true) => "other images or labels than the run had, of the same numbers".into(),
+        (true, false) => format!("{now} images, and the run had {images}"),
+        (false, _) => format!("other numbers of images than the run had, of {}", list_names(&changed)),
+    }
 }
 
 /// Takes the tensors whose name starts with `prefix`, without it.

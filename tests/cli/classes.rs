@@ -53,7 +53,7 @@ fn a_model_without_a_null_class_draws_every_class() {
             assert!(said.contains("10 classes: 0 to 9") && !said.contains("null"), "{said}");
         }
     }
-    refused(place, "sample cut --class 10 --out no.png", &["no class 10: there are 10 classes: 0 to 9"]);
+    refused(place, "sample cut --class 10 --out no.png", &["no class 10 among 10 classes: 0 to 9"]);
     let (guided, said) = drawn(place, "cut --class 0 --guidance 2");
     assert!(said.contains("names no null class: guidance takes the last embedding, class 9, for it"), "{said}");
     assert_ne!(guided, drawn(place, "cut --class 0").0);
@@ -179,11 +179,11 @@ fn data_are_summed_up_and_drawn() {
     let place = place.path();
     folders(place, &["10", "2", "ant"]);
     fs::write(place.join("data/notes.txt"), "x").unwrap();
-    let said = accepted(place, "data data --out new/sheet.png");
-    let expected = "data: 6 RGB images of 8x8, 3 classes of 2 each: 2, 10, ant\nnumber   images  class\n     \
+    let said = accepted(place, "data data --model tiny.json --out new/sheet.png");
+    let expected = "data: 6 grey images of 8x8, 3 classes of 2 each: 2, 10, ant\nnumber   images  class\n     \
                     0        2  2\n     1        2  10\n     2        2  ant\n";
     assert_eq!(said.out, expected);
-    assert!(said.err.contains("notes.txt: no PNG, JPEG or GIF image; skipped"), "{}", said.err);
+    assert!(said.err.contains("notes.txt: no PNG, JPEG, GIF, WebP, BMP or TIFF image; skipped"), "{}", said.err);
     let sheet = image::open(place.join("new/sheet.png")).unwrap().to_rgb8();
     // Three rows of two images of 64 pixels, names to their left; 2 is the second folder that was made.
     assert_eq!((sheet.width(), sheet.height()), (150 + 2 * 64 + 2 + 6, 6 + 3 * 70));
@@ -194,8 +194,27 @@ fn data_are_summed_up_and_drawn() {
     let report = json(&accepted(place, "data data --preset mnist --count 1 --out s.png --json"));
     assert_eq!((&report["height"], &report["channels"], &report["test"]), (&28.into(), &1.into(), &Value::Null));
     assert_eq!((&report["classes"][2]["name"], &report["files"]), (&json!("ant"), &json!(["s.png"])));
-    let said = accepted(place, "data digits --out digits.png");
-    assert!(said.out.starts_with("digits: 10000 grey images of 28x28, 10 classes: 0 (980), 1 (1135)"), "{}", said.out);
+    // What training reads if no model is named, either.
+    let said = accepted(place, "data digits --out digits.jpg");
+    assert!(fs::read(place.join("digits.jpg")).unwrap().starts_with(b"\xff\xd8"));
+    assert!(
+        said.out.starts_with("digits: 10000 grey images of 16x16 from 28x28 (scaled), 10 classes: 0 (980), 1 (1135)"),
+        "{}",
+        said.out
+    );
+    refused(place, "data data --out sheet.webp", &["sheet.webp", "there are .png, .jpg"]);
+    refused(place, "data data --out data/sheet.png", &["data/sheet.png", "lies in data", "--out takes another place"]);
+    refused(place, "train --data data --out data/run --steps 1 --batch 2", &["data/run", "lies in data"]);
+    // Test images of other classes are no reason to say nothing of the training images.
+    fs::create_dir_all(place.join("parted/test/else")).unwrap();
+    fs::rename(place.join("data"), place.join("parted/train")).unwrap();
+    fs::copy(place.join("parted/train/2/0.png"), place.join("parted/test/else/0.png")).unwrap();
+    let said = accepted(place, "data parted --out s.png");
+    assert!(
+        said.out.starts_with("parted (train): 6 grey") && said.err.contains("class else is none of those"),
+        "{}",
+        said.err
+    );
     refused(place, "data nowhere", &["nowhere", "no such file or directory"]);
     refused(place, "data digits --count 0", &["--count must be 1 to 1000"]);
 }

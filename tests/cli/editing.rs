@@ -224,3 +224,26 @@ fn every_schedule_is_trained_and_sampled() {
         .unwrap();
     refused(place.path(), "train --data digits --model odd.json --out no", &["1 channels in and 5 out is no denoiser"]);
 }
+
+#[test]
+fn what_is_done_to_a_picture_and_odd_masks_are_said() {
+    let place = place();
+    untrained(place.path(), "plain.json", "run");
+    let at = |name: &str| place.path().join(name);
+    image::RgbImage::from_pixel(20, 10, image::Rgb([200, 0, 0])).save(at("photo.png")).unwrap();
+    write_half(&at("half.png"));
+    let said = |flags: &str| accepted(place.path(), &format!("sample run --count 1 --steps 2 --out s.png {flags}")).err;
+    let photo = said("--from photo.png");
+    assert!(photo.contains("photo.png: 8x8 from 10x20 (scaled, cropped, made grey)"), "{photo}");
+    assert!(!said("--from half.png --mask half.png").contains("half.png:"));
+    // Masks that count 0 and 1, or are nothing but white or black.
+    for (value, part) in
+        [(1, "its brightest part is 1 of 255"), (0, "nothing is painted anew"), (255, "no part of the picture")]
+    {
+        image::GrayImage::from_fn(8, 8, |x, _| image::Luma([if x < 4 || value == 255 { value } else { 0 }]))
+            .save(at("mask.png"))
+            .unwrap();
+        let mask = said("--from half.png --mask mask.png");
+        assert!(mask.contains("mask.png: ") && mask.contains(part), "{mask}");
+    }
+}

@@ -75,7 +75,7 @@ fn a_classifier_steers_samples() {
     assert_eq!(said.code, Some(2), "{}", said.err);
     refused(place, "sample run --classifier run", &["run: no classifier", "train-classifier"]);
     refused(place, "sample run --classifier judge --classifier-scale NaN", &["--classifier-scale"]);
-    refused(place, "sample plain --classifier judge --class 10", &["no class 10: there are 10 classes: 0 to 9"]);
+    refused(place, "sample plain --classifier judge --class 10", &["no class 10 among 10 classes: 0 to 9"]);
     fs::write(place.join("larger.json"), TINY.replace(r#""sample_size": 8"#, r#""sample_size": 16"#)).unwrap();
     untrained(place, "larger.json", "larger");
     refused(place, "sample larger --classifier judge", &["8x8x1", "16x16x1"]);

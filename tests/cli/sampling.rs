@@ -79,7 +79,7 @@ fn bad_flags_are_refused() {
         ("run --batch 0", "--batch"),
         ("run --steps 0", "1 to 1000"),
         ("run --steps 1001", "1 to 1000"),
-        ("run --class 10", "no class 10: there are 10 classes: 0 to 9"),
+        ("run --class 10", "no class 10 among 10 classes: 0 to 9"),
         ("run --class 4000000000", "no class 4000000000"),
         ("run --guidance NaN", "--guidance"),
         ("run --guidance inf", "--guidance"),

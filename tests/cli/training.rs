@@ -167,9 +167,9 @@ fn data_may_move_but_not_change() {
     assert!(said.err.contains("data: \"pictures\" from here on, \"photos\" before"), "{}", said.err);
     let line = "train --resume --out run --steps 4";
     image::RgbImage::new(8, 8).save(at("pictures/1.png")).unwrap();
-    refused(place.path(), line, &["pictures holds other images or labels than the run had"]);
+    refused(place.path(), line, &["pictures: other images or labels than the run had, of the same numbers"]);
     write_photos(&at("pictures"), 5);
-    refused(place.path(), line, &["pictures has 5 images, the run had 4"]);
+    refused(place.path(), line, &["pictures: other numbers of images than the run had, of pictures (4 then, 5 now)"]);
 }
 
 #[test]

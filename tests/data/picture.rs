@@ -90,5 +90,5 @@ fn masks_are_cut_and_scaled_as_the_picture_is() {
 fn the_size_of_a_picture_is_told() {
     let set = directory(&[("a.png", &encode(GrayImage::new(40, 30), ImageFormat::Png))]);
     let picture = load_image(&set.path().join("a.png"), [8, 8, 3]).unwrap();
-    assert_eq!((picture.size, picture.bytes.len()), ([30, 40], 192));
+    assert_eq!((picture.changes.largest, picture.bytes.len()), ([30, 40], 192));
 }

@@ -1,0 +1,156 @@
+//! One file of an image: what is one is decided by its first bytes, or by its name.
+
+use std::fs::File;
+use std::io::{Cursor, Read};
+use std::path::Path;
+
+use image::codecs::{gif::GifDecoder, png::PngDecoder, webp::WebPDecoder};
+use image::{AnimationDecoder, DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
+
+use super::place::{ending, reason};
+use crate::files;
+
+/// The longest side of an image that is decoded, and the most memory: what a 90-megapixel camera makes. A file of a
+/// few bytes can claim to be larger than any memory.
+const MAX_SIDE: u32 = 32_768;
+const MAX_DECODED: u64 = 300 << 20;
+/// The largest file that is read as an image.
+const MAX_FILE: u64 = 256 << 20;
+
+/// The formats that are read, as a sentence lists them.
+pub(super) const FORMATS: &str = "PNG, JPEG, GIF, WebP, BMP or TIFF";
+/// Endings of pictures that are not read. Some begin as TIFF does, and hold a small preview first.
+const OTHER_PICTURES: [&str; 13] =
+    ["avif", "heic", "heif", "jxl", "jp2", "svg", "tga", "dng", "nef", "cr2", "arw", "exr", "dds"];
+
+/// An image out of a file.
+pub(super) struct Decoded {
+    /// Upright; of an animation the first frame.
+    pub image: DynamicImage,
+    pub is_animation: bool,
+}
+
+/// Whether the file is named as an image, or begins as one; not so what can't be opened, and never a pipe or device, where a
+/// read may wait for ever.
+pub(super) fn is_image(path: &Path) -> bool {
+    !is_other_picture(path) && (readable(ImageFormat::from_path(path).ok()) || starts_as_image(path))
+}
+
+/// Whether the name is that of a picture of a format that is not read.
+pub(super) fn is_other_picture(path: &Path) -> bool {
+    OTHER_PICTURES.contains(&ending(path).as_str())
+}
+
+fn starts_as_image(path: &Path) -> bool {
+    let mut start = Vec::new();
+    let file = if path.is_file() { File::open(path).ok() } else { None };
+    file.is_some_and(|file| file.take(16).read_to_end(&mut start).is_ok()) && readable(image::guess_format(&start).ok())
+}
+
+/// The formats whose decoders are built in.
+fn readable(format: Option<ImageFormat>) -> bool {
+    use ImageFormat::{Bmp, Gif, Jpeg, Png, Tiff, WebP};
+    matches!(format, Some(Png | Jpeg | Gif | WebP | Bmp | Tiff))
+}
+
+/// Decodes the image at `path`. The error is what is wrong with it.
+pub(super) fn decode(path: &Path) -> std::result::Result<Decoded, String> {
+    let bytes = read(path)?;
+    // A decoder that trips over a file nobody foresaw must not end the run.
+    std::panic::catch_unwind(|| decode_bytes(&bytes)).unwrap_or_else(|_| Err("corrupt image".into()))
+}
+
+fn read(path: &Path) -> std::result::Result<Vec<u8>, String> {
+    let kind = path.metadata().map_err(|error| reason(&error))?;
+    if !kind.is_file() {
+        return Err("not a file".into());
+    }
+    if kind.len() > MAX_FILE {
+        return Err(format!("larger than {} MiB", MAX_FILE >> 20));
+    }
+    std::fs::read(path).map_err(|error| reason(&error))
+}
+
+fn decode_bytes(bytes: &[u8]) -> std::result::Result<Decoded, String> {
+    if let Some(problem) = files::lfs_pointer(bytes) {
+        return Err(problem.into());
+    }
+    if bytes.is_empty() {
+        return Err("an empty file".into());
+    }
+    let format = image::guess_format(bytes).ok().filter(|format| readable(Some(*format)));
+    let format = format.ok_or_else(|| format!("not a {FORMATS} image"))?;
+    if format == ImageFormat::Jpeg && !jpeg_ends(bytes) {
+        let image = decode_open_jpeg(bytes).ok_or("corrupt image: truncated JPEG")?;
+        return Ok(Decoded { image, is_animation: false });
+    }
+    let image = decode_as(format, bytes)?;
+    Ok(Decoded { image, is_animation: is_animation(format, bytes) })
+}
+
+/// Whether more than one frame follows in an image that could be decoded.
+fn is_animation(format: ImageFormat, bytes: &[u8]) -> bool {
+    let bytes = Cursor::new(bytes);
+    match format {
+        ImageFormat::Gif => GifDecoder::new(bytes).is_ok_and(|gif| gif.into_frames().take(2).flatten().count() == 2),
+        ImageFormat::Png => PngDecoder::new(bytes).is_ok_and(|png| png.is_apng().unwrap_or(false)),
+        ImageFormat::WebP => WebPDecoder::new(bytes).is_ok_and(|webp| webp.has_animation()),
+        _ => false,
+    }
+}
+
+/// A JPEG without an end marker, if that is all that it lacks: then what is put in its place changes no pixel.
+fn decode_open_jpeg(bytes: &[u8]) -> Option<DynamicImage> {
+    let ended = |rest: &[u8]| decode_as(ImageFormat::Jpeg, &[bytes, rest, &[0xff, 0xd9]].concat()).ok();
+    let image = ended(&[])?;
+    let is_whole = [0x5a, 0xa5, 0x0f].iter().all(|byte| ended(&[*byte; 64]).as_ref() == Some(&image));
+    is_whole.then_some(image)
+}
+
+fn decode_as(format: ImageFormat, bytes: &[u8]) -> std::result::Result<DynamicImage, String> {
+    let corrupt = |error: ImageError| match error {
+        ImageError::Limits(_) => {
+            format!("larger than {MAX_SIDE} pixels a side or {} MiB of them: scale it down", MAX_DECODED >> 20)
+        }
+        error => format!("corrupt image: {}", one_line(&error.to_string())),
+    };
+    let mut limits = Limits::default();
+    limits.max_image_width = Some(MAX_SIDE);
+    limits.max_image_height = Some(MAX_SIDE);
+    limits.max_alloc = Some(MAX_DECODED);
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
+    reader.limits(limits.clone());
+    let mut decoder = reader.into_decoder().map_err(corrupt)?;
+    limits.reserve(decoder.total_bytes()).map_err(corrupt)?;
+    // A damaged EXIF block spoils no picture.
+    let orientation = decoder.orientation().unwrap_or(image::metadata::Orientation::NoTransforms);
+    let mut image = DynamicImage::from_decoder(decoder).map_err(corrupt)?;
+    if image.width() == 0 || image.height() == 0 {
+        return Err("corrupt image: it has no pixels".into());
+    }
+    image.apply_orientation(orientation);
+    Ok(image)
+}
+
+/// Whether an end marker follows the start of a JPEG's pixels. The decoder takes a truncated file for a whole one
+/// and paints the rest grey; within coded pixels `FF D9` can't occur, so its absence is the sign. The segments
+/// before, which may hold a whole thumbnail, are stepped over.
+fn jpeg_ends(bytes: &[u8]) -> bool {
+    let mut at = 2;
+    while let Some(&[0xff, marker]) = bytes.get(at..at + 2) {
+        match marker {
+            0xda => return bytes[at..].windows(2).any(|pair| pair == [0xff, 0xd9]),
+            0xff => at += 1,
+            _ => match bytes.get(at + 2..at + 4) {
+                Some(&[high, low]) => at += 2 + usize::from(u16::from_be_bytes([high, low])),
+                _ => return false,
+            },
+        }
+    }
+    // Not the order that every JPEG has: the decoder will say what is wrong.
+    bytes.len() > at
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
