@@ -105,7 +105,14 @@ fn quote_words(part: &str) -> String {
 fn from_object<T: serde::de::DeserializeOwned>(object: Map<String, Value>, path: &Path) -> Result<T> {
     let read = |object: Map<String, Value>| serde_json::from_value::<T>(object.into());
     let Err(error) = read(object.clone()) else { return read(object).map_err(|error| Error::file(path, error)) };
-    // serde says what is wrong, not where: without the key at fault it says something else.
+    // serde says what is wrong, not where: the key at fault says it alone, or without it something else is said.
+    let says_it = |(key, value): &(&String, &Value)| {
+        let alone = Map::from_iter([((*key).clone(), (*value).clone())]);
+        read(alone).err().is_some_and(|other| other.to_string() == error.to_string())
+    };
+    if let Some((key, _)) = object.iter().find(says_it) {
+        return Err(Error::file(path, format!("{key}: {error}")));
+    }
     let is_at_fault = |key: &&String| {
         let mut others = object.clone();
         others.remove(key.as_str());
@@ -137,13 +144,20 @@ pub fn load(path: &Path) -> Result<Checkpoint> {
     let directory = place.directory.clone();
     let given: Map<String, Value> = read_json(&directory.join(CONFIG))?;
     let unet = UNet::new(config_of(given.clone(), &directory.join(CONFIG))?)?;
-    let classes = unet.config.num_class_embeds.map(|embeds| Classes::read(&given, embeds, &directory));
+    let classes = unet.config.num_class_embeds.map(|embeds| Classes::read(&given, embeds, &directory)).transpose()?;
     let (tensors, file) = place.tensors()?;
     let weights = flatten(&unet.params, tensors, file)?;
-    let beside = [directory.join(SCHEDULER), directory.join("../scheduler").join(SCHEDULER)];
-    let scheduler = match beside.iter().find(|path| path.is_file()) {
+    // Beside the model, beside it in a pipeline, or above accelerate's checkpoints of a pipeline.
+    let places = ["", "../scheduler", "../../scheduler"].map(|place| directory.join(place).join(SCHEDULER));
+    let scheduler = match places.iter().find(|path| path.is_file()) {
         Some(path) => read_json(path)?,
-        None => SchedulerConfig::default(),
+        None => {
+            log::warn!(
+                "{}: no {SCHEDULER}, so this was trained on 1000 linear betas and predicts the noise, or images come out wrong",
+                directory.display()
+            );
+            SchedulerConfig::default()
+        }
     };
     Ok(Checkpoint { unet, classes, weights, scheduler, directory })
 }
@@ -171,7 +185,13 @@ fn today(name: &str) -> String {
 /// # Errors
 /// [`Error::File`] names the tensor that is missing, extra, of another shape, or not finite.
 pub fn flatten(params: &Params, tensors: FileTensors, path: &Path) -> Result<Vec<f32>> {
-    let mut tensors: FileTensors = tensors.into_iter().map(|(name, tensor)| (today(&name), tensor)).collect();
+    let mut named = FileTensors::new();
+    for (name, tensor) in tensors {
+        if named.insert(today(&name), tensor).is_some() {
+            return Err(Error::file(path, format!("tensor {name} is there twice, under two names: {}", today(&name))));
+        }
+    }
+    let mut tensors = named;
     let mut flat = vec![0.0; params.elements as usize];
     for parameter in &params.all {
         let name = &parameter.name;

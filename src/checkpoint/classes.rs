@@ -29,13 +29,22 @@ impl Classes {
     /// A model has a null class where its configuration names the last embedding as such. Checkpoints that this program made
     /// before it wrote that key all have one; they are known by the `trainer.json` beside them. Anything else is as diffusers
     /// trains it: a class an embedding.
-    pub(super) fn read(given: &Map<String, Value>, embeds: u32, directory: &Path) -> Classes {
-        let has_null = match given.get(NULL_CLASS).and_then(Value::as_u64) {
+    ///
+    /// # Errors
+    /// [`Error::File`] if the null class is none of the embeddings, or another than the last.
+    pub(super) fn read(given: &Map<String, Value>, embeds: u32, directory: &Path) -> Result<Classes> {
+        let has_null = match given.get(NULL_CLASS) {
             // An embedding that was cut off is no null class any more.
-            Some(index) => index > 0 && index + 1 == u64::from(embeds),
+            Some(index) => match index.as_u64() {
+                Some(index) if index + 1 >= u64::from(embeds) => index > 0 && index + 1 == u64::from(embeds),
+                _ => {
+                    let problem = format!("{NULL_CLASS} is {index}, and must be the last embedding, {}", embeds - 1);
+                    return Err(Error::file(&directory.join(super::CONFIG), problem));
+                }
+            },
             None => embeds > 1 && directory.join("trainer.json").is_file(),
         };
-        Classes::named(given, embeds - u32::from(has_null), has_null)
+        Ok(Classes::named(given, embeds - u32::from(has_null), has_null))
     }
 
     /// `count` classes under the names that are in `given`, if those are as many.
@@ -96,7 +105,7 @@ mod tests {
 
     fn read(config: Value, embeds: u32) -> Classes {
         let given = config.as_object().expect("an object");
-        Classes::read(given, embeds, Path::new("nowhere"))
+        Classes::read(given, embeds, Path::new("nowhere")).expect("a null class that can be")
     }
 
     #[test]
@@ -107,13 +116,18 @@ mod tests {
             assert_eq!((classes.count(), classes.has_null), (count, count < embeds));
         }
         assert_eq!(read(json!({"_null_class": 0}), 1).count(), 1);
+        for wrong in [json!(1), json!(-1), json!(2.0), json!("2"), json!(null)] {
+            let given = json!({"_null_class": wrong});
+            let error = Classes::read(given.as_object().expect("an object"), 3, Path::new("m")).map(|_| ());
+            assert!(error.expect_err("no null class").to_string().ends_with("and must be the last embedding, 2"));
+        }
     }
 
     #[test]
     fn a_checkpoint_of_a_run_has_a_null_class_without_saying_so() {
         let place = tempfile::tempdir().expect("a place");
         std::fs::write(place.path().join("trainer.json"), "{}").expect("room");
-        let of = |embeds| Classes::read(&Map::new(), embeds, place.path());
+        let of = |embeds| Classes::read(&Map::new(), embeds, place.path()).expect("no key");
         assert_eq!((of(11).count(), of(11).has_null, of(1).count()), (10, true, 1));
     }
 

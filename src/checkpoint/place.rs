@@ -114,6 +114,13 @@ fn component(pipeline: &Path) -> Result<Option<String>> {
             format!("{class} without a UNet2DModel, which is what this program draws with"),
         ));
     }
+    let decoder = index.iter().find(|(name, kind)| ["vae", "vqvae"].contains(&name.as_str()) && !kind[0].is_null());
+    if let Some((name, _)) = decoder {
+        return Err(Error::file(
+            &path,
+            format!("a pipeline of latents: its {name} makes images of them, and is not read"),
+        ));
+    }
     // A name, not a way out of the pipeline.
     Ok(found.filter(|name| is_plain(name)))
 }
@@ -122,9 +129,10 @@ fn is_plain(name: &str) -> bool {
     Path::new(name).file_name().is_some_and(|last| last == name)
 }
 
-/// The file of weights in `directory`, or the index of several: the plain one, else that of the one variant there is.
+/// The index of the weights in `directory`, or their file: the plain one, else that of the one variant there is.
 fn weights_in(directory: &Path) -> Result<Option<PathBuf>> {
-    for name in [MODEL.to_string(), plain_index()] {
+    // In diffusers' order.
+    for name in [plain_index(), MODEL.to_string()] {
         if directory.join(&name).is_file() {
             return Ok(Some(directory.join(name)));
         }

@@ -84,6 +84,9 @@ impl Default for SchedulerConfig {
     }
 }
 
+/// A table of them must fit in memory.
+const MOST_TIMESTEPS: usize = 1 << 20;
+
 /// Keys of a table of betas, which say nothing of other schedules.
 const BETA_KEYS: [&str; 3] = ["beta_schedule", "beta_start", "beta_end"];
 
@@ -132,6 +135,9 @@ impl SchedulerConfig {
     pub fn schedule(&self) -> Result<Schedule> {
         self.keys.check()?;
         let count = self.num_train_timesteps;
+        if count > MOST_TIMESTEPS {
+            return Err(Error::Config(format!("num_train_timesteps {count}: at most {MOST_TIMESTEPS} are built")));
+        }
         let schedule = match &self.schedule {
             Some(name) => Schedule::new(self.other_kind(name)?, count),
             // What this program is about to train with.

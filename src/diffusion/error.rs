@@ -84,8 +84,8 @@ impl fmt::Display for Error {
             Error::Adaptive => write!(f, "this sampler finds its steps while it runs: there is no list of them"),
             Error::LastBit => write!(
                 f,
-                "exponential or beta sigmas on this schedule: which timestep the network is told first hangs on the last bit \
-                 of a logarithm in diffusers; take use_karras_sigmas, or none"
+                "use_exponential_sigmas, use_beta_sigmas, or use_karras_sigmas with squaredcos_cap_v2: which timestep the network \
+                 is told first hangs on the last bit of a logarithm in diffusers, on this schedule; set it to false"
             ),
             Error::NoThreshold(sampler) => {
                 write!(

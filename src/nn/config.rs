@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 
 /// One number, or height and width.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "must be a whole number of pixels, or [height, width]")]
 pub enum Size {
     Square(u32),
     Sides([u32; 2]),
@@ -253,6 +253,20 @@ impl UNetConfig {
         let (inputs, outputs) = (self.in_channels, self.out_channels);
         Err(Error::Config(format!(
             "a model of {inputs} channels in and {outputs} out is no denoiser: it takes as many, or twice as many"
+        )))
+    }
+
+    /// Whether half of what it puts out says a variance.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if it does not.
+    pub fn validate_variance(&self) -> Result<()> {
+        if self.learns_variance() {
+            return Ok(());
+        }
+        let outputs = self.out_channels;
+        Err(Error::Config(format!(
+            "this checkpoint has no learned variance (out_channels {outputs}): take --variance fixed-small or fixed-large"
         )))
     }
 

@@ -128,8 +128,8 @@ impl Request {
     pub fn check(&self, config: &UNetConfig, classifier: Option<&Classifier>, frame: &Frame) -> Result<()> {
         config.validate_size(frame.height, frame.width)?;
         config.validate_denoiser()?;
-        if !config.learns_variance() && self.program.learns_variance() {
-            return Err(Error::Config("this checkpoint has no learned variance".into()));
+        if self.program.learns_variance() {
+            config.validate_variance()?;
         }
         self.check_images([frame.height, frame.width, config.in_channels])?;
         match (&self.labels, config.num_class_embeds) {

@@ -155,6 +155,51 @@ fn weights_are_found_in_every_layout() {
 }
 
 #[test]
+fn what_a_checkpoint_does_not_say_is_said() {
+    let place = place_with_model();
+    let at = |name: &str| place.path().join(name);
+    let scheduler = fs::read_to_string(at("model/scheduler_config.json")).unwrap();
+    fs::remove_file(at("model/scheduler_config.json")).unwrap();
+    let warns = |from: &str| {
+        let said = accepted(place.path(), &format!("sample {from} --count 1 --steps 2 --out t.png"));
+        said.err.contains("no scheduler_config.json, so this was trained on 1000 linear betas")
+    };
+    assert!(warns("model"));
+    // Beside the checkpoints of accelerate.
+    fs::create_dir_all(at("run/checkpoint-5")).unwrap();
+    fs::create_dir_all(at("run/scheduler")).unwrap();
+    fs::rename(at("model"), at("run/checkpoint-5/unet")).unwrap();
+    fs::write(at("run/scheduler/scheduler_config.json"), scheduler).unwrap();
+    assert!(!warns("run/checkpoint-5"));
+    fs::rename(at("run/checkpoint-5/unet"), at("model")).unwrap();
+    fs::rename(at("run/scheduler/scheduler_config.json"), at("model/scheduler_config.json")).unwrap();
+    let config = fs::read_to_string(at("model/config.json")).unwrap();
+    for (change, part) in [
+        (
+            config.replace("\"_null_class\": 10", "\"_null_class\": 2"),
+            "_null_class is 2, and must be the last embedding, 10",
+        ),
+        (config.replace("\"sample_size\": 8", "\"sample_size\": 8.5"), "sample_size: must be a whole number of pixels"),
+    ] {
+        assert_ne!(change, config);
+        fs::write(at("model/config.json"), change).unwrap();
+        sample_refused(place.path(), &[part]);
+    }
+    fs::write(at("model/config.json"), &config).unwrap();
+    fs::write(at("model/scheduler_config.json"), r#"{"beta_start": null, "beta_end": null}"#).unwrap();
+    sample_refused(place.path(), &["scheduler_config.json: beta_", "null"]);
+    change(&at(MODEL), |tensors| {
+        let bias = tensors["mid_block.attentions.0.to_q.bias"].clone();
+        tensors.insert("mid_block.attentions.0.query.bias".into(), bias);
+    });
+    sample_refused(place.path(), &["to_q.bias", "is there twice, under two names"]);
+    let pipeline =
+        r#"{"_class_name": "LDMPipeline", "unet": ["diffusers", "UNet2DModel"], "vqvae": ["diffusers", "VQModel"]}"#;
+    fs::write(at("model/model_index.json"), pipeline).unwrap();
+    sample_refused(place.path(), &["a pipeline of latents: its vqvae"]);
+}
+
+#[test]
 fn shards_are_read_by_their_index() {
     let place = place_with_model();
     let at = |name: &str| place.path().join(name);
@@ -167,6 +212,10 @@ fn shards_are_read_by_their_index() {
         tensors::write(&at("model").join(shard(index)), &part(index).map(|(_, tensor)| tensor).collect()).unwrap();
     }
     sample_refused(place.path(), &["diffusion_pytorch_model-00000-of-00002", "index is missing"]);
+    // The index goes before a whole file, as in diffusers.
+    let mut zeros = whole.clone();
+    zeros.values_mut().for_each(|tensor| tensor.values.fill(0.0));
+    tensors::write(&at(MODEL), &zeros).unwrap();
     let map: std::collections::BTreeMap<&String, String> =
         whole.keys().enumerate().map(|(i, name)| (name, shard(i % 2))).collect();
     let index = at(&format!("{MODEL}.index.json"));

@@ -181,6 +181,7 @@ impl Keys {
             ));
         }
         self.check_unknown()?;
+        self.check_flags()?;
         for (key, words) in WORDS {
             if let Some(value) = self.key(key).filter(|value| !value.as_str().is_some_and(|word| words.contains(&word)))
             {
@@ -195,6 +196,20 @@ impl Keys {
             }
         }
         self.check_pairs()
+    }
+
+    /// Flags are true or false: Python takes anything for one of them, and each of its ways to draw has its own place to ask.
+    fn check_flags(&self) -> Result<()> {
+        if let Some(class) = self.given.get("_class_name").filter(|class| !class.is_string()) {
+            return Err(wrong("_class_name", class, "a string"));
+        }
+        let is_flag = |key: &str| {
+            key == "predict_epsilon" || self.defaults.is_some_and(|own| own.get(key).is_some_and(Value::is_boolean))
+        };
+        match self.given.iter().find(|(key, value)| is_flag(key) && !value.is_boolean()) {
+            Some((key, value)) => Err(wrong(key, value, "true or false")),
+            None => Ok(()),
+        }
     }
 
     fn check_unknown(&self) -> Result<()> {
