@@ -11,6 +11,7 @@ pub mod evaluate;
 mod flags;
 mod interrupt;
 pub mod output;
+mod outputs;
 pub mod profile;
 mod progress;
 pub mod sample;

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -23,6 +23,20 @@ const SUFFIX: &str = ".tmp";
 /// [`Error::File`], naming `path`, if the place can't be written.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     write(path, bytes).map_err(|error| Error::file(path, problem(&error)))
+}
+
+/// `path` without links, as far as it is there already.
+pub fn resolved(path: &Path) -> PathBuf {
+    let whole = std::path::absolute(path).unwrap_or_else(|_| path.into());
+    let found = whole.ancestors().find_map(|there| Some((there.canonicalize().ok()?, whole.strip_prefix(there).ok()?)));
+    let Some((mut there, rest)) = found else { return whole };
+    for part in rest.components() {
+        match part {
+            Component::ParentDir => _ = there.pop(),
+            part => there.push(part),
+        }
+    }
+    there
 }
 
 /// What to say of a file that is the text of Git LFS in the place of a large one, as clones without it have them.

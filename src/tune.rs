@@ -299,9 +299,7 @@ impl<'a> Tuner<'a> {
 
     /// The choices, which are added to the file `cache`, and what was measured for them.
     fn finish(self, cache: Option<PathBuf>) -> (Arc<Choices>, Tuning) {
-        if let Some(path) = &cache {
-            store(self.context, path, &self.choices);
-        }
+        let cache = cache.filter(|path| store(self.context, path, &self.choices));
         (self.choices.into(), Tuning { cache, time: self.start.elapsed(), ..self.tuning })
     }
 
@@ -398,8 +396,8 @@ fn cached(path: &Path, context: &Context) -> Tuned {
     })
 }
 
-/// Adds to what the file holds: other models' shapes stay.
-fn store(context: &Context, path: &Path, choices: &Choices) {
+/// Adds to what the file holds: other models' shapes stay. Whether it could be written.
+fn store(context: &Context, path: &Path, choices: &Choices) -> bool {
     let known = cached(path, context);
     let mut winners: BTreeMap<Key, String> = known.winners.into_iter().map(|chosen| (chosen.key, chosen.way)).collect();
     winners.extend(choices.timed().clone());
@@ -409,7 +407,8 @@ fn store(context: &Context, path: &Path, choices: &Choices) {
     let directory = path.parent().map(std::fs::create_dir_all);
     let written = directory.transpose().map_err(|error| error.to_string());
     let written = written.and_then(|_| files::write_atomic(path, &text).map_err(|error| error.to_string()));
-    if let Err(error) = written {
+    if let Err(error) = &written {
         log::warn!("what was tuned can't be kept: {}: {error}", path.display());
     }
+    written.is_ok()
 }

@@ -60,6 +60,8 @@ pub(super) struct LossAxis {
     ticks: Vec<f64>,
     /// Significant digits that tell one tick from the next.
     digits: usize,
+    /// Decimals of all ticks, where they are evenly spaced and none is in powers of ten.
+    decimals: Option<usize>,
 }
 
 impl LossAxis {
@@ -67,18 +69,19 @@ impl LossAxis {
     pub(super) fn new(range: Option<(f64, f64)>) -> LossAxis {
         let Some((low, high)) = range else {
             let (logarithmic, ticks) = (false, Vec::new());
-            return LossAxis { logarithmic, low: 0.0, high: 1.0, ticks, digits: 1 };
+            return LossAxis { logarithmic, low: 0.0, high: 1.0, ticks, digits: 1, decimals: None };
         };
         if low > 0.0 && high > 10.0 * low {
             let (low, high) = with_margin(low.log10(), high.log10());
             let ticks = logarithmic_ticks(low, high);
-            return LossAxis { logarithmic: true, low, high, ticks, digits: 1 };
+            return LossAxis { logarithmic: true, low, high, ticks, digits: 1, decimals: None };
         }
         let (padded, high) = with_margin(low, high);
         // The margin must not suggest that a loss could be negative.
         let low = if low >= 0.0 { padded.max(0.0) } else { padded };
         let (ticks, digits) = linear_ticks(low, high);
-        LossAxis { logarithmic: false, low, high, ticks, digits }
+        let decimals = decimals(&ticks, digits);
+        LossAxis { logarithmic: false, low, high, ticks, digits, decimals }
     }
 }
 
@@ -102,8 +105,20 @@ impl Ranged for LossAxis {
 
 impl ValueFormatter<f64> for LossAxis {
     fn format_ext(&self, loss: &f64) -> String {
-        significant(*loss, self.digits)
+        match self.decimals {
+            Some(decimals) => format!("{loss:.decimals$}"),
+            None => significant(*loss, self.digits),
+        }
     }
+}
+
+/// The most decimals that a tick needs; none if one reads as a power of ten.
+fn decimals(ticks: &[f64], digits: usize) -> Option<usize> {
+    let needed = ticks.iter().map(|tick| {
+        let label = significant(*tick, digits);
+        (!label.contains('e')).then(|| label.split_once('.').map_or(0, |(_, decimals)| decimals.len()))
+    });
+    needed.collect::<Option<Vec<usize>>>()?.into_iter().max()
 }
 
 /// The pixel that lies at this part of the way between two.
@@ -158,12 +173,12 @@ mod tests {
         assert_eq!(loss_labels(0.025, 1.1), "0.05 0.1 0.2 0.5 1");
         assert_eq!(loss_labels(1e-5, 1.0), "1e-5 0.0001 0.001 0.01 0.1 1");
         assert_eq!(loss_labels(0.02, 0.055), "0.02 0.03 0.04 0.05");
-        assert_eq!(loss_labels(0.0, 1.0), "0 0.2 0.4 0.6 0.8 1");
-        assert_eq!(loss_labels(-1.0, 1.0), "-1 -0.5 0 0.5 1");
-        assert_eq!(loss_labels(0.95, 3.6), "1 1.5 2 2.5 3 3.5");
-        assert_eq!(loss_labels(0.98, 1.25), "1 1.05 1.1 1.15 1.2 1.25");
+        assert_eq!(loss_labels(0.0, 1.0), "0.0 0.2 0.4 0.6 0.8 1.0");
+        assert_eq!(loss_labels(-1.0, 1.0), "-1.0 -0.5 0.0 0.5 1.0");
+        assert_eq!(loss_labels(0.95, 3.6), "1.0 1.5 2.0 2.5 3.0 3.5");
+        assert_eq!(loss_labels(0.98, 1.25), "1.00 1.05 1.10 1.15 1.20 1.25");
         assert_eq!(loss_labels(95.0, 131.0), "100 110 120 130");
-        assert_eq!(loss_labels(0.5001, 0.5003), "0.5001 0.50015 0.5002 0.50025 0.5003");
+        assert_eq!(loss_labels(0.5001, 0.5003), "0.50010 0.50015 0.50020 0.50025 0.50030");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::axes::LossAxis;
 use super::canvas::{Area, Drawn, Entry, OVERSAMPLING, canvas, draw_axes, on_axes, pixels, text};
 use super::ticks::significant;
 use crate::error::{Error, Result};
-use crate::picture::write_png;
+use crate::picture;
 
 /// A kernel in the chart.
 #[derive(Clone, Debug)]
@@ -54,7 +54,7 @@ type Chart<'a> = ChartContext<'a, BitMapBackend<'a>, Cartesian2d<LossAxis, LossA
 /// [`Error::File`], naming `path`, if the place can't be written.
 pub fn write_roofline(path: &Path, roofline: &Roofline) -> Result<()> {
     let picture = canvas(SIZE, |area| draw(area, roofline)).map_err(|error| Error::file(path, error))?;
-    write_png(path, &picture as &RgbImage)
+    picture::write(path, &picture as &RgbImage)
 }
 
 fn draw(area: &Area, roofline: &Roofline) -> Drawn<()> {

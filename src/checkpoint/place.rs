@@ -51,6 +51,11 @@ impl Place {
         })
     }
 
+    /// The file of the weights, or the index of several.
+    pub fn weights(&self) -> &Path {
+        &self.weights
+    }
+
     /// The tensors of all files, and the file to name where one is wrong.
     ///
     /// # Errors

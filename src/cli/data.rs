@@ -6,6 +6,7 @@ use anyhow::{Result, bail};
 
 use super::flags::ModelFlags;
 use super::output::{Json, say};
+use super::outputs::{check_apart, file};
 use diffuse::chart::{Row, write_sheet};
 use diffuse::data::{self, Dataset, Want};
 use diffuse::nn::config::Size;
@@ -38,7 +39,10 @@ pub fn run(args: &Args) -> Result<()> {
     if args.count.is_some_and(|count| !(1..=MOST).contains(&count)) {
         bail!("--count must be 1 to {MOST}");
     }
+    args.json.check()?;
     picture::check_writable(&args.out)?;
+    let outputs = [file("--out", Some(&*args.out)), file("--json", args.json.file())];
+    check_apart(&outputs.into_iter().flatten().collect::<Vec<_>>(), &[])?;
     let (train, test) = data::load_parts(&args.source, &want(args)?)?;
     let test = test.unwrap_or_else(|error| {
         log::warn!("{error}");

@@ -23,7 +23,7 @@ pub fn run(args: &Args, adapter: &super::adapter::Adapter) -> Result<()> {
     let chosen = choose(&all, wanted);
     if let (Some(wanted), None) = (wanted, chosen) {
         let names: Vec<String> = all.iter().enumerate().map(|(i, a)| format!("{i}: {}", a.info.name)).collect();
-        bail!("no device {wanted}; there are {}", names.join(", "));
+        bail!("no device {wanted:?}; there are {}", names.join(", "));
     }
     let table = || {
         let listed = all.iter().enumerate().filter(|(index, _)| wanted.is_none() || chosen == Some(*index));

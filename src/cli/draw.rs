@@ -137,6 +137,16 @@ impl Drawing<'_> {
         self.request.labels.as_ref().or(steered).map(Vec::as_slice)
     }
 
+    /// Whether the networks can be asked for it.
+    ///
+    /// # Errors
+    /// One line that says what doesn't fit.
+    pub fn check(&self) -> Result<()> {
+        let steers = self.classifier.as_ref().map(|classifier| &classifier.classifier);
+        let frame = self.request.frame(self.batch, sides(self.model)?);
+        Ok(self.request.check(&self.model.unet.config, steers, &frame)?)
+    }
+
     /// Draws with a progress bar.
     ///
     /// # Errors
@@ -145,8 +155,8 @@ impl Drawing<'_> {
         let Drawing { model, request, classifier, .. } = self;
         let steers = classifier.as_ref().map(|classifier| &classifier.classifier);
         let networks = Networks { unet: &model.unet, weights: WEIGHTS, classifier: steers };
+        self.check()?;
         let frame = request.frame(self.batch, sides(model)?);
-        request.check(&model.unet.config, steers, &frame)?;
         let generator = Generator::fit(&mut session, &networks, &frame)?;
         session.write(WEIGHTS, &model.weights);
         if let Some(classifier) = classifier {

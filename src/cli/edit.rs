@@ -1,8 +1,9 @@
 //! Flags of `sample` that start from a picture, keep a part of it, or go from one seed to another.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
+use serde_json::{Value, json};
 
 use super::output::say;
 use diffuse::data;
@@ -45,6 +46,19 @@ impl Flags {
     /// The seeds between which images are drawn, if they are.
     pub fn seeds(&self) -> Option<Vec<u32>> {
         self.interpolate.clone()
+    }
+
+    /// The files that are read, by their flags.
+    pub fn files(&self) -> Vec<(&'static str, &Path)> {
+        let files = [("--from", self.from.as_deref()), ("--mask", self.mask.as_deref())];
+        files.into_iter().filter_map(|(flag, path)| Some((flag, path?))).collect()
+    }
+
+    /// Adds what is asked for to an object.
+    pub fn describe(&self, object: &mut Value) {
+        object["from"] = json!(self.from);
+        object["mask"] = json!(self.mask);
+        object["strength"] = json!(self.from.as_ref().map(|_| self.strength()));
     }
 
     /// The share of the steps that are taken.

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::adapter::{Adapter, Storage};
 use super::output::say;
+use super::outputs::{Output, check_apart, file};
 use super::progress::Progress;
 use super::sampler;
 pub use args::Args;
@@ -22,7 +23,7 @@ use diffuse::data::{self, Dataset, Split, Want};
 use diffuse::diffusion::Schedule;
 use diffuse::evaluate::levels::{LevelError, level_errors};
 use diffuse::evaluate::likelihood::{
-    BoundOptions, FlowOptions, Setting, VariationalBound, flow_likelihood, variational_bound,
+    BoundOptions, Dequantization, FlowOptions, Setting, VariationalBound, flow_likelihood, variational_bound,
 };
 use diffuse::files;
 use diffuse::nn::config::Size;
@@ -43,7 +44,11 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     say(split.summary());
     let trial = args.judge.as_ref().map(|judge| Trial::load(args, &model, judge, &split)).transpose()?;
     let context = adapter.open()?;
-    let session = adapter.session(&context, Storage::F32)?;
+    let session = match args.count.is_some_and(|count| count < args.batch as usize) {
+        // A batch that may never come again is not worth to be measured for.
+        true => adapter.known_session(&context, Storage::F32)?,
+        false => adapter.session(&context, Storage::F32)?,
+    };
     let mut found = Found::default();
     // A part is shown when it is there: what comes behind it may take long, or fail.
     let show = |lines: Vec<String>| match args.json.is_alone() {
@@ -75,6 +80,12 @@ fn object(found: &Found, held_out: HeldOut) -> Value {
     object
 }
 
+/// Terms of the bound: four one by one, and two pairs of what the others are estimated from.
+const LEAST_TERMS: usize = 8;
+
+/// Runge-Kutta steps of the ODE, unless told otherwise.
+const ODE_STEPS: usize = 40;
+
 /// Runge-Kutta steps below which the flow's likelihood means nothing.
 const LEAST_ODE_STEPS: usize = 8;
 
@@ -85,13 +96,49 @@ fn check(args: &Args) -> Result<()> {
     if args.variance.is_given() && !args.quality && args.likelihood != Some(Likelihood::Vlb) {
         bail!("--variance goes with --quality and --likelihood vlb");
     }
-    if args.count == Some(0) || args.batch == 0 || args.ode_steps == 0 || args.terms == Some(0) {
-        bail!("--count, --batch, --ode-steps and --terms must be at least 1");
+    if args.count == Some(0) || args.batch == 0 {
+        bail!("--count and --batch must be at least 1");
     }
-    if args.likelihood == Some(Likelihood::Ode) && args.ode_steps < LEAST_ODE_STEPS {
-        bail!("--ode-steps {}: fewer than {LEAST_ODE_STEPS} are nowhere near the density", args.ode_steps);
+    check_flags(args)?;
+    if let Some(steps) = args.ode_steps.filter(|steps| *steps < LEAST_ODE_STEPS) {
+        bail!("--ode-steps {steps}: fewer than {LEAST_ODE_STEPS} are nowhere near the density");
     }
-    Ok(files::check_writable(&args.out.join("evaluation.png"))?)
+    if let Some(terms) = args.terms.filter(|terms| *terms < LEAST_TERMS) {
+        bail!("--terms {terms}: fewer than {LEAST_TERMS} say nothing of their own error");
+    }
+    check_outputs(args)
+}
+
+/// Flags that change nothing of what is asked for are a mistake.
+fn check_flags(args: &Args) -> Result<()> {
+    let of = |likelihood| args.likelihood == Some(likelihood);
+    let misplaced = [
+        (args.terms.is_some() && !of(Likelihood::Vlb), "--terms goes with --likelihood vlb"),
+        (args.ode_steps.is_some() && !of(Likelihood::Ode), "--ode-steps goes with --likelihood ode"),
+        (args.dequantize.is_some() && !of(Likelihood::Ode), "--dequantize goes with --likelihood ode"),
+    ];
+    match misplaced.into_iter().find(|(is_misplaced, _)| *is_misplaced) {
+        Some((_, problem)) => bail!(problem),
+        None => Ok(()),
+    }
+}
+
+/// The pictures that it writes.
+const TERMS: &str = "variational_bound.png";
+const LOSS: &str = "loss_by_timestep.png";
+const ERROR: &str = "x0_error_by_timestep.png";
+const NEAREST: &str = "nearest_neighbours.png";
+
+fn check_outputs(args: &Args) -> Result<()> {
+    let bound = args.likelihood == Some(Likelihood::Vlb);
+    let pictures = [(TERMS, bound), (LOSS, args.levels), (ERROR, args.levels), (NEAREST, args.quality)];
+    let pictures = pictures.into_iter().filter(|(_, is_drawn)| *is_drawn).map(|(name, _)| args.out.join(name));
+    let pictures: Vec<PathBuf> = pictures.collect();
+    pictures.iter().try_for_each(|path| files::check_writable(path))?;
+    let json = file("--json", args.json.file());
+    let writes: Vec<Output> = pictures.iter().filter_map(|path| file("--out", Some(path))).chain(json).collect();
+    let reads = args.samples.as_deref().map(|path| ("--samples", path));
+    check_apart(&writes, reads.as_slice())
 }
 
 /// The data in the model's size.
@@ -100,8 +147,10 @@ fn load_split(args: &Args, model: &Checkpoint) -> Result<Split> {
     let want = Want::of(config.sample_size.map(Size::sides), config.in_channels);
     let mut split = data::load_split(&args.data, &want)?;
     split.train.account.warnings().iter().for_each(|warning| log::warn!("{warning}"));
-    if args.count.is_some_and(|count| count > split.test.len()) && (args.likelihood.is_some() || args.levels) {
-        say(format_args!("{} has {} test images: these are looked at", args.data, split.test.len()));
+    let tests = split.test.len();
+    if args.count.is_some_and(|count| count > tests) {
+        let noun = if tests == 1 { "test image" } else { "test images" };
+        say(format_args!("{} has {tests} {noun}: no more are looked at, or compared with", args.data));
     }
     if let Some(known) = &model.classes {
         split.put_in_order(&known.names, known.are_named).map_err(|problem| anyhow!("{}: {problem}", args.data))?;
@@ -155,7 +204,9 @@ fn look(
             found.bound = Some(bound);
         }
         Some(Likelihood::Ode) => {
-            let options = FlowOptions { steps: args.ode_steps, dequantization: args.dequantize, seed };
+            let steps = args.ode_steps.unwrap_or(ODE_STEPS);
+            let options =
+                FlowOptions { steps, dequantization: args.dequantize.unwrap_or(Dequantization::Uniform), seed };
             found.flow = Some(flow_likelihood(&network, test, count, &setting, &options, &mut watch)?);
         }
         None => {}
@@ -170,7 +221,7 @@ fn look(
 }
 
 fn write_terms(out: &Path, bound: &VariationalBound) -> Result<PathBuf> {
-    let path = out.join("variational_bound.png");
+    let path = out.join(TERMS);
     let terms = bound.timesteps.iter().zip(&bound.reverse).map(|(t, bits)| (*t as u64, *bits));
     let curve = Curve::new("L_t", terms);
     let title = "variational bound, term by term";
@@ -179,7 +230,7 @@ fn write_terms(out: &Path, bound: &VariationalBound) -> Result<PathBuf> {
 }
 
 fn write_levels(out: &Path, levels: &[LevelError]) -> Result<[PathBuf; 2]> {
-    let paths = ["loss_by_timestep.png", "x0_error_by_timestep.png"].map(|name| out.join(name));
+    let paths = [LOSS, ERROR].map(|name| out.join(name));
     let curve = |name: &str, value: fn(&LevelError) -> f64| {
         Curve::new(name, levels.iter().map(|level| (level.timestep as u64, value(level))))
     };

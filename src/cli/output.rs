@@ -17,10 +17,12 @@ pub struct Json {
 impl Json {
     /// Whether the file can be written, as far as that can be said before there is anything to write.
     pub fn check(&self) -> Result<()> {
-        match self.json.as_deref() {
-            Some(path) if !self.is_alone() => Ok(files::check_writable(path)?),
-            _ => Ok(()),
-        }
+        Ok(self.file().map_or(Ok(()), files::check_writable)?)
+    }
+
+    /// The file that it is written to.
+    pub fn file(&self) -> Option<&Path> {
+        self.json.as_deref().filter(|_| !self.is_alone())
     }
 
     /// Whether the object stands in the place of what people read.

@@ -11,8 +11,10 @@ use serde_json::json;
 use super::adapter::{Adapter, Storage};
 use super::flags::ModelFlags;
 use super::output::{Json, say};
+use super::outputs::{Output, check_apart, file};
 use diffuse::files;
 use diffuse::nn::{UNet, UNetConfig, digits};
+use diffuse::picture;
 use diffuse::profile::ceilings::Ceilings;
 use diffuse::profile::{self, Options, Profile, compare, predict, samplers, shapes};
 
@@ -42,7 +44,7 @@ pub struct Args {
     #[arg(long, value_name = "F.json")]
     trace: Option<PathBuf>,
     /// Picture of the kernels under this adapter's roofline
-    #[arg(long, value_name = "F.png")]
+    #[arg(long, value_name = "F.png|F.jpg")]
     png: Option<PathBuf>,
     /// Output of an earlier `profile --json`: print the ratios new to old
     #[arg(long, value_name = "OLD.json")]
@@ -67,7 +69,12 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
         bail!("--batch and --steps must be at least 1");
     }
     args.json.check()?;
-    args.trace.iter().chain(&args.png).try_for_each(|path| files::check_writable(path))?;
+    args.trace.iter().try_for_each(|path| files::check_writable(path))?;
+    args.png.iter().try_for_each(|path| picture::check_writable(path))?;
+    let outputs = [("--trace", args.trace.as_deref()), ("--png", args.png.as_deref()), ("--json", args.json.file())];
+    let writes: Vec<Output> = outputs.iter().filter_map(|(flag, path)| file(flag, *path)).collect();
+    let reads = args.compare.as_deref().map(|path| ("--compare", path));
+    check_apart(&writes, reads.as_slice())?;
     if args.shapes {
         return measure_shapes(args, adapter);
     }

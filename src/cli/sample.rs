@@ -10,6 +10,7 @@ use super::adapter::{Adapter, Storage};
 use super::draw::{self, Drawing, Film, Method};
 use super::edit::{self, Edit};
 use super::output::{Json, say};
+use super::outputs::{Output, Place, check_apart, check_file, file};
 use super::{sampler, steering};
 use diffuse::checkpoint::{self, Checkpoint, Classes};
 use diffuse::diffusion::Sampler;
@@ -138,7 +139,14 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
         let mut object = json!(Method::of(&drawing, &sampler, evaluations));
         object["count"] = json!(images.count);
         object["files"] = json!(written);
-        object["seeds"] = json!(args.edit.seeds().unwrap_or_else(|| vec![args.seed]));
+        // Noise out of a file has no seed.
+        let seeds =
+            args.edit.seeds().unwrap_or_else(|| if args.noise.is_some() { Vec::new() } else { vec![args.seed] });
+        object["seed"] = json!(seeds.first());
+        object["seeds"] = json!(seeds);
+        object["noise"] = json!(args.noise);
+        object["raw"] = json!(args.raw);
+        args.edit.describe(&mut object);
         object["classes"] = json!(classes.as_ref().map(|classes| &classes.names));
         object["class_of_each"] = json!(drawing.labels().map(|labels| &labels[..images.count]));
         object
@@ -149,16 +157,32 @@ fn check(args: &Args) -> Result<()> {
     if args.count == 0 || args.batch == 0 || args.count > draw::MOST {
         bail!("--count must be 1 to {} and --batch at least 1", draw::MOST);
     }
+    check_outputs(args)
+}
+
+/// What `--images` takes of its directory.
+fn is_image(relative: &Path) -> bool {
+    let name = relative.to_string_lossy();
+    name.strip_suffix(".png")
+        .is_some_and(|number| number.len() >= 5 && number.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+fn check_outputs(args: &Args) -> Result<()> {
     picture::check_writable(&args.out)?;
+    args.gif.iter().try_for_each(|path| check_file(path, &["gif"]))?;
+    args.tensor.iter().try_for_each(|path| check_file(path, &["safetensors", "st"]))?;
+    let (tensor, json) = (args.tensor.as_deref(), args.json.file());
+    let images = args.images.as_deref().map(|images| ("--images", Place::Directory(images, is_image)));
+    let files = [("--out", Some(&*args.out)), ("--gif", args.gif.as_deref()), ("--tensor", tensor), ("--json", json)];
+    let writes: Vec<Output> = files.iter().filter_map(|(flag, path)| file(flag, *path)).chain(images).collect();
+    let mut reads = args.edit.files();
+    reads.extend(args.noise.as_deref().map(|path| ("--noise", path)));
+    let weights = args.checkpoint.as_deref().and_then(|path| checkpoint::Place::find(path).ok());
+    let weights = weights.map(|place| place.weights().to_path_buf());
+    reads.extend(weights.as_deref().map(|path| ("the checkpoint", path)));
+    check_apart(&writes, &reads)?;
     let first = args.images.as_ref().map(|directory| directory.join(name_of(0)));
-    first.iter().try_for_each(|path| files::check_writable(path))?;
-    let files = [args.gif.as_ref(), args.tensor.as_ref()].into_iter().flatten();
-    files.clone().try_for_each(|path| files::check_writable(path))?;
-    let all: Vec<&PathBuf> = files.chain([&args.out]).collect();
-    if let Some(path) = all.iter().find(|path| all.iter().filter(|other| other == path).count() > 1) {
-        bail!("{}: two outputs can't be one file", path.display());
-    }
-    Ok(())
+    Ok(first.map_or(Ok(()), |path| files::check_writable(&path))?)
 }
 
 /// One column a class where each class has its turn, else nearly square.
@@ -226,7 +250,10 @@ fn noise(path: &Path, shape: [u32; 4]) -> Result<Noise> {
     let shape = shape.map(|extent| extent as usize);
     let mut take = |name: String| match tensors.remove(&name).map(|tensor| (tensor.to_images(), tensor.shape)) {
         None => Ok(None),
-        Some((Some((values, own)), _)) if own == shape => Ok(Some(values)),
+        Some((Some((values, own)), _)) if own == shape => match values.iter().find(|value| !value.is_finite()) {
+            Some(value) => bail!("{}: {name} holds {value}", path.display()),
+            None => Ok(Some(values)),
+        },
         Some((_, own)) => {
             let [n, h, w, c] = shape;
             bail!("{}: {name} is {own:?} and must be [{n}, {c}, {h}, {w}]; --count says the first", path.display())

@@ -106,7 +106,7 @@ pub struct Flags {
     typed: Typed,
     /// Sampler; `list` prints them all [default: that of scheduler_config.json, else ddpm]
     #[arg(long, group = "sampling", value_name = "NAME",
-          value_parser = PossibleValuesParser::new(names()))]
+          value_parser = PossibleValuesParser::new(names()), ignore_case = true)]
     pub sampler: Option<String>,
     /// Sampler steps [default: 50]
     #[arg(long, group = "sampling")]

@@ -9,6 +9,7 @@ use serde_json::json;
 use super::adapter::{Adapter, Storage};
 use super::flags::ModelFlags;
 use super::output::{Json, say};
+use super::outputs::{check_apart, file};
 use diffuse::files;
 use diffuse::gpu::Choices;
 use diffuse::gpu::choices::Key;
@@ -42,6 +43,8 @@ pub struct Args {
 pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     args.json.check()?;
     args.out.iter().try_for_each(|path| files::check_writable(path))?;
+    let outputs = [file("--out", args.out.as_deref()), file("--json", args.json.file())];
+    check_apart(&outputs.into_iter().flatten().collect::<Vec<_>>(), &[])?;
     if args.batch == 0 {
         bail!("--batch must be at least 1");
     }

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use super::account::{Account, Changes, FOLDER};
-use super::place::resolved;
 use crate::error::{Error, Result, list_names};
+use crate::files::resolved;
 
 /// What `load` accepts, for the errors of those who gave it something else.
 pub(super) const ACCEPTED: &str = "give `digits`, a directory with IDX files (train-images-idx3-ubyte[.gz] and its labels), with \

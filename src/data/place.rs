@@ -41,13 +41,6 @@ pub(super) fn name_of(path: &Path) -> String {
     name.map_or_else(|| "data".into(), |name| name.to_string_lossy().into_owned())
 }
 
-/// `path` without links, as far as it is there already.
-pub(super) fn resolved(path: &Path) -> PathBuf {
-    let whole = std::path::absolute(path).unwrap_or_else(|_| path.into());
-    let found = whole.ancestors().find_map(|there| Some((there.canonicalize().ok()?, whole.strip_prefix(there).ok()?)));
-    found.map_or(whole.clone(), |(there, rest)| there.join(rest))
-}
-
 /// What a file's name ends with, in small letters and without the dot.
 pub(super) fn ending(path: &Path) -> String {
     path.extension().map(|ending| ending.to_string_lossy().to_lowercase()).unwrap_or_default()

@@ -79,6 +79,8 @@ impl SamplerKind {
 
     /// The one of this name or alias, with the papers' settings.
     pub fn called(name: &str) -> Option<SamplerKind> {
+        let name = name.to_lowercase();
+        let name = name.as_str();
         SamplerKind::ALL.into_iter().find(|kind| kind.name() == name || kind.aliases().contains(&name))
     }
 

@@ -4,7 +4,7 @@ use std::f64::consts::PI;
 
 use serde::Serialize;
 
-use super::likelihood::{Setting, parts, values};
+use super::likelihood::{Setting, check_finite, parts, values};
 use crate::data::Dataset;
 use crate::error::Result;
 use crate::random::Random;
@@ -28,7 +28,7 @@ pub struct LevelError {
 /// `watch(done, of)` counts evaluations of a batch.
 ///
 /// # Errors
-/// [`crate::error::Error::Device`] if the device fails.
+/// [`crate::error::Error::Device`] if the device fails, [`crate::error::Error::Diverged`] if the network's output is not finite.
 pub fn level_errors(
     network: &Denoiser,
     data: &Dataset,
@@ -71,6 +71,7 @@ pub fn level_errors(
             watch(done, of);
         }
     }
+    errors.iter().try_for_each(|error| check_finite(error.loss + error.low + error.high))?;
     Ok(errors)
 }
 

@@ -6,7 +6,7 @@ use super::statistics::mean_and_error;
 use crate::data::Dataset;
 use crate::diffusion::likelihood::{self as math, Flow, HALF_BIN, bits_per_dimension};
 use crate::diffusion::{Level, Prediction, Schedule, Variance};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::random::Random;
 use crate::run::Denoiser;
 
@@ -28,7 +28,15 @@ impl Setting<'_> {
     }
 }
 
-/// Mean over images with its standard error.
+/// Refuses what a network says that was never trained, or whose weights are beyond help.
+pub(super) fn check_finite(figure: f64) -> Result<()> {
+    match figure.is_finite() {
+        true => Ok(()),
+        false => Err(Error::Diverged("the network's output is not finite; is this checkpoint trained?".into())),
+    }
+}
+
+/// Mean with its standard error over images, and over what else there are only some of.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Estimate {
     pub mean: f64,
@@ -165,7 +173,11 @@ pub fn variational_bound(
     }
     let between = reverse.iter().enumerate().map(|(index, term)| terms.weight(index) * term).sum();
     let sampling_error = terms.error(&reverse);
-    let (total, timesteps) = (totals.as_slice().into(), terms.timesteps);
+    let mut total: Estimate = totals.as_slice().into();
+    // Of the images there are some, and of the terms.
+    total.standard_error = total.standard_error.hypot(sampling_error.unwrap_or(0.0));
+    check_finite(total.mean)?;
+    let timesteps = terms.timesteps;
     Ok(VariationalBound { images: count, prior, timesteps, reverse, between, sampling_error, decoder, total })
 }
 
@@ -278,7 +290,9 @@ pub fn flow_likelihood(
         }
     }
     let FlowOptions { steps, dequantization, .. } = *options;
-    Ok(FlowLikelihood { images: count, steps, dequantization, total: totals.as_slice().into() })
+    let total: Estimate = totals.as_slice().into();
+    check_finite(total.mean)?;
+    Ok(FlowLikelihood { images: count, steps, dequantization, total })
 }
 
 /// eps and the estimate of its divergence by y: v^T (d eps / d y) v, where d / dy = alpha d / dx.

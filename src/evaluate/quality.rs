@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::images_of;
+use super::likelihood::check_finite;
 use super::statistics::{self, Features, Measured, Whitening, coverage, frechet, kernel_distance, nearest, quantile};
 use crate::data::{Dataset, Split};
 use crate::error::{Error, Result};
@@ -90,9 +91,13 @@ pub fn judge(
     let tests = images_of(&split.test, count);
     let train = rows(&images_of(&split.train, split.train.len()));
     let yardstick = nearest_images(&rows(&tests), &train, None);
+    let (ours, floor) = (quality(samples, labels)?, quality(&tests, Some(&split.test.labels[..count]))?);
+    [&ours, &floor]
+        .into_iter()
+        .try_for_each(|one| check_finite(one.frechet_distance.value + one.kernel_distance.value))?;
     Ok(Report {
-        samples: quality(samples, labels)?,
-        floor: quality(&tests, Some(&split.test.labels[..count]))?,
+        samples: ours,
+        floor,
         nearest: nearest_images(&rows(samples), &train, Some(&yardstick)),
         yardstick,
         enough_images: 2 * reference.first().map_or(0, Vec::len),

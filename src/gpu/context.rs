@@ -102,7 +102,10 @@ fn select(wanted: Option<&str>) -> Result<Adapter> {
     let names = || all.iter().enumerate().map(|(i, a)| format!("{i}: {}", a.info.name)).collect::<Vec<_>>().join(", ");
     match choose(&all, wanted) {
         Some(index) => Ok(all.swap_remove(index)),
-        None => Err(Error::Device(format!("no device {}; there are {}", wanted.unwrap_or("to use"), names()))),
+        None => {
+            let wanted = wanted.map_or("to use".into(), |wanted| format!("{wanted:?}"));
+            Err(Error::Device(format!("no device {wanted}; there are {}", names())))
+        }
     }
 }
 

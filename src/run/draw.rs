@@ -75,10 +75,10 @@ impl Generator {
             let images = self.images(session)?;
             let samples = (request.count - first).min(batch);
             all.values.extend_from_slice(&images.values[..samples as usize * self.size()]);
-            evaluations += report.evaluations as f64 * samples as f64 / request.count as f64;
+            evaluations += report.evaluations as f64 * samples as f64;
         }
         match all.values.iter().all(|value| value.is_finite()) {
-            true => Ok(Drawn { images: all, evaluations }),
+            true => Ok(Drawn { evaluations: evaluations / all.count as f64, images: all }),
             false => Err(Error::Diverged("the samples are not finite; is this checkpoint trained?".into())),
         }
     }

@@ -231,7 +231,7 @@ fn each_key_of_json_is_documented() {
         "sample run --count 1 --steps 1",
         "data digits",
         "verify --kernel silu --cases 0",
-        "evaluate run --data digits --likelihood vlb --count 4 --terms 2",
+        "evaluate run --data digits --likelihood vlb --count 4 --terms 8",
     ] {
         let object = json(&accepted(place.path(), &format!("{line} --json")));
         let fields = fields_of(line.split(' ').next().unwrap());

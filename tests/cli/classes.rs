@@ -90,7 +90,7 @@ fn classes_keep_their_names() {
     assert_eq!(drawn(place, "run --class bee").0, drawn(place, "run --class 3").0);
     assert!(drawn(place, "run --class 3").1.contains("all images are of bee"));
     assert_ne!(drawn(place, "run --class bee").0, drawn(place, "run --class ant").0);
-    refused(place, "sample run --class wasp --out no.png", &["no class wasp: there are 4 classes: 2, 10, ant, bee"]);
+    refused(place, "sample run --class wasp --out no.png", &["no class wasp among 4 classes: 2, 10, ant, bee"]);
 
     let resume = "train --resume --out run --steps 3";
     fs::rename(place.join("data/bee"), place.join("data/wasp")).unwrap();

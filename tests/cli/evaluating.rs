@@ -210,6 +210,16 @@ fn what_cannot_be_evaluated_is_refused() {
         ("evaluate run --data nowhere --levels", "nowhere"),
         ("evaluate run --data digits --likelihood ode --ode-steps 7", "--ode-steps 7"),
         ("evaluate run --data digits --levels --out tiny.json", "tiny.json"),
+        ("evaluate run --data digits --levels --terms 9", "--terms goes with --likelihood vlb"),
+        ("evaluate run --data digits --likelihood vlb --ode-steps 9", "--ode-steps goes with --likelihood ode"),
+        ("evaluate run --data digits --likelihood vlb --dequantize gaussian", "--dequantize goes with"),
+        ("evaluate run --data digits --likelihood vlb --terms 7", "--terms 7: fewer than 8"),
+        ("evaluate run --data digits --levels --out e --json=e/loss_by_timestep.png", "two outputs can't be one file"),
+        ("evaluate run --data digits --levels --quality --judge judge --variance learned", "no learned variance"),
+        ("profile --png p.png --trace ./p.png", "two outputs can't be one file"),
+        ("profile --png p.svg", "no format of pictures"),
+        ("tune --out t.json --json=t.json", "two outputs can't be one file"),
+        ("data digits --out d.png --json=d.png", "two outputs can't be one file"),
         // All of it is looked at before any of it is done.
         ("evaluate run --data digits --levels --quality --judge judge --count 3", "at least 4 of each"),
         (
@@ -243,4 +253,46 @@ fn what_cannot_be_evaluated_is_refused() {
     let said = run(typed(place.path(), "evaluate run --data digits --quality"));
     assert_eq!(said.code, Some(2), "{}", said.err);
     assert!(!place.path().join("c").exists());
+}
+
+/// Finite weights whose outputs are not: NaN stands in no table.
+#[test]
+fn figures_that_are_not_finite_are_errors() {
+    let place = place();
+    untrained(place.path(), "tiny.json", "run");
+    untrained_classifier(place.path(), 10, "judge");
+    let large = |path: &str| {
+        let path = place.path().join(path);
+        let mut tensors = tensors::read(&path).unwrap();
+        tensors.values_mut().for_each(|tensor| tensor.values.iter_mut().for_each(|value| *value *= 1e20));
+        tensors::write(&path, &tensors).unwrap();
+    };
+    accepted(place.path(), "sample run --count 8 --steps 2 --out s.png --tensor s.st");
+    large("judge/classifier.safetensors");
+    let ends = |flags: &str| {
+        let said = run(typed(place.path(), &format!("evaluate run --data digits --out e {flags}")));
+        assert!(said.code == Some(1) && !said.out.contains("NaN"), "{}{}", said.out, said.err);
+        assert!(said.err.contains("not finite; is this checkpoint trained?"), "{}", said.err);
+    };
+    ends("--quality --judge judge --samples s.st");
+    large("run/diffusion_pytorch_model.safetensors");
+    for part in ["--levels", "--likelihood vlb --terms 8", "--likelihood ode --ode-steps 8"] {
+        ends(&format!("{part} --count 2"));
+    }
+}
+
+#[test]
+fn what_is_not_looked_at_is_said() {
+    let place = place_with_classifier();
+    accepted(place.path(), "sample run --count 6 --steps 2 --out s.png --tensor s.st");
+    let line = "evaluate run --data digits --quality --judge judge --samples s.st --count";
+    refused(place.path(), &format!("{line} 9"), &["--count 9: the file of --samples holds 6"]);
+    let said = accepted(place.path(), "evaluate run --data digits --levels --count 5000 --batch 996").err;
+    assert!(said.contains("digits has 996 test images: no more are looked at"), "{said}");
+    let path = place.path().join("s.st");
+    let mut tensors = tensors::read(&path).unwrap();
+    tensors.values_mut().for_each(|tensor| tensor.values.iter_mut().for_each(|value| *value = 0.5 * (*value + 1.0)));
+    tensors::write(&path, &tensors).unwrap();
+    let said = accepted(place.path(), &format!("{line} 6")).err;
+    assert!(said.contains("no sample has a number below 0"), "{said}");
 }

@@ -131,17 +131,38 @@ fn pictures_are_written_by_their_ending_and_one_by_one() {
     assert_eq!(files(&place.path().join("each")), ["00000.png", "00001.png", "00002.png"]);
     let one = image::open(place.path().join("each/00001.png")).unwrap();
     assert_eq!((one.width(), one.height()), (8, 8));
+    image::GrayImage::new(8, 8).save(place.path().join("half.png")).unwrap();
     let before = files(place.path());
     for (flags, parts) in [
         ("--out s.webp", ["s.webp: no format of pictures", ".png, .jpg"]),
         ("--out s", ["s: no format of pictures", ".png"]),
-        ("--out a.png --gif a.png", ["a.png", "two outputs can't be one file"]),
-        ("--out a.png --tensor plain.json/t", ["plain.json/t", "not a directory"]),
+        ("--out a.png --gif a.png", ["a.png: what is written there is a .gif file", "name it so"]),
+        ("--out a.png --tensor a.npy", ["a.npy: what is written there is a .safetensors file", "name it so"]),
+        ("--out a.png --json=./a.png", ["a.png: two outputs can't be one file", "--out"]),
+        ("--tensor t.st --json=b/../t.st", ["t.st: two outputs can't be one file", "--tensor"]),
+        ("--out im/00001.png --images im", ["im/00001.png: two outputs can't be one file", "--images"]),
+        ("--json=im/00002.png --images im", ["im/00002.png: two outputs can't be one file", "--json"]),
+        ("--out a.png --images a.png", ["a.png: two outputs can't be one file", "--images"]),
+        ("--out half.png --from half.png", ["--out would replace half.png", "--from reads"]),
+        (
+            "--tensor run/diffusion_pytorch_model.safetensors",
+            ["--tensor would replace run/diffusion_pytorch_model.safetensors", "the checkpoint"],
+        ),
+        ("--out a.png --tensor plain.json/t.st", ["plain.json/t.st", "not a directory"]),
         ("--out a.png --images plain.json", ["plain.json", "not a directory"]),
     ] {
         refused(place.path(), &format!("{line} {flags}"), &parts);
     }
     assert_eq!(files(place.path()), before);
+    // Files beside those that --images writes, and devices, which take anything.
+    accepted(place.path(), &format!("{line} --images each --out each/all.png --json=each/all.json"));
+    #[cfg(unix)]
+    {
+        std::os::unix::fs::symlink("s.jpg", place.path().join("link.jpg")).unwrap();
+        let parts = ["link.jpg: two outputs can't be one file"];
+        refused(place.path(), &format!("{line} --out s.jpg --json=link.jpg"), &parts);
+        accepted(place.path(), &format!("{line} --out /dev/null --json=/dev/null"));
+    }
 }
 
 #[cfg(unix)]

@@ -6,7 +6,7 @@ usage: python compare.py DIFFUSE [COUNT=200] [SEED=0]       (needs torch, diffus
 DIFFUSE is the program; it runs on its usual adapter (`DIFFUSE_RUN`: words in front of it, such as a wrapper). Not part of
 `cargo test`. Two results are equal if no element of the final images is off by more than 1e-4 of max(1, the largest
 element). One that isn't is `undetermined` if diffusers is off from itself by a quarter of that or more, with the network in
-double precision, or the tables of betas as well: its estimates of x0 at sigma 4096 or 20000 are all rounding then, or its
+double precision, or the tables of betas as well, or with an x_T that is off by its last bit: its estimates of x0 at sigma 4096 or 20000 are all rounding then, or its
 sigma of timestep 0 is, which hangs on the last bit of PyTorch's square root. Anything else is `different`, and the script fails. Configurations that diffusers itself refuses, or draws nothing finite with, are drawn again
 and counted.
 """
@@ -112,6 +112,8 @@ def main():
                 result = "equal" if off <= 1e-4 else "different"
                 if result == "different":
                     exact = [draw_in_double(config, steps, noise, tables) for tables in (False, True)]
+                    exact += [draw(unet, config, steps, {**noise, "x_T": torch.nextafter(noise["x_T"], torch.tensor(end))})
+                              for end in (9.0, -9.0)]
                     own = max(float((want - e).abs().max() / max(1.0, float(want.abs().max()))) for e in exact)
                     result = "undetermined" if 4 * own >= off else result
                     print(f"{result}: off by {off:.1e}, diffusers from itself by {own:.1e}, {steps} steps: {json.dumps(short)}", flush=True)

@@ -31,7 +31,7 @@ pub struct Args {
     /// Bits per dimension of the test images
     #[arg(long, value_enum)]
     pub likelihood: Option<Likelihood>,
-    /// With --likelihood vlb: look at so many of its terms, and estimate the sum of all [default: all]
+    /// With --likelihood vlb: look at so many of its terms, 8 or more, and estimate the sum of all [default: all]
     #[arg(long, value_name = "N")]
     pub terms: Option<usize>,
     /// Samples against training images on the features of --judge, and how new they are
@@ -53,12 +53,12 @@ pub struct Args {
     /// Images at a time
     #[arg(long, default_value_t = 64)]
     pub batch: u32,
-    /// Runge-Kutta steps of the ODE, of 4 evaluations each
-    #[arg(long, default_value_t = 40)]
-    pub ode_steps: usize,
-    /// How bytes become real numbers for the ODE
-    #[arg(long, value_enum, default_value = "uniform")]
-    pub dequantize: Dequantization,
+    /// Runge-Kutta steps of the ODE, of 4 evaluations each [default: 40]
+    #[arg(long)]
+    pub ode_steps: Option<usize>,
+    /// How bytes become real numbers for the ODE [default: uniform]
+    #[arg(long, value_enum)]
+    pub dequantize: Option<Dequantization>,
     #[command(flatten)]
     pub sampler: sampler::Flags,
     #[command(flatten)]

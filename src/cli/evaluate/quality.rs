@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result, bail};
 use super::args::Args;
 use super::found::Found;
 use crate::cli::draw::{self, Drawing, Film, Method};
+use crate::cli::output::say;
 use diffuse::checkpoint::{Checkpoint, Classes, classifier};
 use diffuse::data::{Dataset, Split};
 use diffuse::diffusion::Sampler;
@@ -54,6 +55,11 @@ impl<'a> Trial<'a> {
         }
         let trial = Trial { judge: loaded, source, labels };
         trial.check(split)?;
+        if let (Source::File(samples), Some(count)) = (&trial.source, args.count.filter(|_| args.samples.is_some()))
+            && count != samples.count
+        {
+            bail!("--count {count}: the file of --samples holds {}, and all of them are judged", samples.count);
+        }
         Ok(trial)
     }
 
@@ -64,6 +70,9 @@ impl<'a> Trial<'a> {
             Source::Draw(drawing, _) => drawing.request.count as usize,
         };
         quality::check_counts(count, split)?;
+        if let Source::Draw(drawing, _) = &self.source {
+            drawing.check()?;
+        }
         let Dataset { height, width, channels, .. } = split.test;
         let (known, unet) = (self.judge.classifier.config.sides()?, &self.judge.classifier.config.unet);
         if (known, unet.in_channels) != ((height, width), channels) {
@@ -92,7 +101,7 @@ impl<'a> Trial<'a> {
             }
         };
         let report = quality::judge(&observer, &samples, self.labels.as_deref(), split, args.seed.into())?;
-        let path = args.out.join("nearest_neighbours.png");
+        let path = args.out.join(super::NEAREST);
         let pairs = nearest_pairs(&samples, &split.train, &report.nearest, 20);
         picture::write_png(&path, &picture::grid(&pairs, 10, picture::default_scale(pairs.height)))?;
         found.files.push(path);
@@ -135,6 +144,9 @@ fn read_samples(path: &Path) -> Result<Images> {
             "{}: samples must be numbers from -1 to 1, as sample --tensor writes them; one is {value}",
             path.display()
         );
+    }
+    if values.iter().all(|value| *value >= 0.0) {
+        say(format_args!("{}: no sample has a number below 0; -1 is black here, not 0", path.display()));
     }
     Ok(Images { values, count, height, width, channels })
 }

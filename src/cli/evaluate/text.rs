@@ -49,7 +49,8 @@ fn bound(bound: &VariationalBound, clip: Option<f64>) -> Vec<String> {
     lines.extend(shown.into_iter().map(|index| format!("    L_{:<9}  {:10.6}", timesteps[index], reverse[index])));
     lines.push(format!("  L_0            {decoder:10.6}"));
     let (mean, error) = (total.mean, total.standard_error);
-    lines.push(format!("  total          {mean:10.4} +- {error:.4} (standard error over images)"));
+    let over = if sampling_error.is_some() { "over images and terms" } else { "over images" };
+    lines.push(format!("  total          {mean:10.4} +- {error:.4} (standard error {over})"));
     lines
 }
 
@@ -93,6 +94,11 @@ fn drawn(method: &Method) -> String {
     )
 }
 
+/// Four decimals, of what is far from 1 in powers of ten.
+fn figures(value: f64) -> String {
+    if value.abs() < 1e5 { format!("{value:.4}") } else { format!("{value:.3e}") }
+}
+
 type Figure = fn(&Quality) -> Measured;
 
 fn quality(report: &Report) -> Vec<String> {
@@ -115,7 +121,7 @@ fn quality(report: &Report) -> Vec<String> {
     lines.extend(rows.into_iter().map(|(name, figure)| {
         let [ours, theirs] = [samples, floor].map(|quality| {
             let Measured { value, margin } = figure(quality);
-            format!("{value:.4} +- {margin:.4}")
+            format!("{} +- {}", figures(value), figures(margin))
         });
         format!("  {name:<36} {ours:>24} {theirs:>24}")
     }));

@@ -109,9 +109,10 @@ fn letter(bound: Bound) -> char {
 }
 
 fn write_rows(out: &mut String, title: &str, rows: &[Row]) -> Result<(), Error> {
+    let width = rows.iter().map(|row| row.name.len()).max().unwrap_or(0).max(32);
     writeln!(
         out,
-        "\n{title:32} {:>6} {:>11} {:>7} {:>9} {:>8} {:>10} {:>9} {:>11}",
+        "\n{title:width$} {:>6} {:>11} {:>7} {:>9} {:>8} {:>10} {:>9} {:>11}",
         "calls", "ms", "time", "GFLOP/s", "GB/s", "floor ms", "ceiling", "lost ms"
     )?;
     for row in rows {
@@ -119,7 +120,7 @@ fn write_rows(out: &mut String, title: &str, rows: &[Row]) -> Result<(), Error> 
         let (share, of_ceiling, bound) = (share * 100.0, of_ceiling * 100.0, letter(row.bound));
         writeln!(
             out,
-            "{name:32} {calls:6} {ms:11.3} {share:6.1}% {gflops:9.2} {gbytes_per_s:8.2} {floor_ms:10.3} {of_ceiling:6.1}% {bound} {lost_ms:11.3}"
+            "{name:width$} {calls:6} {ms:11.3} {share:6.1}% {gflops:9.2} {gbytes_per_s:8.2} {floor_ms:10.3} {of_ceiling:6.1}% {bound} {lost_ms:11.3}"
         )?;
     }
     Ok(())

@@ -1,0 +1,68 @@
+//! Where a command writes: where it can, nothing twice, and nothing over what it reads.
+
+use std::path::Path;
+
+use anyhow::{Result, bail};
+use diffuse::files::{self, resolved};
+
+/// A place that a command fills.
+pub enum Place<'a> {
+    File(&'a Path),
+    /// A directory, of which it takes these relative names.
+    Directory(&'a Path, fn(&Path) -> bool),
+}
+
+impl Place<'_> {
+    fn path(&self) -> &Path {
+        match self {
+            Place::File(path) | Place::Directory(path, _) => path,
+        }
+    }
+
+    /// Whether writing here would replace the file at `other`, or need it to be a directory.
+    fn takes(&self, other: &Path) -> bool {
+        let (own, other) = (resolved(self.path()), resolved(other));
+        match self {
+            // A device takes everything.
+            _ if other.starts_with("/dev") => false,
+            Place::File(_) => own == other,
+            Place::Directory(_, takes) => own.starts_with(&other) || other.strip_prefix(&own).is_ok_and(takes),
+        }
+    }
+}
+
+/// The output of a flag.
+pub type Output<'a> = (&'a str, Place<'a>);
+
+/// The file of a flag, if it was given.
+pub fn file<'a>(flag: &'a str, path: Option<&'a Path>) -> Option<Output<'a>> {
+    path.map(|path| (flag, Place::File(path)))
+}
+
+/// Refuses two outputs in one place, and an output over one of the inputs `reads`, before there is anything to write.
+pub fn check_apart(writes: &[Output], reads: &[(&str, &Path)]) -> Result<()> {
+    for (index, (flag, place)) in writes.iter().enumerate() {
+        for (other, path) in reads {
+            if place.takes(path) {
+                bail!("{flag} would replace {}, which {other} reads", path.display());
+            }
+        }
+        for (other, file) in writes.iter().enumerate().filter(|(own, _)| *own != index).map(|(_, output)| output) {
+            if matches!(file, Place::File(_)) && place.takes(file.path()) {
+                let path = file.path().display();
+                bail!("{path}: two outputs can't be one file, that of {other} and one of {flag}");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether a file can be written there, and its name ends as its format's do.
+pub fn check_file(path: &Path, endings: &[&str]) -> Result<()> {
+    files::check_writable(path)?;
+    let own = path.extension().map(|own| own.to_string_lossy().to_lowercase()).unwrap_or_default();
+    if !endings.contains(&own.as_str()) && !path.starts_with("/dev") {
+        bail!("{}: what is written there is a .{} file: name it so", path.display(), endings[0]);
+    }
+    Ok(())
+}
