@@ -194,7 +194,7 @@ mod tests {
     fn values_lie_between_the_ends() {
         let steps = StepAxis::new(Some((1, 100)));
         assert_eq!([0, 25, 100].map(|step| steps.map(&step, (40, 240))), [40, 90, 240]);
-        let losses = LossAxis { logarithmic: true, low: -2.0, high: 0.0, ticks: vec![], digits: 1 };
+        let losses = LossAxis { logarithmic: true, low: -2.0, high: 0.0, ticks: vec![], digits: 1, decimals: None };
         assert_eq!([0.01, 0.1, 1.0].map(|loss| losses.map(&loss, (400, 0))), [400, 200, 0]);
     }
 }

@@ -39,7 +39,7 @@ impl Classes {
                 Some(index) if index + 1 >= u64::from(embeds) => index > 0 && index + 1 == u64::from(embeds),
                 _ => {
                     let problem = format!("{NULL_CLASS} is {index}, and must be the last embedding, {}", embeds - 1);
-                    return Err(Error::file(&directory.join(super::CONFIG), problem));
+                    return Err(Error::file(directory.join(super::CONFIG), problem));
                 }
             },
             None => embeds > 1 && directory.join("trainer.json").is_file(),

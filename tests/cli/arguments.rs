@@ -130,12 +130,12 @@ fn devices_are_listed_and_chosen() {
     let chosen = json(&accepted(place.path(), "devices --device 0 --json"));
     assert_eq!((&chosen["adapter"], &chosen["type"]), (&list["adapters"][0]["name"], &list["adapters"][0]["type"]));
     assert!(accepted(place.path(), "devices --device 0").out.starts_with(&format!("0: {name}")));
-    refused(place.path(), "devices --device nonsense --json", &["no device nonsense", &format!("0: {name}")]);
+    refused(place.path(), "devices --device nonsense --json", &["no device \"nonsense\"", &format!("0: {name}")]);
     for device in ["nonsense", "99"] {
         let line = format!("verify --device {device} --kernel silu");
-        refused(place.path(), &line, &[&format!("no device {device}"), &format!("0: {name}")]);
+        refused(place.path(), &line, &[&format!("no device {device:?}"), &format!("0: {name}")]);
         let line = format!("train --device {device} --data digits --model tiny.json --out run");
-        refused(place.path(), &line, &[&format!("no device {device}")]);
+        refused(place.path(), &line, &[&format!("no device {device:?}")]);
     }
     assert!(!place.path().join("run").exists());
     let part = name.split_whitespace().next().unwrap().to_uppercase();
