@@ -1,9 +1,9 @@
-// Variant `register`: a lane makes L or D of 4 queries, or 4 tokens x 4 quads of channels of O, dQ, dK and dV. It walks over the
+// Variant `register`: a lane makes L or D of 4 queries, or 4 tokens x 1 quad of channels of O, dQ, dK and dV. It walks over the
 // other tokens 4 at a time with 4 x 4 tiles in registers: no workgroup memory, no barriers. S is computed anew for every
-// 16 channels.
+// quad of channels: larger tiles spill on GPUs that have few registers.
 
 const TILE_TOKENS = 4u;
-const TILE_QUADS = 4u;
+const TILE_QUADS = 1u;
 const OTHER_TOKENS = 4u;
 const TURN_QUADS = 1u;
 

@@ -14,13 +14,15 @@
 override ROW_LANES = 16u;       // 8 or 16
 override CHANNEL_LANES = 8u;    // 8 or 16
 
-const ROWS = 8u;                // of a lane
+override ROWS = 8u;             // of a lane: 8 or 4
+const MAX_ROWS = 8u;
 const STEP = 2u;                // quads of the summed axis in a turn
 const MAX_SHARE = 2u;           // of quads that a lane stages in a turn
 
 override TILE_ROWS = ROWS * ROW_LANES;
 override TILE_QUADS = 2u * CHANNEL_LANES;
-override WEIGHT_TILE_C = 2u * ROW_LANES;
+override LANE_QUADS_C = ROWS / 4u;     // of channels of x that a lane multiplies in backward_weight
+override WEIGHT_TILE_C = LANE_QUADS_C * ROW_LANES;
 override WEIGHT_TILE_K = TILE_QUADS;
 const TURN_QUADS = STEP;
 const TURN_ROWS = 4u * STEP;
@@ -35,7 +37,7 @@ var<workgroup> staged_channels: array<vec4<f32>, 8u * STEP * TILE_QUADS>;
 
 // What a lane has loaded of a turn, and the one quad of sums that it has of each of its rows.
 alias Share = array<vec4<f32>, MAX_SHARE>;
-alias Sums = array<vec4<f32>, ROWS>;
+alias Sums = array<vec4<f32>, MAX_ROWS>;
 
 // Which of the quads of a turn share j of a lane is.
 fn part_of(j: u32, lane: u32) -> u32 {
@@ -273,13 +275,15 @@ fn backward_weight(at: TiledInvocation) {
             let buffer = (turn - 1u) % 2u * TURN_ROWS;
             for (var m = 0u; m < TURN_ROWS; m++) {
                 let a0 = staged_rows[(buffer + m) * WEIGHT_TILE_C + at.place.y];
-                let a1 = staged_rows[(buffer + m) * WEIGHT_TILE_C + at.place.y + ROW_LANES];
                 let d0 = staged_channels[(buffer + m) * WEIGHT_TILE_K + at.place.x];
                 let d1 = staged_channels[(buffer + m) * WEIGHT_TILE_K + at.place.x + CHANNEL_LANES];
                 sum_00 = outer_add(sum_00, a0, d0);
                 sum_01 = outer_add(sum_01, a0, d1);
-                sum_10 = outer_add(sum_10, a1, d0);
-                sum_11 = outer_add(sum_11, a1, d1);
+                if (LANE_QUADS_C == 2u) {
+                    let a1 = staged_rows[(buffer + m) * WEIGHT_TILE_C + at.place.y + ROW_LANES];
+                    sum_10 = outer_add(sum_10, a1, d0);
+                    sum_11 = outer_add(sum_11, a1, d1);
+                }
             }
         }
         if (turn < turns) {
@@ -297,6 +301,8 @@ fn backward_weight(at: TiledInvocation) {
     let k = tile.k + at.place.x;
     store_weight(sum_00, tile, c, k);
     store_weight(sum_01, tile, c, k + CHANNEL_LANES);
-    store_weight(sum_10, tile, c + ROW_LANES, k);
-    store_weight(sum_11, tile, c + ROW_LANES, k + CHANNEL_LANES);
+    if (LANE_QUADS_C == 2u) {
+        store_weight(sum_10, tile, c + ROW_LANES, k);
+        store_weight(sum_11, tile, c + ROW_LANES, k + CHANNEL_LANES);
+    }
 }

@@ -23,7 +23,7 @@ struct Params {
 @group(0) @binding(14) var<uniform> params: Params;
 
 // The tile of a lane in lib.product.register.wgsl: rows, and quads of dy in a weight's gradient.
-const LANE_ROWS = 8u;
+const LANE_ROWS = 4u;
 const LANE_QUADS = 2u;
 
 @group(0) @binding(3) var<storage, read> addend: array<real4>;

@@ -5,6 +5,7 @@
 
 pub mod agreement;
 pub mod choices;
+pub mod compiler;
 pub mod context;
 pub mod interpret;
 pub mod kernel;

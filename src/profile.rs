@@ -8,6 +8,7 @@
 
 pub mod ceilings;
 pub mod compare;
+pub mod compiled;
 pub mod measure;
 mod memory;
 pub mod predict;

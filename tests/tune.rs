@@ -10,7 +10,7 @@ use std::sync::Arc;
 use common::{context, dataset, options};
 use diffuse::cpu::Call;
 use diffuse::error::Result;
-use diffuse::gpu::kernel::File;
+use diffuse::gpu::kernel::{File, Need};
 use diffuse::gpu::tune::{Contest, Timing};
 use diffuse::gpu::{Candidate, Choices, Context, Device, Grid, Kernel, Precision, Recorder, Recordings, WEIGHTS, Ways};
 use diffuse::nn::UNet;
@@ -170,6 +170,12 @@ fn what_is_for_gpus_is_measured_and_chosen_on_gpus_only() {
     let kind = |gpu| Device { gpu, ..Device::default() };
     let usual = |gpu| Choices::new(&kind(gpu), Precision::F32).choose(&WAYS, &[8]).label();
     assert_eq!((usual(true).as_str(), usual(false).as_str()), ("wide", "other PERCENT=1"));
+    // What keeps more in registers than GPUs have is for drivers that compute on the CPU.
+    let way = Candidate::for_cpus(&WIDE, &[]);
+    assert_eq!([true, false].map(|gpu| way.suits(&kind(gpu), Precision::F32)), [false, true]);
+    let device = Device { gpu: true, subgroup: 32, needs: vec![Need::Subgroups] };
+    let all = Choices::new(&device, Precision::F32).class(&ops::conv2d::FORWARD, &[16, 8, 8, 64, 64]);
+    assert!(all.len() > 4 && all.iter().all(|own| own.kernel.variant != "subgroup"), "{all:?}");
     let forced = Choices::forced(&Device::default(), Precision::F32, 5);
     assert_eq!(forced.choose(&WAYS, &[8]).label(), "wide");
 }

@@ -16,7 +16,7 @@ use diffuse::files;
 use diffuse::nn::{UNet, UNetConfig, digits};
 use diffuse::picture;
 use diffuse::profile::ceilings::Ceilings;
-use diffuse::profile::{self, Options, Profile, compare, predict, samplers, shapes};
+use diffuse::profile::{self, Options, Profile, compare, compiled, predict, samplers, shapes};
 
 /// Time one training or denoising step, kernel by kernel and layer by layer
 #[derive(clap::Args)]
@@ -55,6 +55,12 @@ pub struct Args {
     /// With --shapes: only those whose name holds this
     #[arg(long, value_name = "PART", requires = "shapes")]
     only: Option<String>,
+    /// What the driver's compiler made of each kernel of the step: registers, spills, occupancy
+    #[arg(long, conflicts_with_all = ["steps", "trace", "png", "compare", "shapes", "predict"])]
+    compiler: bool,
+    /// With --compiler: every way to run every kernel that this device could run, instead of a step
+    #[arg(long, requires = "compiler", conflicts_with_all = ["preset", "model", "batch", "infer", "recompute", "precision"])]
+    all: bool,
     /// Needs no GPU: the roofline's time for a card of each vendor, from counted work and published peaks
     #[arg(long, conflicts_with_all = ["steps", "trace", "png", "compare"])]
     predict: bool,
@@ -77,6 +83,9 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     check_apart(&writes, reads.as_slice())?;
     if args.shapes {
         return measure_shapes(args, adapter);
+    }
+    if args.compiler {
+        return print_compiled(args, adapter);
     }
     let config = args.model.config(digits())?;
     let options = Options { batch: args.batch, steps: args.steps, infer: args.infer, recompute: args.recompute };
@@ -138,6 +147,21 @@ fn measure_shapes(args: &Args, adapter: &Adapter) -> Result<()> {
     let (adapter, driver) = (&context.info.name, context.driver());
     let object = || Ok(json!({ "adapter": adapter, "driver": driver, "ceilings": ceilings, "shapes": figures }));
     args.json.print(object, || Ok(tables::shapes(adapter, &driver, &ceilings, &figures)?))
+}
+
+fn print_compiled(args: &Args, adapter: &Adapter) -> Result<()> {
+    let context = adapter.open()?;
+    let compiled = if args.all {
+        compiled::of_all(&context)?
+    } else {
+        let options = Options { batch: args.batch, steps: 1, infer: args.infer, recompute: args.recompute };
+        let unet = UNet::new(args.model.config(digits())?)?;
+        let known = adapter.policy(&context)?.known(&context, args.precision.precision(&context));
+        compiled::of_recordings(&context, &profile::record(&unet, &options, &known)?)?
+    };
+    let (name, driver) = (&context.info.name, context.driver());
+    let object = || Ok(json!({ "adapter": name, "driver": driver, "pipelines": compiled }));
+    args.json.print(object, || Ok(tables::compiled(name, &driver, &compiled)?))
 }
 
 fn print_predictions(args: &Args, config: &UNetConfig, options: &Options) -> Result<()> {

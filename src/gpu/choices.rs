@@ -25,14 +25,22 @@ impl Device {
     }
 }
 
+/// For which devices a candidate is made: on others it would cost the tuner more than it could win.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Meant {
+    ForAll,
+    ForGpus,
+    /// Drivers that compute on the CPU: it keeps more in registers than GPUs have.
+    ForCpus,
+}
+
 /// One way to run an entry point: a variant of the kernel, and values of its `override` constants.
 #[derive(Debug)]
 pub struct Candidate {
     pub kernel: &'static Kernel,
     pub constants: &'static [(&'static str, u32)],
-    /// Runs everywhere, and is checked everywhere, but drivers that compute on the CPU neither time it nor choose it: it
-    /// would cost their tuner more than it could win.
-    pub gpu_only: bool,
+    /// Where it is timed and chosen. It runs everywhere, and is checked everywhere.
+    pub meant: Meant,
     /// What its results are held to, where that is not what sums of products in any order are.
     pub bound: Option<Declared>,
     /// Candidates of one class sum in one order, and so give the same bits: the clock chooses among them. Between classes
@@ -50,12 +58,17 @@ const LANES: &str = "LANES";
 
 impl Candidate {
     pub const fn new(kernel: &'static Kernel, constants: &'static [(&'static str, u32)]) -> Candidate {
-        Candidate { kernel, constants, gpu_only: false, class: IN_ORDER, rule: None, bound: None }
+        Candidate { kernel, constants, meant: Meant::ForAll, class: IN_ORDER, rule: None, bound: None }
     }
 
     /// One that only GPUs time and choose.
     pub const fn for_gpus(kernel: &'static Kernel, constants: &'static [(&'static str, u32)]) -> Candidate {
-        Candidate { gpu_only: true, ..Candidate::new(kernel, constants) }
+        Candidate { meant: Meant::ForGpus, ..Candidate::new(kernel, constants) }
+    }
+
+    /// One that only drivers which compute on the CPU time and choose.
+    pub const fn for_cpus(kernel: &'static Kernel, constants: &'static [(&'static str, u32)]) -> Candidate {
+        Candidate { meant: Meant::ForCpus, ..Candidate::new(kernel, constants) }
     }
 
     /// The same, held to a bound of its own.
@@ -97,7 +110,8 @@ impl Candidate {
 
     /// Whether `device` should consider it, without being told to.
     pub fn suits(&self, device: &Device, precision: Precision) -> bool {
-        self.runs_on(device, precision) && (device.gpu || !self.gpu_only)
+        let elsewhere = if device.gpu { Meant::ForCpus } else { Meant::ForGpus };
+        self.runs_on(device, precision) && self.meant != elsewhere
     }
 }
 

@@ -19,6 +19,7 @@ pub struct Context {
     /// Shaders keep bounds checks and loop bounds; slow, for tests.
     pub checked: bool,
     kind: Device,
+    pub(super) adapter: wgpu::Adapter,
     pub(crate) pipelines: Pipelines,
     failure: Arc<Mutex<Option<String>>>,
 }
@@ -163,7 +164,8 @@ impl Context {
         });
         let kind = kind(&adapter.info, device.features(), &adapter.adapter);
         let pipelines = Pipelines::default();
-        Ok(Context { info: adapter.info, device, queue, checked, kind, pipelines, failure })
+        let Adapter { info, adapter, .. } = adapter;
+        Ok(Context { info, device, queue, checked, kind, adapter, pipelines, failure })
     }
 
     /// What the kernels' variants see of this device.

@@ -13,6 +13,7 @@ use naga::{AddressSpace, Expression, Literal, Module, ScalarKind, Span, TypeInne
 use serde::{Deserialize, Serialize};
 
 use crate::cpu::Twin;
+use crate::error::{Error, Result};
 
 /// A WGSL file.
 #[derive(Clone, Copy, Debug)]
@@ -257,6 +258,26 @@ impl Kernel {
         let value = value.unwrap_or_else(|| panic!("{} declares no u32 {name} for {overrides:?}", self.label()));
         known().insert((name, overrides), value);
         value
+    }
+
+    /// The module of one entry point where `overrides` are set.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if naga has none such, which is a mistake in the code that asks.
+    pub fn specialised(
+        &self,
+        entry: &str,
+        overrides: Overrides,
+        precision: Precision,
+    ) -> Result<(naga::Module, naga::valid::ModuleInfo)> {
+        let wrong = |error: &dyn std::fmt::Display| Error::Device(format!("{}.{entry}: {error}", self.label()));
+        let module = naga::front::wgsl::parse_str(&self.source(precision)).map_err(|error| wrong(&error.message()))?;
+        let info = Validator::new(ValidationFlags::all(), Capabilities::all()).validate(&module);
+        let info = info.map_err(|error| wrong(error.as_inner()))?;
+        let values = overrides.iter().map(|(name, value)| (name.to_string(), f64::from(*value))).collect();
+        let entry_point = Some((naga::ShaderStage::Compute, entry));
+        let (module, info) = process_overrides(&module, &info, entry_point, &values).map_err(|error| wrong(&error))?;
+        Ok((module.into_owned(), info.into_owned()))
     }
 
     /// The f64 reference of entry point `name`.

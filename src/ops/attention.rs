@@ -44,9 +44,9 @@ const fn candidates(in_order: bool) -> [Candidate; 7] {
         if in_order { candidate } else { candidate.of_class(class) }
     }
     [
-        classed(Candidate::new(&SUBGROUP, &[("LANES", 8)]), "subgroup 8", in_order),
-        classed(Candidate::new(&SUBGROUP, &[("LANES", 4)]), "subgroup 4", in_order),
-        classed(Candidate::new(&SUBGROUP, &[("LANES", 16)]), "subgroup 16", in_order),
+        classed(Candidate::for_cpus(&SUBGROUP, &[("LANES", 8)]), "subgroup 8", in_order),
+        classed(Candidate::for_cpus(&SUBGROUP, &[("LANES", 4)]), "subgroup 4", in_order),
+        classed(Candidate::for_cpus(&SUBGROUP, &[("LANES", 16)]), "subgroup 16", in_order),
         Candidate::new(&KERNEL, &[]),
         classed(Candidate::for_gpus(&TILED, &[("CHANNEL_LANES", 8)]), "tiled 8", in_order)
             .usual_for(|shape| shape[3] <= 64),

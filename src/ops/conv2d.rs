@@ -191,6 +191,7 @@ pub const CORNERS: &[Corner] = &[
     Corner::full("workgroups without a lane idle", |draw| case_of(draw, [2, 32, 32, 11], [3, 3], 6, Geometry::same(3))),
     Corner::new("splits that begin within a row", |draw| case_of(draw, [2, 5, 17, 5], [3, 1], 9, Geometry::same(3))),
     Corner::new("full tiles of each parity", |draw| case_of(draw, [2, 16, 16, 3], [3, 3], 5, HALVING)),
+    Corner::new("less than a tile of each parity", |draw| case_of(draw, [1, 2, 3, 5], [3, 3], 5, HALVING)),
     Corner::new("several tiles of each parity", |draw| case_of(draw, [2, 19, 17, 6], [2, 3], 7, HALVING)),
     Corner::new("a parity without inputs", |draw| case_of(draw, [2, 1, 5, 9], [3, 3], 5, HALVING)),
     Corner::new("a parity without taps", |draw| case_of(draw, [1, 7, 5, 9], [1, 1], 5, SKIPPING)),

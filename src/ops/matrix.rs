@@ -47,15 +47,16 @@ macro_rules! products {
             $channels(shape).iter().all(|channels| *channels >= 2 * kernel.constant("TILE_QUADS", &[]))
         }
 
-        static CANDIDATES: [Candidate; 12] = [
-            Candidate::new(&SUBGROUP, &[("LANES", 8)]),
-            Candidate::new(&SUBGROUP, &[("LANES", 4)]),
-            Candidate::new(&SUBGROUP, &[("LANES", 16)]),
+        static CANDIDATES: [Candidate; 13] = [
+            Candidate::for_cpus(&SUBGROUP, &[("LANES", 8)]),
+            Candidate::for_cpus(&SUBGROUP, &[("LANES", 4)]),
+            Candidate::for_cpus(&SUBGROUP, &[("LANES", 16)]),
             Candidate::new(&KERNEL, &[]),
-            Candidate::new(&SUBGROUP, &[("LANES", 32)]),
             Candidate::for_gpus(&TILED, &[("ROW_LANES", $tiled[0].0), ("CHANNEL_LANES", $tiled[0].1)]),
             Candidate::for_gpus(&TILED, &[("ROW_LANES", $tiled[1].0), ("CHANNEL_LANES", $tiled[1].1)]),
             Candidate::for_gpus(&TILED, &[("ROW_LANES", $tiled[2].0), ("CHANNEL_LANES", $tiled[2].1)]),
+            Candidate::for_gpus(&TILED, &[("ROW_LANES", 8), ("CHANNEL_LANES", 8), ("ROWS", 4)]),
+            Candidate::for_gpus(&TILED, &[("ROW_LANES", 16), ("CHANNEL_LANES", 8), ("ROWS", 4)]),
             Candidate::for_gpus(&COOP8, &[("LANES", 8)])
                 .of_class("coop8")
                 .usual_for(|shape| fills_half_a_tile(&COOP8, shape)),

@@ -40,6 +40,11 @@ impl Axis {
     const EDGES: [&'static str; 3] =
         ["less than a tile", "tiles that are all full", "several tiles, the last one not full"];
 
+    /// Those that there are: a tile of one is never but full.
+    fn possible(&self) -> &'static [&'static str] {
+        if self.tile == 1 { &Axis::EDGES[1..2] } else { &Axis::EDGES }
+    }
+
     fn edges(&self) -> Vec<&'static str> {
         let edge = |extent: &u32| match (extent / self.tile, extent % self.tile) {
             (0, _) => Axis::EDGES[0],
@@ -206,7 +211,7 @@ fn reached(op: &Op, candidate: &Candidate, choices: &Arc<Choices>, of: fn(&Candi
                 corners.extend(is_reached.then_some(corner.name));
             };
             for axis in &edges.axes {
-                Axis::EDGES.iter().for_each(|edge| {
+                axis.possible().iter().for_each(|edge| {
                     note(format!("{}, tiles of {}: {edge}", axis.name, axis.tile), axis.edges().contains(edge))
                 });
             }

@@ -4,7 +4,9 @@ use std::fmt::{Error, Write};
 
 use diffuse::gpu::context::mebibytes;
 use diffuse::profile::ceilings::{Bound, Ceilings};
+use diffuse::gpu::Precision;
 use diffuse::profile::compare::{Change, Comparison};
+use diffuse::profile::compiled::Compiled;
 use diffuse::profile::predict::{Count, LAUNCH_MICROSECONDS, Prediction};
 use diffuse::profile::samplers::{Costs, SamplerCost};
 use diffuse::profile::shapes::Figure;
@@ -124,6 +126,35 @@ fn write_rows(out: &mut String, title: &str, rows: &[Row]) -> Result<(), Error> 
         )?;
     }
     Ok(())
+}
+
+/// What the driver's compiler made of each pipeline, those that spill first.
+pub fn compiled(adapter: &str, driver: &str, compiled: &[Compiled]) -> Text {
+    let mut out = String::new();
+    let spilling = compiled.iter().filter(|own| own.spills()).count();
+    let unsuited = compiled.iter().filter(|own| own.spills() && !own.suits).count();
+    let unsuited = if unsuited > 0 { format!(" ({unsuited} of ways that this device is not meant to run)") } else { String::new() };
+    writeln!(out, "adapter    {adapter}")?;
+    writeln!(out, "driver     {driver}")?;
+    writeln!(out, "pipelines  {}, of which {spilling} spill{unsuited}; counts are the driver's own\n", compiled.len())?;
+    let name = |own: &Compiled| format!("{} {}", own.entry, own.constants).trim_end().to_string();
+    let width = compiled.iter().map(|own| name(own).len()).max().unwrap_or(0);
+    let columns = ["registers", "spills", "scratch", "shared", "occupancy", "instructions", "cycles"];
+    write!(out, "{:width$} stored", "pipeline")?;
+    columns.iter().try_for_each(|column| write!(out, " {column:>12}"))?;
+    writeln!(out)?;
+    let mut sorted: Vec<&Compiled> = compiled.iter().collect();
+    sorted.sort_by(|a, b| b.spills.unwrap_or(0.0).total_cmp(&a.spills.unwrap_or(0.0)));
+    for own in sorted {
+        let Compiled { registers, spills, scratch, shared, occupancy, instructions, cycles, precision, .. } = own;
+        let stored = if *precision == Precision::F32 { "f32" } else { "f16" };
+        write!(out, "{:width$} {stored:6}", name(own))?;
+        for count in [registers, spills, scratch, shared, occupancy, instructions, cycles] {
+            write!(out, " {:>12}", count.map_or("-".into(), |count| count.to_string()))?;
+        }
+        writeln!(out)?;
+    }
+    Ok(out)
 }
 
 /// Ratios new to old.
