@@ -9,4 +9,4 @@ mod stored;
 pub use lock::Lock;
 pub use model::Model;
 pub use run::{Run, Watch};
-pub use stored::{Over, Stored};
+pub use stored::{Over, Stored, check_place};

@@ -8,7 +8,8 @@ use super::lock::Lock;
 use super::log::MetricsLog;
 use super::model::Model;
 use super::stored::{
-    Over, SAMPLES, Stored, TRAINER_STATE, TrainerState, claim, digest, refuse_used, replace_checkpoint,
+    DATA, LOSS_CHART, Over, SAMPLES, Stored, TRAINER_STATE, TrainerState, check_place, claim, digest, refuse_used,
+    replace_checkpoint,
 };
 use crate::checkpoint;
 use crate::data::{self, Dataset, Want};
@@ -23,9 +24,6 @@ use crate::{chart, picture, tensors, tune};
 
 /// Raw weights and moments, under `weights.NAME`, `m.NAME`, `v.NAME`.
 pub const TRAINER: &str = "trainer.safetensors";
-
-/// What it trains on.
-const DATA: &str = "data.json";
 
 /// What the loop tells and asks after each step.
 pub trait Watch {
@@ -142,6 +140,7 @@ impl<'a> Run<'a> {
     ) -> Result<Run<'a>> {
         options.validate()?;
         // Spares the time to plan; another process may still come first.
+        check_place(directory)?;
         refuse_used(directory, over)?;
         let model = Model::new(&options, data)?;
         let session = Session::open(context, policy, options.precision);
@@ -168,6 +167,7 @@ impl<'a> Run<'a> {
             let problem = format!("step {} is done already; --steps takes more", state.step);
             return Err(Error::file(&directory, problem));
         }
+        check_place(&directory)?;
         let data = read_data(&mut options).map_err(|error| match error {
             Error::File { path, problem } if !path.exists() => {
                 Error::file(path, format!("{problem}; if it moved, --data takes its new place"))
@@ -371,7 +371,7 @@ impl<'a> Run<'a> {
         replace_checkpoint(&self.directory, |fresh| self.write_checkpoint(fresh, &state))?;
         self.saved = Some(self.step);
         let title = format!("training loss, {} steps", self.step);
-        chart::write_loss_chart(&self.directory.join("loss.png"), &title, self.log.points())
+        chart::write_loss_chart(&self.directory.join(LOSS_CHART), &title, self.log.points())
     }
 
     fn write_checkpoint(&self, directory: &Path, state: &TrainerState) -> Result<()> {

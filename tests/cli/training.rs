@@ -356,6 +356,57 @@ fn a_run_that_breaks_leaves_what_was_there_before() {
 }
 
 #[test]
+fn weights_that_no_run_goes_on_with_are_not_replaced() {
+    let place = place_with_run();
+    fs::remove_file(place.path().join("run/checkpoint/trainer.json")).unwrap();
+    untrained(place.path(), "tiny.json", "foreign");
+    untrained(place.path(), "tiny.json", "pipeline/unet");
+    fs::write(place.path().join("pipeline/model_index.json"), r#"{"unet": ["diffusers", "UNet2DModel"]}"#).unwrap();
+    fs::create_dir_all(place.path().join("junk/checkpoint")).unwrap();
+    fs::write(place.path().join("junk/checkpoint/notes.txt"), "mine").unwrap();
+    let before = files(place.path());
+    let config = fs::read(place.path().join("foreign/config.json")).unwrap();
+    refused(place.path(), "train --resume --out run", &["run/checkpoint: weights without the trainer.json"]);
+    for command in ["train --model tiny.json", "train --model tiny.json --resume", "train-classifier"] {
+        let refuse = |out: &str, parts: &[&str]| {
+            refused(place.path(), &format!("{command} --data digits --steps 1 --out {out}"), parts);
+        };
+        refuse("run", &["run/checkpoint: weights without the trainer.json", "--init run/checkpoint", "another --out"]);
+        refuse("foreign", &["foreign: weights without", "--init foreign"]);
+        refuse("pipeline", &["pipeline: weights without", "--init pipeline"]);
+        refuse("junk", &["junk/checkpoint: files that are no checkpoint", "--out"]);
+    }
+    assert_eq!(files(place.path()), before);
+    assert!(config == fs::read(place.path().join("foreign/config.json")).unwrap());
+    // A run that goes on minds neither what a killed one left of its last checkpoint nor what was there when it began.
+    let place = place_with_run();
+    fs::create_dir(place.path().join("run/checkpoint.old")).unwrap();
+    fs::write(place.path().join("run/checkpoint.old/config.json"), "{}").unwrap();
+    fs::write(place.path().join("run/model_index.json"), "{}").unwrap();
+    accepted(place.path(), "train --resume --out run --steps 13");
+}
+
+#[test]
+fn what_is_in_the_way_of_a_run_is_found_before_it() {
+    let place = place_with_run();
+    let at = |name: &str| place.path().join(name);
+    let line = "train --data digits --model tiny.json --steps 1 --out";
+    for name in ["samples", "checkpoint", "checkpoint.new", "checkpoint.old"] {
+        fs::create_dir(at(&format!("of-{name}"))).unwrap();
+        fs::write(at(&format!("of-{name}/{name}")), "mine").unwrap();
+        refused(place.path(), &format!("{line} of-{name}"), &[&format!("of-{name}/{name}: this is no directory")]);
+    }
+    for name in ["loss.png", "config.json", "data.json", "metrics.csv"] {
+        fs::create_dir_all(at(&format!("of-{name}/{name}"))).unwrap();
+        refused(place.path(), &format!("{line} of-{name}"), &[&format!("of-{name}/{name}: this is a directory")]);
+    }
+    fs::remove_file(at("run/loss.png")).unwrap();
+    fs::create_dir(at("run/loss.png")).unwrap();
+    refused(place.path(), "train --resume --out run --steps 14", &["run/loss.png: this is a directory", "move it"]);
+    assert_eq!(lines(&at("run/metrics.csv")).len(), 13);
+}
+
+#[test]
 fn the_state_of_a_run_is_what_resumption_reads() {
     let place = place_with_run();
     let path = place.path().join("run/checkpoint/trainer.json");
