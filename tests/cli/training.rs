@@ -331,28 +331,26 @@ fn a_run_stays_locked_until_its_checkpoint_was_read() {
 }
 
 #[test]
-fn a_run_that_breaks_leaves_what_was_there_before() {
+fn a_run_that_breaks_says_what_can_help() {
     let place = place();
     let line = "train --data digits --model tiny.json --batch 4 --sample-every 0 --lr 10 --warmup 60 --max-norm 0 \
-                --lr-schedule constant --precision f16 --checkpoint-every 0";
-    let said = run(typed(place.path(), &format!("{line} --steps 200 --out broken")));
+                --lr-schedule constant --precision f16 --steps 200";
+    let said = run(typed(place.path(), &format!("{line} --checkpoint-every 0 --out broken")));
     let error = said.err.lines().last().unwrap();
     let step: u64 = error.strip_prefix("error: step ").unwrap().split(':').next().unwrap().parse().unwrap();
-    let holds = format!("checkpoint/ holds step {}", step - 1);
-    assert_refused(line, &said, &[&holds, "--resume", "smaller --lr (it was 10)"]);
-    accepted(place.path(), &format!("{line} --steps {} --out whole", step - 1));
-    let read = |run: &str, file: &str| fs::read(place.path().join(run).join("checkpoint").join(file)).unwrap();
-    for file in &STORED[..2] {
-        assert!(read("broken", file) == read("whole", file), "{file} differs");
-    }
-    assert_eq!(lines(&place.path().join("broken/metrics.csv")).len() as u64, step);
-    // It goes on from there, and breaks where it broke; the checkpoint stands.
-    let before = read("broken", STORED[1]);
-    refused(place.path(), "train --resume --out broken", &[&format!("step {step}: loss"), &holds]);
-    assert!(before == read("broken", STORED[1]));
-    // What these weights can't do at a smaller rate either is not advised twice.
-    let line = format!("train --resume --out broken --lr 1e-4 --steps {}", step + 1);
-    refused(place.path(), &line, &["are beyond help", "start anew in another --out"]);
+    assert_refused(line, &said, &["no checkpoint was written", "--resume", "smaller --lr (it was 10)"]);
+    // Weights from which no step can be taken are worth nothing.
+    assert!(!place.path().join("broken/checkpoint").exists());
+    assert!(step > 3, "the weights of step 1 are good, and those of step {} not", step - 1);
+    let line = line.replace(" --steps 200", "");
+    let early = format!("{line} --steps 200 --checkpoint-every {} --out early", step - 2);
+    refused(place.path(), &early, &[&format!("checkpoint/ holds step {}: go on", step - 2), "a smaller --lr"]);
+    let late = format!("{line} --steps 200 --checkpoint-every {} --out late", step - 1);
+    let beyond = format!("the weights of step {} are beyond help: start anew in another --out", step - 1);
+    refused(place.path(), &late, &[&beyond, "a smaller --lr"]);
+    let stored = fs::read(place.path().join("late/checkpoint").join(STORED[1])).unwrap();
+    refused(place.path(), "train --resume --out late --lr 1e-4", &[&format!("step {step}: loss"), &beyond]);
+    assert!(stored == fs::read(place.path().join("late/checkpoint").join(STORED[1])).unwrap());
 }
 
 #[test]
@@ -404,6 +402,21 @@ fn what_is_in_the_way_of_a_run_is_found_before_it() {
     fs::create_dir(at("run/loss.png")).unwrap();
     refused(place.path(), "train --resume --out run --steps 14", &["run/loss.png: this is a directory", "move it"]);
     assert_eq!(lines(&at("run/metrics.csv")).len(), 13);
+}
+
+/// As on a disk that has no room for pictures, or none that anybody may write.
+#[test]
+fn a_picture_that_fails_ends_no_run() {
+    let place = place();
+    let run = place.path().join("run");
+    for step in [2, 4] {
+        fs::create_dir_all(run.join(format!("samples/step_00000{step}.png"))).unwrap();
+    }
+    let line = "train --data digits --model tiny.json --steps 4 --batch 2 --sample-every 2 --checkpoint-every 2";
+    let said = accepted(place.path(), &format!("{line} --out run"));
+    let warnings: Vec<&str> = said.err.lines().filter(|line| line.starts_with("warning: ")).collect();
+    assert!(warnings.len() == 1 && warnings[0].contains("samples/step_000002.png"), "{}", said.err);
+    assert_eq!(read_json(&run.join("checkpoint/trainer.json"))["step"], 4);
 }
 
 #[test]
