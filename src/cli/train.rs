@@ -159,10 +159,14 @@ impl Asked<'_> {
         if classes.is_some() {
             options.model.num_class_embeds = Some(data.classes.len() as u32 + 1);
         }
-        let weights =
+        let initial =
             self.flags.init.as_deref().map(|place| Model::new(&options, &data)?.initial(place, &options, &data));
+        let initial = initial.transpose()?;
+        let notes: Vec<String> = initial.iter().flat_map(|initial| initial.notes.clone()).collect();
         let over = if self.flags.resume { Over::Unfinished } else { Over::Nothing };
-        Ok(Run::create(context, policy, &self.flags.out, options, &data, (over, weights.transpose()?))?)
+        let run = Run::create(context, policy, &self.flags.out, options, &data, (over, initial))?;
+        notes.iter().for_each(say);
+        Ok(run)
     }
 }
 

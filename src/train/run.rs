@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::lock::Lock;
 use super::log::MetricsLog;
-use super::model::Model;
+use super::model::{Initial, Model};
 use super::stored::{
     DATA, LOSS_CHART, Over, SAMPLES, Stored, TRAINER_STATE, TrainerState, check_place, claim, digest, refuse_used,
     replace_checkpoint,
@@ -44,6 +44,8 @@ pub trait Watch {
 struct About {
     images: u64,
     digest: String,
+    /// Digests of what the initial weights were trained on.
+    initial: Vec<Option<String>>,
     /// Names of the classes.
     classes: Vec<String>,
     /// A line for people.
@@ -51,8 +53,8 @@ struct About {
 }
 
 impl About {
-    fn new(data: &Dataset, digest: String, line: String) -> About {
-        About { images: data.len() as u64, digest, classes: data.classes.clone(), line }
+    fn new(data: &Dataset, digest: String, initial: Vec<Option<String>>, line: String) -> About {
+        About { images: data.len() as u64, digest, initial, classes: data.classes.clone(), line }
     }
 }
 
@@ -156,7 +158,7 @@ fn describe(directory: &Path, options: &TrainOptions, data: &Dataset) -> Result<
 }
 
 impl<'a> Run<'a> {
-    /// Starts a run in `directory`, which holds no more than `over` says; with initial weights, or with `weights`.
+    /// Starts a run in `directory`, which holds no more than `over` says; with weights of its own, or with `initial`.
     ///
     /// # Errors
     /// [`Error`] of any kind; nothing is written before the plans stand.
@@ -166,7 +168,7 @@ impl<'a> Run<'a> {
         directory: &Path,
         options: TrainOptions,
         data: &Dataset,
-        (over, weights): (Over, Option<Vec<f32>>),
+        (over, initial): (Over, Option<Initial>),
     ) -> Result<Run<'a>> {
         options.validate()?;
         // Spares the time to plan; another process may still come first.
@@ -175,27 +177,17 @@ impl<'a> Run<'a> {
         let model = Model::new(&options, data)?;
         let session = Session::open(context, policy, options.precision);
         let trainer = Trainer::new(session, model.objective(), data, &options)?;
+        let (weights, before) = initial.map(|initial| (initial.weights, initial.data)).unzip();
         trainer.write_weights(&weights.unwrap_or_else(|| model.params().initialise(options.seed)));
         fs::create_dir_all(directory).map_err(|error| Error::file(directory, error))?;
         let lock = claim(directory)?;
         refuse_used(directory, over)?;
         data.check_outside(directory)?;
         checkpoint::write_json(&directory.join(checkpoint::CONFIG), &options)?;
-        let about = About::new(data, digest(data), describe(directory, &options, data)?);
+        let line = describe(directory, &options, data)?;
+        let data = About::new(data, digest(data), before.unwrap_or_default(), line);
         let (log, directory) = (MetricsLog::create(directory)?, directory.into());
-        Ok(Run {
-            directory,
-            options,
-            model,
-            trainer,
-            log,
-            data: about,
-            step: 0,
-            saved: None,
-            moved: 0,
-            warned: false,
-            lock,
-        })
+        Ok(Run { directory, options, model, trainer, log, data, step: 0, saved: None, moved: 0, warned: false, lock })
     }
 
     /// Goes on with a run as `options` say, in the ways that it was made with: others would give other bits.
@@ -228,9 +220,8 @@ impl<'a> Run<'a> {
         trainer.session.write(EMA, &average);
         trainer.write_loss_scale(state.loss_scale);
         checkpoint::write_json(&directory.join(checkpoint::CONFIG), &options)?;
-        let about = About::new(&data, digest, describe(&directory, &options, &data)?);
+        let data = About::new(&data, digest, state.initial_data, describe(&directory, &options, &data)?);
         let log = MetricsLog::resume(&directory, state.step)?;
-        let data = about;
         let (step, saved, moved) = (state.step, Some(state.step), state.step);
         Ok(Run { directory, options, model, trainer, log, data, step, saved, moved, warned: false, lock })
     }
@@ -284,11 +275,12 @@ impl<'a> Run<'a> {
         let moved = if step > self.moved + UNHEARD { self.moved } else { step };
         let lr = format!("a smaller --lr (it was {})", self.options.learning_rate);
         let advice = match self.saved {
-            _ if moved == 0 => {
+            _ if moved == 0 && self.data.initial.is_empty() => {
                 "no --lr can help, for no step was taken: start anew in another --out with another model, --seed or \
                  --precision"
                     .into()
             }
+            _ if moved == 0 => "the initial weights give that, which no --lr can help: --init takes others".into(),
             Some(saved) if saved >= moved => {
                 format!("the weights of step {saved} are beyond help: start anew in another --out with {lr}")
             }
@@ -401,6 +393,7 @@ impl<'a> Run<'a> {
             images: self.data.images,
             digest: Some(self.data.digest.clone()),
             classes: self.data.classes.clone(),
+            initial_data: self.data.initial.clone(),
             options: self.options.clone(),
             choices: tune::chosen(self.trainer.session.choices()),
             loss_scale: self.trainer.loss_scale()?,

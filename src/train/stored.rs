@@ -38,6 +38,10 @@ pub(super) struct TrainerState {
     /// The names of their classes; none in checkpoints of old.
     #[serde(default)]
     pub classes: Vec<String>,
+    /// Digests of the data that the initial weights were trained on, the first data first; null where nobody knows. None if
+    /// the run began with weights of its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub initial_data: Vec<Option<String>>,
     pub options: TrainOptions,
     /// The variants it runs.
     #[serde(default)]
@@ -57,6 +61,21 @@ pub(super) fn digest(data: &Dataset) -> String {
 
 fn unscaled() -> [f32; 2] {
     [1.0, 0.0]
+}
+
+/// What the weights in `checkpoint` were trained on, as [`TrainerState::initial_data`] says it of weights to begin with.
+pub(super) fn data_behind(checkpoint: &Path) -> Vec<Option<String>> {
+    let state = checkpoint::read_json::<TrainerState>(&checkpoint.join(TRAINER_STATE));
+    let mut digests = state.map_or_else(|_| vec![None], |state| [state.initial_data, vec![state.digest]].concat());
+    digests.dedup();
+    digests
+}
+
+/// Whether the weights in `checkpoint` have seen no data but those of the run that they are of, as far as that is known.
+pub fn saw_one_data_set(checkpoint: &Path) -> bool {
+    let state = checkpoint::read_json::<TrainerState>(&checkpoint.join(TRAINER_STATE));
+    let same = |state: &TrainerState| state.initial_data.iter().all(|then| then.is_some() && *then == state.digest);
+    state.is_ok_and(|state| same(&state))
 }
 
 /// A run to go on with. Its directory is locked as long as this is there.

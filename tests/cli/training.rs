@@ -176,7 +176,8 @@ fn data_may_move_but_not_change() {
 fn a_run_starts_with_the_weights_of_another() {
     let place = place_with_run();
     let line = "train --data digits --init run --batch 4 --sample-every 0 --lr 1e-9 --warmup 0 --steps 1";
-    accepted(place.path(), &format!("{line} --out fresh"));
+    let said = accepted(place.path(), &format!("{line} --out fresh"));
+    assert!(!said.err.contains("the checkpoint"), "{}", said.err);
     let weights = |run: &str| tensors::read(&place.path().join(run).join("checkpoint").join(STORED[0])).unwrap();
     let (then, now) = (weights("run"), weights("fresh"));
     let apart = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
@@ -187,7 +188,15 @@ fn a_run_starts_with_the_weights_of_another() {
         fs::create_dir_all(folder.join(name)).unwrap();
         image::GrayImage::new(8, 8).save(folder.join(name).join("0.png")).unwrap();
     }
-    accepted(place.path(), &format!("{} --out grown", line.replace("digits", "letters")));
+    let flags = "--target v --schedule cosine --out grown";
+    let said = accepted(place.path(), &format!("{} {flags}", line.replace("digits", "letters")));
+    for note in [
+        "classes: 10 of the checkpoint's, 1 new\n",
+        "target: v_prediction here, epsilon in the checkpoint\n",
+        "schedule: squaredcos_cap_v2 of 1000 timesteps here, linear of 1000 timesteps in the checkpoint\n",
+    ] {
+        assert!(said.err.contains(note), "{note}: {}", said.err);
+    }
     let grown = &weights("grown")["class_embedding.weight"];
     let (old, width) = (&then["class_embedding.weight"], grown.shape[1]);
     assert_eq!((grown.shape[0], old.shape[0]), (12, 11));
@@ -417,6 +426,58 @@ fn a_picture_that_fails_ends_no_run() {
     let warnings: Vec<&str> = said.err.lines().filter(|line| line.starts_with("warning: ")).collect();
     assert!(warnings.len() == 1 && warnings[0].contains("samples/step_000002.png"), "{}", said.err);
     assert_eq!(read_json(&run.join("checkpoint/trainer.json"))["step"], 4);
+}
+
+#[test]
+fn initial_weights_that_give_no_number_are_to_blame() {
+    let place = place();
+    let unet = UNet::new(serde_json::from_str(TINY).unwrap()).expect("a valid model");
+    let weights: Vec<f32> = unet.params.initialise(1).iter().map(|weight| weight * 1e30).collect();
+    checkpoint::save(&place.path().join("huge"), &unet, &[], &weights, &SchedulerConfig::default()).unwrap();
+    let line = "train --data digits --init huge --batch 4 --sample-every 0 --steps 9 --out run";
+    refused(place.path(), line, &["step 1: loss", "the initial weights give that, which no --lr can help", "--init"]);
+}
+
+/// Of a run, images that it did not train on are known; of weights that came from elsewhere, only if that saw the same.
+#[test]
+fn initial_weights_may_have_seen_the_test_images() {
+    let place = place();
+    for (index, data) in ["here", "there"].iter().enumerate() {
+        for (part, count) in [("train", 3), ("test", 2)] {
+            write_photos(&place.path().join(data).join(part), count + index as u8);
+        }
+    }
+    fs::write(
+        place.path().join("rgb.json"),
+        TINY.replace("els\": 1", "els\": 3").replace(r#", "num_class_embeds": 11"#, ""),
+    )
+    .unwrap();
+    untrained(place.path(), "rgb.json", "foreign");
+    let train = |out: &str, rest: &str| {
+        let line = "train --steps 1 --batch 2 --sample-every 0";
+        accepted(place.path(), &format!("{line} --out {out} {rest}"));
+        read_json(&place.path().join(out).join("checkpoint/trainer.json"))
+    };
+    let held_out = |run: &str, data: &str| {
+        let line = format!("evaluate {run} --data {data} --likelihood vlb --terms 1 --count 1 --batch 1 --json");
+        json(&accepted(place.path(), &line))["test_images_held_out"].clone()
+    };
+    let first = train("first", "--data here --model rgb.json");
+    assert_eq!(first.get("initial_data"), None);
+    assert_eq!(held_out("first", "here"), true);
+    let same = train("same", "--data here --init first");
+    assert_eq!(same["initial_data"], serde_json::json!([first["digest"]]));
+    assert_eq!(held_out("same", "here"), true);
+    let other = train("other", "--data there --init first");
+    assert_eq!(held_out("other", "there"), "unknown");
+    // What was begun with it saw all that it saw; going on forgets nothing.
+    train("third", "--data there --init other");
+    accepted(place.path(), "train --resume --out third --steps 2");
+    let third = read_json(&place.path().join("third/checkpoint/trainer.json"));
+    assert_eq!(third["initial_data"], serde_json::json!([first["digest"], other["digest"]]));
+    assert_eq!(held_out("third", "there"), "unknown");
+    assert_eq!(train("last", "--data here --init foreign")["initial_data"], serde_json::json!([null]));
+    assert_eq!(held_out("last", "here"), "unknown");
 }
 
 #[test]
