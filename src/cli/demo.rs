@@ -9,6 +9,7 @@ use serde_json::json;
 use super::adapter::Adapter;
 use super::draw::{self, Drawing, Film};
 use super::output::{Json, say};
+use super::train::Ending;
 use super::{sample, train};
 use diffuse::checkpoint;
 use diffuse::diffusion::{Sampler, ScheduleKind};
@@ -70,7 +71,9 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     let data = run::load_data(&mut options)?;
     say(format_args!("learning to draw digits from {} handwritten ones", data.len()));
     let mut run = Run::create(&context, &policy, &args.out, options, &data, (Over::All, None))?;
-    if !train::train(&mut run, &context, &args.out, &Json::default(), started)? {
+    let again = train::going_on("train", &args.out);
+    let ending = Ending { out: &args.out, json: &Json::default(), started, again };
+    if !train::train(&mut run, &context, &ending)? {
         return Ok(());
     }
     let _lock = run.into_lock();

@@ -112,6 +112,15 @@ impl Typed {
         self.0.value_source(id) == Some(ValueSource::CommandLine)
     }
 
+    /// The flags that chose the model; --model if none did.
+    fn model_flags(&self) -> String {
+        let is_known = |id: &str| self.0.ids().any(|known| known.as_str() == id);
+        let given = |id: &&str| is_known(id) && self.is_given(id);
+        let flags = ["preset", "model", "learned_variance", "config"].into_iter().filter(given);
+        let flags: Vec<String> = flags.map(|id| id.replace('_', "-")).collect();
+        if flags.is_empty() { "model".into() } else { flags.join(" and --") }
+    }
+
     /// What was given for it, if anything.
     pub fn get<T: Copy + Send + Sync + 'static>(&self, id: &str) -> Option<T> {
         self.0.get_one(id).copied()
@@ -144,8 +153,8 @@ const MAY_CHANGE: [&str; 8] = [
 /// The differences of `now`, what a run goes on with, from `then`: a line each.
 ///
 /// # Errors
-/// One line that names the flag of what can't change; `command` has them.
-pub fn changes(then: &TrainOptions, now: &TrainOptions, command: &Command) -> Result<Vec<String>> {
+/// One line that names the flag of what can't change, out of those that `command` has, or that were typed.
+pub fn changes(then: &TrainOptions, now: &TrainOptions, command: &Command, typed: &Typed) -> Result<Vec<String>> {
     let mut lines = Vec::new();
     let [was, is] = [then, now].map(|options| serde_json::to_value(options).expect("options can be written"));
     for (key, now) in is.as_object().expect("an object") {
@@ -155,9 +164,9 @@ pub fn changes(then: &TrainOptions, now: &TrainOptions, command: &Command) -> Re
         }
         let arg = command.get_arguments().find(|arg| arg.get_id() == key.as_str());
         let flag = arg.and_then(Arg::get_long).unwrap_or(key).replace('_', "-");
-        let (then, now) = match key.as_str() {
-            "model" => ("one".to_string(), "another".to_string()),
-            _ => (then.to_string(), now.to_string()),
+        let (flag, then, now) = match key.as_str() {
+            "model" => (typed.model_flags(), "one model".to_string(), "another".to_string()),
+            _ => (flag, then.to_string(), now.to_string()),
         };
         if !MAY_CHANGE.contains(&key.as_str()) {
             bail!(

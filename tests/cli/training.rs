@@ -92,17 +92,32 @@ fn a_run_is_neither_overwritten_nor_resumed_in_vain() {
     refused(place.path(), again, &["run: holds a run already", "--resume"]);
     let said = accepted(place.path(), "train --resume --out run");
     assert!(said.err.contains("trained 12 steps already: run; --steps takes more"), "{}", said.err);
-    refused(place.path(), "train --resume --out run --steps 3", &["step 12 is done already"]);
+    let json = json(&accepted(place.path(), "train --resume --out run --json"));
+    assert_eq!((&json["step"], &json["steps"], &json["done"]), (&12.into(), &12.into(), &true.into()));
+    assert_eq!(json["checkpoint"], "run/checkpoint");
+    let less = run(typed(place.path(), "train --resume --out run --steps 3"));
+    assert_refused("--steps 3", &less, &["step 12 is done already"]);
+    assert!(!less.err.contains("from here on"), "{}", less.err);
+    // Data are looked at if they are named, though nothing is left to learn from them.
+    refused(place.path(), "train --resume --out run --data nowhere", &["nowhere: no such file"]);
+    write_photos(&place.path().join("run/samples/photos"), 2);
+    refused(place.path(), "train --resume --out run --data run/samples/photos", &["this is not the same run"]);
+    fs::remove_dir_all(place.path().join("run/samples/photos")).unwrap();
+    // What was typed is what holds already.
+    for same in ["--flip false", "--data digits", "--model tiny.json"] {
+        accepted(place.path(), &format!("train --resume --out run {same}"));
+    }
     for flag in ["--batch 8", "--seed 1", "--noise-schedule ve", "--flip true"] {
         let name = flag.split(' ').next().unwrap().replace("noise-", "");
         let problem = format!("{name} can't change in a resumed run");
         refused(place.path(), &format!("train --resume --out run --steps 14 {flag}"), &[&problem, "another --out"]);
     }
-    for (flag, name) in [("--precision f16", "precision"), ("--learned-variance", "model"), ("--preset mnist", "model")]
-    {
-        let problem = format!("--{name} can't change in a resumed run");
+    fs::write(place.path().join("other.json"), TINY.replace("12]", "16]")).unwrap();
+    for flag in ["--precision f16", "--learned-variance", "--preset mnist", "--model other.json"] {
+        let problem = format!("{} can't change in a resumed run", flag.split(' ').next().unwrap());
         refused(place.path(), &format!("train --resume --out run {flag}"), &[&problem]);
     }
+    fs::remove_file(place.path().join("other.json")).unwrap();
     refused(place.path(), "train-classifier --resume --out run", &["run: this run trains a U-Net: train --resume"]);
     refused(place.path(), "train --resume --out run/checkpoint --steps 20", &["run/checkpoint: a checkpoint", "--out"]);
     refused(place.path(), "train --resume --out nowhere", &["nowhere: no run to go on with", "--data"]);
@@ -285,8 +300,7 @@ fn control_c_saves_and_says_how_to_go_on() {
     let mut child = begin(place.path(), &format!("{line} --out run"));
     wait_for(&run.join("checkpoint/trainer.json"), &mut child);
     refused(place.path(), "train --resume --out run", &["run: in use", "another process"]);
-    let status = Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill is there");
-    assert!(status.success() && child.wait().unwrap().success());
+    interrupt(&mut child);
     let said = fs::read_to_string(place.path().join("stderr")).unwrap();
     let step = read_json(&run.join("checkpoint/trainer.json"))["step"].as_u64().unwrap();
     let expected = format!("stopped at step {step} of 100000 and saved; go on with: diffuse train --resume --out run");
@@ -333,10 +347,38 @@ fn a_run_that_came_first_is_not_overwritten() {
 fn a_run_stays_locked_until_its_checkpoint_was_read() {
     let place = place();
     let mut child = begin(place.path(), "train-classifier --data digits --batch 2 --steps 1 --out run");
-    wait_until_said(place.path(), "trained 1 steps", &mut child);
+    wait_until_said(place.path(), "trained 1 step in", &mut child);
     refused(place.path(), "train-classifier --resume --steps 2 --out run", &["run: in use", "another process"]);
     assert!(child.wait().unwrap().success());
     accepted(place.path(), "train-classifier --resume --steps 2 --out run");
+    // Once more, for those who look for the figures only now.
+    let report = json(&accepted(place.path(), "train-classifier --resume --steps 2 --out run --json"));
+    assert_eq!((&report["step"], &report["checkpoint"]), (&2.into(), &"run/checkpoint".into()));
+    assert!(report["accuracy"].as_array().is_some_and(|levels| !levels.is_empty()), "{report}");
+    refused(place.path(), "train --config run/config.json --out other", &["run/config.json", "train-classifier"]);
+}
+
+/// What goes on is what was begun, at a place as a shell takes it.
+#[cfg(unix)]
+#[test]
+fn an_interrupted_classifier_says_how_to_go_on() {
+    let place = place();
+    let log = fs::File::create(place.path().join("stderr")).unwrap();
+    let mut command = typed(place.path(), "train-classifier --data digits --batch 2 --steps 100000");
+    command.args(["--out", "my cat's run"]).stdout(Stdio::null()).stderr(log);
+    let mut child = command.spawn().expect("it can be run");
+    wait_until_said(place.path(), "parameters on", &mut child);
+    interrupt(&mut child);
+    let said = fs::read_to_string(place.path().join("stderr")).unwrap();
+    let again = r"go on with: diffuse train-classifier --resume --out 'my cat'\''s run'";
+    assert!(said.lines().last().is_some_and(|line| line.ends_with(again)), "{said}");
+}
+
+/// Asks a command to end, which it must do well.
+#[cfg(unix)]
+fn interrupt(child: &mut Child) {
+    let status = Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill is there");
+    assert!(status.success() && child.wait().unwrap().success());
 }
 
 #[test]
@@ -360,6 +402,16 @@ fn a_run_that_breaks_says_what_can_help() {
     let stored = fs::read(place.path().join("late/checkpoint").join(STORED[1])).unwrap();
     refused(place.path(), "train --resume --out late --lr 1e-4", &[&format!("step {step}: loss"), &beyond]);
     assert!(stored == fs::read(place.path().join("late/checkpoint").join(STORED[1])).unwrap());
+}
+
+#[test]
+fn initial_weights_that_give_no_number_are_to_blame() {
+    let place = place();
+    let unet = UNet::new(serde_json::from_str(TINY).unwrap()).expect("a valid model");
+    let weights: Vec<f32> = unet.params.initialise(1).iter().map(|weight| weight * 1e30).collect();
+    checkpoint::save(&place.path().join("huge"), &unet, &[], &weights, &SchedulerConfig::default()).unwrap();
+    let line = "train --data digits --init huge --batch 4 --sample-every 0 --steps 9 --out run";
+    refused(place.path(), line, &["step 1: loss", "the initial weights give that, which no --lr can help", "--init"]);
 }
 
 #[test]
@@ -410,6 +462,13 @@ fn what_is_in_the_way_of_a_run_is_found_before_it() {
     fs::remove_file(at("run/loss.png")).unwrap();
     fs::create_dir(at("run/loss.png")).unwrap();
     refused(place.path(), "train --resume --out run --steps 14", &["run/loss.png: this is a directory", "move it"]);
+    for command in ["train --data digits", "train-classifier --data digits"] {
+        for (out, problem) in [("tiny.json", "this is a file"), ("tiny.json/run", "a part of this path is a file")] {
+            let said = run(typed(place.path(), &format!("{command} --out {out}")));
+            assert_refused(command, &said, &[&format!("error: {out}: {problem}")]);
+            assert!(!said.err.contains("learning"), "{}", said.err);
+        }
+    }
     assert_eq!(lines(&at("run/metrics.csv")).len(), 13);
 }
 
@@ -426,16 +485,6 @@ fn a_picture_that_fails_ends_no_run() {
     let warnings: Vec<&str> = said.err.lines().filter(|line| line.starts_with("warning: ")).collect();
     assert!(warnings.len() == 1 && warnings[0].contains("samples/step_000002.png"), "{}", said.err);
     assert_eq!(read_json(&run.join("checkpoint/trainer.json"))["step"], 4);
-}
-
-#[test]
-fn initial_weights_that_give_no_number_are_to_blame() {
-    let place = place();
-    let unet = UNet::new(serde_json::from_str(TINY).unwrap()).expect("a valid model");
-    let weights: Vec<f32> = unet.params.initialise(1).iter().map(|weight| weight * 1e30).collect();
-    checkpoint::save(&place.path().join("huge"), &unet, &[], &weights, &SchedulerConfig::default()).unwrap();
-    let line = "train --data digits --init huge --batch 4 --sample-every 0 --steps 9 --out run";
-    refused(place.path(), line, &["step 1: loss", "the initial weights give that, which no --lr can help", "--init"]);
 }
 
 /// Of a run, images that it did not train on are known; of weights that came from elsewhere, only if that saw the same.
