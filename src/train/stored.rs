@@ -220,15 +220,11 @@ pub enum Over {
     Nothing,
     /// One that ended before its first checkpoint.
     Unfinished,
-    /// Any.
-    All,
 }
 
 /// A run that was saved is somebody's work; of one that was not, only the metrics would be lost.
 pub(super) fn refuse_used(directory: &Path, over: Over) -> Result<()> {
-    let problem = if over == Over::All {
-        return Ok(());
-    } else if checkpoint_of(directory).is_some() {
+    let problem = if checkpoint_of(directory).is_some() {
         "holds a run already; --resume goes on with it, --out takes another place"
     } else if over == Over::Nothing && directory.join(log::FILE).exists() {
         "holds a run that is under way or ended before its first checkpoint; --resume starts it anew, --out takes another \

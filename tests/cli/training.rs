@@ -462,7 +462,7 @@ fn what_is_in_the_way_of_a_run_is_found_before_it() {
     fs::remove_file(at("run/loss.png")).unwrap();
     fs::create_dir(at("run/loss.png")).unwrap();
     refused(place.path(), "train --resume --out run --steps 14", &["run/loss.png: this is a directory", "move it"]);
-    for command in ["train --data digits", "train-classifier --data digits"] {
+    for command in ["demo", "train --data digits", "train-classifier --data digits"] {
         for (out, problem) in [("tiny.json", "this is a file"), ("tiny.json/run", "a part of this path is a file")] {
             let said = run(typed(place.path(), &format!("{command} --out {out}")));
             assert_refused(command, &said, &[&format!("error: {out}: {problem}")]);
@@ -485,6 +485,47 @@ fn a_picture_that_fails_ends_no_run() {
     let warnings: Vec<&str> = said.err.lines().filter(|line| line.starts_with("warning: ")).collect();
     assert!(warnings.len() == 1 && warnings[0].contains("samples/step_000002.png"), "{}", said.err);
     assert_eq!(read_json(&run.join("checkpoint/trainer.json"))["step"], 4);
+}
+
+#[test]
+fn the_demo_replaces_no_other_run() {
+    let place = place_with_run();
+    fs::create_dir(place.path().join("model")).unwrap();
+    fs::copy(place.path().join("run/config.json"), place.path().join("model/config.json")).unwrap();
+    let before = files(place.path());
+    for out in ["run", "model"] {
+        let problem = format!("{out}: holds a run already that is not the demo's; --out takes another place");
+        refused(place.path(), &format!("demo --out {out}"), &[&problem]);
+    }
+    assert_eq!(files(place.path()), before);
+    assert_same_bits(&place.path().join("run"), &trained().0.join("run"));
+}
+
+#[cfg(unix)]
+#[test]
+fn the_demo_goes_on_where_it_was_interrupted() {
+    let place = place();
+    let state = place.path().join("demo/checkpoint/trainer.json");
+    let stop_when = |what: &str| {
+        let mut child = begin(place.path(), "demo --out demo");
+        wait_until_said(place.path(), what, &mut child);
+        let _ = Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill is there");
+        child.wait().unwrap();
+        fs::read_to_string(place.path().join("stderr")).unwrap()
+    };
+    let said = stop_when("parameters on");
+    let mut stored = read_json(&state);
+    let again = format!("stopped at step {} of {}", stored["step"], stored["options"]["steps"]);
+    let expected = format!("{again} and saved; go on with: diffuse demo --out demo");
+    assert_eq!(said.lines().last(), Some(expected.as_str()));
+    let steps = stored["options"]["steps"].as_u64().unwrap();
+    stored["step"] = (steps - 1).into();
+    fs::write(&state, stored.to_string()).unwrap();
+    let said = stop_when("trained ");
+    assert!(said.contains(&format!("from step {}\n", steps - 1)), "{said}");
+    let done = fs::read(place.path().join("demo/checkpoint").join(STORED[1])).unwrap();
+    assert!(stop_when("this draws again").contains(&format!("trained {steps} steps already: demo")));
+    assert!(done == fs::read(place.path().join("demo/checkpoint").join(STORED[1])).unwrap());
 }
 
 /// Of a run, images that it did not train on are known; of weights that came from elsewhere, only if that saw the same.
