@@ -571,6 +571,19 @@ fn initial_weights_may_have_seen_the_test_images() {
 }
 
 #[test]
+fn near_names_of_flags_and_targets_are_understood() {
+    let place = place();
+    let line = "train --data digits --model tiny.json --steps 1 --batch 2 --sample-every 0 --learning-rate 2e-3";
+    for (index, (typed, target)) in
+        [("v_prediction", "v"), ("noise", "epsilon"), ("eps", "epsilon"), ("sample", "x0")].iter().enumerate()
+    {
+        accepted(place.path(), &format!("{line} --target {typed} --out run{index}"));
+        let options = read_json(&place.path().join(format!("run{index}/config.json")));
+        assert_eq!((&options["target"], &options["learning_rate"]), (&(*target).into(), &0.002.into()));
+    }
+}
+
+#[test]
 fn the_state_of_a_run_is_what_resumption_reads() {
     let place = place_with_run();
     let path = place.path().join("run/checkpoint/trainer.json");
