@@ -7,6 +7,6 @@ pub mod run;
 mod stored;
 
 pub use lock::Lock;
-pub use model::Model;
+pub use model::{Initial, Model};
 pub use run::{Run, Watch};
-pub use stored::{Over, Stored};
+pub use stored::{Over, Stored, check_place, saw_one_data_set};

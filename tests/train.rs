@@ -317,6 +317,39 @@ fn no_step_follows_one_overflow_too_many_in_half_precision() {
 #[derive(Default)]
 struct Drawing(Vec<(u64, u64)>);
 
+/// Steps of the checkpoint that there is whenever a grid is begun.
+struct Saved<'a>(&'a std::path::Path, Vec<u64>);
+
+impl Watch for Saved<'_> {
+    fn step(&mut self, _: &Metrics, _: f64) {}
+
+    fn note(&mut self, _: &str) {}
+
+    fn drawing(&mut self, done: u64, _: u64) {
+        let state = std::fs::read_to_string(self.0.join("checkpoint/trainer.json")).expect("a checkpoint");
+        let state: serde_json::Value = serde_json::from_str(&state).expect("JSON");
+        self.1.extend((done == 1).then(|| state["step"].as_u64().expect("a number")));
+    }
+
+    fn stop(&self) -> bool {
+        false
+    }
+}
+
+/// Whatever befalls the drawing, what was learnt is safe.
+#[test]
+fn a_checkpoint_is_saved_before_the_grid_of_its_step_is_drawn() {
+    let context = context();
+    let place = tempfile::tempdir().expect("a place for runs");
+    let every = TrainOptions { sample_every: 2, checkpoint_every: 2, sample_steps: 2, ..options(4, 2, 1) };
+    let mut options = TrainOptions { model: model(10), ..every };
+    let data = run::load_data(&mut options).expect("the embedded digits");
+    let mut watch = Saved(place.path(), Vec::new());
+    let run = Run::create(&context, &Policy::default(), place.path(), options, &data, (Over::Nothing, None));
+    assert!(run.unwrap().train(&mut watch).unwrap());
+    assert_eq!(watch.1, [2, 4]);
+}
+
 impl Watch for Drawing {
     fn step(&mut self, _: &Metrics, _: f64) {}
 

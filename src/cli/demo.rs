@@ -1,33 +1,38 @@
 //! `diffuse demo`: digits, from nothing to a picture.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use serde_json::json;
 
 use super::adapter::Adapter;
 use super::draw::{self, Drawing, Film};
 use super::output::{Json, say};
+use super::train::Ending;
 use super::{sample, train};
 use diffuse::checkpoint;
 use diffuse::diffusion::{Sampler, ScheduleKind};
+use diffuse::files;
 use diffuse::gpu::{Context, Precision};
 use diffuse::nn::config::Size;
 use diffuse::nn::digits;
 use diffuse::picture;
 use diffuse::run::{Request, Session, TrainOptions};
-use diffuse::train::{Over, Run, run};
+use diffuse::train::{Lock, Over, Run, Stored, check_place, run};
+use diffuse::tune::Policy;
 
 /// Learn to draw handwritten digits from the embedded set, then draw them
 #[derive(clap::Args)]
 pub struct Args {
     /// Directory for pictures and checkpoint
-    #[arg(long, default_value = "runs/demo")]
+    #[arg(long, default_value = DEFAULT_PLACE)]
     out: PathBuf,
     #[command(flatten)]
     json: Json,
 }
+
+const DEFAULT_PLACE: &str = "runs/demo";
 
 /// A row for each class, and as many columns.
 const ROWS: u32 = 10;
@@ -64,18 +69,13 @@ fn options(context: &Context) -> Result<TrainOptions> {
 pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     super::interrupt::catch_interrupts();
     let started = Instant::now();
+    let [samples, gif] = ["samples.png", "denoising.gif"].map(|name| args.out.join(name));
+    args.json.check()?;
+    check_place(&args.out)?;
+    [&samples, &gif].into_iter().try_for_each(|path| files::check_writable(path))?;
     let context = adapter.open()?;
     let policy = adapter.policy(&context)?;
-    let mut options = options(&context)?;
-    let data = run::load_data(&mut options)?;
-    say(format_args!("learning to draw digits from {} handwritten ones", data.len()));
-    let mut run = Run::create(&context, &policy, &args.out, options, &data, (Over::All, None))?;
-    if !train::train(&mut run, &context, &args.out, &Json::default(), started)? {
-        return Ok(());
-    }
-    let _lock = run.into_lock();
-    let samples = args.out.join("samples.png");
-    let gif = args.out.join("denoising.gif");
+    let Some(_lock) = learn(args, &context, &policy, started)? else { return Ok(()) };
     draw(Session::open(&context, &policy, Precision::F32), &args.out, &samples, &gif)?;
     let seconds = started.elapsed().as_secs_f64();
     let chart = args.out.join("loss.png");
@@ -94,7 +94,45 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     )
 }
 
-fn draw(session: Session, out: &std::path::Path, samples: &std::path::Path, gif: &std::path::Path) -> Result<()> {
+/// Trains, or goes on to train, unless that is done already. None if it was told to stop.
+fn learn(args: &Args, context: &Context, policy: &Policy, started: Instant) -> Result<Option<Lock>> {
+    let mut options = options(context)?;
+    let data = run::load_data(&mut options)?;
+    let stored = Stored::find(&args.out)?;
+    refuse_other(&args.out, stored.as_ref(), &options)?;
+    let mut run = match stored {
+        Some(stored) if stored.step() >= options.steps => {
+            say(format_args!("trained {} steps already: {}; this draws again", stored.step(), args.out.display()));
+            return Ok(Some(stored.into_lock()));
+        }
+        Some(stored) => Run::resume(context, policy, stored, options)?,
+        None => {
+            say(format_args!("learning to draw digits from {} handwritten ones", data.len()));
+            Run::create(context, policy, &args.out, options, &data, (Over::Unfinished, None))?
+        }
+    };
+    let mut again = "diffuse demo".to_string();
+    if args.out != Path::new(DEFAULT_PLACE) {
+        again.push_str(&format!(" --out {}", train::quoted(&args.out.to_string_lossy())));
+    }
+    let ending = Ending { out: &args.out, json: &Json::default(), started, again };
+    Ok(train::train(&mut run, context, &ending)?.then(|| run.into_lock()))
+}
+
+/// A run of other options is somebody's work, and so is a configuration that is no run's.
+fn refuse_other(out: &Path, stored: Option<&Stored>, options: &TrainOptions) -> Result<()> {
+    let config = out.join(checkpoint::CONFIG);
+    let is_own = match stored {
+        Some(stored) => stored.options() == options,
+        None => !config.exists() || checkpoint::read_json::<TrainOptions>(&config).is_ok_and(|there| there == *options),
+    };
+    if !is_own {
+        bail!("{}: holds a run already that is not the demo's; --out takes another place", out.display());
+    }
+    Ok(())
+}
+
+fn draw(session: Session, out: &Path, samples: &Path, gif: &Path) -> Result<()> {
     let model = checkpoint::load(out)?;
     let labels = (0..ROWS * COLUMNS).map(|i| i / COLUMNS).collect();
     let request = draw::request(&model, &Sampler::ddpm(SAMPLER_STEPS), ROWS * COLUMNS, 0)?;

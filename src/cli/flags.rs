@@ -3,11 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
 use serde_json::Value;
 
 use diffuse::checkpoint;
+use diffuse::diffusion::{Choice, Prediction};
 use diffuse::nn::{UNetConfig, preset, preset_names};
 use diffuse::run::TrainOptions;
 
@@ -112,6 +114,15 @@ impl Typed {
         self.0.value_source(id) == Some(ValueSource::CommandLine)
     }
 
+    /// The flags that chose the model; --model if none did.
+    fn model_flags(&self) -> String {
+        let is_known = |id: &str| self.0.ids().any(|known| known.as_str() == id);
+        let given = |id: &&str| is_known(id) && self.is_given(id);
+        let flags = ["preset", "model", "learned_variance", "config"].into_iter().filter(given);
+        let flags: Vec<String> = flags.map(|id| id.replace('_', "-")).collect();
+        if flags.is_empty() { "model".into() } else { flags.join(" and --") }
+    }
+
     /// What was given for it, if anything.
     pub fn get<T: Copy + Send + Sync + 'static>(&self, id: &str) -> Option<T> {
         self.0.get_one(id).copied()
@@ -144,8 +155,8 @@ const MAY_CHANGE: [&str; 8] = [
 /// The differences of `now`, what a run goes on with, from `then`: a line each.
 ///
 /// # Errors
-/// One line that names the flag of what can't change; `command` has them.
-pub fn changes(then: &TrainOptions, now: &TrainOptions, command: &Command) -> Result<Vec<String>> {
+/// One line that names the flag of what can't change, out of those that `command` has, or that were typed.
+pub fn changes(then: &TrainOptions, now: &TrainOptions, command: &Command, typed: &Typed) -> Result<Vec<String>> {
     let mut lines = Vec::new();
     let [was, is] = [then, now].map(|options| serde_json::to_value(options).expect("options can be written"));
     for (key, now) in is.as_object().expect("an object") {
@@ -155,9 +166,9 @@ pub fn changes(then: &TrainOptions, now: &TrainOptions, command: &Command) -> Re
         }
         let arg = command.get_arguments().find(|arg| arg.get_id() == key.as_str());
         let flag = arg.and_then(Arg::get_long).unwrap_or(key).replace('_', "-");
-        let (then, now) = match key.as_str() {
-            "model" => ("one".to_string(), "another".to_string()),
-            _ => (then.to_string(), now.to_string()),
+        let (flag, then, now) = match key.as_str() {
+            "model" => (typed.model_flags(), "one model".to_string(), "another".to_string()),
+            _ => (flag, then.to_string(), now.to_string()),
         };
         if !MAY_CHANGE.contains(&key.as_str()) {
             bail!(
@@ -170,6 +181,25 @@ pub fn changes(then: &TrainOptions, now: &TrainOptions, command: &Command) -> Re
     Ok(lines)
 }
 
+/// What a network learns, also under the names that others have for it.
+fn targets() -> impl TypedValueParser<Value = Prediction> {
+    let others = |target: &Prediction| match target {
+        Prediction::Eps => &["noise"][..],
+        Prediction::V => &["v_prediction", "v-prediction"],
+        _ => &[],
+    };
+    let is_called = move |target: &Prediction, typed: &str| {
+        target.words().0 == typed || target.aliases().contains(&typed) || others(target).contains(&typed)
+    };
+    let value = move |target: &Prediction| {
+        let (name, help) = target.words();
+        PossibleValue::new(name).help(help).aliases(target.aliases()).aliases(others(target))
+    };
+    PossibleValuesParser::new(Prediction::ALL.iter().map(value)).map(move |typed: String| {
+        Prediction::ALL.into_iter().find(|target| is_called(target, &typed)).expect("clap takes no other word")
+    })
+}
+
 /// The flags of [`TrainOptions`], of which the command takes those of `wanted`, with its defaults in the help.
 pub fn option_flags(defaults: &TrainOptions, wanted: impl Fn(&str) -> bool) -> Vec<Arg> {
     let defaults = serde_json::to_value(defaults).expect("options can be written");
@@ -178,6 +208,11 @@ pub fn option_flags(defaults: &TrainOptions, wanted: impl Fn(&str) -> bool) -> V
         let (id, help) = (arg.get_id().as_str(), arg.get_help().expect("a line"));
         // Behind the command's own.
         let arg = arg.clone().display_order(100 + index);
+        let arg = match id {
+            "learning_rate" => arg.alias("learning-rate"),
+            "target" => arg.value_parser(targets()),
+            _ => arg,
+        };
         match &defaults[id] {
             _ if !wanted(id) => arg.hide(true).value_parser(refuse),
             Value::Null | Value::Bool(false) => arg,

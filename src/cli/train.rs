@@ -14,7 +14,7 @@ use super::progress::Progress;
 use diffuse::checkpoint;
 use diffuse::gpu::{Context, context::mebibytes};
 use diffuse::run::{Task, TrainOptions};
-use diffuse::train::{Model, Over, Run, Stored, run};
+use diffuse::train::{Model, Over, Run, Stored, check_place, run};
 use diffuse::tune::Policy;
 
 /// Train a U-Net
@@ -44,7 +44,11 @@ fn read_options(path: &Path) -> Result<TrainOptions> {
     if given.contains_key("block_out_channels") {
         bail!("{}: a model, not the options of a run: --model takes it", path.display());
     }
-    Ok(checkpoint::read_json(path)?)
+    let options: TrainOptions = checkpoint::read_json(path)?;
+    if options.task != Task::Denoise {
+        bail!("{}: the options of a classifier, which train-classifier trains, with flags alone", path.display());
+    }
+    Ok(options)
 }
 
 impl Args {
@@ -66,6 +70,7 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     let started = Instant::now();
     let asked = Asked {
         flags: &args.run,
+        typed: &args.typed,
         defaults: TrainOptions::default(),
         options: &|base| args.options(base),
         command: Args::augment_args(Command::new("")),
@@ -76,15 +81,28 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     };
     let fresh = asked.fresh()?;
     let context = adapter.open()?;
-    match asked.begin(fresh, &context, &adapter.policy(&context)?)? {
-        Some(mut run) => train(&mut run, &context, &args.run.out, &args.run.json, started).map(|_| ()),
-        None => Ok(()),
+    let begun = asked.begin(fresh, &context, &adapter.policy(&context)?)?;
+    let ending = Ending { out: &args.run.out, json: &args.run.json, started, again: going_on("train", &args.run.out) };
+    match begun {
+        Begun::Run(mut run) => train(&mut run, &context, &ending).map(|_| ()),
+        Begun::Done { options, .. } => ending.print(options.steps, options.steps),
     }
+}
+
+/// What a command that trains has before it.
+pub enum Begun<'c> {
+    Run(Box<Run<'c>>),
+    /// Nothing: all steps were done already. The run stays locked as long as this is there.
+    Done {
+        options: Box<TrainOptions>,
+        stored: Box<Stored>,
+    },
 }
 
 /// What a command that trains was asked for.
 pub struct Asked<'a> {
     pub flags: &'a RunFlags,
+    pub typed: &'a Typed,
     /// What holds where nothing is said.
     pub defaults: TrainOptions,
     /// Options with what the flags say instead.
@@ -102,24 +120,22 @@ impl Asked<'_> {
     /// The options of a new run, unless one goes on. Refuses what makes no sense, before a device is opened.
     pub fn fresh(&self) -> Result<Option<TrainOptions>> {
         self.flags.json.check()?;
+        if !self.flags.resume {
+            check_place(&self.flags.out)?;
+        }
         (!self.flags.resume).then(|| (self.options)(self.defaults.clone())).transpose()
     }
 
-    /// The run: one that goes on, or a new one with the options `fresh`. None if there is nothing left to do.
-    pub fn begin<'c>(
-        &self,
-        fresh: Option<TrainOptions>,
-        context: &'c Context,
-        policy: &Policy,
-    ) -> Result<Option<Run<'c>>> {
+    /// The run: one that goes on, or a new one with the options `fresh`.
+    pub fn begin<'c>(&self, fresh: Option<TrainOptions>, context: &'c Context, policy: &Policy) -> Result<Begun<'c>> {
         let stored = if self.flags.resume { Stored::find(&self.flags.out)? } else { None };
         match stored {
             Some(stored) => self.resume(context, policy, stored),
-            None => self.start(fresh, context, policy).map(Some),
+            None => Ok(Begun::Run(Box::new(self.start(fresh, context, policy)?))),
         }
     }
 
-    fn resume<'c>(&self, context: &'c Context, policy: &Policy, stored: Stored) -> Result<Option<Run<'c>>> {
+    fn resume<'c>(&self, context: &'c Context, policy: &Policy, stored: Stored) -> Result<Begun<'c>> {
         let then = stored.options().clone();
         if then.task != self.defaults.task {
             let other = if then.task == Task::Denoise { "a U-Net: train" } else { "a classifier: train-classifier" };
@@ -132,14 +148,18 @@ impl Asked<'_> {
         if self.counts_classes {
             now.model.num_class_embeds = then.model.num_class_embeds;
         }
-        let changed = changes(&then, &now, &self.command)?;
+        let mut now = stored.in_its_words(now);
+        let changed = changes(&then, &now, &self.command, self.typed)?;
         if now.steps == stored.step() {
-            let (step, out) = (stored.step(), self.flags.out.display());
-            say(format_args!("trained {step} steps already: {out}; --steps takes more"));
-            return Ok(None);
+            if self.flags.data.is_some() || self.config {
+                run::load_same_data(&stored, &mut now)?;
+            }
+            say(format_args!("trained {} already: {}; --steps takes more", steps(now.steps), self.flags.out.display()));
+            return Ok(Begun::Done { options: Box::new(now), stored: Box::new(stored) });
         }
+        let run = Run::resume(context, policy, stored, now)?;
         changed.iter().for_each(say);
-        Ok(Some(Run::resume(context, policy, stored, now)?))
+        Ok(Begun::Run(Box::new(run)))
     }
 
     fn start<'c>(&self, fresh: Option<TrainOptions>, context: &'c Context, policy: &Policy) -> Result<Run<'c>> {
@@ -159,16 +179,42 @@ impl Asked<'_> {
         if classes.is_some() {
             options.model.num_class_embeds = Some(data.classes.len() as u32 + 1);
         }
-        let weights =
+        let initial =
             self.flags.init.as_deref().map(|place| Model::new(&options, &data)?.initial(place, &options, &data));
+        let initial = initial.transpose()?;
+        let notes: Vec<String> = initial.iter().flat_map(|initial| initial.notes.clone()).collect();
         let over = if self.flags.resume { Over::Unfinished } else { Over::Nothing };
-        Ok(Run::create(context, policy, &self.flags.out, options, &data, (over, weights.transpose()?))?)
+        let run = Run::create(context, policy, &self.flags.out, options, &data, (over, initial))?;
+        notes.iter().for_each(say);
+        Ok(run)
+    }
+}
+
+/// How a run is spoken of when it ends.
+pub struct Ending<'a> {
+    pub out: &'a Path,
+    pub json: &'a Json,
+    pub started: Instant,
+    /// The command that goes on with it.
+    pub again: String,
+}
+
+impl Ending<'_> {
+    /// `step` steps are done of `steps`.
+    pub fn print(&self, step: u64, steps: u64) -> Result<()> {
+        let object = || {
+            json!({
+                "out": self.out, "step": step, "steps": steps, "done": step >= steps,
+                "checkpoint": self.out.join("checkpoint"), "seconds": self.started.elapsed().as_secs_f64(),
+            })
+        };
+        self.json.print_object(object)
     }
 }
 
 /// Trains and says what came of it; whether it went to the end.
-pub fn train(run: &mut Run, context: &Context, out: &Path, json: &Json, started: Instant) -> Result<bool> {
-    let steps = run.options().steps;
+pub fn train(run: &mut Run, context: &Context, ending: &Ending) -> Result<bool> {
+    let all = run.options().steps;
     say(run.about_data());
     let from = if run.steps_done() > 0 { format!(", from step {}", run.steps_done()) } else { String::new() };
     say(format_args!(
@@ -178,24 +224,35 @@ pub fn train(run: &mut Run, context: &Context, out: &Path, json: &Json, started:
         run.options().batch * run.options().accumulate,
         mebibytes(run.allocated_bytes())
     ));
-    let mut progress = Progress::new("training", run.steps_done(), steps);
+    let mut progress = Progress::new("training", run.steps_done(), all);
     let result = run.train(&mut progress);
     progress.finish();
     let done = result?;
+    let Ending { out, started, again, .. } = ending;
     if done {
-        say(format_args!("trained {steps} steps in {:.0} s: {}", started.elapsed().as_secs_f64(), out.display()));
+        say(format_args!("trained {} in {:.0} s: {}", steps(all), started.elapsed().as_secs_f64(), out.display()));
     } else {
-        let at = run.steps_done();
-        say(format_args!(
-            "stopped at step {at} of {steps} and saved; go on with: diffuse train --resume --out {}",
-            out.display()
-        ));
+        say(format_args!("stopped at step {} of {all} and saved; go on with: {again}", run.steps_done()));
     }
-    json.print_object(|| {
-        json!({
-            "out": out, "step": run.steps_done(), "steps": steps, "done": done,
-            "checkpoint": out.join("checkpoint"), "seconds": started.elapsed().as_secs_f64(),
-        })
-    })?;
+    ending.print(run.steps_done(), all)?;
     Ok(done)
+}
+
+/// `1 step`, `2 steps`.
+fn steps(count: u64) -> String {
+    if count == 1 { "1 step".into() } else { format!("{count} steps") }
+}
+
+/// What is typed to go on with a run.
+pub fn going_on(command: &str, out: &Path) -> String {
+    format!("diffuse {command} --resume --out {}", quoted(&out.to_string_lossy()))
+}
+
+/// A word as a shell takes it.
+pub fn quoted(word: &str) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || "/._-+=:,@%".contains(c);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        return word.into();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
 }

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::adapter::Adapter;
 use super::flags::{RunFlags, Typed, option_flags};
 use super::output::Json;
-use super::train::{Asked, train};
+use super::train::{Asked, Begun, Ending, going_on, train};
 use diffuse::checkpoint;
 use diffuse::data::{self, Want};
 use diffuse::evaluate::accuracy::{Accuracy, accuracy_by_noise};
@@ -67,6 +67,7 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     let started = Instant::now();
     let asked = Asked {
         flags: &args.run,
+        typed: &args.typed,
         defaults: defaults(),
         options: &|base| args.options(base),
         command: Args::augment_args(Command::new("")),
@@ -76,17 +77,23 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     };
     let fresh = asked.fresh()?;
     let context = adapter.open()?;
-    let Some(mut run) = asked.begin(fresh, &context, &adapter.policy(&context)?)? else { return Ok(()) };
-    let done = train(&mut run, &context, &args.run.out, &Json::default(), started)?;
-    let (step, options) = (run.steps_done(), run.options().clone());
-    let _lock = run.into_lock();
-    if !done {
-        return Ok(());
-    }
-    let (accuracies, held_out) = measure(&context, &args.run.out, &options.data)?;
+    let begun = asked.begin(fresh, &context, &adapter.policy(&context)?)?;
+    let out = &args.run.out;
+    // Nobody may replace the checkpoint before it is measured.
+    let (options, _lock) = match begun {
+        Begun::Run(mut run) => {
+            let ending = Ending { out, json: &Json::default(), started, again: going_on("train-classifier", out) };
+            if !train(&mut run, &context, &ending)? {
+                return Ok(());
+            }
+            (run.options().clone(), run.into_lock())
+        }
+        Begun::Done { options, stored } => (*options, stored.into_lock()),
+    };
+    let (accuracies, held_out) = measure(&context, out, &options.data)?;
     let object = || {
         Ok(json!({
-            "out": args.run.out, "step": step, "checkpoint": args.run.out.join("checkpoint"), "accuracy": accuracies,
+            "out": out, "step": options.steps, "checkpoint": out.join("checkpoint"), "accuracy": accuracies,
             "test_images_held_out": held_out, "seconds": started.elapsed().as_secs_f64(),
         }))
     };

@@ -2,11 +2,49 @@
 
 use std::path::Path;
 
-use crate::checkpoint::{self, SchedulerConfig};
+use super::stored::data_behind;
+use crate::checkpoint::{self, Classes, SchedulerConfig};
 use crate::data::Dataset;
 use crate::error::{Error, Result};
 use crate::nn::{Classifier, ClassifierConfig, Params, UNet};
 use crate::run::{Objective, Task, TrainOptions};
+
+/// Weights that a run begins with, out of a checkpoint.
+pub struct Initial {
+    pub weights: Vec<f32>,
+    /// Digests of what they were trained on; none where nobody knows.
+    pub(super) data: Vec<Option<String>>,
+    /// What the run does otherwise than the checkpoint's, a line each.
+    pub notes: Vec<String>,
+}
+
+fn new_classes(then: &Classes, data: &Dataset) -> Option<String> {
+    let (then, now) = (then.names.len(), data.classes.len());
+    (now > then).then(|| format!("classes: {then} of the checkpoint's, {} new", now - then))
+}
+
+/// How what the network is to learn differs from what it has learnt.
+fn other_noise(then: &SchedulerConfig, options: &TrainOptions) -> Vec<String> {
+    let now = options.scheduler();
+    let mut lines = Vec::new();
+    if options.task == Task::Denoise && then.prediction().ok() != Some(options.target) {
+        lines.push(format!("target: {} here, {} in the checkpoint", now.prediction_type, then.prediction_type));
+    }
+    // What comes out of a file is in single precision, as diffusers has it.
+    let stored = serde_json::from_value::<SchedulerConfig>(now.to_json().into()).map(|stored| stored.schedule().ok());
+    let same = [now.schedule().ok(), stored.unwrap_or_default()].contains(&then.schedule().ok());
+    if !same {
+        let said = |config: &SchedulerConfig| {
+            let kind = config.schedule.as_ref().unwrap_or(&config.beta_schedule);
+            format!("{kind} of {} timesteps", config.num_train_timesteps)
+        };
+        let (here, there) = (said(&now), said(then));
+        // Of the same words, but of other numbers.
+        let there = if here == there { "one of other numbers".into() } else { there };
+        lines.push(format!("schedule: {here} here, {there} in the checkpoint"));
+    }
+    lines
+}
 
 /// What a run trains.
 pub enum Model {
@@ -63,19 +101,24 @@ impl Model {
     ///
     /// # Errors
     /// [`Error::File`] names what is wrong with its files, or the tensor that doesn't fit.
-    pub fn initial(&self, place: &Path, options: &TrainOptions, data: &Dataset) -> Result<Vec<f32>> {
-        let (tensors, classes) = match self {
+    pub fn initial(&self, place: &Path, options: &TrainOptions, data: &Dataset) -> Result<Initial> {
+        let (tensors, classes, scheduler, directory) = match self {
             Model::Denoiser(_) => {
                 let from = checkpoint::load(place)?;
-                (checkpoint::unflatten(&from.unet.params, &from.weights, ""), from.classes)
+                let tensors = checkpoint::unflatten(&from.unet.params, &from.weights, "");
+                (tensors, from.classes, from.scheduler, from.directory)
             }
             Model::Classifier(_) => {
                 let from = checkpoint::classifier::load(place)?;
-                (checkpoint::unflatten(&from.classifier.params, &from.weights, ""), None)
+                let tensors = checkpoint::unflatten(&from.classifier.params, &from.weights, "");
+                (tensors, None, from.scheduler, from.directory)
             }
         };
         let fresh = self.params().initialise(options.seed);
-        checkpoint::adopt(self.params(), &fresh, tensors, (classes.as_ref(), &data.classes), place)
+        let weights = checkpoint::adopt(self.params(), &fresh, tensors, (classes.as_ref(), &data.classes), place)?;
+        let mut notes: Vec<String> = classes.iter().filter_map(|classes| new_classes(classes, data)).collect();
+        notes.extend(other_noise(&scheduler, options));
+        Ok(Initial { weights, data: data_behind(&directory), notes })
     }
 
     /// Writes configuration, names of the classes, weights and schedule.

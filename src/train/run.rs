@@ -6,9 +6,10 @@ use std::time::Instant;
 
 use super::lock::Lock;
 use super::log::MetricsLog;
-use super::model::Model;
+use super::model::{Initial, Model};
 use super::stored::{
-    Over, SAMPLES, Stored, TRAINER_STATE, TrainerState, claim, digest, refuse_used, replace_checkpoint,
+    DATA, LOSS_CHART, Over, SAMPLES, Stored, TRAINER_STATE, TrainerState, check_place, claim, digest, refuse_used,
+    replace_checkpoint,
 };
 use crate::checkpoint;
 use crate::data::{self, Dataset, Want};
@@ -24,8 +25,8 @@ use crate::{chart, picture, tensors, tune};
 /// Raw weights and moments, under `weights.NAME`, `m.NAME`, `v.NAME`.
 pub const TRAINER: &str = "trainer.safetensors";
 
-/// What it trains on.
-const DATA: &str = "data.json";
+/// Steps before one that breaks of which nothing may be heard: those under way with it.
+const UNHEARD: u64 = 2;
 
 /// What the loop tells and asks after each step.
 pub trait Watch {
@@ -43,6 +44,8 @@ pub trait Watch {
 struct About {
     images: u64,
     digest: String,
+    /// Digests of what the initial weights were trained on.
+    initial: Vec<Option<String>>,
     /// Names of the classes.
     classes: Vec<String>,
     /// A line for people.
@@ -50,8 +53,8 @@ struct About {
 }
 
 impl About {
-    fn new(data: &Dataset, digest: String, line: String) -> About {
-        About { images: data.len() as u64, digest, classes: data.classes.clone(), line }
+    fn new(data: &Dataset, digest: String, initial: Vec<Option<String>>, line: String) -> About {
+        About { images: data.len() as u64, digest, initial, classes: data.classes.clone(), line }
     }
 }
 
@@ -65,10 +68,12 @@ pub struct Run<'a> {
     data: About,
     /// Steps done.
     step: u64,
-    /// Steps done when it went on at a smaller learning rate, if it did.
-    slowed: Option<u64>,
     /// Steps done at the last checkpoint.
     saved: Option<u64>,
+    /// Steps done at the last one that is known to have moved the weights.
+    moved: u64,
+    /// Whether it was said that a picture can't be written.
+    warned: bool,
     lock: Lock,
 }
 
@@ -101,6 +106,31 @@ fn read_data(options: &mut TrainOptions) -> Result<Dataset> {
     Ok(data)
 }
 
+/// The data of a run that goes on, and their digest.
+///
+/// # Errors
+/// Of [`load_data`]; [`Error::Config`] if they are others than the run had.
+pub fn load_same_data(stored: &Stored, options: &mut TrainOptions) -> Result<(Dataset, String)> {
+    let (directory, state) = (&stored.directory, &stored.state);
+    let data = read_data(options).map_err(|error| match error {
+        Error::File { path, problem } if !path.exists() => {
+            Error::file(path, format!("{problem}; if it moved, --data takes its new place"))
+        }
+        error => error,
+    })?;
+    check_classes(&options.data, &state.classes, &data)?;
+    check_embeds(options, &data)?;
+    if stored.is_of_old() && data.account.format == "folder" {
+        options.flip = options.flip.or(Some(true));
+    }
+    let digest = digest(&data);
+    if data.len() as u64 != state.images || state.digest.as_ref().is_some_and(|then| *then != digest) {
+        let problem = format!("{}: {}; this is not the same run", options.data, difference(directory, state, &data));
+        return Err(Error::Config(problem));
+    }
+    Ok((data, digest))
+}
+
 fn check_embeds(options: &TrainOptions, data: &Dataset) -> Result<()> {
     let classes = data.classes.len() as u32;
     if options.model.num_class_embeds.is_some_and(|embeds| embeds != classes + 1) {
@@ -128,7 +158,7 @@ fn describe(directory: &Path, options: &TrainOptions, data: &Dataset) -> Result<
 }
 
 impl<'a> Run<'a> {
-    /// Starts a run in `directory`, which holds no more than `over` says; with initial weights, or with `weights`.
+    /// Starts a run in `directory`, which holds no more than `over` says; with weights of its own, or with `initial`.
     ///
     /// # Errors
     /// [`Error`] of any kind; nothing is written before the plans stand.
@@ -138,23 +168,26 @@ impl<'a> Run<'a> {
         directory: &Path,
         options: TrainOptions,
         data: &Dataset,
-        (over, weights): (Over, Option<Vec<f32>>),
+        (over, initial): (Over, Option<Initial>),
     ) -> Result<Run<'a>> {
         options.validate()?;
         // Spares the time to plan; another process may still come first.
+        check_place(directory)?;
         refuse_used(directory, over)?;
         let model = Model::new(&options, data)?;
         let session = Session::open(context, policy, options.precision);
         let trainer = Trainer::new(session, model.objective(), data, &options)?;
+        let (weights, before) = initial.map(|initial| (initial.weights, initial.data)).unzip();
         trainer.write_weights(&weights.unwrap_or_else(|| model.params().initialise(options.seed)));
         fs::create_dir_all(directory).map_err(|error| Error::file(directory, error))?;
         let lock = claim(directory)?;
         refuse_used(directory, over)?;
         data.check_outside(directory)?;
         checkpoint::write_json(&directory.join(checkpoint::CONFIG), &options)?;
-        let about = About::new(data, digest(data), describe(directory, &options, data)?);
+        let line = describe(directory, &options, data)?;
+        let data = About::new(data, digest(data), before.unwrap_or_default(), line);
         let (log, directory) = (MetricsLog::create(directory)?, directory.into());
-        Ok(Run { directory, options, model, trainer, log, data: about, step: 0, slowed: None, saved: None, lock })
+        Ok(Run { directory, options, model, trainer, log, data, step: 0, saved: None, moved: 0, warned: false, lock })
     }
 
     /// Goes on with a run as `options` say, in the ways that it was made with: others would give other bits.
@@ -162,30 +195,14 @@ impl<'a> Run<'a> {
     /// # Errors
     /// [`Error::File`] if its files are not whole, [`Error::Config`] if the data are others.
     pub fn resume(context: &'a Context, policy: &Policy, stored: Stored, mut options: TrainOptions) -> Result<Run<'a>> {
-        let Stored { directory, checkpoint, state, lock } = stored;
         options.validate()?;
-        if options.steps <= state.step {
-            let problem = format!("step {} is done already; --steps takes more", state.step);
-            return Err(Error::file(&directory, problem));
+        if options.steps <= stored.step() {
+            let problem = format!("step {} is done already; --steps takes more", stored.step());
+            return Err(Error::file(&stored.directory, problem));
         }
-        let data = read_data(&mut options).map_err(|error| match error {
-            Error::File { path, problem } if !path.exists() => {
-                Error::file(path, format!("{problem}; if it moved, --data takes its new place"))
-            }
-            error => error,
-        })?;
-        check_classes(&options.data, &state.classes, &data)?;
-        check_embeds(&options, &data)?;
-        if state.classes.is_empty() && data.account.format == "folder" {
-            // Runs of old mirrored images of folders unless they were told not to.
-            options.flip = options.flip.or(Some(true));
-        }
-        let digest = digest(&data);
-        if data.len() as u64 != state.images || state.digest.as_ref().is_some_and(|then| *then != digest) {
-            let problem =
-                format!("{}: {}; this is not the same run", options.data, difference(&directory, &state, &data));
-            return Err(Error::Config(problem));
-        }
+        check_place(&stored.directory)?;
+        let (data, digest) = load_same_data(&stored, &mut options)?;
+        let Stored { directory, checkpoint, state, lock } = stored;
         let (model, average) = Model::load(&checkpoint, &options, &data)?;
         let differ = |chosen: &Chosen| !state.choices.contains(chosen);
         if policy.explicit.iter().any(differ) {
@@ -203,11 +220,10 @@ impl<'a> Run<'a> {
         trainer.session.write(EMA, &average);
         trainer.write_loss_scale(state.loss_scale);
         checkpoint::write_json(&directory.join(checkpoint::CONFIG), &options)?;
-        let about = About::new(&data, digest, describe(&directory, &options, &data)?);
+        let data = About::new(&data, digest, state.initial_data, describe(&directory, &options, &data)?);
         let log = MetricsLog::resume(&directory, state.step)?;
-        let slowed = (options.learning_rate < state.options.learning_rate).then_some(state.step);
-        let (data, step, saved) = (about, state.step, Some(state.step));
-        Ok(Run { directory, options, model, trainer, log, data, step, slowed, saved, lock })
+        let (step, saved, moved) = (state.step, Some(state.step), state.step);
+        Ok(Run { directory, options, model, trainer, log, data, step, saved, moved, warned: false, lock })
     }
 
     /// Flags, model included.
@@ -252,21 +268,23 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// The device stands where it stood after `step` steps, before the one that broke. That is saved for want of another
-    /// checkpoint; one that is there may be the better, for what leads to such a step often begins before it.
-    fn give_up(&mut self, step: u64, problem: &str) -> Error {
-        self.step = step;
-        if self.saved.is_none() && step > 0 {
-            // That this failed is in the message.
-            let _ = self.save();
-        }
+    /// The device stands where it stood after `step` steps, before the one that broke. Those weights are not saved: with the
+    /// images and the noise that come next, which the seed says, they break again at any learning rate.
+    fn give_up(&self, step: u64, problem: &str) -> Error {
+        // Half precision skips steps until it breaks. What the last ones did is not heard when one of them breaks.
+        let moved = if step > self.moved + UNHEARD { self.moved } else { step };
         let lr = format!("a smaller --lr (it was {})", self.options.learning_rate);
         let advice = match self.saved {
-            // It did not take a step from there: no rate would.
-            Some(saved) if saved == step && self.slowed == Some(step) => {
-                format!("the weights of step {step} are beyond help: start anew in another --out with {lr}")
+            _ if moved == 0 && self.data.initial.is_empty() => {
+                "no --lr can help, for no step was taken: start anew in another --out with another model, --seed or \
+                 --precision"
+                    .into()
             }
-            Some(step) => format!("checkpoint/ holds step {step}: go on from there with --resume and {lr}"),
+            _ if moved == 0 => "the initial weights give that, which no --lr can help: --init takes others".into(),
+            Some(saved) if saved >= moved => {
+                format!("the weights of step {saved} are beyond help: start anew in another --out with {lr}")
+            }
+            Some(saved) => format!("checkpoint/ holds step {saved}: go on from there with --resume and {lr}"),
             None => format!("no checkpoint was written: start again with --resume and {lr}"),
         };
         Error::Diverged(format!("{problem}; {advice}"))
@@ -283,11 +301,11 @@ impl<'a> Run<'a> {
             if sample || save {
                 self.catch_up(&mut pace, watch)?;
             }
-            if sample {
-                self.show_samples(watch)?;
-            }
             if save {
-                self.save()?;
+                self.save(watch)?;
+            }
+            if sample {
+                self.show_samples(watch);
             }
             if sample || save {
                 pace.restart();
@@ -295,10 +313,10 @@ impl<'a> Run<'a> {
         }
         self.catch_up(&mut pace, watch)?;
         let done = self.step >= self.options.steps;
+        self.save(watch)?;
         if done && self.options.sample_every > 0 {
-            self.show_samples(watch)?;
+            self.show_samples(watch);
         }
-        self.save()?;
         Ok(done)
     }
 
@@ -309,16 +327,27 @@ impl<'a> Run<'a> {
 
     fn tell(&mut self, metrics: &Metrics, pace: &mut Pace, watch: &mut dyn Watch) -> Result<()> {
         let images_per_second = pace.step();
+        if metrics.gradient_norm.is_finite() {
+            self.moved = metrics.step;
+        }
         self.log.add(metrics, images_per_second)?;
         watch.step(metrics, images_per_second);
         Ok(())
     }
 
-    fn show_samples(&mut self, watch: &mut dyn Watch) -> Result<()> {
-        if let Some(path) = self.draw_samples(watch)? {
-            watch.note(&format!("step {}: {}", self.step, path.display()));
+    fn show_samples(&mut self, watch: &mut dyn Watch) {
+        match self.draw_samples(watch) {
+            Ok(Some(path)) => watch.note(&format!("step {}: {}", self.step, path.display())),
+            Ok(None) => {}
+            Err(error) => self.warn(&error, watch),
         }
-        Ok(())
+    }
+
+    /// A picture that can't be had is no reason to end; that is said once.
+    fn warn(&mut self, error: &Error, watch: &mut dyn Watch) {
+        if !std::mem::replace(&mut self.warned, true) {
+            watch.note(&format!("warning: {error}; training goes on without such pictures"));
+        }
     }
 
     /// Draws a grid with the averaged weights into `samples/`, if the model is one that draws.
@@ -357,21 +386,25 @@ impl<'a> Run<'a> {
     }
 
     /// Writes `checkpoint/` anew, whole or not at all, and `loss.png`.
-    fn save(&mut self) -> Result<()> {
+    fn save(&mut self, watch: &mut dyn Watch) -> Result<()> {
         self.log.flush()?;
         let state = TrainerState {
             step: self.step,
             images: self.data.images,
             digest: Some(self.data.digest.clone()),
             classes: self.data.classes.clone(),
+            initial_data: self.data.initial.clone(),
             options: self.options.clone(),
             choices: tune::chosen(self.trainer.session.choices()),
             loss_scale: self.trainer.loss_scale()?,
         };
         replace_checkpoint(&self.directory, |fresh| self.write_checkpoint(fresh, &state))?;
         self.saved = Some(self.step);
-        let title = format!("training loss, {} steps", self.step);
-        chart::write_loss_chart(&self.directory.join("loss.png"), &title, self.log.points())
+        let plural = if self.step == 1 { "" } else { "s" };
+        let title = format!("training loss, {} step{plural}", self.step);
+        let drawn = chart::write_loss_chart(&self.directory.join(LOSS_CHART), &title, self.log.points());
+        drawn.unwrap_or_else(|error| self.warn(&error, watch));
+        Ok(())
     }
 
     fn write_checkpoint(&self, directory: &Path, state: &TrainerState) -> Result<()> {

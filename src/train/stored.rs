@@ -16,6 +16,12 @@ use crate::tune::Chosen;
 
 pub(super) const TRAINER_STATE: &str = "trainer.json";
 const CHECKPOINT: &str = "checkpoint";
+/// The one that is being written, and the one that makes way for it.
+const FRESH: &str = "checkpoint.new";
+const OLD: &str = "checkpoint.old";
+/// What the run trains on.
+pub(super) const DATA: &str = "data.json";
+pub(super) const LOSS_CHART: &str = "loss.png";
 pub(super) const SAMPLES: &str = "samples";
 
 /// Where a run stands: all that resumption needs beside the tensors. Which images and which noise come next follows from
@@ -32,6 +38,10 @@ pub(super) struct TrainerState {
     /// The names of their classes; none in checkpoints of old.
     #[serde(default)]
     pub classes: Vec<String>,
+    /// Digests of the data that the initial weights were trained on, the first data first; null where nobody knows. None if
+    /// the run began with weights of its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub initial_data: Vec<Option<String>>,
     pub options: TrainOptions,
     /// The variants it runs.
     #[serde(default)]
@@ -53,6 +63,21 @@ fn unscaled() -> [f32; 2] {
     [1.0, 0.0]
 }
 
+/// What the weights in `checkpoint` were trained on, as [`TrainerState::initial_data`] says it of weights to begin with.
+pub(super) fn data_behind(checkpoint: &Path) -> Vec<Option<String>> {
+    let state = checkpoint::read_json::<TrainerState>(&checkpoint.join(TRAINER_STATE));
+    let mut digests = state.map_or_else(|_| vec![None], |state| [state.initial_data, vec![state.digest]].concat());
+    digests.dedup();
+    digests
+}
+
+/// Whether the weights in `checkpoint` have seen no data but those of the run that they are of, as far as that is known.
+pub fn saw_one_data_set(checkpoint: &Path) -> bool {
+    let state = checkpoint::read_json::<TrainerState>(&checkpoint.join(TRAINER_STATE));
+    let same = |state: &TrainerState| state.initial_data.iter().all(|then| then.is_some() && *then == state.digest);
+    state.is_ok_and(|state| same(&state))
+}
+
 /// A run to go on with. Its directory is locked as long as this is there.
 pub struct Stored {
     pub(super) directory: PathBuf,
@@ -67,18 +92,12 @@ impl Stored {
     /// # Errors
     /// [`Error::File`] if another process trains there, or it holds something else than a run.
     pub fn find(directory: &Path) -> Result<Option<Stored>> {
+        check_entries(directory)?;
         if !directory.is_dir() {
             return Ok(None);
         }
         let lock = claim(directory)?;
-        let Some(checkpoint) = checkpoint_of(directory) else {
-            return match directory.join(TRAINER_STATE).is_file() {
-                true => {
-                    Err(Error::file(directory, "a checkpoint; --out takes the directory of the run, which holds it"))
-                }
-                false => Ok(None),
-            };
-        };
+        let Some(checkpoint) = checkpoint_of(directory) else { return Ok(None) };
         let state = checkpoint::read_json(&checkpoint.join(TRAINER_STATE))?;
         Ok(Some(Stored { directory: directory.to_path_buf(), checkpoint, state, lock }))
     }
@@ -101,6 +120,89 @@ impl Stored {
     pub fn options(&self) -> &TrainOptions {
         &self.state.options
     }
+
+    /// The directory stays locked for whoever reads in it what the run made.
+    pub fn into_lock(self) -> Lock {
+        self.lock
+    }
+
+    /// Whether what was not said of mirroring means none: runs of old mirrored images of folders unless they were told not to.
+    pub(super) fn is_of_old(&self) -> bool {
+        self.state.classes.is_empty()
+    }
+
+    /// `now` in the words of the run where both say the same: a default that was typed is no change.
+    pub fn in_its_words(&self, mut now: TrainOptions) -> TrainOptions {
+        let then = self.options();
+        if !self.is_of_old() && now.flip.unwrap_or(false) == then.flip.unwrap_or(false) {
+            now.flip = then.flip;
+        }
+        if now.schedule_kind() == then.schedule_kind() {
+            (now.sigma_min, now.sigma_max) = (then.sigma_min, then.sigma_max);
+        }
+        now
+    }
+}
+
+/// Whether a run can be kept in `directory`, as far as that can be said before there is anything to keep.
+///
+/// # Errors
+/// [`Error::File`] if it can't be written, or something else is in the place of what a run writes.
+pub fn check_place(directory: &Path) -> Result<()> {
+    check_entries(directory)?;
+    let named = |error| match error {
+        // The file is nobody's but the check's.
+        Error::File { problem, .. } => Error::file(directory, problem),
+        error => error,
+    };
+    files::check_writable(&directory.join(log::FILE)).map_err(named)
+}
+
+/// Refuses what could be written only when the work is done, or would be lost.
+fn check_entries(directory: &Path) -> Result<()> {
+    if directory.exists() && !directory.is_dir() {
+        return Err(Error::file(directory, "this is a file; name a directory"));
+    }
+    if directory.join(TRAINER_STATE).is_file() {
+        return Err(Error::file(directory, "a checkpoint; --out takes the directory of the run, which holds it"));
+    }
+    for place in [SAMPLES, CHECKPOINT, FRESH, OLD].map(|name| directory.join(name)) {
+        if place.symlink_metadata().is_ok() && !place.is_dir() {
+            return Err(Error::file(place, "this is no directory, and a run keeps one here; move it away"));
+        }
+    }
+    for file in [log::FILE, LOSS_CHART, DATA, checkpoint::CONFIG].map(|name| directory.join(name)) {
+        if file.is_dir() {
+            return Err(Error::file(file, "this is a directory, and a run writes a file here; move it away"));
+        }
+    }
+    refuse_foreign(directory)
+}
+
+/// A checkpoint that no run can go on from would be replaced by the first one that is saved, or its `config.json` by the run's.
+fn refuse_foreign(directory: &Path) -> Result<()> {
+    let is_foreign = |place: &PathBuf| {
+        let is_filled = fs::read_dir(place).is_ok_and(|mut entries| entries.next().is_some());
+        is_filled && !place.join(TRAINER_STATE).is_file()
+    };
+    let is_model = |place: &PathBuf| {
+        let config = checkpoint::read_json::<serde_json::Value>(&place.join(checkpoint::CONFIG));
+        config.is_ok_and(|config| config.get("_class_name").is_some()) || place.join("model_index.json").is_file()
+    };
+    let (current, old) = (directory.join(CHECKPOINT), directory.join(OLD));
+    // Of a checkpoint that made way for the current one, a process that was killed may have left a part.
+    let others = if checkpoint_of(directory).is_some() { vec![] } else { vec![old, directory.to_path_buf()] };
+    let foreign = |place: &PathBuf| if place == directory { is_model(place) } else { is_foreign(place) };
+    let Some(place) = [vec![current], others].concat().into_iter().find(foreign) else { return Ok(()) };
+    let is_loadable = checkpoint::Place::find(&place).is_ok() || place.join(checkpoint::classifier::MODEL).is_file();
+    let problem = match is_loadable {
+        true => format!(
+            "weights without the {TRAINER_STATE} of a run, so that none can go on; --init {} starts with them, in another --out",
+            place.display()
+        ),
+        false => "files that are no checkpoint of a run; --out takes another place".into(),
+    };
+    Err(Error::file(place, problem))
 }
 
 /// Locks `directory` and removes what killed processes left there.
@@ -118,15 +220,11 @@ pub enum Over {
     Nothing,
     /// One that ended before its first checkpoint.
     Unfinished,
-    /// Any.
-    All,
 }
 
 /// A run that was saved is somebody's work; of one that was not, only the metrics would be lost.
 pub(super) fn refuse_used(directory: &Path, over: Over) -> Result<()> {
-    let problem = if over == Over::All {
-        return Ok(());
-    } else if checkpoint_of(directory).is_some() {
+    let problem = if checkpoint_of(directory).is_some() {
         "holds a run already; --resume goes on with it, --out takes another place"
     } else if over == Over::Nothing && directory.join(log::FILE).exists() {
         "holds a run that is under way or ended before its first checkpoint; --resume starts it anew, --out takes another \
@@ -139,13 +237,13 @@ pub(super) fn refuse_used(directory: &Path, over: Over) -> Result<()> {
 
 /// The checkpoint of the run in `directory`.
 fn checkpoint_of(directory: &Path) -> Option<PathBuf> {
-    let places = [directory.join(CHECKPOINT), directory.join("checkpoint.old")];
+    let places = [directory.join(CHECKPOINT), directory.join(OLD)];
     places.into_iter().find(|place| place.join(TRAINER_STATE).is_file())
 }
 
 /// Makes what `write` writes into a new directory the checkpoint of the run in `directory`, whole or not at all.
 pub(super) fn replace_checkpoint(directory: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
-    let fresh = directory.join("checkpoint.new");
+    let fresh = directory.join(FRESH);
     let swapped = remove(&fresh).and_then(|()| write(&fresh)).and_then(|()| swap(directory, &fresh));
     if swapped.is_err() {
         // The error that led here is the one to report; the old checkpoint stands.
@@ -157,7 +255,7 @@ pub(super) fn replace_checkpoint(directory: &Path, write: impl FnOnce(&Path) -> 
 /// The old checkpoint makes way only when the new one is whole; between the two renames [`checkpoint::Place::find`] takes
 /// `checkpoint.old`.
 fn swap(directory: &Path, fresh: &Path) -> Result<()> {
-    let (current, old) = (directory.join(CHECKPOINT), directory.join("checkpoint.old"));
+    let (current, old) = (directory.join(CHECKPOINT), directory.join(OLD));
     if current.exists() {
         remove(&old)?;
         fs::rename(&current, &old).map_err(|error| Error::file(&current, error))?;

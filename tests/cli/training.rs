@@ -92,17 +92,32 @@ fn a_run_is_neither_overwritten_nor_resumed_in_vain() {
     refused(place.path(), again, &["run: holds a run already", "--resume"]);
     let said = accepted(place.path(), "train --resume --out run");
     assert!(said.err.contains("trained 12 steps already: run; --steps takes more"), "{}", said.err);
-    refused(place.path(), "train --resume --out run --steps 3", &["step 12 is done already"]);
+    let json = json(&accepted(place.path(), "train --resume --out run --json"));
+    assert_eq!((&json["step"], &json["steps"], &json["done"]), (&12.into(), &12.into(), &true.into()));
+    assert_eq!(json["checkpoint"], "run/checkpoint");
+    let less = run(typed(place.path(), "train --resume --out run --steps 3"));
+    assert_refused("--steps 3", &less, &["step 12 is done already"]);
+    assert!(!less.err.contains("from here on"), "{}", less.err);
+    // Data are looked at if they are named, though nothing is left to learn from them.
+    refused(place.path(), "train --resume --out run --data nowhere", &["nowhere: no such file"]);
+    write_photos(&place.path().join("run/samples/photos"), 2);
+    refused(place.path(), "train --resume --out run --data run/samples/photos", &["this is not the same run"]);
+    fs::remove_dir_all(place.path().join("run/samples/photos")).unwrap();
+    // What was typed is what holds already.
+    for same in ["--flip false", "--data digits", "--model tiny.json"] {
+        accepted(place.path(), &format!("train --resume --out run {same}"));
+    }
     for flag in ["--batch 8", "--seed 1", "--noise-schedule ve", "--flip true"] {
         let name = flag.split(' ').next().unwrap().replace("noise-", "");
         let problem = format!("{name} can't change in a resumed run");
         refused(place.path(), &format!("train --resume --out run --steps 14 {flag}"), &[&problem, "another --out"]);
     }
-    for (flag, name) in [("--precision f16", "precision"), ("--learned-variance", "model"), ("--preset mnist", "model")]
-    {
-        let problem = format!("--{name} can't change in a resumed run");
+    fs::write(place.path().join("other.json"), TINY.replace("12]", "16]")).unwrap();
+    for flag in ["--precision f16", "--learned-variance", "--preset mnist", "--model other.json"] {
+        let problem = format!("{} can't change in a resumed run", flag.split(' ').next().unwrap());
         refused(place.path(), &format!("train --resume --out run {flag}"), &[&problem]);
     }
+    fs::remove_file(place.path().join("other.json")).unwrap();
     refused(place.path(), "train-classifier --resume --out run", &["run: this run trains a U-Net: train --resume"]);
     refused(place.path(), "train --resume --out run/checkpoint --steps 20", &["run/checkpoint: a checkpoint", "--out"]);
     refused(place.path(), "train --resume --out nowhere", &["nowhere: no run to go on with", "--data"]);
@@ -176,7 +191,8 @@ fn data_may_move_but_not_change() {
 fn a_run_starts_with_the_weights_of_another() {
     let place = place_with_run();
     let line = "train --data digits --init run --batch 4 --sample-every 0 --lr 1e-9 --warmup 0 --steps 1";
-    accepted(place.path(), &format!("{line} --out fresh"));
+    let said = accepted(place.path(), &format!("{line} --out fresh"));
+    assert!(!said.err.contains("the checkpoint"), "{}", said.err);
     let weights = |run: &str| tensors::read(&place.path().join(run).join("checkpoint").join(STORED[0])).unwrap();
     let (then, now) = (weights("run"), weights("fresh"));
     let apart = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
@@ -187,7 +203,15 @@ fn a_run_starts_with_the_weights_of_another() {
         fs::create_dir_all(folder.join(name)).unwrap();
         image::GrayImage::new(8, 8).save(folder.join(name).join("0.png")).unwrap();
     }
-    accepted(place.path(), &format!("{} --out grown", line.replace("digits", "letters")));
+    let flags = "--target v --schedule cosine --out grown";
+    let said = accepted(place.path(), &format!("{} {flags}", line.replace("digits", "letters")));
+    for note in [
+        "classes: 10 of the checkpoint's, 1 new\n",
+        "target: v_prediction here, epsilon in the checkpoint\n",
+        "schedule: squaredcos_cap_v2 of 1000 timesteps here, linear of 1000 timesteps in the checkpoint\n",
+    ] {
+        assert!(said.err.contains(note), "{note}: {}", said.err);
+    }
     let grown = &weights("grown")["class_embedding.weight"];
     let (old, width) = (&then["class_embedding.weight"], grown.shape[1]);
     assert_eq!((grown.shape[0], old.shape[0]), (12, 11));
@@ -276,8 +300,7 @@ fn control_c_saves_and_says_how_to_go_on() {
     let mut child = begin(place.path(), &format!("{line} --out run"));
     wait_for(&run.join("checkpoint/trainer.json"), &mut child);
     refused(place.path(), "train --resume --out run", &["run: in use", "another process"]);
-    let status = Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill is there");
-    assert!(status.success() && child.wait().unwrap().success());
+    interrupt(&mut child);
     let said = fs::read_to_string(place.path().join("stderr")).unwrap();
     let step = read_json(&run.join("checkpoint/trainer.json"))["step"].as_u64().unwrap();
     let expected = format!("stopped at step {step} of 100000 and saved; go on with: diffuse train --resume --out run");
@@ -324,35 +347,240 @@ fn a_run_that_came_first_is_not_overwritten() {
 fn a_run_stays_locked_until_its_checkpoint_was_read() {
     let place = place();
     let mut child = begin(place.path(), "train-classifier --data digits --batch 2 --steps 1 --out run");
-    wait_until_said(place.path(), "trained 1 steps", &mut child);
+    wait_until_said(place.path(), "trained 1 step in", &mut child);
     refused(place.path(), "train-classifier --resume --steps 2 --out run", &["run: in use", "another process"]);
     assert!(child.wait().unwrap().success());
     accepted(place.path(), "train-classifier --resume --steps 2 --out run");
+    // Once more, for those who look for the figures only now.
+    let report = json(&accepted(place.path(), "train-classifier --resume --steps 2 --out run --json"));
+    assert_eq!((&report["step"], &report["checkpoint"]), (&2.into(), &"run/checkpoint".into()));
+    assert!(report["accuracy"].as_array().is_some_and(|levels| !levels.is_empty()), "{report}");
+    refused(place.path(), "train --config run/config.json --out other", &["run/config.json", "train-classifier"]);
+}
+
+/// What goes on is what was begun, at a place as a shell takes it.
+#[cfg(unix)]
+#[test]
+fn an_interrupted_classifier_says_how_to_go_on() {
+    let place = place();
+    let log = fs::File::create(place.path().join("stderr")).unwrap();
+    let mut command = typed(place.path(), "train-classifier --data digits --batch 2 --steps 100000");
+    command.args(["--out", "my cat's run"]).stdout(Stdio::null()).stderr(log);
+    let mut child = command.spawn().expect("it can be run");
+    wait_until_said(place.path(), "parameters on", &mut child);
+    interrupt(&mut child);
+    let said = fs::read_to_string(place.path().join("stderr")).unwrap();
+    let again = r"go on with: diffuse train-classifier --resume --out 'my cat'\''s run'";
+    assert!(said.lines().last().is_some_and(|line| line.ends_with(again)), "{said}");
+}
+
+/// Asks a command to end, which it must do well.
+#[cfg(unix)]
+fn interrupt(child: &mut Child) {
+    let status = Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill is there");
+    assert!(status.success() && child.wait().unwrap().success());
 }
 
 #[test]
-fn a_run_that_breaks_leaves_what_was_there_before() {
+fn a_run_that_breaks_says_what_can_help() {
     let place = place();
     let line = "train --data digits --model tiny.json --batch 4 --sample-every 0 --lr 10 --warmup 60 --max-norm 0 \
-                --lr-schedule constant --precision f16 --checkpoint-every 0";
-    let said = run(typed(place.path(), &format!("{line} --steps 200 --out broken")));
+                --lr-schedule constant --precision f16 --steps 200";
+    let said = run(typed(place.path(), &format!("{line} --checkpoint-every 0 --out broken")));
     let error = said.err.lines().last().unwrap();
     let step: u64 = error.strip_prefix("error: step ").unwrap().split(':').next().unwrap().parse().unwrap();
-    let holds = format!("checkpoint/ holds step {}", step - 1);
-    assert_refused(line, &said, &[&holds, "--resume", "smaller --lr (it was 10)"]);
-    accepted(place.path(), &format!("{line} --steps {} --out whole", step - 1));
-    let read = |run: &str, file: &str| fs::read(place.path().join(run).join("checkpoint").join(file)).unwrap();
-    for file in &STORED[..2] {
-        assert!(read("broken", file) == read("whole", file), "{file} differs");
+    assert_refused(line, &said, &["no checkpoint was written", "--resume", "smaller --lr (it was 10)"]);
+    // Weights from which no step can be taken are worth nothing.
+    assert!(!place.path().join("broken/checkpoint").exists());
+    assert!(step > 3, "the weights of step 1 are good, and those of step {} not", step - 1);
+    let line = line.replace(" --steps 200", "");
+    let early = format!("{line} --steps 200 --checkpoint-every {} --out early", step - 2);
+    refused(place.path(), &early, &[&format!("checkpoint/ holds step {}: go on", step - 2), "a smaller --lr"]);
+    let late = format!("{line} --steps 200 --checkpoint-every {} --out late", step - 1);
+    let beyond = format!("the weights of step {} are beyond help: start anew in another --out", step - 1);
+    refused(place.path(), &late, &[&beyond, "a smaller --lr"]);
+    let stored = fs::read(place.path().join("late/checkpoint").join(STORED[1])).unwrap();
+    refused(place.path(), "train --resume --out late --lr 1e-4", &[&format!("step {step}: loss"), &beyond]);
+    assert!(stored == fs::read(place.path().join("late/checkpoint").join(STORED[1])).unwrap());
+}
+
+#[test]
+fn initial_weights_that_give_no_number_are_to_blame() {
+    let place = place();
+    let unet = UNet::new(serde_json::from_str(TINY).unwrap()).expect("a valid model");
+    let weights: Vec<f32> = unet.params.initialise(1).iter().map(|weight| weight * 1e30).collect();
+    checkpoint::save(&place.path().join("huge"), &unet, &[], &weights, &SchedulerConfig::default()).unwrap();
+    let line = "train --data digits --init huge --batch 4 --sample-every 0 --steps 9 --out run";
+    refused(place.path(), line, &["step 1: loss", "the initial weights give that, which no --lr can help", "--init"]);
+}
+
+#[test]
+fn weights_that_no_run_goes_on_with_are_not_replaced() {
+    let place = place_with_run();
+    fs::remove_file(place.path().join("run/checkpoint/trainer.json")).unwrap();
+    untrained(place.path(), "tiny.json", "foreign");
+    untrained(place.path(), "tiny.json", "pipeline/unet");
+    fs::write(place.path().join("pipeline/model_index.json"), r#"{"unet": ["diffusers", "UNet2DModel"]}"#).unwrap();
+    fs::create_dir_all(place.path().join("junk/checkpoint")).unwrap();
+    fs::write(place.path().join("junk/checkpoint/notes.txt"), "mine").unwrap();
+    let before = files(place.path());
+    let config = fs::read(place.path().join("foreign/config.json")).unwrap();
+    refused(place.path(), "train --resume --out run", &["run/checkpoint: weights without the trainer.json"]);
+    for command in ["train --model tiny.json", "train --model tiny.json --resume", "train-classifier"] {
+        let refuse = |out: &str, parts: &[&str]| {
+            refused(place.path(), &format!("{command} --data digits --steps 1 --out {out}"), parts);
+        };
+        refuse("run", &["run/checkpoint: weights without the trainer.json", "--init run/checkpoint", "another --out"]);
+        refuse("foreign", &["foreign: weights without", "--init foreign"]);
+        refuse("pipeline", &["pipeline: weights without", "--init pipeline"]);
+        refuse("junk", &["junk/checkpoint: files that are no checkpoint", "--out"]);
     }
-    assert_eq!(lines(&place.path().join("broken/metrics.csv")).len() as u64, step);
-    // It goes on from there, and breaks where it broke; the checkpoint stands.
-    let before = read("broken", STORED[1]);
-    refused(place.path(), "train --resume --out broken", &[&format!("step {step}: loss"), &holds]);
-    assert!(before == read("broken", STORED[1]));
-    // What these weights can't do at a smaller rate either is not advised twice.
-    let line = format!("train --resume --out broken --lr 1e-4 --steps {}", step + 1);
-    refused(place.path(), &line, &["are beyond help", "start anew in another --out"]);
+    assert_eq!(files(place.path()), before);
+    assert!(config == fs::read(place.path().join("foreign/config.json")).unwrap());
+    // A run that goes on minds neither what a killed one left of its last checkpoint nor what was there when it began.
+    let place = place_with_run();
+    fs::create_dir(place.path().join("run/checkpoint.old")).unwrap();
+    fs::write(place.path().join("run/checkpoint.old/config.json"), "{}").unwrap();
+    fs::write(place.path().join("run/model_index.json"), "{}").unwrap();
+    accepted(place.path(), "train --resume --out run --steps 13");
+}
+
+#[test]
+fn what_is_in_the_way_of_a_run_is_found_before_it() {
+    let place = place_with_run();
+    let at = |name: &str| place.path().join(name);
+    let line = "train --data digits --model tiny.json --steps 1 --out";
+    for name in ["samples", "checkpoint", "checkpoint.new", "checkpoint.old"] {
+        fs::create_dir(at(&format!("of-{name}"))).unwrap();
+        fs::write(at(&format!("of-{name}/{name}")), "mine").unwrap();
+        refused(place.path(), &format!("{line} of-{name}"), &[&format!("of-{name}/{name}: this is no directory")]);
+    }
+    for name in ["loss.png", "config.json", "data.json", "metrics.csv"] {
+        fs::create_dir_all(at(&format!("of-{name}/{name}"))).unwrap();
+        refused(place.path(), &format!("{line} of-{name}"), &[&format!("of-{name}/{name}: this is a directory")]);
+    }
+    fs::remove_file(at("run/loss.png")).unwrap();
+    fs::create_dir(at("run/loss.png")).unwrap();
+    refused(place.path(), "train --resume --out run --steps 14", &["run/loss.png: this is a directory", "move it"]);
+    for command in ["demo", "train --data digits", "train-classifier --data digits"] {
+        for (out, problem) in [("tiny.json", "this is a file"), ("tiny.json/run", "a part of this path is a file")] {
+            let said = run(typed(place.path(), &format!("{command} --out {out}")));
+            assert_refused(command, &said, &[&format!("error: {out}: {problem}")]);
+            assert!(!said.err.contains("learning"), "{}", said.err);
+        }
+    }
+    assert_eq!(lines(&at("run/metrics.csv")).len(), 13);
+}
+
+/// As on a disk that has no room for pictures, or none that anybody may write.
+#[test]
+fn a_picture_that_fails_ends_no_run() {
+    let place = place();
+    let run = place.path().join("run");
+    for step in [2, 4] {
+        fs::create_dir_all(run.join(format!("samples/step_00000{step}.png"))).unwrap();
+    }
+    let line = "train --data digits --model tiny.json --steps 4 --batch 2 --sample-every 2 --checkpoint-every 2";
+    let said = accepted(place.path(), &format!("{line} --out run"));
+    let warnings: Vec<&str> = said.err.lines().filter(|line| line.starts_with("warning: ")).collect();
+    assert!(warnings.len() == 1 && warnings[0].contains("samples/step_000002.png"), "{}", said.err);
+    assert_eq!(read_json(&run.join("checkpoint/trainer.json"))["step"], 4);
+}
+
+#[test]
+fn the_demo_replaces_no_other_run() {
+    let place = place_with_run();
+    fs::create_dir(place.path().join("model")).unwrap();
+    fs::copy(place.path().join("run/config.json"), place.path().join("model/config.json")).unwrap();
+    let before = files(place.path());
+    for out in ["run", "model"] {
+        let problem = format!("{out}: holds a run already that is not the demo's; --out takes another place");
+        refused(place.path(), &format!("demo --out {out}"), &[&problem]);
+    }
+    assert_eq!(files(place.path()), before);
+    assert_same_bits(&place.path().join("run"), &trained().0.join("run"));
+}
+
+#[cfg(unix)]
+#[test]
+fn the_demo_goes_on_where_it_was_interrupted() {
+    let place = place();
+    let state = place.path().join("demo/checkpoint/trainer.json");
+    let stop_when = |what: &str| {
+        let mut child = begin(place.path(), "demo --out demo");
+        wait_until_said(place.path(), what, &mut child);
+        let _ = Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill is there");
+        child.wait().unwrap();
+        fs::read_to_string(place.path().join("stderr")).unwrap()
+    };
+    let said = stop_when("parameters on");
+    let mut stored = read_json(&state);
+    let again = format!("stopped at step {} of {}", stored["step"], stored["options"]["steps"]);
+    let expected = format!("{again} and saved; go on with: diffuse demo --out demo");
+    assert_eq!(said.lines().last(), Some(expected.as_str()));
+    let steps = stored["options"]["steps"].as_u64().unwrap();
+    stored["step"] = (steps - 1).into();
+    fs::write(&state, stored.to_string()).unwrap();
+    let said = stop_when("trained ");
+    assert!(said.contains(&format!("from step {}\n", steps - 1)), "{said}");
+    let done = fs::read(place.path().join("demo/checkpoint").join(STORED[1])).unwrap();
+    assert!(stop_when("this draws again").contains(&format!("trained {steps} steps already: demo")));
+    assert!(done == fs::read(place.path().join("demo/checkpoint").join(STORED[1])).unwrap());
+}
+
+/// Of a run, images that it did not train on are known; of weights that came from elsewhere, only if that saw the same.
+#[test]
+fn initial_weights_may_have_seen_the_test_images() {
+    let place = place();
+    for (index, data) in ["here", "there"].iter().enumerate() {
+        for (part, count) in [("train", 3), ("test", 2)] {
+            write_photos(&place.path().join(data).join(part), count + index as u8);
+        }
+    }
+    fs::write(
+        place.path().join("rgb.json"),
+        TINY.replace("els\": 1", "els\": 3").replace(r#", "num_class_embeds": 11"#, ""),
+    )
+    .unwrap();
+    untrained(place.path(), "rgb.json", "foreign");
+    let train = |out: &str, rest: &str| {
+        let line = "train --steps 1 --batch 2 --sample-every 0";
+        accepted(place.path(), &format!("{line} --out {out} {rest}"));
+        read_json(&place.path().join(out).join("checkpoint/trainer.json"))
+    };
+    let held_out = |run: &str, data: &str| {
+        let line = format!("evaluate {run} --data {data} --likelihood vlb --terms 1 --count 1 --batch 1 --json");
+        json(&accepted(place.path(), &line))["test_images_held_out"].clone()
+    };
+    let first = train("first", "--data here --model rgb.json");
+    assert_eq!(first.get("initial_data"), None);
+    assert_eq!(held_out("first", "here"), true);
+    let same = train("same", "--data here --init first");
+    assert_eq!(same["initial_data"], serde_json::json!([first["digest"]]));
+    assert_eq!(held_out("same", "here"), true);
+    let other = train("other", "--data there --init first");
+    assert_eq!(held_out("other", "there"), "unknown");
+    // What was begun with it saw all that it saw; going on forgets nothing.
+    train("third", "--data there --init other");
+    accepted(place.path(), "train --resume --out third --steps 2");
+    let third = read_json(&place.path().join("third/checkpoint/trainer.json"));
+    assert_eq!(third["initial_data"], serde_json::json!([first["digest"], other["digest"]]));
+    assert_eq!(held_out("third", "there"), "unknown");
+    assert_eq!(train("last", "--data here --init foreign")["initial_data"], serde_json::json!([null]));
+    assert_eq!(held_out("last", "here"), "unknown");
+}
+
+#[test]
+fn near_names_of_flags_and_targets_are_understood() {
+    let place = place();
+    let line = "train --data digits --model tiny.json --steps 1 --batch 2 --sample-every 0 --learning-rate 2e-3";
+    for (index, (typed, target)) in
+        [("v_prediction", "v"), ("noise", "epsilon"), ("eps", "epsilon"), ("sample", "x0")].iter().enumerate()
+    {
+        accepted(place.path(), &format!("{line} --target {typed} --out run{index}"));
+        let options = read_json(&place.path().join(format!("run{index}/config.json")));
+        assert_eq!((&options["target"], &options["learning_rate"]), (&(*target).into(), &0.002.into()));
+    }
 }
 
 #[test]

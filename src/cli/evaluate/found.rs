@@ -11,6 +11,7 @@ use diffuse::evaluate::levels::LevelError;
 use diffuse::evaluate::likelihood::{FlowLikelihood, VariationalBound};
 use diffuse::evaluate::quality::Report;
 use diffuse::run::TrainOptions;
+use diffuse::train::saw_one_data_set;
 
 /// Everything that was asked for.
 #[derive(Default)]
@@ -44,6 +45,8 @@ impl HeldOut {
             (false, _) => HeldOut::Unknown,
             // A denoiser is trained on all that is no test image of the data's own.
             (true, true) => HeldOut::No,
+            // Those that the initial weights were trained on may have been among others.
+            (true, false) if !saw_one_data_set(directory) => HeldOut::Unknown,
             (true, false) => HeldOut::Yes,
         }
     }
