@@ -3,26 +3,23 @@
 
 mod classes;
 pub mod classifier;
+mod json;
 mod place;
 mod scheduler;
 
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
-use crate::files::write_atomic;
 use crate::nn::{Params, UNet, UNetConfig};
 use crate::tensors::{self, FileTensor, FileTensors};
 
 pub use classes::Classes;
-pub use place::Place;
+use json::from_object;
+pub use json::{read_json, write_json};
+pub use place::{CONFIG, MODEL, Place, SCHEDULER};
 pub use scheduler::SchedulerConfig;
-
-pub const CONFIG: &str = "config.json";
-pub const MODEL: &str = "diffusion_pytorch_model.safetensors";
-pub const SCHEDULER: &str = "scheduler_config.json";
 
 /// What diffusers' `EMAModel` writes into the configuration of an average of weights: how it was averaged, not what it is of.
 const EMA_KEYS: [&str; 7] =
@@ -66,72 +63,6 @@ fn config_of(given: Map<String, Value>, path: &Path) -> Result<UNetConfig> {
     }
     config.validate().map_err(|error| Error::file(path, error))?;
     Ok(config)
-}
-
-/// Reads a JSON object from a file.
-///
-/// # Errors
-/// [`Error::File`] if it can't be read, is no JSON object, or not the one that is wanted.
-pub fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
-    let text = std::fs::read_to_string(path).map_err(|error| Error::file(path, error))?;
-    // In two steps: serde would also fill a struct from a list, with defaults for what the list lacks.
-    let object: Map<String, Value> = serde_json::from_str(&numbers_in_words(&text))
-        .map_err(|error| Error::file(path, format!("no JSON object: {error}")))?;
-    from_object(object, path)
-}
-
-/// JSON as Python writes and reads it: no mark at its head, and `Infinity`, `-Infinity` and `NaN`, which JSON has not, in
-/// quotation marks. Those are no numbers then where a finite one is needed.
-fn numbers_in_words(text: &str) -> String {
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let parts = text.split('"');
-    let mut quoted = false;
-    let mut written: Vec<String> = Vec::new();
-    for part in parts {
-        written.push(if quoted { part.into() } else { quote_words(part) });
-        // A quotation mark behind an odd number of backslashes is a character of the string.
-        let backslashes = part.len() - part.trim_end_matches('\\').len();
-        quoted = !quoted || backslashes % 2 == 1;
-    }
-    written.join("\"")
-}
-
-fn quote_words(part: &str) -> String {
-    let words = part.replace("Infinity", "\"Infinity\"").replace("-\"Infinity\"", "\"-Infinity\"");
-    words.replace("NaN", "\"NaN\"")
-}
-
-/// What an object says; the error names the key.
-fn from_object<T: serde::de::DeserializeOwned>(object: Map<String, Value>, path: &Path) -> Result<T> {
-    let read = |object: Map<String, Value>| serde_json::from_value::<T>(object.into());
-    let Err(error) = read(object.clone()) else { return read(object).map_err(|error| Error::file(path, error)) };
-    // serde says what is wrong, not where: the key at fault says it alone, or without it something else is said.
-    let says_it = |(key, value): &(&String, &Value)| {
-        let alone = Map::from_iter([((*key).clone(), (*value).clone())]);
-        read(alone).err().is_some_and(|other| other.to_string() == error.to_string())
-    };
-    if let Some((key, _)) = object.iter().find(says_it) {
-        return Err(Error::file(path, format!("{key}: {error}")));
-    }
-    let is_at_fault = |key: &&String| {
-        let mut others = object.clone();
-        others.remove(key.as_str());
-        read(others).err().is_none_or(|other| other.to_string() != error.to_string())
-    };
-    match object.keys().find(is_at_fault) {
-        Some(key) => Err(Error::file(path, format!("{key}: {error}"))),
-        None => Err(Error::file(path, error)),
-    }
-}
-
-/// Writes a JSON file, whole or not at all.
-///
-/// # Errors
-/// [`Error::File`] if the place can't be written.
-pub fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
-    let mut text = serde_json::to_string_pretty(value).map_err(|error| Error::file(path, error))?;
-    text.push('\n');
-    write_atomic(path, text.as_bytes())
 }
 
 /// Loads a checkpoint directory; the scheduler's configuration is searched beside the model and in a pipeline's

@@ -12,7 +12,7 @@ const LAYERS: &[(&str, &str)] = &[
     ("diffusion", ""),
     ("certify", "diffusion random"),
     ("files", "error"),
-    ("data", "error"),
+    ("data", "error files"),
     ("tensors", "error files"),
     ("picture", "error files"),
     ("chart", "error picture"),
@@ -36,7 +36,7 @@ const NARROW: &[(&str, &str, &[&str])] = &[
 ];
 const TOP_FILES: &[&str] = &["src/lib.rs", "src/main.rs"];
 /// Crates that only `gpu` may name.
-const GPU_ONLY: &[&str] = &["wgpu", "naga", "pollster"];
+const GPU_ONLY: &[&str] = &["ash", "wgpu", "naga", "pollster"];
 /// Layers that use nothing but std.
 const STD_ONLY: &[&str] = &["cpu", "diffusion", "random"];
 

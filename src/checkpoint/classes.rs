@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
+use super::place::CONFIG;
 use crate::error::{Error, Result, list_names};
 
 /// The index of the embedding that stands for no class.
@@ -39,7 +40,7 @@ impl Classes {
                 Some(index) if index + 1 >= u64::from(embeds) => index > 0 && index + 1 == u64::from(embeds),
                 _ => {
                     let problem = format!("{NULL_CLASS} is {index}, and must be the last embedding, {}", embeds - 1);
-                    return Err(Error::file(directory.join(super::CONFIG), problem));
+                    return Err(Error::file(directory.join(CONFIG), problem));
                 }
             },
             None => embeds > 1 && directory.join("trainer.json").is_file(),

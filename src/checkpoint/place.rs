@@ -6,9 +6,13 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use super::{CONFIG, MODEL, read_json};
+use super::json::read_json;
 use crate::error::{Error, Result};
 use crate::tensors::{self, FileTensors};
+
+pub const CONFIG: &str = "config.json";
+pub const MODEL: &str = "diffusion_pytorch_model.safetensors";
+pub const SCHEDULER: &str = "scheduler_config.json";
 
 /// What names of weights begin with.
 const STEM: &str = "diffusion_pytorch_model";

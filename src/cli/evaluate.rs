@@ -29,7 +29,7 @@ use diffuse::files;
 use diffuse::nn::config::Size;
 use diffuse::run::{Denoiser, Session};
 use found::{Found, HeldOut};
-use quality::Trial;
+use quality::{NEAREST, Trial};
 
 /// Runs the command.
 pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
@@ -127,7 +127,6 @@ fn check_flags(args: &Args) -> Result<()> {
 const TERMS: &str = "variational_bound.png";
 const LOSS: &str = "loss_by_timestep.png";
 const ERROR: &str = "x0_error_by_timestep.png";
-const NEAREST: &str = "nearest_neighbours.png";
 
 fn check_outputs(args: &Args) -> Result<()> {
     let bound = args.likelihood == Some(Likelihood::Vlb);

@@ -3,13 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
-use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
 use serde_json::Value;
 
 use diffuse::checkpoint;
-use diffuse::diffusion::{Choice, Prediction};
 use diffuse::nn::{UNetConfig, preset, preset_names};
 use diffuse::run::TrainOptions;
 
@@ -181,25 +179,6 @@ pub fn changes(then: &TrainOptions, now: &TrainOptions, command: &Command, typed
     Ok(lines)
 }
 
-/// What a network learns, also under the names that others have for it.
-fn targets() -> impl TypedValueParser<Value = Prediction> {
-    let others = |target: &Prediction| match target {
-        Prediction::Eps => &["noise"][..],
-        Prediction::V => &["v_prediction", "v-prediction"],
-        _ => &[],
-    };
-    let is_called = move |target: &Prediction, typed: &str| {
-        target.words().0 == typed || target.aliases().contains(&typed) || others(target).contains(&typed)
-    };
-    let value = move |target: &Prediction| {
-        let (name, help) = target.words();
-        PossibleValue::new(name).help(help).aliases(target.aliases()).aliases(others(target))
-    };
-    PossibleValuesParser::new(Prediction::ALL.iter().map(value)).map(move |typed: String| {
-        Prediction::ALL.into_iter().find(|target| is_called(target, &typed)).expect("clap takes no other word")
-    })
-}
-
 /// The flags of [`TrainOptions`], of which the command takes those of `wanted`, with its defaults in the help.
 pub fn option_flags(defaults: &TrainOptions, wanted: impl Fn(&str) -> bool) -> Vec<Arg> {
     let defaults = serde_json::to_value(defaults).expect("options can be written");
@@ -208,11 +187,6 @@ pub fn option_flags(defaults: &TrainOptions, wanted: impl Fn(&str) -> bool) -> V
         let (id, help) = (arg.get_id().as_str(), arg.get_help().expect("a line"));
         // Behind the command's own.
         let arg = arg.clone().display_order(100 + index);
-        let arg = match id {
-            "learning_rate" => arg.alias("learning-rate"),
-            "target" => arg.value_parser(targets()),
-            _ => arg,
-        };
         match &defaults[id] {
             _ if !wanted(id) => arg.hide(true).value_parser(refuse),
             Value::Null | Value::Bool(false) => arg,

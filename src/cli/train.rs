@@ -10,11 +10,12 @@ use serde_json::json;
 use super::adapter::{Adapter, Storage};
 use super::flags::{RunFlags, Typed, changes, option_flags};
 use super::output::{Json, say};
+use super::outputs::{Place, check_apart, file};
 use super::progress::Progress;
 use diffuse::checkpoint;
 use diffuse::gpu::{Context, context::mebibytes};
 use diffuse::run::{Task, TrainOptions};
-use diffuse::train::{Model, Over, Run, Stored, check_place, run};
+use diffuse::train::{Model, Over, Run, Stored, check_place, is_of_a_run, run};
 use diffuse::tune::Policy;
 
 /// Train a U-Net
@@ -120,6 +121,8 @@ impl Asked<'_> {
     /// The options of a new run, unless one goes on. Refuses what makes no sense, before a device is opened.
     pub fn fresh(&self) -> Result<Option<TrainOptions>> {
         self.flags.json.check()?;
+        let run = ("--out", Place::Directory(&self.flags.out, is_of_a_run));
+        check_apart(&file("--json", self.flags.json.file()).into_iter().chain([run]).collect::<Vec<_>>(), &[])?;
         if !self.flags.resume {
             check_place(&self.flags.out)?;
         }

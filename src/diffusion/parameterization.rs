@@ -54,8 +54,9 @@ impl Choice for Prediction {
 
     fn aliases(self) -> &'static [&'static str] {
         match self {
-            Self::Eps => &["eps"],
+            Self::Eps => &["eps", "noise"],
             Self::X0 => &["sample"],
+            Self::V => &["v_prediction", "v-prediction"],
             _ => &[],
         }
     }

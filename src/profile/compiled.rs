@@ -39,8 +39,7 @@ pub struct Compiled {
 
 /// What drivers call the counts: AMD (RADV), NVIDIA (NVK), Apple (Honeykrisp), Qualcomm (Turnip), Intel (ANV).
 const REGISTERS: [&str; 5] = ["VGPRs", "Number of GPRs", "Registers used", "GPRs", "Register count"];
-const SPILLS: [&str; 6] =
-    ["Spilled VGPRs", "Spilled SGPRs", "Spills to memory", "Spills", "STP Count", "Spill count"];
+const SPILLS: [&str; 6] = ["Spilled VGPRs", "Spilled SGPRs", "Spills to memory", "Spills", "STP Count", "Spill count"];
 const SCRATCH: [&str; 3] = ["Scratch size", "SLM size", "Scratch"];
 const SHARED: [&str; 2] = ["LDS size", "Workgroup Memory Size"];
 const OCCUPANCY: [&str; 4] = ["Subgroups per SIMD", "Max warps/SM", "Threads", "Max Waves Per Core"];
@@ -92,11 +91,12 @@ pub fn of_recordings(context: &Context, recordings: &Recordings) -> Result<Vec<C
 /// # Errors
 /// As [`of_recordings`].
 pub fn of_all(context: &Context) -> Result<Vec<Compiled>> {
-    let halves = context.device.features().contains(wgpu::Features::SHADER_F16);
+    let halves = context.has_halves();
     let precisions = if halves { &[Precision::F32, Precision::F16][..] } else { &[Precision::F32] };
     let of = |(op, precision): (&'static Op, Precision)| {
         let chosen = |entry: &str| op.ways.iter().any(|ways| ways.entry == entry);
-        let plain = op.kernel.entry_points().iter().map(|entry| entry.name.as_str()).filter(move |entry| !chosen(entry));
+        let plain =
+            op.kernel.entry_points().iter().map(|entry| entry.name.as_str()).filter(move |entry| !chosen(entry));
         let plain = plain.map(move |entry| (Shader { kernel: op.kernel, entry, constants: &[], precision }, true));
         let all = op.ways.iter().flat_map(|ways| ways.candidates.iter().map(|candidate| (candidate, ways.entry)));
         let runs = all.filter(move |(candidate, _)| candidate.runs_on(context.kind(), precision));

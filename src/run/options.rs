@@ -51,7 +51,7 @@ pub struct TrainOptions {
     #[arg(long)]
     pub accumulate: u32,
     /// Learning rate
-    #[arg(long = "lr")]
+    #[arg(long = "lr", alias = "learning-rate")]
     pub learning_rate: f64,
     /// Steps over which the learning rate rises
     #[arg(long)]

@@ -158,6 +158,13 @@ pub fn check_place(directory: &Path) -> Result<()> {
     files::check_writable(&directory.join(log::FILE)).map_err(named)
 }
 
+/// Whether a run keeps something under that name, relative to its directory.
+pub fn is_of_a_run(name: &Path) -> bool {
+    let files = [log::FILE, LOSS_CHART, DATA, checkpoint::CONFIG];
+    files.iter().any(|file| name == Path::new(file))
+        || [SAMPLES, CHECKPOINT, FRESH, OLD].iter().any(|own| name.starts_with(own))
+}
+
 /// Refuses what could be written only when the work is done, or would be lost.
 fn check_entries(directory: &Path) -> Result<()> {
     if directory.exists() && !directory.is_dir() {

@@ -16,6 +16,9 @@ use diffuse::picture::{self, Images};
 use diffuse::run::{Observer, Request, Session};
 use diffuse::tensors;
 
+/// The picture of samples beside what is nearest to them.
+pub const NEAREST: &str = "nearest_neighbours.png";
+
 /// Where samples come from.
 enum Source<'a> {
     File(Images),
@@ -101,7 +104,7 @@ impl<'a> Trial<'a> {
             }
         };
         let report = quality::judge(&observer, &samples, self.labels.as_deref(), split, args.seed.into())?;
-        let path = args.out.join(super::NEAREST);
+        let path = args.out.join(NEAREST);
         let pairs = nearest_pairs(&samples, &split.train, &report.nearest, 20);
         picture::write_png(&path, &picture::grid(&pairs, 10, picture::default_scale(pairs.height)))?;
         found.files.push(path);

@@ -2,9 +2,9 @@
 
 use std::fmt::{Error, Write};
 
+use diffuse::gpu::Precision;
 use diffuse::gpu::context::mebibytes;
 use diffuse::profile::ceilings::{Bound, Ceilings};
-use diffuse::gpu::Precision;
 use diffuse::profile::compare::{Change, Comparison};
 use diffuse::profile::compiled::Compiled;
 use diffuse::profile::predict::{Count, LAUNCH_MICROSECONDS, Prediction};
@@ -133,7 +133,11 @@ pub fn compiled(adapter: &str, driver: &str, compiled: &[Compiled]) -> Text {
     let mut out = String::new();
     let spilling = compiled.iter().filter(|own| own.spills()).count();
     let unsuited = compiled.iter().filter(|own| own.spills() && !own.suits).count();
-    let unsuited = if unsuited > 0 { format!(" ({unsuited} of ways that this device is not meant to run)") } else { String::new() };
+    let unsuited = if unsuited > 0 {
+        format!(" ({unsuited} of ways that this device is not meant to run)")
+    } else {
+        String::new()
+    };
     writeln!(out, "adapter    {adapter}")?;
     writeln!(out, "driver     {driver}")?;
     writeln!(out, "pipelines  {}, of which {spilling} spill{unsuited}; counts are the driver's own\n", compiled.len())?;
