@@ -1,24 +1,25 @@
-// Variant `tiled`, for GPUs: a workgroup owns 32 tokens of one head (queries; keys in backward_key_value) and 8 CHANNEL_LANES
+// Variant `tiled`, for GPUs: a workgroup owns 32 tokens of one head (queries; keys in backward_key_value) and 4 QUADS CHANNEL_LANES
 // channels of what it makes. It walks over the other tokens 32 at a time: their scores (and dP) with the own ones are made
 // once, from q, k (v, dO) staged 16 channels a turn in workgroup memory, and shared there. `forward` is that of Dao et al.,
 // "FlashAttention", 2022: it keeps the highest score so far and shrinks what it has summed where a higher one comes,
 // and makes L, in log_sums_out, beside o_out; the others write d_q, or d_k and d_v.
 //
-// A lane: 4 own tokens x 2 quads, 32 sums (64 in backward_key_value), 4 x 32 / CHANNEL_LANES scores, 16 values staged and as
-// many multiplied: 90 to 140 registers. Workgroup memory: 12 KiB, 16 KiB in backward_key_value; 2 or 3 workgroups of 256 lanes
-// fit a NVIDIA SM, 8 or more of 64. FLOP per byte: 16 of global memory (32 tokens share what is loaded), of workgroup memory 1.6
+// A lane: 4 own tokens x QUADS quads, 16 QUADS sums (twice as many in backward_key_value), 4 x 32 / CHANNEL_LANES scores, as many
+// values staged, 16 multiplied: benches/compilers.md has the registers. With 8 lanes for 64 channels some GPUs spill. Workgroup
+// memory: 12 KiB, 16 KiB in backward_key_value. FLOP per byte: 16 of global memory (32 tokens share what is loaded), of workgroup memory 1.6
 // for scores (16 multiply-adds on 5 vec4, 4 of which a wave shares) and 16 for sums, whose v, k, q, dO come from the cache.
 
-// As many as 8 of them hold the channels of a head: with fewer, scores are made anew for every chunk of channels.
-override CHANNEL_LANES = 32u;   // 8, 16 or 32
+// Where they hold fewer than all channels of a head, scores are made anew for every chunk of channels.
+override CHANNEL_LANES = 32u;   // 16 or 32
+override QUADS = 2u;            // of channels that a lane makes: 1 or 2
 
 const BLOCK = 32u;              // tokens, own and others
 const OWN_LANES = 8u;           // of 4 tokens each
 const STEP = 4u;                // quads of channels in a turn
-const MAX_SHARE = 4u;
+const MAX_SHARE = 2u;
 
 const TILE_TOKENS = BLOCK;
-override TILE_QUADS = 2u * CHANNEL_LANES;
+override TILE_QUADS = QUADS * CHANNEL_LANES;
 const OTHER_TOKENS = BLOCK;
 const TURN_QUADS = STEP;
 
@@ -235,7 +236,9 @@ fn forward(at: TiledInvocation) {
             let p = tile[tile_slot(y, t)];
             let row = row_of(own.place, other + t);
             add_row(&left, p, load4(v[row + own.loaded.x]));
-            add_row(&right, p, load4(v[row + own.loaded.y]));
+            if (QUADS == 2u) {
+                add_row(&right, p, load4(v[row + own.loaded.y]));
+            }
         }
     }
     workgroupBarrier();
@@ -247,7 +250,9 @@ fn forward(at: TiledInvocation) {
     }
     for (var j = 0u; j < 4u; j++) {
         store_o(own_target(own, j, 0u), left[j] / sum[j]);
-        store_o(own_target(own, j, 1u), right[j] / sum[j]);
+        if (QUADS == 2u) {
+            store_o(own_target(own, j, 1u), right[j] / sum[j]);
+        }
     }
     if (own.place.chunk == 0u && x == 0u && own.block < block_count()) {
         store_log_sums(own.place, own.block, highest, sum);
@@ -279,12 +284,16 @@ fn backward_query(at: TiledInvocation) {
             let d_s = tile[tile_slot(at.place.y, t)];
             let row = row_of(own.place, other + t);
             add_row(&left, d_s, load4(k[row + own.loaded.x]));
-            add_row(&right, d_s, load4(k[row + own.loaded.y]));
+            if (QUADS == 2u) {
+                add_row(&right, d_s, load4(k[row + own.loaded.y]));
+            }
         }
     }
     for (var j = 0u; j < 4u; j++) {
         store_d_q(own_target(own, j, 0u), left[j]);
-        store_d_q(own_target(own, j, 1u), right[j]);
+        if (QUADS == 2u) {
+            store_d_q(own_target(own, j, 1u), right[j]);
+        }
     }
 }
 
@@ -319,15 +328,19 @@ fn backward_key_value(at: TiledInvocation) {
             let d_s = tile[tile_slot(at.place.y, t)];
             let row = row_of(own.place, other + t);
             add_row(&k_left, d_s, load4(q[row + own.loaded.x]));
-            add_row(&k_right, d_s, load4(q[row + own.loaded.y]));
             add_row(&v_left, p, load4(d_o[row + own.loaded.x]));
-            add_row(&v_right, p, load4(d_o[row + own.loaded.y]));
+            if (QUADS == 2u) {
+                add_row(&k_right, d_s, load4(q[row + own.loaded.y]));
+                add_row(&v_right, p, load4(d_o[row + own.loaded.y]));
+            }
         }
     }
     for (var j = 0u; j < 4u; j++) {
         store_d_k(own_target(own, j, 0u), k_left[j]);
-        store_d_k(own_target(own, j, 1u), k_right[j]);
         store_d_v(own_target(own, j, 0u), v_left[j]);
-        store_d_v(own_target(own, j, 1u), v_right[j]);
+        if (QUADS == 2u) {
+            store_d_k(own_target(own, j, 1u), k_right[j]);
+            store_d_v(own_target(own, j, 1u), v_right[j]);
+        }
     }
 }

@@ -16,6 +16,8 @@ pub struct Device {
     /// The least number of lanes that a subgroup has; 0 where kernels can't use subgroups.
     pub subgroup: u32,
     pub needs: Vec<Need>,
+    /// Whether a lane that takes 128 registers leaves a core half empty, or spills: Apple's GPUs.
+    pub few_registers: bool,
 }
 
 impl Device {
@@ -30,6 +32,8 @@ impl Device {
 pub enum Meant {
     ForAll,
     ForGpus,
+    /// GPUs but those of few registers.
+    ForLargeGpus,
     /// Drivers that compute on the CPU: it keeps more in registers than GPUs have.
     ForCpus,
 }
@@ -64,6 +68,11 @@ impl Candidate {
     /// One that only GPUs time and choose.
     pub const fn for_gpus(kernel: &'static Kernel, constants: &'static [(&'static str, u32)]) -> Candidate {
         Candidate { meant: Meant::ForGpus, ..Candidate::new(kernel, constants) }
+    }
+
+    /// The same, which spills on GPUs of few registers (benches/compilers.md).
+    pub const fn for_large_gpus(kernel: &'static Kernel, constants: &'static [(&'static str, u32)]) -> Candidate {
+        Candidate { meant: Meant::ForLargeGpus, ..Candidate::new(kernel, constants) }
     }
 
     /// One that only drivers which compute on the CPU time and choose.
@@ -110,8 +119,13 @@ impl Candidate {
 
     /// Whether `device` should consider it, without being told to.
     pub fn suits(&self, device: &Device, precision: Precision) -> bool {
-        let elsewhere = if device.gpu { Meant::ForCpus } else { Meant::ForGpus };
-        self.runs_on(device, precision) && self.meant != elsewhere
+        let is_meant = match self.meant {
+            Meant::ForAll => true,
+            Meant::ForGpus => device.gpu,
+            Meant::ForLargeGpus => device.gpu && !device.few_registers,
+            Meant::ForCpus => !device.gpu,
+        };
+        is_meant && self.runs_on(device, precision)
     }
 }
 

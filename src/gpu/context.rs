@@ -271,6 +271,7 @@ fn kind(info: &wgpu::AdapterInfo, features: wgpu::Features, adapter: &wgpu::Adap
         gpu: info.device_type != wgpu::DeviceType::Cpu,
         subgroup: if subgroups { info.subgroup_min_size } else { 0 },
         needs: needs.into_iter().filter(|(_, has)| *has).map(|(need, _)| need).collect(),
+        few_registers: info.name.starts_with("Apple"),
     }
 }
 

@@ -82,6 +82,11 @@ fn named(recording: &Recording, buffer: usize) -> NamedRange {
 impl Recording {
     /// Runs every dispatch through its twin. Named buffers that `state` lacks start as the recording's contents, or 0.
     pub fn run_cpu(&self, state: &mut CpuState, step: &Step) {
+        self.run_cpu_watched(state, step, |_, _| {});
+    }
+
+    /// As [`Recording::run_cpu`]; `watch` sees the state behind each dispatch, and may change it.
+    pub fn run_cpu_watched(&self, state: &mut CpuState, step: &Step, mut watch: impl FnMut(&Dispatch, &mut CpuState)) {
         for (index, buffer) in self.buffers.iter().enumerate() {
             if !state.contains(&buffer.name) {
                 let mut values: Vec<f64> = buffer.contents.iter().map(|bits| f32::from_bits(*bits) as f64).collect();
@@ -92,6 +97,7 @@ impl Recording {
         }
         for dispatch in &self.dispatches {
             self.run_twin(dispatch, state, step);
+            watch(dispatch, state);
         }
     }
 

@@ -197,7 +197,7 @@ pub const CORNERS: &[Corner] = &[
     Corner::new("a parity without taps", |draw| case_of(draw, [1, 7, 5, 9], [1, 1], 5, SKIPPING)),
     Corner::new("halved, tiles of channels", |draw| case_of(draw, [1, 4, 5, 258], [3, 2], 131, HALVING)),
     Corner::new("no padding before", |draw| case_of(draw, [3, 15, 13, 5], [3, 3], 9, DOWNSAMPLING)),
-    Corner::new("full tiles of channels, 3 taps", |draw| case_of(draw, [1, 5, 6, 128], [3, 1], 128, Geometry::same(3))),
+    Corner::new("full channels, 3 taps", |draw| case_of(draw, [1, 5, 6, 128], [3, 1], 128, Geometry::same(3))),
 ];
 
 const STRAIGHT: Geometry = Geometry { stride: 1, pad: 0, pad_end: 0 };

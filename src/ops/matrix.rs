@@ -52,9 +52,9 @@ macro_rules! products {
             Candidate::for_cpus(&SUBGROUP, &[("LANES", 4)]),
             Candidate::for_cpus(&SUBGROUP, &[("LANES", 16)]),
             Candidate::new(&KERNEL, &[]),
-            Candidate::for_gpus(&TILED, &[("ROW_LANES", $tiled[0].0), ("CHANNEL_LANES", $tiled[0].1)]),
-            Candidate::for_gpus(&TILED, &[("ROW_LANES", $tiled[1].0), ("CHANNEL_LANES", $tiled[1].1)]),
-            Candidate::for_gpus(&TILED, &[("ROW_LANES", $tiled[2].0), ("CHANNEL_LANES", $tiled[2].1)]),
+            Candidate::for_large_gpus(&TILED, &[("ROW_LANES", $tiled[0].0), ("CHANNEL_LANES", $tiled[0].1)]),
+            Candidate::for_large_gpus(&TILED, &[("ROW_LANES", $tiled[1].0), ("CHANNEL_LANES", $tiled[1].1)]),
+            Candidate::for_large_gpus(&TILED, &[("ROW_LANES", $tiled[2].0), ("CHANNEL_LANES", $tiled[2].1)]),
             Candidate::for_gpus(&TILED, &[("ROW_LANES", 8), ("CHANNEL_LANES", 8), ("ROWS", 4)]),
             Candidate::for_gpus(&TILED, &[("ROW_LANES", 16), ("CHANNEL_LANES", 8), ("ROWS", 4)]),
             Candidate::for_gpus(&COOP8, &[("LANES", 8)])

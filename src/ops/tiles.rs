@@ -226,7 +226,8 @@ fn reached(op: &Op, candidate: &Candidate, choices: &Arc<Choices>, of: fn(&Candi
 fn missing(name: &str, of: fn(&Candidate, &Dispatch) -> Edges) -> Vec<String> {
     let op = ALL.iter().find(|op| op.kernel.name == name).expect("a kernel");
     // Of a wider subgroup a GPU runs the narrower variants too.
-    let device = Device { gpu: true, subgroup: 64, needs: vec![Need::Subgroups, Need::Matrices8, Need::Matrices16] };
+    let needs = vec![Need::Subgroups, Need::Matrices8, Need::Matrices16];
+    let device = Device { gpu: true, subgroup: 64, needs, ..Device::default() };
     let mut missing = Vec::new();
     for (index, candidate) in op.ways[0].candidates.iter().enumerate() {
         let choices = Arc::new(Choices::forced(&device, Precision::F16, index));

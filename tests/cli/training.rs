@@ -549,7 +549,7 @@ fn initial_weights_may_have_seen_the_test_images() {
         read_json(&place.path().join(out).join("checkpoint/trainer.json"))
     };
     let held_out = |run: &str, data: &str| {
-        let line = format!("evaluate {run} --data {data} --likelihood vlb --terms 1 --count 1 --batch 1 --json");
+        let line = format!("evaluate {run} --data {data} --likelihood vlb --terms 8 --count 1 --batch 1 --json");
         json(&accepted(place.path(), &line))["test_images_held_out"].clone()
     };
     let first = train("first", "--data here --model rgb.json");
