@@ -29,7 +29,10 @@ pub enum Error {
 impl Error {
     /// An error about the file or directory at `path`.
     pub fn file(path: impl AsRef<Path>, problem: impl ToString) -> Error {
-        Error::File { path: path.as_ref().to_path_buf(), problem: problem.to_string() }
+        let problem = problem.to_string();
+        // The number of a system's error says nothing that its words don't.
+        let problem = problem.split_once(" (os error ").map_or(problem.clone(), |(words, _)| words.to_lowercase());
+        Error::File { path: path.as_ref().to_path_buf(), problem }
     }
 }
 

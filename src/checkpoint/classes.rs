@@ -37,7 +37,8 @@ impl Classes {
         let has_null = match given.get(NULL_CLASS) {
             // An embedding that was cut off is no null class any more.
             Some(index) => match index.as_u64() {
-                Some(index) if index + 1 >= u64::from(embeds) => index > 0 && index + 1 == u64::from(embeds),
+                Some(index) if index + 1 == u64::from(embeds) => index > 0,
+                Some(index) if index == u64::from(embeds) => false,
                 _ => {
                     let problem = format!("{NULL_CLASS} is {index}, and must be the last embedding, {}", embeds - 1);
                     return Err(Error::file(directory.join(CONFIG), problem));
@@ -51,6 +52,12 @@ impl Classes {
     /// `count` classes under the names that are in `given`, if those are as many.
     pub(super) fn named(given: &Map<String, Value>, count: u32, has_null: bool) -> Classes {
         let names = given.get(CLASS_NAMES).and_then(|names| serde_json::from_value::<Vec<String>>(names.clone()).ok());
+        if let Some(names) = names.as_ref().filter(|names| names.len() != count as usize) {
+            log::warn!(
+                "config.json: {CLASS_NAMES} holds {} names, and there are {count} classes: they are numbered",
+                names.len()
+            );
+        }
         let names = names.filter(|names| names.len() == count as usize);
         let are_named = names.is_some();
         let names = names.unwrap_or_else(|| (0..count).map(|index| index.to_string()).collect());
@@ -117,7 +124,7 @@ mod tests {
             assert_eq!((classes.count(), classes.has_null), (count, count < embeds));
         }
         assert_eq!(read(json!({"_null_class": 0}), 1).count(), 1);
-        for wrong in [json!(1), json!(-1), json!(2.0), json!("2"), json!(null)] {
+        for wrong in [json!(1), json!(4), json!(-1), json!(2.0), json!("2"), json!(null)] {
             let given = json!({"_null_class": wrong});
             let error = Classes::read(given.as_object().expect("an object"), 3, Path::new("m")).map(|_| ());
             assert!(error.expect_err("no null class").to_string().ends_with("and must be the last embedding, 2"));

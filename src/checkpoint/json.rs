@@ -44,14 +44,17 @@ fn quote_words(part: &str) -> String {
 /// What an object says; the error names the key.
 pub(super) fn from_object<T: serde::de::DeserializeOwned>(object: Map<String, Value>, path: &Path) -> Result<T> {
     let read = |object: Map<String, Value>| serde_json::from_value::<T>(object.into());
-    let Err(error) = read(object.clone()) else { return read(object).map_err(|error| Error::file(path, error)) };
+    let error = match read(object.clone()) {
+        Ok(value) => return Ok(value),
+        Err(error) => error,
+    };
     // serde says what is wrong, not where: the key at fault says it alone, or without it something else is said.
     let says_it = |(key, value): &(&String, &Value)| {
         let alone = Map::from_iter([((*key).clone(), (*value).clone())]);
         read(alone).err().is_some_and(|other| other.to_string() == error.to_string())
     };
     if let Some((key, _)) = object.iter().find(says_it) {
-        return Err(Error::file(path, format!("{key}: {error}")));
+        return Err(Error::file(path, format!("{key}: {}", in_words(&error))));
     }
     let is_at_fault = |key: &&String| {
         let mut others = object.clone();
@@ -59,9 +62,22 @@ pub(super) fn from_object<T: serde::de::DeserializeOwned>(object: Map<String, Va
         read(others).err().is_none_or(|other| other.to_string() != error.to_string())
     };
     match object.keys().find(is_at_fault) {
-        Some(key) => Err(Error::file(path, format!("{key}: {error}"))),
-        None => Err(Error::file(path, error)),
+        Some(key) => Err(Error::file(path, format!("{key}: {}", in_words(&error)))),
+        None => Err(Error::file(path, in_words(&error))),
     }
+}
+
+/// What serde says, without the names of Rust's types.
+fn in_words(error: &serde_json::Error) -> String {
+    const WORDS: [(&str, &str); 6] = [
+        ("expected f64", "expected a number"),
+        ("expected f32", "expected a number"),
+        ("expected usize", "expected a whole number"),
+        ("expected u32", "expected a whole number"),
+        ("expected u64", "expected a whole number"),
+        ("expected a boolean", "expected true or false"),
+    ];
+    WORDS.iter().fold(error.to_string(), |text, (rust, words)| text.replace(rust, words))
 }
 
 /// Writes a JSON file, whole or not at all.

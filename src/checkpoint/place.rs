@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use super::json::read_json;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, list_names};
 use crate::tensors::{self, FileTensors};
 
 pub const CONFIG: &str = "config.json";
@@ -51,13 +51,10 @@ impl Place {
         Err(match nothing {
             _ if !path.exists() => Error::file(path, "no such directory"),
             Some(directory) => Error::file(&directory, absent(&directory)),
-            None => Error::file(path, format!("no {CONFIG} with {MODEL} here, in checkpoint/ or in unet/")),
+            None => {
+                Error::file(path, format!("no {CONFIG} with {MODEL} here, in checkpoint/ or in unet/{}", below(path)))
+            }
         })
-    }
-
-    /// The file of the weights, or the index of several.
-    pub fn weights(&self) -> &Path {
-        &self.weights
     }
 
     /// The tensors of all files, and the file to name where one is wrong.
@@ -169,8 +166,22 @@ fn weights_like(directory: &Path) -> Vec<String> {
     names
 }
 
+/// The checkpoints that lie in `directory` under other names.
+fn below(directory: &Path) -> String {
+    let holds = |path: &PathBuf| ["", "unet", "unet_ema"].iter().any(|name| path.join(name).join(CONFIG).is_file());
+    let mut found: Vec<PathBuf> =
+        fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    found.retain(holds);
+    found.sort();
+    let names: Vec<String> = found.iter().map(|path| name_of(path)).collect();
+    if names.is_empty() { String::new() } else { format!("; but in {}: give one", list_names(&names)) }
+}
+
 /// What is said where there are no weights that are read.
 fn absent(directory: &Path) -> String {
+    if directory.join("classifier.safetensors").is_file() {
+        return "a classifier: --classifier takes it, and evaluate --judge".into();
+    }
     let names = weights_like(directory);
     let ending =
         |name: &String| Path::new(name).extension().is_some_and(|it| NOT_READ.iter().any(|other| it == *other));

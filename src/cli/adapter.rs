@@ -67,6 +67,14 @@ impl Adapter {
         self.device.as_deref()
     }
 
+    /// The file of --tune, if it is one.
+    pub fn file(&self) -> Option<(&'static str, &Path)> {
+        match &self.tune {
+            Tune::File(path) => Some(("--tune", path)),
+            Tune::By(_) => None,
+        }
+    }
+
     /// Opens the adapter.
     pub fn open(&self) -> Result<Context> {
         Ok(Context::new(self.wanted())?)

@@ -51,7 +51,7 @@ impl Method {
             sampler: sampler.kind.name(),
             settings: settings.map(|(name, value)| (name.replace('-', "_"), value)).collect(),
             steps: listed.then_some(sampler.steps),
-            spacing: listed.then(|| sampler.spacing.name()),
+            spacing: listed.then(|| sampler.spacing_name()),
             evaluations_per_sample: evaluations,
             doubled_batch: request.is_guided(),
             guidance: request.guidance,

@@ -37,7 +37,7 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
         return super::output::print(&sampler::list());
     }
     args.json.check()?;
-    check(args)?;
+    check(args, adapter)?;
     let model = checkpoint::load(&args.checkpoint)?;
     let (split, schedule) = (load_split(args, &model)?, model.scheduler.schedule()?);
     let held_out = HeldOut::of(&model.directory, &args.data, &split);
@@ -89,7 +89,7 @@ const ODE_STEPS: usize = 40;
 /// Runge-Kutta steps below which the flow's likelihood means nothing.
 const LEAST_ODE_STEPS: usize = 8;
 
-fn check(args: &Args) -> Result<()> {
+fn check(args: &Args, adapter: &Adapter) -> Result<()> {
     if args.likelihood.is_none() && !args.quality && !args.levels {
         bail!("nothing to evaluate: give --likelihood vlb, --likelihood ode, --quality or --levels");
     }
@@ -106,7 +106,7 @@ fn check(args: &Args) -> Result<()> {
     if let Some(terms) = args.terms.filter(|terms| *terms < LEAST_TERMS) {
         bail!("--terms {terms}: fewer than {LEAST_TERMS} say nothing of their own error");
     }
-    check_outputs(args)
+    check_outputs(args, adapter)
 }
 
 /// Flags that change nothing of what is asked for are a mistake.
@@ -128,7 +128,7 @@ const TERMS: &str = "variational_bound.png";
 const LOSS: &str = "loss_by_timestep.png";
 const ERROR: &str = "x0_error_by_timestep.png";
 
-fn check_outputs(args: &Args) -> Result<()> {
+fn check_outputs(args: &Args, adapter: &Adapter) -> Result<()> {
     let bound = args.likelihood == Some(Likelihood::Vlb);
     let pictures = [(TERMS, bound), (LOSS, args.levels), (ERROR, args.levels), (NEAREST, args.quality)];
     let pictures = pictures.into_iter().filter(|(_, is_drawn)| *is_drawn).map(|(name, _)| args.out.join(name));
@@ -136,8 +136,11 @@ fn check_outputs(args: &Args) -> Result<()> {
     pictures.iter().try_for_each(|path| files::check_writable(path))?;
     let json = file("--json", args.json.file());
     let writes: Vec<Output> = pictures.iter().filter_map(|path| file("--out", Some(path))).chain(json).collect();
-    let reads = args.samples.as_deref().map(|path| ("--samples", path));
-    check_apart(&writes, reads.as_slice())
+    let named = [("--samples", args.samples.as_deref()), ("--judge", args.judge.as_deref())];
+    let named = named.into_iter().filter_map(|(flag, path)| Some((flag, path?)));
+    let whole = [("the checkpoint", &*args.checkpoint), ("--data", Path::new(&args.data))];
+    let others = [adapter.file(), args.steering.file()].into_iter().flatten();
+    check_apart(&writes, &named.chain(whole).chain(others).collect::<Vec<_>>())
 }
 
 /// The data in the model's size.

@@ -28,6 +28,11 @@ impl ModelFlags {
         self.preset.is_some() || self.model.is_some()
     }
 
+    /// The file or directory of the model, if it is of one.
+    pub fn file(&self) -> Option<(&'static str, &Path)> {
+        self.model.as_deref().map(|path| ("--model", path))
+    }
+
     /// Whether the model is that of a file.
     pub fn is_of_file(&self) -> bool {
         self.model.is_some()

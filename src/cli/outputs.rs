@@ -39,12 +39,29 @@ pub fn file<'a>(flag: &'a str, path: Option<&'a Path>) -> Option<Output<'a>> {
     path.map(|path| (flag, Place::File(path)))
 }
 
+/// What a command reads, by the flag that says so: files, and directories with all that is in them.
+pub type Input<'a> = (&'a str, &'a Path);
+
+/// Whether writing to `file` would replace a part of what is read at `input`. A JSON file there that is nobody's is one that was
+/// written before.
+fn replaces(file: &Path, input: &Path) -> bool {
+    const READ: [&str; 5] = ["config.json", "scheduler_config.json", "trainer.json", "data.json", "model_index.json"];
+    let (file, input) = (resolved(file), resolved(input));
+    let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let is_own = name.ends_with(".json") && !READ.contains(&name.as_str()) && !name.contains(".index.");
+    file == input || input.is_dir() && file.starts_with(&input) && file.is_file() && !is_own
+}
+
 /// Refuses two outputs in one place, and an output over one of the inputs `reads`, before there is anything to write.
-pub fn check_apart(writes: &[Output], reads: &[(&str, &Path)]) -> Result<()> {
+pub fn check_apart(writes: &[Output], reads: &[Input]) -> Result<()> {
     for (index, (flag, place)) in writes.iter().enumerate() {
         for (other, path) in reads {
-            if place.takes(path) {
-                bail!("{flag} would replace {}, which {other} reads", path.display());
+            match place {
+                Place::File(file) if replaces(file, path) => {
+                    bail!("{flag} would replace {}, which {other} reads", file.display())
+                }
+                _ if place.takes(path) => bail!("{flag} would replace {}, which {other} reads", path.display()),
+                _ => {}
             }
         }
         for (other, file) in writes.iter().enumerate().filter(|(own, _)| *own != index).map(|(_, output)| output) {

@@ -87,7 +87,7 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
             .exit();
     };
     args.json.check()?;
-    check(args)?;
+    check(args, adapter)?;
     let mut model = checkpoint::load(checkpoint)?;
     if args.raw {
         model.weights = raw_weights(&model)?;
@@ -153,11 +153,11 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     })
 }
 
-fn check(args: &Args) -> Result<()> {
+fn check(args: &Args, adapter: &Adapter) -> Result<()> {
     if args.count == 0 || args.batch == 0 || args.count > draw::MOST {
         bail!("--count must be 1 to {} and --batch at least 1", draw::MOST);
     }
-    check_outputs(args)
+    check_outputs(args, adapter)
 }
 
 /// What `--images` takes of its directory.
@@ -167,7 +167,7 @@ fn is_image(relative: &Path) -> bool {
         .is_some_and(|number| number.len() >= 5 && number.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
-fn check_outputs(args: &Args) -> Result<()> {
+fn check_outputs(args: &Args, adapter: &Adapter) -> Result<()> {
     picture::check_writable(&args.out)?;
     args.gif.iter().try_for_each(|path| check_file(path, &["gif"]))?;
     args.tensor.iter().try_for_each(|path| check_file(path, &["safetensors", "st"]))?;
@@ -177,9 +177,8 @@ fn check_outputs(args: &Args) -> Result<()> {
     let writes: Vec<Output> = files.iter().filter_map(|(flag, path)| file(flag, *path)).chain(images).collect();
     let mut reads = args.edit.files();
     reads.extend(args.noise.as_deref().map(|path| ("--noise", path)));
-    let weights = args.checkpoint.as_deref().and_then(|path| checkpoint::Place::find(path).ok());
-    let weights = weights.map(|place| place.weights().to_path_buf());
-    reads.extend(weights.as_deref().map(|path| ("the checkpoint", path)));
+    reads.extend(args.checkpoint.as_deref().map(|path| ("the checkpoint", path)));
+    reads.extend([adapter.file(), args.steering.file()].into_iter().flatten());
     check_apart(&writes, &reads)?;
     let first = args.images.as_ref().map(|directory| directory.join(name_of(0)));
     Ok(first.map_or(Ok(()), |path| files::check_writable(&path))?)
@@ -217,8 +216,12 @@ fn legend(args: &Args, classes: &Classes) -> String {
 
 fn raw_weights(model: &Checkpoint) -> Result<Vec<f32>> {
     let path = model.directory.join(TRAINER);
+    let beside = model.directory.join("../unet");
+    if model.directory.ends_with("unet_ema") && beside.is_dir() {
+        return Ok(checkpoint::load(&beside)?.weights);
+    }
     if !path.is_file() {
-        bail!("{}: no raw weights here, only their average", path.display());
+        bail!("{}: no raw weights here: a run keeps them in {TRAINER}", model.directory.display());
     }
     let raw = take_prefix(&mut tensors::read(&path)?, "weights.");
     Ok(checkpoint::flatten(&model.unet.params, raw, &path)?)

@@ -132,8 +132,8 @@ impl Flags {
         let steps = self.steps.unwrap_or(config.num_train_timesteps.min(50));
         let spacing = Spacing::ALL.into_iter().find(|spacing| Some(spacing.name()) == self.spacing.as_deref());
         let sampler = config.sampler(kind, steps, spacing)?;
-        if matches!(kind, SamplerKind::Heun { .. }) && matches!(sampler.spacing, Spacing::Linspace | Spacing::Trailing)
-        {
+        let is_too_long = ["linspace", "trailing"].contains(&sampler.spacing_name());
+        if matches!(kind, SamplerKind::Heun { .. }) && is_too_long {
             log::warn!(
                 "heun's first steps are too long with {} spacing, and noise may remain: --spacing karras",
                 sampler.spacing.name()

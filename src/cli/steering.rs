@@ -1,6 +1,6 @@
 //! The flags of classifier guidance.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 
@@ -24,6 +24,11 @@ impl Args {
     /// Whether a classifier steers.
     pub fn is_given(&self) -> bool {
         self.classifier.is_some()
+    }
+
+    /// The classifier's directory.
+    pub fn file(&self) -> Option<(&'static str, &Path)> {
+        self.classifier.as_deref().map(|path| ("--classifier", path))
     }
 
     /// Loads what was asked for. `labels` says the class of each sample, out of as many as the classifier knows.

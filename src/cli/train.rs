@@ -10,7 +10,7 @@ use serde_json::json;
 use super::adapter::{Adapter, Storage};
 use super::flags::{RunFlags, Typed, changes, option_flags};
 use super::output::{Json, say};
-use super::outputs::{Place, check_apart, file};
+use super::outputs::{Input, Place, check_apart, file};
 use super::progress::Progress;
 use diffuse::checkpoint;
 use diffuse::gpu::{Context, context::mebibytes};
@@ -78,7 +78,7 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
         precision: args.precision,
         // A preset takes as many classes as the data have; a configuration of one's own is taken at its word.
         counts_classes: !args.run.model.is_of_file() && args.config.is_none(),
-        config: args.config.is_some(),
+        config: args.config.as_deref(),
     };
     let fresh = asked.fresh()?;
     let context = adapter.open()?;
@@ -111,8 +111,8 @@ pub struct Asked<'a> {
     /// Whose flags they are.
     pub command: Command,
     pub precision: Option<Storage>,
-    /// Whether a file said all of it.
-    pub config: bool,
+    /// The file that said all of it, if one did.
+    pub config: Option<&'a Path>,
     /// Whether the model takes as many classes as the data have.
     pub counts_classes: bool,
 }
@@ -122,6 +122,13 @@ impl Asked<'_> {
     pub fn fresh(&self) -> Result<Option<TrainOptions>> {
         self.flags.json.check()?;
         let run = ("--out", Place::Directory(&self.flags.out, is_of_a_run));
+        let data = self.flags.data.as_deref().map(|data| ("--data", Path::new(data)));
+        let init = self.flags.init.as_deref().map(|init| ("--init", init));
+        let reads: Vec<Input> = [data, init, self.flags.model.file(), self.config.map(|path| ("--config", path))]
+            .into_iter()
+            .flatten()
+            .collect();
+        check_apart(&file("--json", self.flags.json.file()).into_iter().collect::<Vec<_>>(), &reads)?;
         check_apart(&file("--json", self.flags.json.file()).into_iter().chain([run]).collect::<Vec<_>>(), &[])?;
         if !self.flags.resume {
             check_place(&self.flags.out)?;
@@ -153,8 +160,11 @@ impl Asked<'_> {
         }
         let mut now = stored.in_its_words(now);
         let changed = changes(&then, &now, &self.command, self.typed)?;
+        if self.flags.init.is_some() {
+            say("--init is for the start of a run: this one goes on from its own checkpoint");
+        }
         if now.steps == stored.step() {
-            if self.flags.data.is_some() || self.config {
+            if self.flags.data.is_some() || self.config.is_some() {
                 run::load_same_data(&stored, &mut now)?;
             }
             say(format_args!("trained {} already: {}; --steps takes more", steps(now.steps), self.flags.out.display()));
@@ -166,13 +176,13 @@ impl Asked<'_> {
     }
 
     fn start<'c>(&self, fresh: Option<TrainOptions>, context: &'c Context, policy: &Policy) -> Result<Run<'c>> {
-        if self.flags.data.is_none() && !self.config {
+        if self.flags.data.is_none() && self.config.is_none() {
             bail!("{}: no run to go on with, and no --data to start one", self.flags.out.display());
         }
         let mut options = fresh.map_or_else(|| (self.options)(self.defaults.clone()), Ok)?;
         options.precision = self.precision.map_or(options.precision, |storage| storage.precision(context));
         if let (Some(place), Task::Denoise, false, false) =
-            (&self.flags.init, options.task, self.flags.model.is_given(), self.config)
+            (&self.flags.init, options.task, self.flags.model.is_given(), self.config.is_some())
         {
             options.model =
                 checkpoint::read_config(&checkpoint::Place::find(place)?.directory.join(checkpoint::CONFIG))?;

@@ -73,7 +73,7 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
         command: Args::augment_args(Command::new("")),
         precision: None,
         counts_classes: false,
-        config: false,
+        config: None,
     };
     let fresh = asked.fresh()?;
     let context = adapter.open()?;

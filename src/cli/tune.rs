@@ -44,7 +44,7 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     args.json.check()?;
     args.out.iter().try_for_each(|path| files::check_writable(path))?;
     let outputs = [file("--out", args.out.as_deref()), file("--json", args.json.file())];
-    check_apart(&outputs.into_iter().flatten().collect::<Vec<_>>(), &[])?;
+    check_apart(&outputs.into_iter().flatten().collect::<Vec<_>>(), args.model.file().as_slice())?;
     if args.batch == 0 {
         bail!("--batch must be at least 1");
     }

@@ -48,7 +48,7 @@ pub struct Changes {
     pub made_grey: usize,
     /// That had transparent parts, which are white now.
     pub made_opaque: usize,
-    /// Animations, of which the first frame stands here.
+    /// Animations and files of several pages, of which the first frame stands here.
     pub first_frames: usize,
 }
 
@@ -91,7 +91,7 @@ impl Changes {
             number => Some(format!("{number} {what}")),
         };
         let [made_grey, made_opaque] = [of(self.made_grey, "made grey"), of(self.made_opaque, "laid over white")];
-        let first_frames = of(self.first_frames, "first frames of animations");
+        let first_frames = of(self.first_frames, "first frames or pages of several");
         let done = [of(self.scaled, "scaled"), of(self.cropped, "cropped"), made_grey, made_opaque, first_frames];
         let done: Vec<String> = done.into_iter().flatten().collect();
         let size = |[height, width]: [u32; 2]| format!("{height}x{width}");

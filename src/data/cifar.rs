@@ -42,7 +42,10 @@ pub(super) fn find(directory: &Path) -> Result<Option<(Files, Option<Files>)>> {
     let is_batch = |name: &str| name.starts_with("data_batch_") && name.ends_with(".bin");
     let (ten, ten_test) = (named(&is_batch), named(&|name| name == "test_batch.bin"));
     let fine = directory.join("fine_label_names.txt");
-    let (hundred, hundred_test) = match fine.is_file() {
+    // Other files have these names; those of CIFAR-100 are whole records.
+    let is_records =
+        |path: &PathBuf| path.metadata().is_ok_and(|own| own.len() > 0 && own.len() % (2 + PIXELS as u64) == 0);
+    let (hundred, hundred_test) = match fine.is_file() || named(&|name| name == "train.bin").iter().any(is_records) {
         true => (named(&|name| name == "train.bin"), named(&|name| name == "test.bin")),
         false => (Vec::new(), Vec::new()),
     };

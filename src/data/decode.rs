@@ -94,9 +94,23 @@ fn is_animation(format: ImageFormat, bytes: &[u8]) -> bool {
     match format {
         ImageFormat::Gif => GifDecoder::new(bytes).is_ok_and(|gif| gif.into_frames().take(2).flatten().count() == 2),
         ImageFormat::Png => PngDecoder::new(bytes).is_ok_and(|png| png.is_apng().unwrap_or(false)),
+        ImageFormat::Tiff => has_pages(bytes.get_ref()).unwrap_or(false),
         ImageFormat::WebP => WebPDecoder::new(bytes).is_ok_and(|webp| webp.has_animation()),
         _ => false,
     }
+}
+
+/// Whether another page of a TIFF follows the first: its directory ends with the offset of the next, or 0.
+fn has_pages(bytes: &[u8]) -> Option<bool> {
+    let is_little = bytes.starts_with(b"II");
+    let number = |at: usize, length: usize| {
+        let own = bytes.get(at..at.checked_add(length)?)?.iter();
+        let add = |value: usize, byte: &u8| value << 8 | usize::from(*byte);
+        Some(if is_little { own.rev().fold(0, add) } else { own.fold(0, add) })
+    };
+    let directory = number(4, 4)?;
+    let next = directory.checked_add(2 + 12 * number(directory, 2)?)?;
+    Some(number(2, 2)? == 42 && number(next, 4)? != 0)
 }
 
 /// A JPEG without an end marker, if that is all that it lacks: then what is put in its place changes no pixel.
@@ -112,6 +126,7 @@ fn decode_as(format: ImageFormat, bytes: &[u8]) -> std::result::Result<DynamicIm
         ImageError::Limits(_) => {
             format!("larger than {MAX_SIDE} pixels a side or {} MiB of them: scale it down", MAX_DECODED >> 20)
         }
+        ImageError::Unsupported(error) => format!("not read: {}", one_line(&error.to_string())),
         error => format!("corrupt image: {}", one_line(&error.to_string())),
     };
     let mut limits = Limits::default();

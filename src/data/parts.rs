@@ -32,6 +32,11 @@ fn rank(name: &str, parts: &[&str]) -> Option<usize> {
     words.iter().all(|word| *word == parts[rank] || BESIDE.contains(word)).then_some(rank)
 }
 
+/// Whether a folder of that name is a part of a set.
+pub(super) fn is_part(name: &str) -> bool {
+    rank(name, &TRAIN).is_some() || rank(name, &TEST).is_some()
+}
+
 /// The parts that `root` is divided into, if it is: `train` beside `test` or `val`, or one of them alone.
 ///
 /// # Errors

@@ -1,11 +1,11 @@
 //! What a user points at.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::dataset::{ACCEPTED, Dataset, Picture, Shape, Want, check};
-use super::place::{name_of, reason};
+use super::place::{entries, name_of, reason};
 use super::{cifar, folder, foreign, idx, parts};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, list_names};
 
 /// Reads the data set that `source` names, with every image scaled and centre-cropped to what `want` says.
 ///
@@ -92,7 +92,15 @@ fn read_files(path: &Path, prefix: Option<&str>, name: &str, want: &Want, tested
 
 /// Of a folder of images, or of a folder with one for each part.
 fn read_folder(path: &Path, name: &str, want: &Want, tested: bool) -> Result<Read> {
-    let Some(parts) = parts::find(path)? else { return Ok((folder::load(path, name.into(), want)?, Ok(None))) };
+    let Some(parts) = parts::find(path)? else {
+        let mut data = folder::load(path, name.into(), want).map_err(|error| files_below(path).unwrap_or(error))?;
+        let alone = data.classes.iter().filter(|class| parts::is_part(class)).cloned().collect::<Vec<_>>();
+        if data.classes.len() > 1 && !alone.is_empty() {
+            let classes = list_names(&alone);
+            data.account.notes.push(format!("{classes}: taken for a class, for other folders of images lie beside it"));
+        }
+        return Ok((data, Ok(None)));
+    };
     let load = |part: &Path| -> Result<Dataset> {
         // As some archives unpack: `seg_train/seg_train`.
         let inner = part.join(name_of(part));
@@ -110,6 +118,21 @@ fn read_folder(path: &Path, name: &str, want: &Want, tested: bool) -> Result<Rea
     train.account.skip(&parts.others, "images beside the parts of the set, so in none");
     train.account.skip(&parts.further, "a further part of the set, which is not read");
     Ok((train, parts.test.filter(|_| tested).map(|test| load(&test)).transpose()))
+}
+
+/// The error that says where the files of a set are, if they are in a folder below `path`.
+fn files_below(path: &Path) -> Option<Error> {
+    let folders = |path: &Path| {
+        let inside = entries(path).unwrap_or_default();
+        inside.into_iter().filter(|path| path.is_dir()).collect::<Vec<_>>()
+    };
+    let near = folders(path);
+    let all = near.iter().cloned().chain(near.iter().flat_map(|path| folders(path)));
+    let holds = |path: &PathBuf| {
+        idx::find(path, None).is_ok_and(|found| found.is_some()) || cifar::find(path).is_ok_and(|found| found.is_some())
+    };
+    let found = all.into_iter().find(holds)?;
+    Some(Error::file(path, format!("its files are in {}: give that", found.display())))
 }
 
 /// The directory that `source` names, or the one in which it names a set of IDX files by what their names begin with.

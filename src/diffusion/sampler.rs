@@ -213,6 +213,11 @@ pub struct Sampler {
 }
 
 impl Sampler {
+    /// What the levels are spaced by: the spacing, or the sigmas that stand for it.
+    pub fn spacing_name(&self) -> &'static str {
+        self.discretization.sigmas.map_or(self.spacing.name(), |sigmas| sigmas.run.name())
+    }
+
     /// DDPM as diffusers has it by default: beta-tilde_t, eps, x0 clamped to [-1, 1], leading.
     pub fn ddpm(steps: usize) -> Sampler {
         let kind = SamplerKind::Ddpm { variance: Variance::FixedSmall };

@@ -137,6 +137,17 @@ pub enum Run {
     Beta,
 }
 
+impl Run {
+    /// The name of levels that are spaced so.
+    pub fn name(self) -> &'static str {
+        match self {
+            Run::Karras => Spacing::Karras.name(),
+            Run::Exponential => "exponential",
+            Run::Beta => "beta",
+        }
+    }
+}
+
 /// The quantile of Beta(0.6, 0.6).
 fn beta_quantile(share: f64) -> f64 {
     const SHAPE: f64 = 0.6;

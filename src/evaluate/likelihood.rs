@@ -40,13 +40,14 @@ pub(super) fn check_finite(figure: f64) -> Result<()> {
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Estimate {
     pub mean: f64,
-    pub standard_error: f64,
+    /// None of a single image.
+    pub standard_error: Option<f64>,
 }
 
 impl From<&[f64]> for Estimate {
     fn from(values: &[f64]) -> Estimate {
         let (mean, standard_error) = mean_and_error(values);
-        Estimate { mean, standard_error }
+        Estimate { mean, standard_error: (values.len() > 1).then_some(standard_error) }
     }
 }
 
@@ -175,7 +176,7 @@ pub fn variational_bound(
     let sampling_error = terms.error(&reverse);
     let mut total: Estimate = totals.as_slice().into();
     // Of the images there are some, and of the terms.
-    total.standard_error = total.standard_error.hypot(sampling_error.unwrap_or(0.0));
+    total.standard_error = total.standard_error.map(|error| error.hypot(sampling_error.unwrap_or(0.0)));
     check_finite(total.mean)?;
     let timesteps = terms.timesteps;
     Ok(VariationalBound { images: count, prior, timesteps, reverse, between, sampling_error, decoder, total })

@@ -100,7 +100,7 @@ pub fn judge(
         floor,
         nearest: nearest_images(&rows(samples), &train, Some(&yardstick)),
         yardstick,
-        enough_images: 2 * reference.first().map_or(0, Vec::len),
+        enough_images: 10 * reference.first().map_or(0, Vec::len),
     })
 }
 

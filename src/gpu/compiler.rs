@@ -29,7 +29,7 @@ pub use elsewhere::Compiler;
 pub use vulkan::Compiler;
 
 const UNTOLD: &str = "this driver does not tell what it compiles: that takes Vulkan 1.3 and VK_KHR_pipeline_executable_properties, \
-                      which drivers of AMD, Intel, NVIDIA and Mesa have";
+                      which drivers of GPUs have, but for Apple's own";
 
 #[cfg(target_vendor = "apple")]
 mod elsewhere {

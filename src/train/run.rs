@@ -58,6 +58,13 @@ impl About {
     }
 }
 
+/// The last checkpoint, and the learning rate that its weights were made at.
+#[derive(Clone, Copy)]
+struct Saved {
+    step: u64,
+    learning_rate: f64,
+}
+
 /// A training run on a device.
 pub struct Run<'a> {
     directory: PathBuf,
@@ -69,7 +76,7 @@ pub struct Run<'a> {
     /// Steps done.
     step: u64,
     /// Steps done at the last checkpoint.
-    saved: Option<u64>,
+    saved: Option<Saved>,
     /// Steps done at the last one that is known to have moved the weights.
     moved: u64,
     /// Whether it was said that a picture can't be written.
@@ -222,7 +229,8 @@ impl<'a> Run<'a> {
         checkpoint::write_json(&directory.join(checkpoint::CONFIG), &options)?;
         let data = About::new(&data, digest, state.initial_data, describe(&directory, &options, &data)?);
         let log = MetricsLog::resume(&directory, state.step)?;
-        let (step, saved, moved) = (state.step, Some(state.step), state.step);
+        let saved = Some(Saved { step: state.step, learning_rate: state.options.learning_rate });
+        let (step, moved) = (state.step, state.step);
         Ok(Run { directory, options, model, trainer, log, data, step, saved, moved, warned: false, lock })
     }
 
@@ -273,7 +281,8 @@ impl<'a> Run<'a> {
     fn give_up(&self, step: u64, problem: &str) -> Error {
         // Half precision skips steps until it breaks. What the last ones did is not heard when one of them breaks.
         let moved = if step > self.moved + UNHEARD { self.moved } else { step };
-        let lr = format!("a smaller --lr (it was {})", self.options.learning_rate);
+        let lr = |was: f64| format!("a smaller --lr (it was {was})");
+        let now = self.options.learning_rate;
         let advice = match self.saved {
             _ if moved == 0 && self.data.initial.is_empty() => {
                 "no --lr can help, for no step was taken: start anew in another --out with another model, --seed or \
@@ -281,11 +290,16 @@ impl<'a> Run<'a> {
                     .into()
             }
             _ if moved == 0 => "the initial weights give that, which no --lr can help: --init takes others".into(),
-            Some(saved) if saved >= moved => {
-                format!("the weights of step {saved} are beyond help: start anew in another --out with {lr}")
+            Some(Saved { step, learning_rate }) if step >= moved => {
+                format!(
+                    "the weights of step {step} are beyond help: start anew in another --out with {}",
+                    lr(learning_rate)
+                )
             }
-            Some(saved) => format!("checkpoint/ holds step {saved}: go on from there with --resume and {lr}"),
-            None => format!("no checkpoint was written: start again with --resume and {lr}"),
+            Some(Saved { step, .. }) => {
+                format!("checkpoint/ holds step {step}: go on from there with --resume and {}", lr(now))
+            }
+            None => format!("no checkpoint was written: start again with --resume and {}", lr(now)),
         };
         Error::Diverged(format!("{problem}; {advice}"))
     }
@@ -399,7 +413,7 @@ impl<'a> Run<'a> {
             loss_scale: self.trainer.loss_scale()?,
         };
         replace_checkpoint(&self.directory, |fresh| self.write_checkpoint(fresh, &state))?;
-        self.saved = Some(self.step);
+        self.saved = Some(Saved { step: self.step, learning_rate: self.options.learning_rate });
         let plural = if self.step == 1 { "" } else { "s" };
         let title = format!("training loss, {} step{plural}", self.step);
         let drawn = chart::write_loss_chart(&self.directory.join(LOSS_CHART), &title, self.log.points());

@@ -171,6 +171,21 @@ fn what_a_checkpoint_does_not_say_is_said() {
     fs::rename(at("model"), at("run/checkpoint-5/unet")).unwrap();
     fs::write(at("run/scheduler/scheduler_config.json"), scheduler).unwrap();
     assert!(!warns("run/checkpoint-5"));
+    refused(place.path(), "sample run --out t.png", &["but in checkpoint-5: give one"]);
+    // The average goes before the raw weights, which --raw takes.
+    copy(&at("run/checkpoint-5/unet"), &at("run/checkpoint-5/unet_ema"));
+    change(&at("run/checkpoint-5/unet_ema/diffusion_pytorch_model.safetensors"), |tensors| {
+        tensors.values_mut().for_each(|tensor| tensor.values.fill(0.0))
+    });
+    let drawn = |flags: &str| {
+        accepted(
+            place.path(),
+            &format!("sample run/checkpoint-5 --count 1 --steps 2 --out t.png --tensor t.st {flags}"),
+        );
+        fs::read(at("t.st")).unwrap()
+    };
+    assert_ne!(drawn(""), drawn("--raw"));
+    fs::remove_dir_all(at("run/checkpoint-5/unet_ema")).unwrap();
     fs::rename(at("run/checkpoint-5/unet"), at("model")).unwrap();
     fs::rename(at("run/scheduler/scheduler_config.json"), at("model/scheduler_config.json")).unwrap();
     let config = fs::read_to_string(at("model/config.json")).unwrap();
@@ -179,13 +194,29 @@ fn what_a_checkpoint_does_not_say_is_said() {
             config.replace("\"_null_class\": 10", "\"_null_class\": 2"),
             "_null_class is 2, and must be the last embedding, 10",
         ),
+        (config.replace("\"_null_class\": 10", "\"_null_class\": 99"), "_null_class is 99"),
+        (
+            config.replace("\"freq_shift\": 0.0", "\"freq_shift\": \"0\""),
+            "freq_shift: invalid type: string \"0\", expected a number",
+        ),
         (config.replace("\"sample_size\": 8", "\"sample_size\": 8.5"), "sample_size: must be a whole number of pixels"),
     ] {
         assert_ne!(change, config);
         fs::write(at("model/config.json"), change).unwrap();
         sample_refused(place.path(), &[part]);
     }
+    fs::write(at("model/config.json"), config.replacen('{', r#"{"_class_names": ["a", "b"], "#, 1)).unwrap();
+    let said = accepted(place.path(), "sample model --count 1 --steps 2 --out t.png").err;
+    assert!(said.contains("_class_names holds 2 names, and there are 10 classes: they are numbered"), "{said}");
     fs::write(at("model/config.json"), &config).unwrap();
+    fs::write(
+        at("model/scheduler_config.json"),
+        r#"{"_class_name": "HeunDiscreteScheduler", "use_karras_sigmas": true}"#,
+    )
+    .unwrap();
+    let said = accepted(place.path(), "sample model --count 1 --steps 4 --out t.png --json=t.json");
+    let report: serde_json::Value = serde_json::from_slice(&fs::read(at("t.json")).unwrap()).unwrap();
+    assert!(report["spacing"] == "karras" && !said.err.contains("too long"), "{report} {}", said.err);
     fs::write(at("model/scheduler_config.json"), r#"{"beta_start": null, "beta_end": null}"#).unwrap();
     sample_refused(place.path(), &["scheduler_config.json: beta_", "null"]);
     change(&at(MODEL), |tensors| {
@@ -287,7 +318,7 @@ fn json_of_python_is_read_and_a_wrong_key_is_named() {
         (r#"{"beta_start": null}"#, "beta_start: invalid type: null"),
         (r#"{"beta_end": NaN}"#, "beta_end: invalid type: string \"NaN\""),
         (r#"{"num_train_timesteps": "many"}"#, "num_train_timesteps: invalid type"),
-        (r#"{"_class_name": "EDMEulerScheduler", "sigma_min": 0.002}"#, "EDMEulerScheduler is not read here"),
+        (r#"{"_class_name": "EDMEulerScheduler", "sigma_min": 0.002}"#, "\"EDMEulerScheduler\" is not read here"),
     ];
     for (text, part) in cases {
         fs::write(&scheduler, text).unwrap();

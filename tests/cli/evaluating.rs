@@ -48,7 +48,7 @@ fn a_classifier_is_trained_resumed_and_judges() {
     accepted(place, "sample run --count 10 --steps 2 --out s.png --tensor s.safetensors");
     let line = "evaluate run --data digits --quality --judge judge --samples s.safetensors --out e";
     let said = accepted(place, line).out;
-    assert!(!said.contains("drawn by") && said.contains("both distances are mostly noise"), "{said}");
+    assert!(!said.contains("drawn by") && said.contains("all four are mostly noise"), "{said}");
     assert!(said.contains("none of these figures is Inception's") && said.contains("10 samples"), "{said}");
 }
 
@@ -188,6 +188,9 @@ fn likelihoods_and_levels_are_printed() {
     copy(&place.join("run/checkpoint"), &place.join("lone"));
     let lone = json(&accepted(place, "evaluate lone --data digits --levels --count 2 --json"));
     assert_eq!(lone["test_images_held_out"], "unknown");
+    // One image says nothing of an error.
+    let one = accepted(place, "evaluate run --data digits --likelihood vlb --terms 8 --count 1 --out e").out;
+    assert!(one.contains("bound of 1 image,") && one.contains("(one image: its error is not known)"), "{one}");
     let flow = &report["probability_flow"];
     assert_eq!((&flow["images"], &flow["steps"], &flow["dequantization"]), (&2.into(), &8.into(), &"uniform".into()));
     assert!(flow["total"]["mean"].as_f64().is_some_and(f64::is_finite));
@@ -218,6 +221,16 @@ fn what_cannot_be_evaluated_is_refused() {
         ("evaluate run --data digits --levels --quality --judge judge --variance learned", "no learned variance"),
         ("profile --png p.png --trace ./p.png", "two outputs can't be one file"),
         ("profile --png p.svg", "no format of pictures"),
+        ("profile --only conv --batch 1", "--only goes with --shapes"),
+        ("profile --model run --json=run/config.json", "--json would replace run/config.json, which --model reads"),
+        ("tune --model run --out run/config.json", "--out would replace run/config.json, which --model reads"),
+        ("evaluate run --data digits --levels --json=run/config.json", "which the checkpoint reads"),
+        (
+            "evaluate run --data digits --quality --judge judge --json=judge/classifier.safetensors",
+            "--json would replace judge/classifier.safetensors, which --judge reads",
+        ),
+        ("train --data digits --init run --json=run/scheduler_config.json --out r", "which --init reads"),
+        ("sample judge", "a classifier: --classifier takes it"),
         ("tune --out t.json --json=t.json", "two outputs can't be one file"),
         ("data digits --out d.png --json=d.png", "two outputs can't be one file"),
         // All of it is looked at before any of it is done.

@@ -148,12 +148,17 @@ fn pictures_are_written_by_their_ending_and_one_by_one() {
             "--tensor run/diffusion_pytorch_model.safetensors",
             ["--tensor would replace run/diffusion_pytorch_model.safetensors", "the checkpoint"],
         ),
+        ("--json=run/config.json", ["--json would replace run/config.json", "the checkpoint"]),
+        ("--json=run/scheduler_config.json", ["--json would replace run/scheduler_config.json", "the checkpoint"]),
         ("--out a.png --tensor plain.json/t.st", ["plain.json/t.st", "not a directory"]),
         ("--out a.png --images plain.json", ["plain.json", "not a directory"]),
     ] {
         refused(place.path(), &format!("{line} {flags}"), &parts);
     }
     assert_eq!(files(place.path()), before);
+    accepted(place.path(), &format!("{line} --json=run/drawn.json"));
+    accepted(place.path(), &format!("{line} --json=run/drawn.json"));
+    fs::remove_file(place.path().join("samples.png")).unwrap();
     // Files beside those that --images writes, and devices, which take anything.
     accepted(place.path(), &format!("{line} --images each --out each/all.png --json=each/all.json"));
     #[cfg(unix)]

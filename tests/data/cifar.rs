@@ -42,6 +42,13 @@ fn the_fine_labels_of_cifar_100_are_its_classes() {
 }
 
 #[test]
+fn cifar_100_without_its_names_has_numbers() {
+    let set = directory(&[("train.bin", &records(&[3, 99], true))]);
+    let data = open(set.path(), &AS_THEY_ARE).unwrap();
+    assert_eq!((data.len(), data.classes.len(), data.labels), (2, 100, vec![3, 99]));
+}
+
+#[test]
 fn damaged_batches_are_named() {
     let good = records(&[1], false);
     for (bytes, part) in [

@@ -212,8 +212,38 @@ fn animations_count_as_their_first_frame() {
     drop(encoder);
     let set = directory(&[("0.gif", &gif), ("1.png", &grey(4))]);
     let data = open(set.path(), &want(4, 4, 1)).unwrap();
-    assert!(data.summary().contains("1 first frames of animations"), "{}", data.summary());
+    assert!(data.summary().contains("1 first frames or pages of several"), "{}", data.summary());
     assert_eq!(data.images[0], 10);
+    // The directory of a TIFF's page ends with the place of the next.
+    let mut tiff = encode(GrayImage::from_pixel(4, 4, Luma([7])), ImageFormat::Tiff);
+    let number = |at: usize, bytes: &[u8]| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()) as usize;
+    let first = number(4, &tiff);
+    let next = first + 2 + 12 * usize::from(u16::from_le_bytes(tiff[first..first + 2].try_into().unwrap()));
+    assert_eq!((&tiff[..4], number(next, &tiff)), (&b"II*\0"[..], 0));
+    let pages =
+        |tiff: &[u8]| open(directory(&[("0.tif", tiff)]).path(), &want(4, 4, 1)).unwrap().account.changes.first_frames;
+    assert_eq!(pages(&tiff), 0);
+    let page = tiff[first..next + 4].to_vec();
+    let place = tiff.len() as u32;
+    tiff[next..next + 4].copy_from_slice(&place.to_le_bytes());
+    tiff.extend(page);
+    assert_eq!(pages(&tiff), 1);
+}
+
+#[test]
+fn files_in_a_folder_below_are_pointed_at() {
+    let (images, labels) = six();
+    let files = [("raw/train-images-idx3-ubyte.gz", &gzip(&images)[..]), ("raw/train-labels-idx1-ubyte", &labels)];
+    refused(directory(&files).path(), &AS_THEY_ARE, &["its files are in ", "raw: give that"]);
+    let record = [vec![3], vec![9; 3072]].concat();
+    let cifar = directory(&[("a/cifar-10-batches-bin/data_batch_1.bin", &record)]);
+    refused(cifar.path(), &AS_THEY_ARE, &["cifar-10-batches-bin: give that"]);
+}
+
+#[test]
+fn a_part_that_is_taken_for_a_class_is_said() {
+    let set = directory(&[("train/a/0.png", &grey(1)), ("stuff/0.png", &grey(2))]);
+    warned(&open(set.path(), &want(1, 1, 1)).unwrap(), &["train: taken for a class"]);
 }
 
 #[test]

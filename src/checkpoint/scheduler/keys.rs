@@ -175,7 +175,7 @@ impl Keys {
         if self.defaults.is_none() && !self.own {
             let known: Vec<&str> = DEFAULTS.keys().map(String::as_str).collect();
             return refuse(format!(
-                "{} is not read here: it tells the network the time in its own way, or steps in its own; read are {}",
+                "{:?} is not read here: it tells the network the time in its own way, or steps in its own; read are {}",
                 self.class,
                 known.join(", ")
             ));

@@ -32,6 +32,11 @@ pub enum HeldOut {
     Unknown,
 }
 
+/// A JSON file of the run whose checkpoint is in `directory`.
+fn config_of(directory: &Path, name: &str) -> Option<Value> {
+    checkpoint::read_json(&directory.parent()?.join(name)).ok()
+}
+
 impl HeldOut {
     /// Of the model in `directory`, for test images of `source` that are the data's own or, if `split` took them out, a tenth
     /// of what there is.
@@ -41,7 +46,12 @@ impl HeldOut {
             return HeldOut::Unknown;
         };
         let place = |source: &str| Path::new(source).canonicalize().unwrap_or_else(|_| source.into());
+        // Of a set of parts a run was trained on one.
+        let data = config_of(directory, "data.json");
+        let part = data.as_ref().and_then(|data| data["part"].as_str()).map(|part| Path::new(&options.data).join(part));
+        let is_part = part.and_then(|part| part.canonicalize().ok()).is_some_and(|part| part == place(source));
         match (options.data == source || place(&options.data) == place(source), split.held_out) {
+            (false, true) if is_part => HeldOut::No,
             (false, _) => HeldOut::Unknown,
             // A denoiser is trained on all that is no test image of the data's own.
             (true, true) => HeldOut::No,

@@ -4,7 +4,7 @@ use super::found::{Found, HeldOut};
 use crate::cli::draw::Method;
 use diffuse::data::Split;
 use diffuse::evaluate::levels::LevelError;
-use diffuse::evaluate::likelihood::{Dequantization, FlowLikelihood, VariationalBound};
+use diffuse::evaluate::likelihood::{Dequantization, Estimate, FlowLikelihood, VariationalBound};
 use diffuse::evaluate::quality::{Nearest, Quality, Report};
 use diffuse::evaluate::statistics::Measured;
 use serde_json::Value;
@@ -38,7 +38,7 @@ fn bound(bound: &VariationalBound, clip: Option<f64>) -> Vec<String> {
     let clip = clip.map_or(String::new(), |range| format!(", the estimate of x0 clamped to [-{range}, {range}]"));
     let off = sampling_error.map_or(String::new(), |error| format!(" that stand for all, +- {error:.4}"));
     let mut lines = vec![
-        format!("variational bound of {images} images, bits per dimension{clip}"),
+        format!("variational bound of {}, bits per dimension{clip}", of_images(*images)),
         format!("  L_T            {prior:10.6}"),
         format!("  sum of L_(t-1) {between:10.6}  {} terms{off}, one draw of noise an image", reverse.len()),
     ];
@@ -48,10 +48,21 @@ fn bound(bound: &VariationalBound, clip: Option<f64>) -> Vec<String> {
     shown.dedup();
     lines.extend(shown.into_iter().map(|index| format!("    L_{:<9}  {:10.6}", timesteps[index], reverse[index])));
     lines.push(format!("  L_0            {decoder:10.6}"));
-    let (mean, error) = (total.mean, total.standard_error);
     let over = if sampling_error.is_some() { "over images and terms" } else { "over images" };
-    lines.push(format!("  total          {mean:10.4} +- {error:.4} (standard error {over})"));
+    lines.push(format!("  total          {:10.4}{}", total.mean, error_of(total, over)));
     lines
+}
+
+fn of_images(count: usize) -> String {
+    if count == 1 { "1 image".into() } else { format!("{count} images") }
+}
+
+/// ` +- 0.0123 (standard error over images)`.
+fn error_of(estimate: &Estimate, over: &str) -> String {
+    match estimate.standard_error {
+        Some(error) => format!(" +- {error:.4} (standard error {over})"),
+        None => " (one image: its error is not known)".into(),
+    }
 }
 
 fn flow(flow: &FlowLikelihood) -> String {
@@ -61,8 +72,10 @@ fn flow(flow: &FlowLikelihood) -> String {
         Dequantization::Gaussian => "down to the lowest noise level, then the decoder of the bound",
     };
     format!(
-        "probability flow, {images} images, {steps} steps, {kind}: {:.4} +- {:.4} bits per dimension (standard error)",
-        total.mean, total.standard_error
+        "probability flow, {}, {steps} steps, {kind}: {:.4} bits per dimension{}",
+        of_images(*images),
+        total.mean,
+        error_of(total, "over images")
     )
 }
 
@@ -121,12 +134,15 @@ fn quality(report: &Report) -> Vec<String> {
     lines.extend(rows.into_iter().map(|(name, figure)| {
         let [ours, theirs] = [samples, floor].map(|quality| {
             let Measured { value, margin } = figure(quality);
-            format!("{} +- {}", figures(value), figures(margin))
+            let margin = if margin.is_finite() { figures(margin) } else { "?".into() };
+            format!("{} +- {margin}", figures(value))
         });
         format!("  {name:<36} {ours:>24} {theirs:>24}")
     }));
     if samples.images < *enough_images {
-        lines.push(format!("  of fewer than {enough_images} images both distances are mostly noise: so are these"));
+        lines.push(format!(
+            "  of fewer than {enough_images} images all four are mostly noise, as those of the test images show: so are these"
+        ));
     }
     let accuracy = |quality: &Quality| quality.accuracy.map_or("-".into(), |share| format!("{:.1} %", 100.0 * share));
     lines.push(format!("  {:<36} {:>24} {:>24}", "class accuracy", accuracy(samples), accuracy(floor)));
