@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use super::output::say;
+use super::outputs::{Input, model};
 use anyhow::Result;
 use diffuse::gpu::{Context, Precision};
 use diffuse::run::Session;
@@ -68,9 +69,9 @@ impl Adapter {
     }
 
     /// The file of --tune, if it is one.
-    pub fn file(&self) -> Option<(&'static str, &Path)> {
+    pub fn file(&self) -> Option<Input<'_>> {
         match &self.tune {
-            Tune::File(path) => Some(("--tune", path)),
+            Tune::File(path) => model("--tune", Some(path)),
             Tune::By(_) => None,
         }
     }

@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 
 use super::flags::ModelFlags;
 use super::output::{Json, say};
-use super::outputs::{Input, check_apart, file};
+use super::outputs::{Input, Source, check_apart, file};
 use diffuse::chart::{Row, write_sheet};
 use diffuse::data::{self, Dataset, Want};
 use diffuse::nn::config::Size;
@@ -42,7 +42,7 @@ pub fn run(args: &Args) -> Result<()> {
     args.json.check()?;
     picture::check_writable(&args.out)?;
     let outputs = [file("--out", Some(&*args.out)), file("--json", args.json.file())];
-    let source = ("the command", std::path::Path::new(&args.source));
+    let source = ("the command", Source::Data(std::path::Path::new(&args.source)));
     let reads: Vec<Input> = args.model.file().into_iter().chain([source]).collect();
     check_apart(&outputs.into_iter().flatten().collect::<Vec<_>>(), &reads)?;
     let (train, test) = data::load_parts(&args.source, &want(args)?)?;

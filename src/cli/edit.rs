@@ -1,11 +1,12 @@
 //! Flags of `sample` that start from a picture, keep a part of it, or go from one seed to another.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use serde_json::{Value, json};
 
 use super::output::say;
+use super::outputs::{Input, model};
 use diffuse::data;
 use diffuse::diffusion::{Sampler, Schedule};
 use diffuse::run::{Known, Start};
@@ -49,9 +50,8 @@ impl Flags {
     }
 
     /// The files that are read, by their flags.
-    pub fn files(&self) -> Vec<(&'static str, &Path)> {
-        let files = [("--from", self.from.as_deref()), ("--mask", self.mask.as_deref())];
-        files.into_iter().filter_map(|(flag, path)| Some((flag, path?))).collect()
+    pub fn files(&self) -> [Option<Input<'_>>; 2] {
+        [model("--from", self.from.as_deref()), model("--mask", self.mask.as_deref())]
     }
 
     /// Adds what is asked for to an object.

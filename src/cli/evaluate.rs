@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::adapter::{Adapter, Storage};
 use super::output::say;
-use super::outputs::{Output, check_apart, file};
+use super::outputs::{Input, Output, Source, check_apart, file, model};
 use super::progress::Progress;
 use super::sampler;
 pub use args::Args;
@@ -137,10 +137,12 @@ fn check_outputs(args: &Args, adapter: &Adapter) -> Result<()> {
     let json = file("--json", args.json.file());
     let writes: Vec<Output> = pictures.iter().filter_map(|path| file("--out", Some(path))).chain(json).collect();
     let named = [("--samples", args.samples.as_deref()), ("--judge", args.judge.as_deref())];
-    let named = named.into_iter().filter_map(|(flag, path)| Some((flag, path?)));
-    let whole = [("the checkpoint", &*args.checkpoint), ("--data", Path::new(&args.data))];
-    let others = [adapter.file(), args.steering.file()].into_iter().flatten();
-    check_apart(&writes, &named.chain(whole).chain(others).collect::<Vec<_>>())
+    let named = named.into_iter().map(|(flag, path)| model(flag, path));
+    let checkpoint = model("the checkpoint", Some(&*args.checkpoint));
+    let data = Some(("--data", Source::Data(Path::new(&args.data))));
+    let others = [adapter.file(), args.steering.file(), checkpoint, data];
+    let reads: Vec<Input> = named.chain(others).flatten().collect();
+    check_apart(&writes, &reads)
 }
 
 /// The data in the model's size.

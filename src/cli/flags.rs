@@ -7,6 +7,7 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
 use serde_json::Value;
 
+use super::outputs::{Input, model};
 use diffuse::checkpoint;
 use diffuse::nn::{UNetConfig, preset, preset_names};
 use diffuse::run::TrainOptions;
@@ -29,8 +30,8 @@ impl ModelFlags {
     }
 
     /// The file or directory of the model, if it is of one.
-    pub fn file(&self) -> Option<(&'static str, &Path)> {
-        self.model.as_deref().map(|path| ("--model", path))
+    pub fn file(&self) -> Option<Input<'_>> {
+        model("--model", self.model.as_deref())
     }
 
     /// Whether the model is that of a file.

@@ -39,29 +39,66 @@ pub fn file<'a>(flag: &'a str, path: Option<&'a Path>) -> Option<Output<'a>> {
     path.map(|path| (flag, Place::File(path)))
 }
 
-/// What a command reads, by the flag that says so: files, and directories with all that is in them.
-pub type Input<'a> = (&'a str, &'a Path);
+/// What a command reads: a file, or a directory with what is in it.
+pub enum Source<'a> {
+    /// A model's directory, or a run's.
+    Model(&'a Path),
+    /// Of which any file may be read.
+    Data(&'a Path),
+}
 
-/// Whether writing to `file` would replace a part of what is read at `input`. A JSON file there that is nobody's is one that was
-/// written before.
-fn replaces(file: &Path, input: &Path) -> bool {
-    const READ: [&str; 5] = ["config.json", "scheduler_config.json", "trainer.json", "data.json", "model_index.json"];
-    let (file, input) = (resolved(file), resolved(input));
-    let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let is_own = name.ends_with(".json") && !READ.contains(&name.as_str()) && !name.contains(".index.");
-    file == input || input.is_dir() && file.starts_with(&input) && file.is_file() && !is_own
+/// What the flag says that a command reads.
+pub type Input<'a> = (&'a str, Source<'a>);
+
+/// The model of a flag, if it was given.
+pub fn model<'a>(flag: &'a str, path: Option<&'a Path>) -> Option<Input<'a>> {
+    path.map(|path| (flag, Source::Model(path)))
+}
+
+impl Source<'_> {
+    fn path(&self) -> &Path {
+        match self {
+            Source::Model(path) | Source::Data(path) => path,
+        }
+    }
+
+    /// Whether it holds `file`, so that writing there would replace a part of it.
+    fn holds(&self, file: &Path) -> bool {
+        let (file, own) = (resolved(file), resolved(self.path()));
+        let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let is_read = match self {
+            Source::Model(_) => is_of_a_model(&name),
+            // A JSON file there that is nobody's is one that was written before.
+            Source::Data(_) => is_of_a_model(&name) || !name.ends_with(".json"),
+        };
+        file == own || own.is_dir() && file.starts_with(&own) && file.is_file() && is_read
+    }
+}
+
+fn is_of_a_model(name: &str) -> bool {
+    const FILES: [&str; 8] = [
+        "config.json",
+        "scheduler_config.json",
+        "model_index.json",
+        "trainer.json",
+        "data.json",
+        "trainer.safetensors",
+        "classifier.safetensors",
+        "metrics.csv",
+    ];
+    FILES.contains(&name) || name.starts_with("diffusion_pytorch_model")
 }
 
 /// Refuses two outputs in one place, and an output over one of the inputs `reads`, before there is anything to write.
 pub fn check_apart(writes: &[Output], reads: &[Input]) -> Result<()> {
     for (index, (flag, place)) in writes.iter().enumerate() {
-        for (other, path) in reads {
-            match place {
-                Place::File(file) if replaces(file, path) => {
-                    bail!("{flag} would replace {}, which {other} reads", file.display())
-                }
-                _ if place.takes(path) => bail!("{flag} would replace {}, which {other} reads", path.display()),
-                _ => {}
+        for (other, source) in reads {
+            let replaced = match place {
+                Place::File(file) => source.holds(file).then_some(*file),
+                Place::Directory(..) => place.takes(source.path()).then_some(source.path()),
+            };
+            if let Some(path) = replaced {
+                bail!("{flag} would replace {}, which {other} reads", path.display());
             }
         }
         for (other, file) in writes.iter().enumerate().filter(|(own, _)| *own != index).map(|(_, output)| output) {

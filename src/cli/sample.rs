@@ -10,7 +10,7 @@ use super::adapter::{Adapter, Storage};
 use super::draw::{self, Drawing, Film, Method};
 use super::edit::{self, Edit};
 use super::output::{Json, say};
-use super::outputs::{Output, Place, check_apart, check_file, file};
+use super::outputs::{Input, Output, Place, check_apart, check_file, file, model};
 use super::{sampler, steering};
 use diffuse::checkpoint::{self, Checkpoint, Classes};
 use diffuse::diffusion::Sampler;
@@ -175,10 +175,9 @@ fn check_outputs(args: &Args, adapter: &Adapter) -> Result<()> {
     let images = args.images.as_deref().map(|images| ("--images", Place::Directory(images, is_image)));
     let files = [("--out", Some(&*args.out)), ("--gif", args.gif.as_deref()), ("--tensor", tensor), ("--json", json)];
     let writes: Vec<Output> = files.iter().filter_map(|(flag, path)| file(flag, *path)).chain(images).collect();
-    let mut reads = args.edit.files();
-    reads.extend(args.noise.as_deref().map(|path| ("--noise", path)));
-    reads.extend(args.checkpoint.as_deref().map(|path| ("the checkpoint", path)));
-    reads.extend([adapter.file(), args.steering.file()].into_iter().flatten());
+    let checkpoint = model("the checkpoint", args.checkpoint.as_deref());
+    let named = [model("--noise", args.noise.as_deref()), checkpoint, adapter.file(), args.steering.file()];
+    let reads: Vec<Input> = named.into_iter().chain(args.edit.files()).flatten().collect();
     check_apart(&writes, &reads)?;
     let first = args.images.as_ref().map(|directory| directory.join(name_of(0)));
     Ok(first.map_or(Ok(()), |path| files::check_writable(&path))?)

@@ -1,9 +1,10 @@
 //! The flags of classifier guidance.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 
+use super::outputs::{Input, model};
 use diffuse::checkpoint::{Checkpoint, Classes, classifier};
 use diffuse::diffusion::Schedule;
 use diffuse::run::Steering;
@@ -27,8 +28,8 @@ impl Args {
     }
 
     /// The classifier's directory.
-    pub fn file(&self) -> Option<(&'static str, &Path)> {
-        self.classifier.as_deref().map(|path| ("--classifier", path))
+    pub fn file(&self) -> Option<Input<'_>> {
+        model("--classifier", self.classifier.as_deref())
     }
 
     /// Loads what was asked for. `labels` says the class of each sample, out of as many as the classifier knows.

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::adapter::{Adapter, Storage};
 use super::flags::{RunFlags, Typed, changes, option_flags};
 use super::output::{Json, say};
-use super::outputs::{Input, Place, check_apart, file};
+use super::outputs::{Input, Place, Source, check_apart, file, model};
 use super::progress::Progress;
 use diffuse::checkpoint;
 use diffuse::gpu::{Context, context::mebibytes};
@@ -122,12 +122,10 @@ impl Asked<'_> {
     pub fn fresh(&self) -> Result<Option<TrainOptions>> {
         self.flags.json.check()?;
         let run = ("--out", Place::Directory(&self.flags.out, is_of_a_run));
-        let data = self.flags.data.as_deref().map(|data| ("--data", Path::new(data)));
-        let init = self.flags.init.as_deref().map(|init| ("--init", init));
-        let reads: Vec<Input> = [data, init, self.flags.model.file(), self.config.map(|path| ("--config", path))]
-            .into_iter()
-            .flatten()
-            .collect();
+        let data = self.flags.data.as_deref().map(|data| ("--data", Source::Data(Path::new(data))));
+        let init = model("--init", self.flags.init.as_deref());
+        let reads = [data, init, self.flags.model.file(), model("--config", self.config)];
+        let reads: Vec<Input> = reads.into_iter().flatten().collect();
         check_apart(&file("--json", self.flags.json.file()).into_iter().collect::<Vec<_>>(), &reads)?;
         check_apart(&file("--json", self.flags.json.file()).into_iter().chain([run]).collect::<Vec<_>>(), &[])?;
         if !self.flags.resume {

@@ -102,9 +102,9 @@ fn read_folder(path: &Path, name: &str, want: &Want, tested: bool) -> Result<Rea
         return Ok((data, Ok(None)));
     };
     let load = |part: &Path| -> Result<Dataset> {
-        // As some archives unpack: `seg_train/seg_train`.
+        // As some archives unpack: `seg_train/seg_train`, and nothing beside it.
         let inner = part.join(name_of(part));
-        let place = if inner.is_dir() { &inner } else { part };
+        let place = if folder::all_images(part)? == [inner.clone()] { &inner } else { part };
         let mut data = match read_files(place, None, &name_of(part), want, false)? {
             Some((data, _)) => data,
             None => folder::load(place, name.into(), want)?,

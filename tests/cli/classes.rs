@@ -203,6 +203,7 @@ fn data_are_summed_up_and_drawn() {
         said.out
     );
     refused(place, "data data --out sheet.webp", &["sheet.webp", "there are .png, .jpg"]);
+    refused(place, "data data --json=data/2/0.png", &["--json would replace data/2/0.png, which the command reads"]);
     refused(place, "data data --out data/sheet.png", &["data/sheet.png", "lies in data", "--out takes another place"]);
     refused(place, "train --data data --out data/run --steps 1 --batch 2", &["data/run", "lies in data"]);
     // Test images of other classes are no reason to say nothing of the training images.

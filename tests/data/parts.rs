@@ -132,6 +132,8 @@ fn parts_have_other_common_names() {
     }
     let inner = directory(&[("train/train/a/0.png", &grey(1)), ("train/train/b/0.png", &grey(2))]);
     assert_eq!(open(inner.path(), &want(1, 1, 1)).unwrap().classes, ["a", "b"]);
+    let vehicles = directory(&[("train/train/0.png", &grey(1)), ("train/car/0.png", &grey(2))]);
+    assert_eq!(open(vehicles.path(), &want(1, 1, 1)).unwrap().classes, ["car", "train"]);
     let set = directory(&[("train_station/0.png", &grey(1)), ("test_tube/0.png", &grey(2))]);
     assert_eq!(open(set.path(), &want(1, 1, 1)).unwrap().classes, ["test_tube", "train_station"]);
 }
