@@ -24,7 +24,7 @@ def main(path, folder, chips):
         "",
         "Written by `benches/compilers.sh`: each way to run each entry point, f32 and, where the chip has it, f16. A pipeline spills",
         "if its compiler moves registers to memory or keeps an array there. Ways for drivers that compute on the CPU (`subgroup`) don't",
-        "suit a GPU: none times or chooses them.",
+        "suit a GPU, and larger tiles not one of few registers (Apple's): none times or chooses them.",
         "",
         "| chip | driver | pipelines | spill: `register` | `tiled` | matrix units and the rest | `subgroup` | of those that suit |",
         "|---|---|---|---|---|---|---|---|",
