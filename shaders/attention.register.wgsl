@@ -1,15 +1,24 @@
-// Variant `register`: a lane makes L or D of 4 queries, or 4 tokens x 1 quad of channels of O, dQ, dK and dV. It walks over the
+// Variant `register`: a lane makes L or D of 4 queries, or 4 tokens x TILE_QUADS quads of channels of O, dQ, dK and dV. It walks over the
 // other tokens 4 at a time with 4 x 4 tiles in registers: no workgroup memory, no barriers. S is computed anew for every
-// quad of channels: larger tiles spill on GPUs that have few registers.
+// TILE_QUADS quads of channels: with more than one, GPUs of few registers spill; drivers that compute on the CPU take four.
 
 const TILE_TOKENS = 4u;
-const TILE_QUADS = 1u;
+override TILE_QUADS = 1u;       // 4 at the most
+const MAX_QUADS = 4u;
 const OTHER_TOKENS = 4u;
 const TURN_QUADS = 1u;
 
-// A lane for each quad of channels.
 fn chunk_count() -> u32 {
-    return params.channels4;
+    return (params.channels4 + TILE_QUADS - 1u) / TILE_QUADS;
+}
+
+// The quadruple c of a lane's chunk; those behind the last channel are not stored, and loaded as the last.
+fn channel_of(place: Place, c: u32) -> u32 {
+    return TILE_QUADS * place.chunk + c;
+}
+
+fn loaded(channel: u32) -> u32 {
+    return min(channel, params.channels4 - 1u);
 }
 
 // S of 4 queries and 4 keys: a column for each key, a row for each query.
@@ -73,15 +82,20 @@ fn forward(invocation: Invocation) {
     let queries = rows_of(place, place.block);
     let l = log_sums[place.image_head * block_count() + place.block];
     var sum = vec4<f32>();
-    var product = mat4x4<f32>();
+    var product = array<mat4x4<f32>, MAX_QUADS>();
     for (var block = 0u; block < block_count(); block++) {
         let keys = rows_of(place, block);
         let p = mask_keys(exp_below(scores(queries, keys), l), exist(block), vec4<f32>());
         sum += p[0] + p[1] + p[2] + p[3];
-        product = multiply_add4(product, load_v(keys, place.chunk), transpose(p));
+        let p_transposed = transpose(p);
+        for (var c = 0u; c < TILE_QUADS; c++) {
+            product[c] = multiply_add4(product[c], load_v(keys, loaded(channel_of(place, c))), p_transposed);
+        }
     }
-    for (var j = 0u; j < 4u; j++) {
-        store_o(target_of(place, place.block, j, place.chunk), product[j] / sum[j]);
+    for (var c = 0u; c < TILE_QUADS; c++) {
+        for (var j = 0u; j < 4u; j++) {
+            store_o(target_of(place, place.block, j, channel_of(place, c)), product[c][j] / sum[j]);
+        }
     }
 }
 
@@ -114,15 +128,19 @@ fn backward_query(invocation: Invocation) {
     let queries = rows_of(place, place.block);
     let l = log_sums[place.image_head * block_count() + place.block];
     let d = deltas[place.image_head * block_count() + place.block];
-    var product = mat4x4<f32>();
+    var product = array<mat4x4<f32>, MAX_QUADS>();
     for (var block = 0u; block < block_count(); block++) {
         let keys = rows_of(place, block);
         let p = mask_keys(exp_below(scores(queries, keys), l), exist(block), vec4<f32>());
-        let d_s = d_scores(p, d_probabilities(queries, keys), d);
-        product = multiply_add4(product, load_k(keys, place.chunk), transpose(d_s));
+        let d_s_transposed = transpose(d_scores(p, d_probabilities(queries, keys), d));
+        for (var c = 0u; c < TILE_QUADS; c++) {
+            product[c] = multiply_add4(product[c], load_k(keys, loaded(channel_of(place, c))), d_s_transposed);
+        }
     }
-    for (var j = 0u; j < 4u; j++) {
-        store_d_q(target_of(place, place.block, j, place.chunk), product[j]);
+    for (var c = 0u; c < TILE_QUADS; c++) {
+        for (var j = 0u; j < 4u; j++) {
+            store_d_q(target_of(place, place.block, j, channel_of(place, c)), product[c][j]);
+        }
     }
 }
 
@@ -135,20 +153,25 @@ fn backward_key_value(invocation: Invocation) {
     }
     let place = place_of(i, block_count(), chunk_count());
     let keys = rows_of(place, place.block);
-    var product_k = mat4x4<f32>();
-    var product_v = mat4x4<f32>();
+    var product_k = array<mat4x4<f32>, MAX_QUADS>();
+    var product_v = array<mat4x4<f32>, MAX_QUADS>();
     for (var block = 0u; block < block_count(); block++) {
         let queries = rows_of(place, block);
         let l = log_sums[place.image_head * block_count() + block];
         let d = deltas[place.image_head * block_count() + block];
         let p = mask_queries(exp_below(scores(queries, keys), l), exist(block));
         let d_s = d_scores(p, d_probabilities(queries, keys), d);
-        product_k = multiply_add4(product_k, load_q(queries, place.chunk), d_s);
-        product_v = multiply_add4(product_v, load_d_o(queries, place.chunk), p);
+        for (var c = 0u; c < TILE_QUADS; c++) {
+            let channel = loaded(channel_of(place, c));
+            product_k[c] = multiply_add4(product_k[c], load_q(queries, channel), d_s);
+            product_v[c] = multiply_add4(product_v[c], load_d_o(queries, channel), p);
+        }
     }
-    for (var j = 0u; j < 4u; j++) {
-        let to = target_of(place, place.block, j, place.chunk);
-        store_d_k(to, product_k[j]);
-        store_d_v(to, product_v[j]);
+    for (var c = 0u; c < TILE_QUADS; c++) {
+        for (var j = 0u; j < 4u; j++) {
+            let to = target_of(place, place.block, j, channel_of(place, c));
+            store_d_k(to, product_k[c][j]);
+            store_d_v(to, product_v[c][j]);
+        }
     }
 }

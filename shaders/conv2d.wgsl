@@ -41,10 +41,6 @@ const NONE = 0u;
 const PER_IMAGE = 1u;
 const PER_ROW = 2u;
 
-// The tile of a lane in lib.product.register.wgsl: rows, and quads of dy in a weight's gradient.
-const LANE_ROWS = 4u;
-const LANE_QUADS = 2u;
-
 @group(0) @binding(3) var<storage, read> addend: array<real4>;
 
 // Rows of y.

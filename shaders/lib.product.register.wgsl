@@ -1,15 +1,18 @@
-// Variant `register`: a lane owns a tile of LANE_ROWS rows x 2 quads of channels in registers (8 channels x LANE_QUADS quads of
-// dW); no workgroup memory, no barriers. Lanes run over channels first: a wave reads neighbouring weights and the same x.
+// Variant `register`: a lane owns a tile of TILE_ROWS rows x 2 quads of channels in registers (8 channels x WEIGHT_TILE_K quads of
+// dW), as small as no GPU we know spills, larger for drivers that compute on the CPU; no workgroup memory, no barriers. Lanes run over channels first: a wave reads neighbouring weights and the same x.
 
-const TILE_ROWS = LANE_ROWS;
+override TILE_ROWS = 4u;        // 16 at the most
 const TILE_QUADS = 2u;
 const WEIGHT_TILE_C = 2u;
-const WEIGHT_TILE_K = LANE_QUADS;
+override WEIGHT_TILE_K = 2u;    // 4 at the most
 const TURN_QUADS = 1u;
 const TURN_ROWS = 1u;
 
+const MAX_ROWS = 16u;
+const MAX_QUADS = 4u;
+
 // One quad of each row.
-alias Sums = array<vec4<f32>, TILE_ROWS>;
+alias Sums = array<vec4<f32>, MAX_ROWS>;
 
 @compute @workgroup_size(64)
 fn forward(invocation: Invocation) {
@@ -22,7 +25,7 @@ fn forward(invocation: Invocation) {
     let k = tile.quad;
     let second = select(0u, 1u, k + 1u < params.k4);
 
-    var corner: array<Corner, TILE_ROWS>;
+    var corner: array<Corner, MAX_ROWS>;
     var left: Sums;
     var right: Sums;
     for (var j = 0u; j < TILE_ROWS; j++) {
@@ -32,7 +35,7 @@ fn forward(invocation: Invocation) {
     }
     for (var r = 0u; r < taps().x; r++) {
         for (var s = 0u; s < taps().y; s++) {
-            var tap: array<Tap, TILE_ROWS>;
+            var tap: array<Tap, MAX_ROWS>;
             for (var j = 0u; j < TILE_ROWS; j++) {
                 tap[j] = tap_of(corner[j], r, s);
             }
@@ -69,7 +72,7 @@ fn backward_data(invocation: Invocation) {
     var right: Sums;
     for (var r = first_tap(inputs).x; r < taps().x; r += stride()) {
         for (var s = first_tap(inputs).y; s < taps().y; s += stride()) {
-            var tap: array<Tap, TILE_ROWS>;
+            var tap: array<Tap, MAX_ROWS>;
             for (var j = 0u; j < TILE_ROWS; j++) {
                 tap[j] = output_of(input_of(inputs, min(inputs.start + j, inputs.rows - 1u)), r, s);
             }
@@ -97,8 +100,8 @@ fn backward_weight(invocation: Invocation) {
     if (!tile.exists) {
         return;
     }
-    var upper: array<mat4x4<f32>, WEIGHT_TILE_K>;
-    var lower: array<mat4x4<f32>, WEIGHT_TILE_K>;
+    var upper: array<mat4x4<f32>, MAX_QUADS>;
+    var lower: array<mat4x4<f32>, MAX_QUADS>;
     var row = position(tile.start);     // counted on, because divisions are dear
     for (var m = tile.start; m < tile.end; m++) {
         let a = load_met(tile, row, m, tile.c);

@@ -22,10 +22,6 @@ struct Params {
 }
 @group(0) @binding(14) var<uniform> params: Params;
 
-// The tile of a lane in lib.product.register.wgsl: rows, and quads of dy in a weight's gradient.
-const LANE_ROWS = 4u;
-const LANE_QUADS = 2u;
-
 @group(0) @binding(3) var<storage, read> addend: array<real4>;
 
 // What a convolution has, of one tap that meets the row itself: rows, positions and inputs are the same numbers.

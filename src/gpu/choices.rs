@@ -101,7 +101,12 @@ impl Candidate {
         std::iter::once(self.kernel.variant.to_string()).chain(constants).collect()
     }
 
-    /// Whether it is the plain variant that every device has.
+    /// Whether it is what every device runs, and others are compared with.
+    pub fn is_plain(&self) -> bool {
+        self.is_register() && self.constants.is_empty()
+    }
+
+    /// Whether each lane has a tile of its own, in registers.
     pub fn is_register(&self) -> bool {
         self.kernel.variant == "register"
     }
@@ -144,7 +149,7 @@ pub struct Ways<R> {
 impl<R> Ways<R> {
     /// The one that every device runs.
     pub fn register(&self) -> &'static Candidate {
-        let register = self.candidates.iter().find(|candidate| candidate.is_register());
+        let register = self.candidates.iter().find(|candidate| candidate.is_plain());
         register.expect("every device runs the variant register, for every shape")
     }
 }

@@ -39,7 +39,7 @@ static TILED: Kernel = Kernel::variant("attention", "tiled", &[], &[PREFIX, wgsl
 
 /// `in_order`: all sum products in one order. Else each sums the exponentials in an order of its own, the highest score so far
 /// being that of as many keys as it has lanes.
-const fn candidates(in_order: bool) -> [Candidate; 8] {
+const fn candidates(in_order: bool) -> [Candidate; 9] {
     const fn classed(candidate: Candidate, class: &'static str, in_order: bool) -> Candidate {
         if in_order { candidate } else { candidate.of_class(class) }
     }
@@ -47,6 +47,7 @@ const fn candidates(in_order: bool) -> [Candidate; 8] {
         classed(Candidate::for_cpus(&SUBGROUP, &[("LANES", 8)]), "subgroup 8", in_order),
         classed(Candidate::for_cpus(&SUBGROUP, &[("LANES", 4)]), "subgroup 4", in_order),
         classed(Candidate::for_cpus(&SUBGROUP, &[("LANES", 16)]), "subgroup 16", in_order),
+        Candidate::for_cpus(&KERNEL, &[("TILE_QUADS", 4)]),
         Candidate::new(&KERNEL, &[]),
         classed(Candidate::for_large_gpus(&TILED, &[("CHANNEL_LANES", 16), ("QUADS", 2)]), "tiled 16", in_order)
             .usual_for(|_| false),
@@ -58,8 +59,8 @@ const fn candidates(in_order: bool) -> [Candidate; 8] {
             .usual_for(|shape| shape[3] > 128),
     ]
 }
-static FORWARD_CANDIDATES: [Candidate; 8] = candidates(false);
-static BACKWARD_CANDIDATES: [Candidate; 8] = candidates(true);
+static FORWARD_CANDIDATES: [Candidate; 9] = candidates(false);
+static BACKWARD_CANDIDATES: [Candidate; 9] = candidates(true);
 
 const fn ways(entry: &'static str, candidates: &'static [Candidate], record: fn(&mut Recorder, &[u32])) -> Ways {
     Ways { kernel: "attention", entry, candidates, record }

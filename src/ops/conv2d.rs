@@ -5,7 +5,7 @@ use super::matrix::{self, Epilogue, WeightGradient, grid, products, tile, weight
 use crate::gpu::kernel::wgsl;
 use crate::gpu::{Candidate, Kernel, Need, Recorder, Tensor, Value, Ways};
 
-products!("conv2d", crate::cpu::conv2d, |shape: &[u32]| [shape[3], shape[4]], [(16, 16), (8, 8), (16, 8)]);
+products!("conv2d", crate::cpu::conv2d, |shape: &[u32]| [shape[3], shape[4]], (16, 4), [(16, 16), (8, 8), (16, 8)]);
 
 /// How the window moves over the input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use super::matrix::{self, Epilogue, WeightGradient, grid, products, tile, weight
 use crate::gpu::kernel::wgsl;
 use crate::gpu::{Candidate, Kernel, Need, Recorder, Tensor, Value, Ways};
 
-products!("linear", crate::cpu::linear, |shape: &[u32]| [shape[1], shape[2]], [(16, 16), (16, 8), (8, 8)]);
+products!("linear", crate::cpu::linear, |shape: &[u32]| [shape[1], shape[2]], (8, 2), [(16, 16), (16, 8), (8, 8)]);
 
 struct Extent {
     rows: u32,

@@ -6,10 +6,11 @@ use crate::gpu::choices::IN_ORDER;
 use crate::gpu::{Candidate, Grid, Recorder, Tensor, Value};
 
 /// Defines the kernel `$name` in its variants, with the twins in `$twin`, and the ways to run its three entry points, each of
-/// which `alone(r, shape, entry)` records. `$channels` gives input and output channels of a shape; `$tiled` are the
+/// which `alone(r, shape, entry)` records. `$channels` gives input and output channels of a shape; `$register` are the
+/// `TILE_ROWS` and `WEIGHT_TILE_K` of the tiles in registers for drivers that compute on the CPU, `$tiled` the
 /// `ROW_LANES` and `CHANNEL_LANES` of the tiles in workgroup memory, the usual ones last.
 macro_rules! products {
-    ($name:literal, $twin:path, $channels:expr, $tiled:expr) => {
+    ($name:literal, $twin:path, $channels:expr, $register:expr, $tiled:expr) => {
         use $twin as twin;
 
         const TWINS: &[(&str, crate::cpu::Twin)] = &[
@@ -47,10 +48,11 @@ macro_rules! products {
             $channels(shape).iter().all(|channels| *channels >= 2 * kernel.constant("TILE_QUADS", &[]))
         }
 
-        static CANDIDATES: [Candidate; 13] = [
+        static CANDIDATES: [Candidate; 14] = [
             Candidate::for_cpus(&SUBGROUP, &[("LANES", 8)]),
             Candidate::for_cpus(&SUBGROUP, &[("LANES", 4)]),
             Candidate::for_cpus(&SUBGROUP, &[("LANES", 16)]),
+            Candidate::for_cpus(&KERNEL, &[("TILE_ROWS", $register.0), ("WEIGHT_TILE_K", $register.1)]),
             Candidate::new(&KERNEL, &[]),
             Candidate::for_large_gpus(&TILED, &[("ROW_LANES", $tiled[0].0), ("CHANNEL_LANES", $tiled[0].1)]),
             Candidate::for_large_gpus(&TILED, &[("ROW_LANES", $tiled[1].0), ("CHANNEL_LANES", $tiled[1].1)]),
