@@ -68,15 +68,16 @@ fn named(all: Vec<(&'static str, Mutant)>, wanted: Option<&[String]>) -> Vec<(&'
     all.into_iter().filter(is_wanted).collect()
 }
 
-/// `count` mutants of each function.
+/// `count` mutants of each function, drawn by its name: a change of another function changes nothing here.
 fn sample(all: Vec<(&'static str, Mutant)>, count: usize) -> Vec<(&'static str, Mutant)> {
     let mut functions: BTreeMap<(&str, String), Vec<Mutant>> = BTreeMap::new();
     for (file, mutant) in all {
         functions.entry((file, mutant.function.clone())).or_default().push(mutant);
     }
-    let mut random = Random::new(SEED);
     let mut sample = Vec::new();
-    for ((file, _), mut mutants) in functions {
+    for ((file, function), mut mutants) in functions {
+        let name = file.bytes().chain(function.bytes());
+        let mut random = Random::new(name.fold(SEED, |seed, byte| seed.wrapping_mul(31).wrapping_add(byte.into())));
         for _ in 0..count.min(mutants.len()) {
             let index = random.bits() as usize % mutants.len();
             sample.push((file, mutants.swap_remove(index)));
