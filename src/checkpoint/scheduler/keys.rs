@@ -174,9 +174,9 @@ impl Keys {
     pub(super) fn check(&self) -> Result<()> {
         if self.defaults.is_none() && !self.own {
             let known: Vec<&str> = DEFAULTS.keys().map(String::as_str).collect();
+            let class = if self.class.is_empty() { "a _class_name of no letters" } else { self.class.as_str() };
             return refuse(format!(
-                "{:?} is not read here: it tells the network the time in its own way, or steps in its own; read are {}",
-                self.class,
+                "{class} is not read here: it tells the network the time in its own way, or steps in its own; read are {}",
                 known.join(", ")
             ));
         }
