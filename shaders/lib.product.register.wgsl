@@ -1,5 +1,6 @@
 // Variant `register`: a lane owns a tile of TILE_ROWS rows x 2 quads of channels in registers (8 channels x WEIGHT_TILE_K quads of
-// dW), as small as no GPU we know spills, larger for drivers that compute on the CPU; no workgroup memory, no barriers. Lanes run over channels first: a wave reads neighbouring weights and the same x.
+// dW), as small as no GPU we know spills, larger for drivers that compute on the CPU; no workgroup memory, no barriers. Lanes run
+// over channels first: a wave reads neighbouring weights and the same x.
 
 override TILE_ROWS = 4u;        // 16 at the most
 const TILE_QUADS = 2u;
