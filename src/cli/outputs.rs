@@ -19,15 +19,21 @@ impl Place<'_> {
         }
     }
 
-    /// Whether writing here would replace the file at `other`, or need it to be a directory.
-    fn takes(&self, other: &Path) -> bool {
+    /// Whether writing here would replace what is at `other`.
+    fn replaces(&self, other: &Path) -> bool {
         let (own, other) = (resolved(self.path()), resolved(other));
         match self {
             // A device takes everything.
             _ if other.starts_with("/dev") => false,
             Place::File(_) => own == other,
-            Place::Directory(_, takes) => own.starts_with(&other) || other.strip_prefix(&own).is_ok_and(takes),
+            Place::Directory(_, takes) => other.strip_prefix(&own).is_ok_and(takes),
         }
+    }
+
+    /// Whether no file can be written to `other`, for it is replaced here, or has to be a directory.
+    fn excludes(&self, other: &Path) -> bool {
+        let is_within = || resolved(self.path()).starts_with(resolved(other));
+        self.replaces(other) || matches!(self, Place::Directory(..)) && is_within()
     }
 }
 
@@ -95,14 +101,14 @@ pub fn check_apart(writes: &[Output], reads: &[Input]) -> Result<()> {
         for (other, source) in reads {
             let replaced = match place {
                 Place::File(file) => source.holds(file).then_some(*file),
-                Place::Directory(..) => place.takes(source.path()).then_some(source.path()),
+                Place::Directory(..) => place.replaces(source.path()).then_some(source.path()),
             };
             if let Some(path) = replaced {
                 bail!("{flag} would replace {}, which {other} reads", path.display());
             }
         }
         for (other, file) in writes.iter().enumerate().filter(|(own, _)| *own != index).map(|(_, output)| output) {
-            if matches!(file, Place::File(_)) && place.takes(file.path()) {
+            if matches!(file, Place::File(_)) && place.excludes(file.path()) {
                 let path = file.path().display();
                 bail!("{path}: two outputs can't be one file, that of {other} and one of {flag}");
             }

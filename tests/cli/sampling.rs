@@ -158,7 +158,8 @@ fn pictures_are_written_by_their_ending_and_one_by_one() {
     assert_eq!(files(place.path()), before);
     // What was written beside a model before is no part of it.
     for _ in 0..2 {
-        accepted(place.path(), &format!("{line} --out run/s.png --tensor run/s.safetensors --json=run/drawn.json"));
+        let beside = "--out run/s.png --tensor run/s.safetensors --json=run/drawn.json --images run/each";
+        accepted(place.path(), &format!("{line} {beside}"));
     }
     // Files beside those that --images writes, and devices, which take anything.
     accepted(place.path(), &format!("{line} --images each --out each/all.png --json=each/all.json"));
