@@ -36,6 +36,14 @@ impl Error {
     }
 }
 
+/// `1 image`, `2 images`.
+pub fn counted(count: u64, noun: &str) -> String {
+    match count {
+        1 => format!("1 {noun}"),
+        count => format!("{count} {noun}s"),
+    }
+}
+
 /// Names with commas between them; numbers in a row as `0 to 9`; the first twenty of very many.
 pub fn list_names(names: &[String]) -> String {
     const LISTED: usize = 20;

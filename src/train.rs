@@ -9,4 +9,4 @@ mod stored;
 pub use lock::Lock;
 pub use model::{Initial, Model};
 pub use run::{Run, Watch};
-pub use stored::{Over, Stored, check_place, is_of_a_run, saw_one_data_set};
+pub use stored::{DATA, Over, Stored, TRAINER_STATE, check_place, is_of_a_run, saw_one_data_set};

@@ -321,18 +321,10 @@ struct Drawing(Vec<(u64, u64)>);
 struct Saved<'a>(&'a std::path::Path, Vec<u64>);
 
 impl Watch for Saved<'_> {
-    fn step(&mut self, _: &Metrics, _: f64) {}
-
-    fn note(&mut self, _: &str) {}
-
     fn drawing(&mut self, done: u64, _: u64) {
         let state = std::fs::read_to_string(self.0.join("checkpoint/trainer.json")).expect("a checkpoint");
         let state: serde_json::Value = serde_json::from_str(&state).expect("JSON");
         self.1.extend((done == 1).then(|| state["step"].as_u64().expect("a number")));
-    }
-
-    fn stop(&self) -> bool {
-        false
     }
 }
 
@@ -351,16 +343,8 @@ fn a_checkpoint_is_saved_before_the_grid_of_its_step_is_drawn() {
 }
 
 impl Watch for Drawing {
-    fn step(&mut self, _: &Metrics, _: f64) {}
-
-    fn note(&mut self, _: &str) {}
-
     fn drawing(&mut self, done: u64, of: u64) {
         self.0.push((done, of));
-    }
-
-    fn stop(&self) -> bool {
-        false
     }
 }
 

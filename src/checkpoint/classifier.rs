@@ -7,14 +7,13 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use super::{CONFIG, Classes, SCHEDULER, SchedulerConfig, flatten, read_json, unflatten, write_json};
+use super::{CLASSIFIER, CONFIG, Classes, SCHEDULER, SchedulerConfig, flatten, read_json, unflatten, write_json};
 use crate::error::{Error, Result};
 use crate::nn::{Classifier, ClassifierConfig, UNetConfig};
 use crate::tensors;
 
 /// `_class_name` of a classifier's configuration.
 pub const CLASS_NAME: &str = "UNet2DClassifier";
-pub const MODEL: &str = "classifier.safetensors";
 
 /// Keys of a U-Net that say nothing of its encoder.
 const DECODER_KEYS: [&str; 4] = ["out_channels", "up_block_types", "upsample_type", "num_class_embeds"];
@@ -34,10 +33,10 @@ pub struct Checkpoint {
 /// The directory that `path` names: itself, or its `checkpoint` (a run).
 fn find(path: &Path) -> Result<PathBuf> {
     let places = [path.to_path_buf(), path.join("checkpoint"), path.join("checkpoint.old")];
-    let found = places.into_iter().find(|place| place.join(CONFIG).is_file() && place.join(MODEL).is_file());
+    let found = places.into_iter().find(|place| place.join(CONFIG).is_file() && place.join(CLASSIFIER).is_file());
     found.ok_or_else(|| {
         let problem = if path.exists() {
-            format!("no classifier: no {CONFIG} with {MODEL} here or in checkpoint/; train-classifier makes one")
+            format!("no classifier: no {CONFIG} with {CLASSIFIER} here or in checkpoint/; train-classifier makes one")
         } else {
             "no such directory".into()
         };
@@ -71,7 +70,7 @@ pub fn load(path: &Path) -> Result<Checkpoint> {
     let config = directory.join(CONFIG);
     let given: Map<String, Value> = read_json(&config)?;
     let classifier = Classifier::new(read_config(&config)?).map_err(|error| Error::file(&config, error))?;
-    let model = directory.join(MODEL);
+    let model = directory.join(CLASSIFIER);
     let weights = flatten(&classifier.params, tensors::read(&model)?, &model)?;
     let scheduler = read_json(&directory.join(SCHEDULER))?;
     let classes = Classes::named(&given, classifier.config.classes, false);
@@ -98,5 +97,5 @@ pub fn save(
     config.insert("classes".into(), classifier.config.classes.into());
     write_json(&directory.join(CONFIG), &config)?;
     write_json(&directory.join(SCHEDULER), scheduler)?;
-    tensors::write(&directory.join(MODEL), &unflatten(&classifier.params, weights, ""))
+    tensors::write(&directory.join(CLASSIFIER), &unflatten(&classifier.params, weights, ""))
 }

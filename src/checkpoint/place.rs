@@ -13,6 +13,10 @@ use crate::tensors::{self, FileTensors};
 pub const CONFIG: &str = "config.json";
 pub const MODEL: &str = "diffusion_pytorch_model.safetensors";
 pub const SCHEDULER: &str = "scheduler_config.json";
+/// Of a pipeline's parts.
+pub const PIPELINE: &str = "model_index.json";
+/// The weights of a classifier.
+pub const CLASSIFIER: &str = "classifier.safetensors";
 
 /// What names of weights begin with.
 const STEM: &str = "diffusion_pytorch_model";
@@ -106,7 +110,7 @@ fn plain_index() -> String {
 
 /// The directory of the U-Net of a pipeline.
 fn component(pipeline: &Path) -> Result<Option<String>> {
-    let path = pipeline.join("model_index.json");
+    let path = pipeline.join(PIPELINE);
     if !path.is_file() {
         return Ok(None);
     }
@@ -179,7 +183,7 @@ fn below(directory: &Path) -> String {
 
 /// What is said where there are no weights that are read.
 fn absent(directory: &Path) -> String {
-    if directory.join("classifier.safetensors").is_file() {
+    if directory.join(CLASSIFIER).is_file() {
         return "a classifier: --classifier takes it, and evaluate --judge".into();
     }
     let names = weights_like(directory);

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use super::output::say;
-use super::outputs::{Input, model};
+use super::outputs::{Input, input};
 use anyhow::Result;
 use diffuse::gpu::{Context, Precision};
 use diffuse::run::Session;
@@ -71,7 +71,7 @@ impl Adapter {
     /// The file of --tune, if it is one.
     pub fn file(&self) -> Option<Input<'_>> {
         match &self.tune {
-            Tune::File(path) => model("--tune", Some(path)),
+            Tune::File(path) => input("--tune", Some(path)),
             Tune::By(_) => None,
         }
     }
@@ -86,13 +86,14 @@ impl Adapter {
         Ok(Session::open(context, &self.policy(context)?, storage.precision(context)))
     }
 
-    /// The same, for which nothing is measured that isn't known.
-    pub fn known_session<'a>(&self, context: &'a Context, storage: Storage) -> Result<Session<'a>> {
+    /// The same for `count` images, `batch` at a time. A batch that is not full may never come again, and is not worth to be
+    /// measured for.
+    pub fn session_for<'a>(&self, context: &'a Context, count: u32, batch: u32) -> Result<Session<'a>> {
         let mut policy = self.policy(context)?;
-        if policy.mode == Mode::Cached {
+        if policy.mode == Mode::Cached && count < batch {
             policy.mode = Mode::Known;
         }
-        Ok(Session::open(context, &policy, storage.precision(context)))
+        Ok(Session::open(context, &policy, Precision::F32))
     }
 
     /// How the ways are chosen that kernels run in; what takes time is said in a line.

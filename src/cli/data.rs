@@ -9,6 +9,7 @@ use super::output::{Json, say};
 use super::outputs::{Input, Source, check_apart, file};
 use diffuse::chart::{Row, write_sheet};
 use diffuse::data::{self, Dataset, Want};
+use diffuse::error::counted;
 use diffuse::nn::config::Size;
 use diffuse::picture::{self, Images};
 use diffuse::run::TrainOptions;
@@ -90,9 +91,7 @@ fn rows(data: &Dataset, count: usize) -> Vec<Row> {
         let image = |i: usize| &data.images[members[i * members.len() / shown] * size..][..size];
         let values = (0..shown).flat_map(image).map(|byte| f32::from(*byte) / 127.5 - 1.0).collect();
         let images = Images { values, count: shown, height, width, channels };
-        let total = members.len();
-        let note = if total == 1 { "1 image".into() } else { format!("{total} images") };
-        Row { name, note, images }
+        Row { name, note: counted(members.len() as u64, "image"), images }
     };
     data.classes.iter().zip(members).enumerate().map(row).collect()
 }

@@ -11,10 +11,11 @@ use diffuse::checkpoint::{Checkpoint, classifier};
 use diffuse::diffusion::{Sampler, SamplerKind};
 use diffuse::error::Error;
 use diffuse::gpu::WEIGHTS;
+use diffuse::nn::Classifier;
 use diffuse::nn::config::Size;
 use diffuse::picture;
 use diffuse::run::classifier as steering;
-use diffuse::run::{self, Drawn, Generator, Networks, Request, Session, Start};
+use diffuse::run::{self, Drawn, Frame, Generator, Networks, Request, Session, Start};
 
 /// Most samples of one command.
 pub const MOST: u32 = 1 << 20;
@@ -137,14 +138,19 @@ impl Drawing<'_> {
         self.request.labels.as_ref().or(steered).map(Vec::as_slice)
     }
 
-    /// Whether the networks can be asked for it.
+    /// The frame that it is planned in, if the networks can be asked for it.
     ///
     /// # Errors
     /// One line that says what doesn't fit.
-    pub fn check(&self) -> Result<()> {
-        let steers = self.classifier.as_ref().map(|classifier| &classifier.classifier);
+    pub fn frame(&self) -> Result<Frame> {
         let frame = self.request.frame(self.batch, sides(self.model)?);
-        Ok(self.request.check(&self.model.unet.config, steers, &frame)?)
+        self.request.check(&self.model.unet.config, self.steers(), &frame)?;
+        Ok(frame)
+    }
+
+    /// The classifier that steers.
+    fn steers(&self) -> Option<&Classifier> {
+        self.classifier.as_ref().map(|classifier| &classifier.classifier)
     }
 
     /// Draws with a progress bar.
@@ -153,10 +159,8 @@ impl Drawing<'_> {
     /// One line; of a batch that doesn't fit, it says how many images would.
     pub fn run(&self, mut session: Session, film: &mut Film) -> Result<Drawn> {
         let Drawing { model, request, classifier, .. } = self;
-        let steers = classifier.as_ref().map(|classifier| &classifier.classifier);
-        let networks = Networks { unet: &model.unet, weights: WEIGHTS, classifier: steers };
-        self.check()?;
-        let frame = request.frame(self.batch, sides(model)?);
+        let networks = Networks { unet: &model.unet, weights: WEIGHTS, classifier: self.steers() };
+        let frame = self.frame()?;
         let generator = Generator::fit(&mut session, &networks, &frame)?;
         session.write(WEIGHTS, &model.weights);
         if let Some(classifier) = classifier {

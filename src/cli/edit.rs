@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use serde_json::{Value, json};
 
 use super::output::say;
-use super::outputs::{Input, model};
+use super::outputs::{Input, input};
 use diffuse::data;
 use diffuse::diffusion::{Sampler, Schedule};
 use diffuse::run::{Known, Start};
@@ -51,7 +51,7 @@ impl Flags {
 
     /// The files that are read, by their flags.
     pub fn files(&self) -> [Option<Input<'_>>; 2] {
-        [model("--from", self.from.as_deref()), model("--mask", self.mask.as_deref())]
+        [input("--from", self.from.as_deref()), input("--mask", self.mask.as_deref())]
     }
 
     /// Adds what is asked for to an object.

@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, anyhow, bail};
 use serde_json::{Value, json};
 
-use super::adapter::{Adapter, Storage};
+use super::adapter::Adapter;
 use super::output::say;
-use super::outputs::{Input, Output, Source, check_apart, file, model};
+use super::outputs::{Input, Output, Source, check_apart, file, input};
 use super::progress::Progress;
 use super::sampler;
 pub use args::Args;
@@ -21,6 +21,7 @@ use diffuse::chart::{Curve, write_curves};
 use diffuse::checkpoint::{self, Checkpoint};
 use diffuse::data::{self, Dataset, Split, Want};
 use diffuse::diffusion::Schedule;
+use diffuse::error::counted;
 use diffuse::evaluate::levels::{LevelError, level_errors};
 use diffuse::evaluate::likelihood::{
     BoundOptions, Dequantization, FlowOptions, Setting, VariationalBound, flow_likelihood, variational_bound,
@@ -44,11 +45,8 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     say(split.summary());
     let trial = args.judge.as_ref().map(|judge| Trial::load(args, &model, judge, &split)).transpose()?;
     let context = adapter.open()?;
-    let session = match args.count.is_some_and(|count| count < args.batch as usize) {
-        // A batch that may never come again is not worth to be measured for.
-        true => adapter.known_session(&context, Storage::F32)?,
-        false => adapter.session(&context, Storage::F32)?,
-    };
+    let count = args.count.map_or(args.batch, |count| count.try_into().unwrap_or(u32::MAX));
+    let session = adapter.session_for(&context, count, args.batch)?;
     let mut found = Found::default();
     // A part is shown when it is there: what comes behind it may take long, or fail.
     let show = |lines: Vec<String>| match args.json.is_alone() {
@@ -137,8 +135,8 @@ fn check_outputs(args: &Args, adapter: &Adapter) -> Result<()> {
     let json = file("--json", args.json.file());
     let writes: Vec<Output> = pictures.iter().filter_map(|path| file("--out", Some(path))).chain(json).collect();
     let named = [("--samples", args.samples.as_deref()), ("--judge", args.judge.as_deref())];
-    let named = named.into_iter().map(|(flag, path)| model(flag, path));
-    let checkpoint = model("the checkpoint", Some(&*args.checkpoint));
+    let named = named.into_iter().map(|(flag, path)| input(flag, path));
+    let checkpoint = input("the checkpoint", Some(&*args.checkpoint));
     let data = Some(("--data", Source::Data(Path::new(&args.data))));
     let others = [adapter.file(), args.steering.file(), checkpoint, data];
     let reads: Vec<Input> = named.chain(others).flatten().collect();
@@ -153,8 +151,8 @@ fn load_split(args: &Args, model: &Checkpoint) -> Result<Split> {
     split.train.account.warnings().iter().for_each(|warning| log::warn!("{warning}"));
     let tests = split.test.len();
     if args.count.is_some_and(|count| count > tests) {
-        let noun = if tests == 1 { "test image" } else { "test images" };
-        say(format_args!("{} has {tests} {noun}: no more are looked at, or compared with", args.data));
+        let tests = counted(tests as u64, "test image");
+        say(format_args!("{} has {tests}: no more are looked at, or compared with", args.data));
     }
     if let Some(known) = &model.classes {
         split.put_in_order(&known.names, known.are_named).map_err(|problem| anyhow!("{}: {problem}", args.data))?;

@@ -7,7 +7,7 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
 use serde_json::Value;
 
-use super::outputs::{Input, model};
+use super::outputs::{Input, input};
 use diffuse::checkpoint;
 use diffuse::nn::{UNetConfig, preset, preset_names};
 use diffuse::run::TrainOptions;
@@ -31,7 +31,7 @@ impl ModelFlags {
 
     /// The file or directory of the model, if it is of one.
     pub fn file(&self) -> Option<Input<'_>> {
-        model("--model", self.model.as_deref())
+        input("--model", self.model.as_deref())
     }
 
     /// Whether the model is that of a file.

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 use diffuse::files::{self, resolved};
+use diffuse::{checkpoint, train};
 
 /// A place that a command fills.
 pub enum Place<'a> {
@@ -56,8 +57,8 @@ pub enum Source<'a> {
 /// What the flag says that a command reads.
 pub type Input<'a> = (&'a str, Source<'a>);
 
-/// The model of a flag, if it was given.
-pub fn model<'a>(flag: &'a str, path: Option<&'a Path>) -> Option<Input<'a>> {
+/// The file or model of a flag, if it was given.
+pub fn input<'a>(flag: &'a str, path: Option<&'a Path>) -> Option<Input<'a>> {
     path.map(|path| (flag, Source::Model(path)))
 }
 
@@ -82,17 +83,10 @@ impl Source<'_> {
 }
 
 fn is_of_a_model(name: &str) -> bool {
-    const FILES: [&str; 8] = [
-        "config.json",
-        "scheduler_config.json",
-        "model_index.json",
-        "trainer.json",
-        "data.json",
-        "trainer.safetensors",
-        "classifier.safetensors",
-        "metrics.csv",
-    ];
-    FILES.contains(&name) || name.starts_with("diffusion_pytorch_model")
+    let weights = [checkpoint::CLASSIFIER, train::run::TRAINER];
+    let others = [checkpoint::CONFIG, checkpoint::SCHEDULER, checkpoint::PIPELINE, train::TRAINER_STATE, train::DATA];
+    let is_named = weights.iter().chain(&others).chain(&["metrics.csv"]).any(|own| *own == name);
+    is_named || name.starts_with("diffusion_pytorch_model")
 }
 
 /// Refuses two outputs in one place, and an output over one of the inputs `reads`, before there is anything to write.

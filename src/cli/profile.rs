@@ -11,7 +11,7 @@ use serde_json::json;
 use super::adapter::{Adapter, Storage};
 use super::flags::ModelFlags;
 use super::output::{Json, say};
-use super::outputs::{Input, Output, check_apart, file, model};
+use super::outputs::{Input, Output, check_apart, file, input};
 use diffuse::files;
 use diffuse::nn::{UNet, UNetConfig, digits};
 use diffuse::picture;
@@ -79,7 +79,7 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     args.png.iter().try_for_each(|path| picture::check_writable(path))?;
     let outputs = [("--trace", args.trace.as_deref()), ("--png", args.png.as_deref()), ("--json", args.json.file())];
     let writes: Vec<Output> = outputs.iter().filter_map(|(flag, path)| file(flag, *path)).collect();
-    let named = [model("--compare", args.compare.as_deref()), args.model.file(), adapter.file()];
+    let named = [input("--compare", args.compare.as_deref()), args.model.file(), adapter.file()];
     let reads: Vec<Input> = named.into_iter().flatten().collect();
     check_apart(&writes, &reads)?;
     if args.only.is_some() && !args.shapes {

@@ -6,15 +6,15 @@ use anyhow::{Result, bail};
 use clap::Command;
 use serde_json::json;
 
-use super::adapter::{Adapter, Storage};
+use super::adapter::Adapter;
 use super::draw::{self, Drawing, Film, Method};
 use super::edit::{self, Edit};
 use super::output::{Json, say};
-use super::outputs::{Input, Output, Place, check_apart, check_file, file, model};
+use super::outputs::{Input, Output, Place, check_apart, check_file, file, input};
 use super::{sampler, steering};
 use diffuse::checkpoint::{self, Checkpoint, Classes};
 use diffuse::diffusion::Sampler;
-use diffuse::error::list_names;
+use diffuse::error::{counted, list_names};
 use diffuse::files;
 use diffuse::picture::{self, Images};
 use diffuse::run::{Drawn, Noise, Request, Start};
@@ -103,12 +103,7 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     let drawing = Drawing { model: &model, request, classifier, batch: args.batch };
     super::interrupt::catch_interrupts();
     let context = adapter.open()?;
-    let session = if args.count < args.batch {
-        // A batch that may never come again is not worth to be measured for.
-        adapter.known_session(&context, Storage::F32)?
-    } else {
-        adapter.session(&context, Storage::F32)?
-    };
+    let session = adapter.session_for(&context, args.count, args.batch)?;
     let steps = drawing.request.length();
     let mut film = match &args.gif {
         Some(_) => Film::new(columns(args, classes.as_ref(), drawing.batch() as usize), steps),
@@ -133,8 +128,7 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     let written = [Some(&args.out), args.images.as_ref(), args.gif.as_ref(), args.tensor.as_ref()];
     let written: Vec<&PathBuf> = written.into_iter().flatten().collect();
     let names: Vec<String> = written.iter().map(|path| path.display().to_string()).collect();
-    let noun = if images.count == 1 { "image" } else { "images" };
-    say(format_args!("{} {noun}: {}", images.count, names.join(", ")));
+    say(format_args!("{}: {}", counted(images.count as u64, "image"), names.join(", ")));
     args.json.print_object(|| {
         let mut object = json!(Method::of(&drawing, &sampler, evaluations));
         object["count"] = json!(images.count);
@@ -175,8 +169,8 @@ fn check_outputs(args: &Args, adapter: &Adapter) -> Result<()> {
     let images = args.images.as_deref().map(|images| ("--images", Place::Directory(images, is_image)));
     let files = [("--out", Some(&*args.out)), ("--gif", args.gif.as_deref()), ("--tensor", tensor), ("--json", json)];
     let writes: Vec<Output> = files.iter().filter_map(|(flag, path)| file(flag, *path)).chain(images).collect();
-    let checkpoint = model("the checkpoint", args.checkpoint.as_deref());
-    let named = [model("--noise", args.noise.as_deref()), checkpoint, adapter.file(), args.steering.file()];
+    let checkpoint = input("the checkpoint", args.checkpoint.as_deref());
+    let named = [input("--noise", args.noise.as_deref()), checkpoint, adapter.file(), args.steering.file()];
     let reads: Vec<Input> = named.into_iter().chain(args.edit.files()).flatten().collect();
     check_apart(&writes, &reads)?;
     let first = args.images.as_ref().map(|directory| directory.join(name_of(0)));

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 
-use super::outputs::{Input, model};
+use super::outputs::{Input, input};
 use diffuse::checkpoint::{Checkpoint, Classes, classifier};
 use diffuse::diffusion::Schedule;
 use diffuse::run::Steering;
@@ -29,7 +29,7 @@ impl Args {
 
     /// The classifier's directory.
     pub fn file(&self) -> Option<Input<'_>> {
-        model("--classifier", self.classifier.as_deref())
+        input("--classifier", self.classifier.as_deref())
     }
 
     /// Loads what was asked for. `labels` says the class of each sample, out of as many as the classifier knows.

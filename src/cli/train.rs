@@ -10,9 +10,10 @@ use serde_json::json;
 use super::adapter::{Adapter, Storage};
 use super::flags::{RunFlags, Typed, changes, option_flags};
 use super::output::{Json, say};
-use super::outputs::{Input, Place, Source, check_apart, file, model};
+use super::outputs::{Input, Place, Source, check_apart, file, input};
 use super::progress::Progress;
 use diffuse::checkpoint;
+use diffuse::error::counted;
 use diffuse::gpu::{Context, context::mebibytes};
 use diffuse::run::{Task, TrainOptions};
 use diffuse::train::{Model, Over, Run, Stored, check_place, is_of_a_run, run};
@@ -123,8 +124,8 @@ impl Asked<'_> {
         self.flags.json.check()?;
         let run = ("--out", Place::Directory(&self.flags.out, is_of_a_run));
         let data = self.flags.data.as_deref().map(|data| ("--data", Source::Data(Path::new(data))));
-        let init = model("--init", self.flags.init.as_deref());
-        let reads = [data, init, self.flags.model.file(), model("--config", self.config)];
+        let init = input("--init", self.flags.init.as_deref());
+        let reads = [data, init, self.flags.model.file(), input("--config", self.config)];
         let reads: Vec<Input> = reads.into_iter().flatten().collect();
         check_apart(&file("--json", self.flags.json.file()).into_iter().collect::<Vec<_>>(), &reads)?;
         check_apart(&file("--json", self.flags.json.file()).into_iter().chain([run]).collect::<Vec<_>>(), &[])?;
@@ -165,7 +166,11 @@ impl Asked<'_> {
             if self.flags.data.is_some() || self.config.is_some() {
                 run::load_same_data(&stored, &mut now)?;
             }
-            say(format_args!("trained {} already: {}; --steps takes more", steps(now.steps), self.flags.out.display()));
+            say(format_args!(
+                "trained {} already: {}; --steps takes more",
+                counted(now.steps, "step"),
+                self.flags.out.display()
+            ));
             return Ok(Begun::Done { options: Box::new(now), stored: Box::new(stored) });
         }
         let run = Run::resume(context, policy, stored, now)?;
@@ -241,17 +246,17 @@ pub fn train(run: &mut Run, context: &Context, ending: &Ending) -> Result<bool> 
     let done = result?;
     let Ending { out, started, again, .. } = ending;
     if done {
-        say(format_args!("trained {} in {:.0} s: {}", steps(all), started.elapsed().as_secs_f64(), out.display()));
+        say(format_args!(
+            "trained {} in {:.0} s: {}",
+            counted(all, "step"),
+            started.elapsed().as_secs_f64(),
+            out.display()
+        ));
     } else {
         say(format_args!("stopped at step {} of {all} and saved; go on with: {again}", run.steps_done()));
     }
     ending.print(run.steps_done(), all)?;
     Ok(done)
-}
-
-/// `1 step`, `2 steps`.
-fn steps(count: u64) -> String {
-    if count == 1 { "1 step".into() } else { format!("{count} steps") }
 }
 
 /// What is typed to go on with a run.

@@ -94,19 +94,20 @@ pub(super) struct Sets {
 /// # Errors
 /// Several sets: which one is meant is not ours to guess.
 pub(super) fn find(directory: &Path, only: Option<&str>) -> Result<Option<Sets>> {
-    let Some((train, test)) = choose(directory, only)? else { return Ok(None) };
-    let is_other = |pair: &Pair| {
-        only.is_none() && [Some(&train), test.as_ref()].iter().flatten().all(|it| it.prefix != pair.prefix)
-    };
-    let others = pairs(directory)?.into_iter().filter(is_other).map(|pair| pair.images).collect();
-    Ok(Some(Sets { train, test, others }))
-}
-
-fn choose(directory: &Path, only: Option<&str>) -> Result<Option<(Pair, Option<Pair>)>> {
     let mut pairs = pairs(directory)?;
     if let Some(only) = only {
         pairs.retain(|pair| pair.family_name() == only || pair.prefix == only);
     }
+    let Some((train, test)) = choose(directory, &pairs)? else { return Ok(None) };
+    let is_other = |pair: &Pair| {
+        only.is_none() && [Some(&train), test.as_ref()].iter().flatten().all(|it| it.prefix != pair.prefix)
+    };
+    let others = pairs.into_iter().filter(is_other).map(|pair| pair.images).collect();
+    Ok(Some(Sets { train, test, others }))
+}
+
+/// The pair to train on and that of its test images, out of all that are considered.
+fn choose(directory: &Path, pairs: &[Pair]) -> Result<Option<(Pair, Option<Pair>)>> {
     let with = |family: &str, parts: &[&str]| pairs.iter().find(|pair| pair.family(parts) == Some(family)).cloned();
     // MNIST's own names go before all others.
     let mut families: Vec<&str> = pairs.iter().map(Pair::family_name).collect();
@@ -333,7 +334,18 @@ fn dataset(name: String, images: Images, labels: Option<Vec<u32>>, want: &Want) 
     account.changes = resize::changes(&DynamicImage::ImageLuma8(first), shape).of_all(count);
     let images = if shape == own { images.bytes } else { fit_all(&images, own, shape)? };
     let Shape { height, width, channels } = shape;
-    Ok(Dataset { name, height, width, channels, images, labels, classes, account })
+    let mut data = Dataset { name, height, width, channels, images, labels, classes, account };
+    note_empty_classes(&mut data);
+    Ok(data)
+}
+
+fn note_empty_classes(data: &mut Dataset) {
+    let classes = data.classes.iter().zip(data.counts());
+    let empty: Vec<String> = classes.filter(|(_, count)| *count == 0).map(|(name, _)| name.clone()).collect();
+    if !empty.is_empty() {
+        let problem = format!("no image of class {}, of which nothing can be learnt", list_names(&empty));
+        data.account.notes.push(problem);
+    }
 }
 
 /// Labels as indices, and the names of all classes from the least label to the largest.
@@ -343,15 +355,7 @@ fn classify(mut labels: Vec<u32>, notes: &mut Vec<String>) -> (Vec<u32>, Vec<Str
         notes.push(format!("labels begin at {least}: class {least} is number 0 of the model, and so on"));
         labels.iter_mut().for_each(|label| *label -= least);
     }
-    let mut counts = vec![0; (largest - least) as usize + 1];
-    labels.iter().for_each(|label| counts[*label as usize] += 1);
-    let names: Vec<String> = (least..=largest).map(|class| class.to_string()).collect();
-    let empty: Vec<String> =
-        names.iter().zip(&counts).filter(|(_, count)| **count == 0).map(|(name, _)| name.clone()).collect();
-    if !empty.is_empty() {
-        notes.push(format!("no image of class {}, of which nothing can be learnt", list_names(&empty)));
-    }
-    (labels, names)
+    (labels, (least..=largest).map(|class| class.to_string()).collect())
 }
 
 /// Fits every image of the shape `own` into the wanted one.

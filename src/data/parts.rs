@@ -49,7 +49,7 @@ pub(super) fn find(root: &Path) -> Result<Option<Parts>> {
         taken.sort_by_cached_key(rank);
         taken
     };
-    let (mut train, mut test) = (take(&TRAIN), take(&TEST));
+    let (train, test) = (take(&TRAIN), take(&TEST));
     if train.is_empty() && test.is_empty() {
         return Ok(None);
     }
@@ -58,15 +58,19 @@ pub(super) fn find(root: &Path) -> Result<Option<Parts>> {
     if (train.is_empty() || test.is_empty()) && !others.is_empty() {
         return Ok(None);
     }
-    let only_tests = train.is_empty();
-    if only_tests && test.len() > 1 {
+    if train.is_empty() && test.len() > 1 {
         let names: Vec<String> = test.iter().map(|path| name_of(path)).collect();
         let problem = format!("{} but no train: name the one to train on", names.join(" and "));
         return Err(Error::file(root, problem));
     }
-    let first = if only_tests { test.remove(0) } else { train.remove(0) };
-    let mut further: Vec<PathBuf> = train.into_iter().chain(test).collect();
-    let is_test = |path: &PathBuf| !only_tests && rank(&name_of(path), &TEST).is_some();
-    let test = further.iter().position(is_test).map(|index| further.remove(index));
-    Ok(Some(Parts { train: first, test, further, others, beside: images_in(root)? }))
+    let (mut trains, mut tests) = (train.into_iter(), test.into_iter());
+    let (train, test) = match trains.next() {
+        Some(train) => (train, tests.next()),
+        // Test images alone are what there is to train on.
+        None => match tests.next() {
+            Some(only) => (only, None),
+            None => return Ok(None),
+        },
+    };
+    Ok(Some(Parts { train, test, further: trains.chain(tests).collect(), others, beside: images_in(root)? }))
 }

@@ -13,7 +13,7 @@ use super::stored::{
 };
 use crate::checkpoint;
 use crate::data::{self, Dataset, Want};
-use crate::error::{Error, Result, list_names};
+use crate::error::{Error, Result, counted, list_names};
 use crate::gpu::{Context, EMA, WEIGHTS};
 use crate::nn::config::Size;
 use crate::run::trainer::{FIRST_MOMENT, SECOND_MOMENT};
@@ -31,13 +31,15 @@ const UNHEARD: u64 = 2;
 /// What the loop tells and asks after each step.
 pub trait Watch {
     /// Called for every step whose loss is known, in order.
-    fn step(&mut self, metrics: &Metrics, images_per_second: f64);
+    fn step(&mut self, _metrics: &Metrics, _images_per_second: f64) {}
     /// Called with one line worth telling.
-    fn note(&mut self, line: &str);
+    fn note(&mut self, _line: &str) {}
     /// Called for every sampler step of a grid of samples: `done` of `of`.
     fn drawing(&mut self, _done: u64, _of: u64) {}
     /// Whether to save and end after this step.
-    fn stop(&self) -> bool;
+    fn stop(&self) -> bool {
+        false
+    }
 }
 
 /// What a run knows of its data.
@@ -414,8 +416,7 @@ impl<'a> Run<'a> {
         };
         replace_checkpoint(&self.directory, |fresh| self.write_checkpoint(fresh, &state))?;
         self.saved = Some(Saved { step: self.step, learning_rate: self.options.learning_rate });
-        let plural = if self.step == 1 { "" } else { "s" };
-        let title = format!("training loss, {} step{plural}", self.step);
+        let title = format!("training loss, {}", counted(self.step, "step"));
         let drawn = chart::write_loss_chart(&self.directory.join(LOSS_CHART), &title, self.log.points());
         drawn.unwrap_or_else(|error| self.warn(&error, watch));
         Ok(())

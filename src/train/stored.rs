@@ -14,13 +14,13 @@ use crate::files;
 use crate::run::TrainOptions;
 use crate::tune::Chosen;
 
-pub(super) const TRAINER_STATE: &str = "trainer.json";
+pub const TRAINER_STATE: &str = "trainer.json";
 const CHECKPOINT: &str = "checkpoint";
 /// The one that is being written, and the one that makes way for it.
 const FRESH: &str = "checkpoint.new";
 const OLD: &str = "checkpoint.old";
 /// What the run trains on.
-pub(super) const DATA: &str = "data.json";
+pub const DATA: &str = "data.json";
 pub(super) const LOSS_CHART: &str = "loss.png";
 pub(super) const SAMPLES: &str = "samples";
 
@@ -194,14 +194,14 @@ fn refuse_foreign(directory: &Path) -> Result<()> {
     };
     let is_model = |place: &PathBuf| {
         let config = checkpoint::read_json::<serde_json::Value>(&place.join(checkpoint::CONFIG));
-        config.is_ok_and(|config| config.get("_class_name").is_some()) || place.join("model_index.json").is_file()
+        config.is_ok_and(|config| config.get("_class_name").is_some()) || place.join(checkpoint::PIPELINE).is_file()
     };
     let (current, old) = (directory.join(CHECKPOINT), directory.join(OLD));
     // Of a checkpoint that made way for the current one, a process that was killed may have left a part.
     let others = if checkpoint_of(directory).is_some() { vec![] } else { vec![old, directory.to_path_buf()] };
     let foreign = |place: &PathBuf| if place == directory { is_model(place) } else { is_foreign(place) };
     let Some(place) = [vec![current], others].concat().into_iter().find(foreign) else { return Ok(()) };
-    let is_loadable = checkpoint::Place::find(&place).is_ok() || place.join(checkpoint::classifier::MODEL).is_file();
+    let is_loadable = checkpoint::Place::find(&place).is_ok() || place.join(checkpoint::CLASSIFIER).is_file();
     let problem = match is_loadable {
         true => format!(
             "weights without the {TRAINER_STATE} of a run, so that none can go on; --init {} starts with them, in another --out",

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::cli::draw::Method;
@@ -11,7 +12,7 @@ use diffuse::evaluate::levels::LevelError;
 use diffuse::evaluate::likelihood::{FlowLikelihood, VariationalBound};
 use diffuse::evaluate::quality::Report;
 use diffuse::run::TrainOptions;
-use diffuse::train::saw_one_data_set;
+use diffuse::train::{self, saw_one_data_set};
 
 /// Everything that was asked for.
 #[derive(Default)]
@@ -33,7 +34,7 @@ pub enum HeldOut {
 }
 
 /// A JSON file of the run whose checkpoint is in `directory`.
-fn config_of(directory: &Path, name: &str) -> Option<Value> {
+fn of_run<T: DeserializeOwned>(directory: &Path, name: &str) -> Option<T> {
     checkpoint::read_json(&directory.parent()?.join(name)).ok()
 }
 
@@ -41,14 +42,11 @@ impl HeldOut {
     /// Of the model in `directory`, for test images of `source` that are the data's own or, if `split` took them out, a tenth
     /// of what there is.
     pub fn of(directory: &Path, source: &str, split: &Split) -> HeldOut {
-        let config = directory.parent().map(|run| run.join(checkpoint::CONFIG));
-        let Some(options) = config.and_then(|path| checkpoint::read_json::<TrainOptions>(&path).ok()) else {
-            return HeldOut::Unknown;
-        };
+        let Some(options) = of_run::<TrainOptions>(directory, checkpoint::CONFIG) else { return HeldOut::Unknown };
         let place = |source: &str| Path::new(source).canonicalize().unwrap_or_else(|_| source.into());
         // Of a set of parts a run was trained on one.
-        let data = config_of(directory, "data.json");
-        let part = data.as_ref().and_then(|data| data["part"].as_str()).map(|part| Path::new(&options.data).join(part));
+        let data: Value = of_run(directory, train::DATA).unwrap_or_default();
+        let part = data["part"].as_str().map(|part| Path::new(&options.data).join(part));
         let is_part = part.and_then(|part| part.canonicalize().ok()).is_some_and(|part| part == place(source));
         match (options.data == source || place(&options.data) == place(source), split.held_out) {
             (false, true) if is_part => HeldOut::No,

@@ -74,7 +74,7 @@ impl<'a> Trial<'a> {
         };
         quality::check_counts(count, split)?;
         if let Source::Draw(drawing, _) = &self.source {
-            drawing.check()?;
+            drawing.frame()?;
         }
         let Dataset { height, width, channels, .. } = split.test;
         let (known, unet) = (self.judge.classifier.config.sides()?, &self.judge.classifier.config.unet);

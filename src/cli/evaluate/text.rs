@@ -3,6 +3,7 @@
 use super::found::{Found, HeldOut};
 use crate::cli::draw::Method;
 use diffuse::data::Split;
+use diffuse::error::counted;
 use diffuse::evaluate::levels::LevelError;
 use diffuse::evaluate::likelihood::{Dequantization, Estimate, FlowLikelihood, VariationalBound};
 use diffuse::evaluate::quality::{Nearest, Quality, Report};
@@ -38,7 +39,7 @@ fn bound(bound: &VariationalBound, clip: Option<f64>) -> Vec<String> {
     let clip = clip.map_or(String::new(), |range| format!(", the estimate of x0 clamped to [-{range}, {range}]"));
     let off = sampling_error.map_or(String::new(), |error| format!(" that stand for all, +- {error:.4}"));
     let mut lines = vec![
-        format!("variational bound of {}, bits per dimension{clip}", of_images(*images)),
+        format!("variational bound of {}, bits per dimension{clip}", counted(*images as u64, "image")),
         format!("  L_T            {prior:10.6}"),
         format!("  sum of L_(t-1) {between:10.6}  {} terms{off}, one draw of noise an image", reverse.len()),
     ];
@@ -51,10 +52,6 @@ fn bound(bound: &VariationalBound, clip: Option<f64>) -> Vec<String> {
     let over = if sampling_error.is_some() { "over images and terms" } else { "over images" };
     lines.push(format!("  total          {:10.4}{}", total.mean, error_of(total, over)));
     lines
-}
-
-fn of_images(count: usize) -> String {
-    if count == 1 { "1 image".into() } else { format!("{count} images") }
 }
 
 /// ` +- 0.0123 (standard error over images)`.
@@ -73,7 +70,7 @@ fn flow(flow: &FlowLikelihood) -> String {
     };
     format!(
         "probability flow, {}, {steps} steps, {kind}: {:.4} bits per dimension{}",
-        of_images(*images),
+        counted(*images as u64, "image"),
         total.mean,
         error_of(total, "over images")
     )
