@@ -18,7 +18,7 @@ use crate::tensors::{self, FileTensor, FileTensors};
 pub use classes::Classes;
 use json::from_object;
 pub use json::{read_json, write_json};
-pub use place::{CLASSIFIER, CONFIG, MODEL, PIPELINE, Place, SCHEDULER};
+pub use place::{CLASSIFIER, CONFIG, MODEL, PIPELINE, Place, SCHEDULER, STEM};
 pub use scheduler::SchedulerConfig;
 
 /// What diffusers' `EMAModel` writes into the configuration of an average of weights: how it was averaged, not what it is of.

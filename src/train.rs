@@ -7,6 +7,7 @@ pub mod run;
 mod stored;
 
 pub use lock::Lock;
+pub use log::METRICS;
 pub use model::{Initial, Model};
 pub use run::{Run, Watch};
 pub use stored::{DATA, Over, Stored, TRAINER_STATE, check_place, is_of_a_run, saw_one_data_set};

@@ -19,7 +19,7 @@ pub const PIPELINE: &str = "model_index.json";
 pub const CLASSIFIER: &str = "classifier.safetensors";
 
 /// What names of weights begin with.
-const STEM: &str = "diffusion_pytorch_model";
+pub const STEM: &str = "diffusion_pytorch_model";
 /// What names of weights end with that PyTorch pickled, or other frameworks wrote.
 const NOT_READ: [&str; 7] = ["bin", "ckpt", "pt", "pth", "msgpack", "h5", "onnx"];
 

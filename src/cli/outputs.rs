@@ -83,10 +83,9 @@ impl Source<'_> {
 }
 
 fn is_of_a_model(name: &str) -> bool {
-    let weights = [checkpoint::CLASSIFIER, train::run::TRAINER];
-    let others = [checkpoint::CONFIG, checkpoint::SCHEDULER, checkpoint::PIPELINE, train::TRAINER_STATE, train::DATA];
-    let is_named = weights.iter().chain(&others).chain(&["metrics.csv"]).any(|own| *own == name);
-    is_named || name.starts_with("diffusion_pytorch_model")
+    let of_model = [checkpoint::CONFIG, checkpoint::SCHEDULER, checkpoint::PIPELINE, checkpoint::CLASSIFIER];
+    let of_run = [train::run::TRAINER, train::TRAINER_STATE, train::DATA, train::METRICS];
+    of_model.contains(&name) || of_run.contains(&name) || name.starts_with(checkpoint::STEM)
 }
 
 /// Refuses two outputs in one place, and an output over one of the inputs `reads`, before there is anything to write.

@@ -65,12 +65,10 @@ pub(super) fn find(root: &Path) -> Result<Option<Parts>> {
     }
     let (mut trains, mut tests) = (train.into_iter(), test.into_iter());
     let (train, test) = match trains.next() {
-        Some(train) => (train, tests.next()),
         // Test images alone are what there is to train on.
-        None => match tests.next() {
-            Some(only) => (only, None),
-            None => return Ok(None),
-        },
+        None => (tests.next(), None),
+        train => (train, tests.next()),
     };
+    let Some(train) = train else { return Ok(None) };
     Ok(Some(Parts { train, test, further: trains.chain(tests).collect(), others, beside: images_in(root)? }))
 }

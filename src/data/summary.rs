@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::account::Account;
 use super::dataset::Dataset;
-use crate::error::list_names;
+use crate::error::{counted, list_names};
 
 impl Dataset {
     /// Images of each class.
@@ -21,14 +21,14 @@ impl Dataset {
             Some(part) => format!("{source} ({part})"),
             None => source.clone(),
         };
-        let (count, colour) = (self.len(), if self.channels == 1 { "grey" } else { "RGB" });
-        let images = if count == 1 { "image" } else { "images" };
-        let (height, width, changed) = (self.height, self.width, changes.said(count + held_out));
+        let noun = if self.channels == 1 { "grey image" } else { "RGB image" };
+        let (images, changed) = (counted(self.len() as u64, noun), changes.said(self.len() + held_out));
+        let (height, width) = (self.height, self.width);
         let held_out = match held_out {
             0 => String::new(),
             held_out => format!(", {held_out} more held out as test images"),
         };
-        format!("{place}: {count} {colour} {images} of {height}x{width}{changed}{held_out}, {}", self.classes_said())
+        format!("{place}: {images} of {height}x{width}{changed}{held_out}, {}", self.classes_said())
     }
 
     fn classes_said(&self) -> String {

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::files::write_atomic;
 use crate::run::Metrics;
 
-pub const FILE: &str = "metrics.csv";
+pub const METRICS: &str = "metrics.csv";
 const HEADER: &str = "step,loss,grad_norm,lr,images_per_s\n";
 
 /// Lines come to the file at least this often, for those who watch it.
@@ -29,7 +29,7 @@ impl MetricsLog {
     /// # Errors
     /// [`Error::File`] if the place can't be written.
     pub fn create(directory: &Path) -> Result<MetricsLog> {
-        let path = directory.join(FILE);
+        let path = directory.join(METRICS);
         write_atomic(&path, HEADER.as_bytes())?;
         MetricsLog::open(path, Vec::new())
     }
@@ -39,7 +39,7 @@ impl MetricsLog {
     /// # Errors
     /// [`Error::File`] if the file can't be read or written.
     pub fn resume(directory: &Path, step: u64) -> Result<MetricsLog> {
-        let path = directory.join(FILE);
+        let path = directory.join(METRICS);
         let text = std::fs::read_to_string(&path).unwrap_or_else(|_| HEADER.into());
         let mut kept = String::from(HEADER);
         let mut points = Vec::new();

@@ -155,12 +155,12 @@ pub fn check_place(directory: &Path) -> Result<()> {
         Error::File { problem, .. } => Error::file(directory, problem),
         error => error,
     };
-    files::check_writable(&directory.join(log::FILE)).map_err(named)
+    files::check_writable(&directory.join(log::METRICS)).map_err(named)
 }
 
 /// Whether a run keeps something under that name, relative to its directory.
 pub fn is_of_a_run(name: &Path) -> bool {
-    let files = [log::FILE, LOSS_CHART, DATA, checkpoint::CONFIG];
+    let files = [log::METRICS, LOSS_CHART, DATA, checkpoint::CONFIG];
     files.iter().any(|file| name == Path::new(file))
         || [SAMPLES, CHECKPOINT, FRESH, OLD].iter().any(|own| name.starts_with(own))
 }
@@ -178,7 +178,7 @@ fn check_entries(directory: &Path) -> Result<()> {
             return Err(Error::file(place, "this is no directory, and a run keeps one here; move it away"));
         }
     }
-    for file in [log::FILE, LOSS_CHART, DATA, checkpoint::CONFIG].map(|name| directory.join(name)) {
+    for file in [log::METRICS, LOSS_CHART, DATA, checkpoint::CONFIG].map(|name| directory.join(name)) {
         if file.is_dir() {
             return Err(Error::file(file, "this is a directory, and a run writes a file here; move it away"));
         }
@@ -233,7 +233,7 @@ pub enum Over {
 pub(super) fn refuse_used(directory: &Path, over: Over) -> Result<()> {
     let problem = if checkpoint_of(directory).is_some() {
         "holds a run already; --resume goes on with it, --out takes another place"
-    } else if over == Over::Nothing && directory.join(log::FILE).exists() {
+    } else if over == Over::Nothing && directory.join(log::METRICS).exists() {
         "holds a run that is under way or ended before its first checkpoint; --resume starts it anew, --out takes another \
          place"
     } else {
