@@ -25,16 +25,16 @@ fn loaded(channel: u32) -> u32 {
 fn scores(queries: vec4<u32>, keys: vec4<u32>) -> mat4x4<f32> {
     var s = mat4x4<f32>();
     for (var c = 0u; c < params.channels4; c++) {
-        s = multiply_add4(s, transpose(load_q(queries, c)), load_k(keys, c));
+        s = multiply_add4(s, transpose(load_part(queries, c)), load_part(keys, c));
     }
     return params.scale * s;
 }
 
 // dP in the same shape.
-fn d_probabilities(queries: vec4<u32>, keys: vec4<u32>) -> mat4x4<f32> {
+fn d_probabilities(gradients: vec4<u32>, values: vec4<u32>) -> mat4x4<f32> {
     var d_p = mat4x4<f32>();
     for (var c = 0u; c < params.channels4; c++) {
-        d_p = multiply_add4(d_p, transpose(load_d_o(queries, c)), load_v(keys, c));
+        d_p = multiply_add4(d_p, transpose(load_d_o(gradients, c)), load_part(values, c));
     }
     return d_p;
 }
@@ -58,11 +58,11 @@ fn log_sum_exp(invocation: Invocation) {
         return;
     }
     let place = place_of(i, block_count(), 1u);
-    let queries = rows_of(place, place.block);
+    let queries = parts_of(place, place.block, QUERY);
     var highest = LOWEST;
     var sum = vec4<f32>();
     for (var block = 0u; block < block_count(); block++) {
-        let s = mask_keys(scores(queries, rows_of(place, block)), exist(block), LOWEST);
+        let s = mask_keys(scores(queries, parts_of(place, block, KEY)), exist(block), LOWEST);
         let higher = max(highest, max(max(s[0], s[1]), max(s[2], s[3])));
         let p = exp_below(s, higher);
         sum = sum * exp(highest - higher) + (p[0] + p[1] + p[2] + p[3]);
@@ -79,22 +79,23 @@ fn forward(invocation: Invocation) {
         return;
     }
     let place = place_of(i, block_count(), chunk_count());
-    let queries = rows_of(place, place.block);
+    let queries = parts_of(place, place.block, QUERY);
     let l = log_sums[place.image_head * block_count() + place.block];
     var sum = vec4<f32>();
     var product = array<mat4x4<f32>, MAX_QUADS>();
     for (var block = 0u; block < block_count(); block++) {
-        let keys = rows_of(place, block);
-        let p = mask_keys(exp_below(scores(queries, keys), l), exist(block), vec4<f32>());
+        let s = scores(queries, parts_of(place, block, KEY));
+        let p = mask_keys(exp_below(s, l), exist(block), vec4<f32>());
         sum += p[0] + p[1] + p[2] + p[3];
         let p_transposed = transpose(p);
+        let values = parts_of(place, block, VALUE);
         for (var c = 0u; c < TILE_QUADS; c++) {
-            product[c] = multiply_add4(product[c], load_v(keys, loaded(channel_of(place, c))), p_transposed);
+            product[c] = multiply_add4(product[c], load_part(values, loaded(channel_of(place, c))), p_transposed);
         }
     }
     for (var c = 0u; c < TILE_QUADS; c++) {
         for (var j = 0u; j < 4u; j++) {
-            store_o(target_of(place, place.block, j, channel_of(place, c)), product[c][j] / sum[j]);
+            store_o(place, place.block, j, channel_of(place, c), product[c][j] / sum[j]);
         }
     }
 }
@@ -107,11 +108,11 @@ fn delta(invocation: Invocation) {
         return;
     }
     let place = place_of(i, block_count(), 1u);
-    let queries = rows_of(place, place.block);
+    let rows = rows_of(place, place.block);
     var sum = vec4<f32>();
     for (var c = 0u; c < params.channels4; c++) {
-        let a = transpose(load_d_o(queries, c));
-        let b = transpose(load_o(queries, c));
+        let a = transpose(load_d_o(rows, c));
+        let b = transpose(load_o(rows, c));
         sum = sum + a[0] * b[0] + a[1] * b[1] + a[2] * b[2] + a[3] * b[3];
     }
     deltas_out[place.image_head * block_count() + place.block] = select(vec4<f32>(), sum, exist(place.block));
@@ -125,21 +126,23 @@ fn backward_query(invocation: Invocation) {
         return;
     }
     let place = place_of(i, block_count(), chunk_count());
-    let queries = rows_of(place, place.block);
+    let queries = parts_of(place, place.block, QUERY);
+    let gradients = rows_of(place, place.block);
     let l = log_sums[place.image_head * block_count() + place.block];
     let d = deltas[place.image_head * block_count() + place.block];
     var product = array<mat4x4<f32>, MAX_QUADS>();
     for (var block = 0u; block < block_count(); block++) {
-        let keys = rows_of(place, block);
+        let keys = parts_of(place, block, KEY);
         let p = mask_keys(exp_below(scores(queries, keys), l), exist(block), vec4<f32>());
-        let d_s_transposed = transpose(d_scores(p, d_probabilities(queries, keys), d));
+        let d_p = d_probabilities(gradients, parts_of(place, block, VALUE));
+        let d_s_transposed = transpose(d_scores(p, d_p, d));
         for (var c = 0u; c < TILE_QUADS; c++) {
-            product[c] = multiply_add4(product[c], load_k(keys, loaded(channel_of(place, c))), d_s_transposed);
+            product[c] = multiply_add4(product[c], load_part(keys, loaded(channel_of(place, c))), d_s_transposed);
         }
     }
     for (var c = 0u; c < TILE_QUADS; c++) {
         for (var j = 0u; j < 4u; j++) {
-            store_d_q(target_of(place, place.block, j, channel_of(place, c)), product[c][j]);
+            store_part(place, place.block, j, QUERY, channel_of(place, c), product[c][j]);
         }
     }
 }
@@ -152,26 +155,27 @@ fn backward_key_value(invocation: Invocation) {
         return;
     }
     let place = place_of(i, block_count(), chunk_count());
-    let keys = rows_of(place, place.block);
+    let keys = parts_of(place, place.block, KEY);
+    let values = parts_of(place, place.block, VALUE);
     var product_k = array<mat4x4<f32>, MAX_QUADS>();
     var product_v = array<mat4x4<f32>, MAX_QUADS>();
     for (var block = 0u; block < block_count(); block++) {
-        let queries = rows_of(place, block);
+        let queries = parts_of(place, block, QUERY);
+        let gradients = rows_of(place, block);
         let l = log_sums[place.image_head * block_count() + block];
         let d = deltas[place.image_head * block_count() + block];
         let p = mask_queries(exp_below(scores(queries, keys), l), exist(block));
-        let d_s = d_scores(p, d_probabilities(queries, keys), d);
+        let d_s = d_scores(p, d_probabilities(gradients, values), d);
         for (var c = 0u; c < TILE_QUADS; c++) {
             let channel = loaded(channel_of(place, c));
-            product_k[c] = multiply_add4(product_k[c], load_q(queries, channel), d_s);
-            product_v[c] = multiply_add4(product_v[c], load_d_o(queries, channel), p);
+            product_k[c] = multiply_add4(product_k[c], load_part(queries, channel), d_s);
+            product_v[c] = multiply_add4(product_v[c], load_d_o(gradients, channel), p);
         }
     }
     for (var c = 0u; c < TILE_QUADS; c++) {
         for (var j = 0u; j < 4u; j++) {
-            let to = target_of(place, place.block, j, channel_of(place, c));
-            store_d_k(to, product_k[c][j]);
-            store_d_v(to, product_v[c][j]);
+            store_part(place, place.block, j, KEY, channel_of(place, c), product_k[c][j]);
+            store_part(place, place.block, j, VALUE, channel_of(place, c), product_v[c][j]);
         }
     }
 }

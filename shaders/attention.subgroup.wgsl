@@ -32,12 +32,15 @@ fn inside(c: u32, lane: u32) -> f32 {
 }
 
 // The factors of 4 other tokens; those behind the last channel are loaded as the last.
-fn queries_or_keys(is_query: bool, rows: vec4<u32>, channel: u32) -> mat4x4<f32> {
-    let c = min(channel, params.channels4 - 1u);
-    if (is_query) {
-        return load_q(rows, c);
+fn queries_or_keys(rows: vec4<u32>, channel: u32) -> mat4x4<f32> {
+    return load_part(rows, min(channel, params.channels4 - 1u));
+}
+
+fn gradient_or_value(is_gradient: bool, at: u32) -> vec4<f32> {
+    if (is_gradient) {
+        return load4(d_o[at]);
     }
-    return load_k(rows, c);
+    return load4(qkv[at]);
 }
 
 fn gradients_or_values(is_gradient: bool, rows: vec4<u32>, channel: u32) -> mat4x4<f32> {
@@ -45,16 +48,16 @@ fn gradients_or_values(is_gradient: bool, rows: vec4<u32>, channel: u32) -> mat4
     if (is_gradient) {
         return load_d_o(rows, c);
     }
-    return load_v(rows, c);
+    return load_part(rows, c);
 }
 
 // S of 4 own tokens with a lane's 4 others: a column for each other one, a row for each own one.
-fn query_key(own: vec4<u32>, others: vec4<u32>, own_is_query: bool, lane: u32) -> mat4x4<f32> {
+fn query_key(own: vec4<u32>, others: vec4<u32>, lane: u32) -> mat4x4<f32> {
     var s = mat4x4<f32>();
     for (var c = 0u; c < params.channels4; c += TURN_QUADS) {
-        let share = query_or_key(own_is_query, share_at(own, c, lane)) * inside(c, lane);
+        let share = load4(qkv[share_at(own, c, lane)]) * inside(c, lane);
         for (var i = 0u; i < TURN_QUADS; i++) {
-            s = multiply_add4(s, own_quads(share, i), queries_or_keys(!own_is_query, others, c + i));
+            s = multiply_add4(s, own_quads(share, i), queries_or_keys(others, c + i));
         }
     }
     return params.scale * s;
@@ -96,21 +99,15 @@ fn holders(first: u32) -> u32 {
     return min(LANES, block_count() - first);
 }
 
-// Adds v, or k, of the tokens that lanes hold from block `first` on, times what they hold of p.
-fn add_handed(products: ptr<function, Products>, p: mat4x4<f32>, place: Place, first: u32, of_values: bool, lane: u32) {
+// Adds the part of the tokens that lanes hold from block `first` on, times what they hold of p.
+fn add_handed(products: ptr<function, Products>, p: mat4x4<f32>, place: Place, first: u32, part: u32, lane: u32) {
     for (var holder = 0u; holder < holders(first); holder++) {
-        let rows = rows_of(place, first + holder);
+        let rows = parts_of(place, first + holder, part);
         let weights = handed_round(p, holder);
         for (var c = 0u; c < QUADS; c++) {
             if (has_channels(place, c)) {
                 let channel = min(channel_of(place, c, lane), params.channels4 - 1u);
-                var factor: mat4x4<f32>;
-                if (of_values) {
-                    factor = load_v(rows, channel);
-                } else {
-                    factor = load_k(rows, channel);
-                }
-                (*products)[c] = multiply_add4((*products)[c], factor, weights);
+                (*products)[c] = multiply_add4((*products)[c], load_part(rows, channel), weights);
             }
         }
     }
@@ -123,12 +120,12 @@ fn forward(at: SubgroupInvocation) {
         return;
     }
     let place = place_of_group(i);
-    let queries = rows_of(place, place.block);
+    let queries = parts_of(place, place.block, QUERY);
     var highest = LOWEST;
     var sum = vec4<f32>();      // over the lane's own keys
     var products: Products;
     for (var first = 0u; first < block_count(); first += LANES) {
-        let s = mask(query_key(queries, rows_of(place, first + at.lane), true, at.lane), exist(first + at.lane), LOWEST);
+        let s = mask(query_key(queries, parts_of(place, first + at.lane, KEY), at.lane), exist(first + at.lane), LOWEST);
         let higher = max(highest, subgroupMax(max(max(s[0], s[1]), max(s[2], s[3]))));
         let p = exp_below(s, higher);
         let shrink = exp(highest - higher);
@@ -138,13 +135,13 @@ fn forward(at: SubgroupInvocation) {
             let old = products[c];
             products[c] = mat4x4<f32>(shrink.x * old[0], shrink.y * old[1], shrink.z * old[2], shrink.w * old[3]);
         }
-        add_handed(&products, p, place, first, true, at.lane);
+        add_handed(&products, p, place, first, VALUE, at.lane);
     }
     sum = subgroupAdd(sum);
     for (var c = 0u; c < QUADS; c++) {
         if (has_channels(place, c)) {
             for (var j = 0u; j < 4u; j++) {
-                store_o(target_of(place, place.block, j, channel_of(place, c, at.lane)), products[c][j] / sum[j]);
+                store_o(place, place.block, j, channel_of(place, c, at.lane), products[c][j] / sum[j]);
             }
         }
     }
@@ -161,20 +158,21 @@ fn backward_query(at: SubgroupInvocation) {
         return;
     }
     let place = place_of_group(i);
-    let queries = rows_of(place, place.block);
+    let queries = parts_of(place, place.block, QUERY);
+    let gradients = rows_of(place, place.block);
     let l = log_sums[place.image_head * block_count() + place.block];
     let d = deltas[place.image_head * block_count() + place.block];
     var products: Products;
     for (var first = 0u; first < block_count(); first += LANES) {
-        let others = rows_of(place, first + at.lane);
-        let s = query_key(queries, others, true, at.lane);
-        let d_s = d_scores(exp_below(s, l), gradient_value(queries, others, true, at.lane), d);
-        add_handed(&products, mask(d_s, exist(first + at.lane), vec4<f32>()), place, first, false, at.lane);
+        let s = query_key(queries, parts_of(place, first + at.lane, KEY), at.lane);
+        let d_p = gradient_value(gradients, parts_of(place, first + at.lane, VALUE), true, at.lane);
+        let d_s = d_scores(exp_below(s, l), d_p, d);
+        add_handed(&products, mask(d_s, exist(first + at.lane), vec4<f32>()), place, first, KEY, at.lane);
     }
     for (var c = 0u; c < QUADS; c++) {
         if (has_channels(place, c)) {
             for (var j = 0u; j < 4u; j++) {
-                store_d_q(target_of(place, place.block, j, channel_of(place, c, at.lane)), products[c][j]);
+                store_part(place, place.block, j, QUERY, channel_of(place, c, at.lane), products[c][j]);
             }
         }
     }
@@ -188,27 +186,28 @@ fn backward_key_value(at: SubgroupInvocation) {
         return;
     }
     let place = place_of_group(i);
-    let keys = rows_of(place, place.block);
+    let keys = parts_of(place, place.block, KEY);
+    let values = parts_of(place, place.block, VALUE);
     var products_k: Products;
     var products_v: Products;
     for (var first = 0u; first < block_count(); first += LANES) {
-        let others = rows_of(place, first + at.lane);
-        let s = query_key(keys, others, false, at.lane);
-        let d_p = gradient_value(keys, others, false, at.lane);
+        let s = query_key(keys, parts_of(place, first + at.lane, QUERY), at.lane);
+        let d_p = gradient_value(values, rows_of(place, first + at.lane), false, at.lane);
         let statistic = place.image_head * block_count() + min(first + at.lane, block_count() - 1u);
         let l = log_sums[statistic];
         let d = deltas[statistic];
         let p = mask(mat4x4<f32>(exp(s[0] - l.x), exp(s[1] - l.y), exp(s[2] - l.z), exp(s[3] - l.w)), exist(first + at.lane), vec4<f32>());
         let d_s = params.scale * mat4x4<f32>(p[0] * (d_p[0] - d.x), p[1] * (d_p[1] - d.y), p[2] * (d_p[2] - d.z), p[3] * (d_p[3] - d.w));
         for (var holder = 0u; holder < holders(first); holder++) {
-            let queries = rows_of(place, first + holder);
+            let queries = parts_of(place, first + holder, QUERY);
+            let gradients = rows_of(place, first + holder);
             let weights_p = handed_round(p, holder);
             let weights_s = handed_round(d_s, holder);
             for (var c = 0u; c < QUADS; c++) {
                 if (has_channels(place, c)) {
                     let channel = min(channel_of(place, c, at.lane), params.channels4 - 1u);
-                    products_k[c] = multiply_add4(products_k[c], load_q(queries, channel), weights_s);
-                    products_v[c] = multiply_add4(products_v[c], load_d_o(queries, channel), weights_p);
+                    products_k[c] = multiply_add4(products_k[c], load_part(queries, channel), weights_s);
+                    products_v[c] = multiply_add4(products_v[c], load_d_o(gradients, channel), weights_p);
                 }
             }
         }
@@ -216,9 +215,8 @@ fn backward_key_value(at: SubgroupInvocation) {
     for (var c = 0u; c < QUADS; c++) {
         if (has_channels(place, c)) {
             for (var j = 0u; j < 4u; j++) {
-                let to = target_of(place, place.block, j, channel_of(place, c, at.lane));
-                store_d_k(to, products_k[c][j]);
-                store_d_v(to, products_v[c][j]);
+                store_part(place, place.block, j, KEY, channel_of(place, c, at.lane), products_k[c][j]);
+                store_part(place, place.block, j, VALUE, channel_of(place, c, at.lane), products_v[c][j]);
             }
         }
     }

@@ -63,9 +63,13 @@ fn slot_of_share(buffer: u32, share: Share) -> u32 {
     return staged_slot(buffer, share.side, share.step, select(own_row, share.row, share.side == OTHER));
 }
 
-// The quadruple where a token begins; those behind the last repeat it.
+// The quadruple where a token begins in o, and its query, key or value in qkv; those behind the last repeat it.
 fn row_of(place: Place, token: u32) -> u32 {
-    return place.first + min(token, params.tokens - 1u) * (params.heads * params.channels4);
+    return (place.token + min(token, params.tokens - 1u)) * (params.heads * params.channels4) + place.head;
+}
+
+fn part_of(place: Place, token: u32, part: u32) -> u32 {
+    return (3u * (place.token + min(token, params.tokens - 1u)) + part) * (params.heads * params.channels4) + place.head;
 }
 
 // Of 4 own tokens with each of a lane's other tokens: place.x + j CHANNEL_LANES of the block.
@@ -94,23 +98,20 @@ fn statistic_of(own: Own) -> u32 {
     return own.place.image_head * block_count() + min(own.block, block_count() - 1u);
 }
 
-// Where channels number `side` of a lane's own token j are stored.
-fn own_target(own: Own, j: u32, side: u32) -> Target {
-    return target_of(own.place, own.block, j, own.channels[side]);
-}
-
-// What share j of a lane reads in a turn: a quadruple of the own tokens or of those from `other` on; 0 behind the last channel.
+// What share j of a lane reads in a turn: a token of its own or of those from `other` on, and the channel behind that where
+// the token begins; 0 behind the last channel.
 struct Source {
     of_own: bool,
-    at: u32,
+    token: u32,
+    channel: u32,
     exists: bool,
 }
 
 fn source_of(own: Own, other: u32, turn: u32, j: u32, lane: u32) -> Source {
     let share = share_of(lane, j);
-    let row = row_of(own.place, select(own.first, other, share.side == OTHER) + share.row);
+    let of_own = share.side == OWN;
     let c = STEP * turn + share.step;
-    return Source(share.side == OWN, row + min(c, params.channels4 - 1u), c < params.channels4);
+    return Source(of_own, select(other, own.first, of_own) + share.row, min(c, params.channels4 - 1u), c < params.channels4);
 }
 
 fn turn_count() -> u32 {
@@ -148,18 +149,27 @@ fn pass_turn(scores: ptr<function, Scores>, loaded: ptr<function, Scores>, turn:
 fn load_queries_and_keys(loaded: ptr<function, Scores>, own: Own, other: u32, own_is_query: bool, turn: u32, lane: u32) {
     for (var j = 0u; j < SHARE; j++) {
         let source = source_of(own, other, turn, j, lane);
-        (*loaded)[j] = select(vec4<f32>(), query_or_key(source.of_own == own_is_query, source.at), source.exists);
+        let at = part_of(own.place, source.token, select(KEY, QUERY, source.of_own == own_is_query)) + source.channel;
+        (*loaded)[j] = select(vec4<f32>(), load4(qkv[at]), source.exists);
     }
+}
+
+fn gradient_or_value(is_gradient: bool, place: Place, token: u32, channel: u32) -> vec4<f32> {
+    if (is_gradient) {
+        return load4(d_o[row_of(place, token) + channel]);
+    }
+    return load4(qkv[part_of(place, token, VALUE) + channel]);
 }
 
 fn load_gradients_and_values(loaded: ptr<function, Scores>, own: Own, other: u32, own_is_query: bool, turn: u32, lane: u32) {
     for (var j = 0u; j < SHARE; j++) {
         let source = source_of(own, other, turn, j, lane);
-        (*loaded)[j] = select(vec4<f32>(), gradient_or_value(source.of_own == own_is_query, source.at), source.exists);
+        let quad = gradient_or_value(source.of_own == own_is_query, own.place, source.token, source.channel);
+        (*loaded)[j] = select(vec4<f32>(), quad, source.exists);
     }
 }
 
-// q . k of the blocks that begin at own.first and `other`, dO . v below: WGSL passes no buffers to functions.
+// q . k of the blocks that begin at own.first and `other`, and dO . v.
 fn query_key(own: Own, other: u32, own_is_query: bool, at: TiledInvocation) -> Scores {
     var scores: Scores;
     for (var turn = 0u; turn <= turn_count(); turn++) {
@@ -234,10 +244,10 @@ fn forward(at: TiledInvocation) {
         workgroupBarrier();
         for (var t = 0u; t < BLOCK; t++) {
             let p = tile[tile_slot(y, t)];
-            let row = row_of(own.place, other + t);
-            add_row(&left, p, load4(v[row + own.loaded.x]));
+            let value = part_of(own.place, other + t, VALUE);
+            add_row(&left, p, load4(qkv[value + own.loaded.x]));
             if (QUADS == 2u) {
-                add_row(&right, p, load4(v[row + own.loaded.y]));
+                add_row(&right, p, load4(qkv[value + own.loaded.y]));
             }
         }
     }
@@ -249,9 +259,9 @@ fn forward(at: TiledInvocation) {
         sum += tile[tile_slot(y, lane)];
     }
     for (var j = 0u; j < 4u; j++) {
-        store_o(own_target(own, j, 0u), left[j] / sum[j]);
+        store_o(own.place, own.block, j, own.channels.x, left[j] / sum[j]);
         if (QUADS == 2u) {
-            store_o(own_target(own, j, 1u), right[j] / sum[j]);
+            store_o(own.place, own.block, j, own.channels.y, right[j] / sum[j]);
         }
     }
     if (own.place.chunk == 0u && x == 0u && own.block < block_count()) {
@@ -282,17 +292,17 @@ fn backward_query(at: TiledInvocation) {
         workgroupBarrier();
         for (var t = 0u; t < BLOCK; t++) {
             let d_s = tile[tile_slot(at.place.y, t)];
-            let row = row_of(own.place, other + t);
-            add_row(&left, d_s, load4(k[row + own.loaded.x]));
+            let key = part_of(own.place, other + t, KEY);
+            add_row(&left, d_s, load4(qkv[key + own.loaded.x]));
             if (QUADS == 2u) {
-                add_row(&right, d_s, load4(k[row + own.loaded.y]));
+                add_row(&right, d_s, load4(qkv[key + own.loaded.y]));
             }
         }
     }
     for (var j = 0u; j < 4u; j++) {
-        store_d_q(own_target(own, j, 0u), left[j]);
+        store_part(own.place, own.block, j, QUERY, own.channels.x, left[j]);
         if (QUADS == 2u) {
-            store_d_q(own_target(own, j, 1u), right[j]);
+            store_part(own.place, own.block, j, QUERY, own.channels.y, right[j]);
         }
     }
 }
@@ -326,21 +336,22 @@ fn backward_key_value(at: TiledInvocation) {
         for (var t = 0u; t < BLOCK; t++) {
             let p = tile_p[tile_slot(at.place.y, t)];
             let d_s = tile[tile_slot(at.place.y, t)];
+            let query = part_of(own.place, other + t, QUERY);
             let row = row_of(own.place, other + t);
-            add_row(&k_left, d_s, load4(q[row + own.loaded.x]));
+            add_row(&k_left, d_s, load4(qkv[query + own.loaded.x]));
             add_row(&v_left, p, load4(d_o[row + own.loaded.x]));
             if (QUADS == 2u) {
-                add_row(&k_right, d_s, load4(q[row + own.loaded.y]));
+                add_row(&k_right, d_s, load4(qkv[query + own.loaded.y]));
                 add_row(&v_right, p, load4(d_o[row + own.loaded.y]));
             }
         }
     }
     for (var j = 0u; j < 4u; j++) {
-        store_d_k(own_target(own, j, 0u), k_left[j]);
-        store_d_v(own_target(own, j, 0u), v_left[j]);
+        store_part(own.place, own.block, j, KEY, own.channels.x, k_left[j]);
+        store_part(own.place, own.block, j, VALUE, own.channels.x, v_left[j]);
         if (QUADS == 2u) {
-            store_d_k(own_target(own, j, 1u), k_right[j]);
-            store_d_v(own_target(own, j, 1u), v_right[j]);
+            store_part(own.place, own.block, j, KEY, own.channels.y, k_right[j]);
+            store_part(own.place, own.block, j, VALUE, own.channels.y, v_right[j]);
         }
     }
 }

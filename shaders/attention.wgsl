@@ -19,8 +19,9 @@
 //   backward_query      dQ
 //   backward_key_value  dK and dV
 //
-// q, k, v, o, d_o, o_out, d_q, d_k, d_v: [N, T, heads, d]; L is log_sums and log_sums_out, D is deltas and deltas_out:
-// [N, heads, 1, T], so that 4 queries are one quadruple.
+// qkv, d_qkv: [N, T, 3 heads, d], of a token all queries, then all keys, then all values, as one product makes them.
+// o, d_o, o_out: [N, T, heads, d]; L is log_sums and log_sums_out, D is deltas and deltas_out: [N, heads, 1, T], so that 4
+// queries are one quadruple.
 //
 // A variant declares what a lane or workgroup makes as constants, which the host reads: TILE_TOKENS by TILE_QUADS of channels,
 // walking over OTHER_TOKENS at a time and over TURN_QUADS of channels in a turn.
@@ -36,36 +37,38 @@ struct Params {
 }
 @group(0) @binding(14) var<uniform> params: Params;
 
-@group(0) @binding(0) var<storage, read> q: array<real4>;
-@group(0) @binding(1) var<storage, read> k: array<real4>;
-@group(0) @binding(2) var<storage, read> v: array<real4>;
-@group(0) @binding(3) var<storage, read> o: array<real4>;
-@group(0) @binding(4) var<storage, read> d_o: array<real4>;
-@group(0) @binding(5) var<storage, read> log_sums: array<vec4<f32>>;
-@group(0) @binding(6) var<storage, read> deltas: array<vec4<f32>>;
-@group(0) @binding(7) var<storage, read_write> o_out: array<real4>;
-@group(0) @binding(8) var<storage, read_write> log_sums_out: array<vec4<f32>>;
-@group(0) @binding(9) var<storage, read_write> deltas_out: array<vec4<f32>>;
-@group(0) @binding(10) var<storage, read_write> d_q: array<real4>;
-@group(0) @binding(11) var<storage, read_write> d_k: array<real4>;
-@group(0) @binding(12) var<storage, read_write> d_v: array<real4>;
+@group(0) @binding(0) var<storage, read> qkv: array<real4>;
+@group(0) @binding(1) var<storage, read> o: array<real4>;
+@group(0) @binding(2) var<storage, read> d_o: array<real4>;
+@group(0) @binding(3) var<storage, read> log_sums: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read> deltas: array<vec4<f32>>;
+@group(0) @binding(5) var<storage, read_write> o_out: array<real4>;
+@group(0) @binding(6) var<storage, read_write> log_sums_out: array<vec4<f32>>;
+@group(0) @binding(7) var<storage, read_write> deltas_out: array<vec4<f32>>;
+@group(0) @binding(8) var<storage, read_write> d_qkv: array<real4>;
 
 // Below every score, and no infinity: infinities may not survive a driver's fast arithmetic.
 const LOWEST = vec4<f32>(-1e30);
+
+// Which part of qkv.
+const QUERY = 0u;
+const KEY = 1u;
+const VALUE = 2u;
 
 // What a lane, or a workgroup, works on.
 struct Place {
     block: u32,         // of tokens
     chunk: u32,         // of channels
     image_head: u32,
-    first: u32,         // quadruple of token 0, channel 0 of this head
+    token: u32,         // number of token 0 of this image
+    head: u32,          // quadruple of this head within a token of o
 }
 
 // Blocks vary fastest: neighbours share a head and with it all that the loops read.
 fn place_of(i: u32, blocks: u32, chunks: u32) -> Place {
     let image_head = i / (blocks * chunks);
-    let row = image_head / params.heads * params.tokens * params.heads + image_head % params.heads;
-    return Place(i % blocks, i / blocks % chunks, image_head, row * params.channels4);
+    let token = image_head / params.heads * params.tokens;
+    return Place(i % blocks, i / blocks % chunks, image_head, token, image_head % params.heads * params.channels4);
 }
 
 // Blocks of 4 tokens.
@@ -81,38 +84,23 @@ fn exist(block: u32) -> vec4<bool> {
     return tokens_of(block) < vec4<u32>(params.tokens);
 }
 
-// The quadruple where each token of a block of 4 begins.
+// Tokens of a block of 4, those behind the last repeat it.
+fn loaded_tokens(block: u32) -> vec4<u32> {
+    return min(tokens_of(block), vec4<u32>(params.tokens - 1u));
+}
+
+// The quadruple where each token of a block of 4 begins in o, and where its query, key or value does.
 fn rows_of(place: Place, block: u32) -> vec4<u32> {
-    let tokens = min(tokens_of(block), vec4<u32>(params.tokens - 1u));
-    return place.first + tokens * (params.heads * params.channels4);
+    return (place.token + loaded_tokens(block)) * (params.heads * params.channels4) + place.head;
 }
 
-// A quadruple of either factor of S = Q K^T, and of dP = dO V^T.
-fn query_or_key(is_query: bool, at: u32) -> vec4<f32> {
-    if (is_query) {
-        return load4(q[at]);
-    }
-    return load4(k[at]);
-}
-
-fn gradient_or_value(is_gradient: bool, at: u32) -> vec4<f32> {
-    if (is_gradient) {
-        return load4(d_o[at]);
-    }
-    return load4(v[at]);
+fn parts_of(place: Place, block: u32, part: u32) -> vec4<u32> {
+    return (3u * (place.token + loaded_tokens(block)) + part) * (params.heads * params.channels4) + place.head;
 }
 
 // Of 4 tokens, in the columns; rows are 4 channels.
-fn load_q(rows: vec4<u32>, c: u32) -> mat4x4<f32> {
-    return mat4x4<f32>(load4(q[rows.x + c]), load4(q[rows.y + c]), load4(q[rows.z + c]), load4(q[rows.w + c]));
-}
-
-fn load_k(rows: vec4<u32>, c: u32) -> mat4x4<f32> {
-    return mat4x4<f32>(load4(k[rows.x + c]), load4(k[rows.y + c]), load4(k[rows.z + c]), load4(k[rows.w + c]));
-}
-
-fn load_v(rows: vec4<u32>, c: u32) -> mat4x4<f32> {
-    return mat4x4<f32>(load4(v[rows.x + c]), load4(v[rows.y + c]), load4(v[rows.z + c]), load4(v[rows.w + c]));
+fn load_part(rows: vec4<u32>, c: u32) -> mat4x4<f32> {
+    return mat4x4<f32>(load4(qkv[rows.x + c]), load4(qkv[rows.y + c]), load4(qkv[rows.z + c]), load4(qkv[rows.w + c]));
 }
 
 fn load_o(rows: vec4<u32>, c: u32) -> mat4x4<f32> {
@@ -123,38 +111,16 @@ fn load_d_o(rows: vec4<u32>, c: u32) -> mat4x4<f32> {
     return mat4x4<f32>(load4(d_o[rows.x + c]), load4(d_o[rows.y + c]), load4(d_o[rows.z + c]), load4(d_o[rows.w + c]));
 }
 
-// Where a quadruple of what is made is stored, if it exists.
-struct Target {
-    at: u32,
-    exists: bool,
-}
-
-// Of token j of a block of 4.
-fn target_of(place: Place, block: u32, j: u32, channel: u32) -> Target {
-    return Target(rows_of(place, block)[j] + channel, channel < params.channels4 && 4u * block + j < params.tokens);
-}
-
-fn store_o(to: Target, value: vec4<f32>) {
-    if (to.exists) {
-        o_out[to.at] = store4(value);
+// Stores a quadruple of token j of a block of 4, if there is one.
+fn store_o(place: Place, block: u32, j: u32, channel: u32, value: vec4<f32>) {
+    if (channel < params.channels4 && 4u * block + j < params.tokens) {
+        o_out[rows_of(place, block)[j] + channel] = store4(value);
     }
 }
 
-fn store_d_q(to: Target, value: vec4<f32>) {
-    if (to.exists) {
-        d_q[to.at] = store4(value);
-    }
-}
-
-fn store_d_k(to: Target, value: vec4<f32>) {
-    if (to.exists) {
-        d_k[to.at] = store4(value);
-    }
-}
-
-fn store_d_v(to: Target, value: vec4<f32>) {
-    if (to.exists) {
-        d_v[to.at] = store4(value);
+fn store_part(place: Place, block: u32, j: u32, part: u32, channel: u32, value: vec4<f32>) {
+    if (channel < params.channels4 && 4u * block + j < params.tokens) {
+        d_qkv[parts_of(place, block, part)[j] + channel] = store4(value);
     }
 }
 

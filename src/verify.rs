@@ -150,24 +150,31 @@ pub fn compare(context: &Context, case: &Case, name: &str, report: &mut Report) 
     }
     plan.run(context, &case.step);
     let mut found = BTreeMap::new();
-    for (id, (dispatch, binding)) in writers(recording) {
-        let number = |value: f32| if binding.integer { value.to_bits() as f64 } else { value as f64 };
+    for (id, writers) in writers(recording) {
+        let integer = writers.iter().any(|(_, binding)| binding.integer);
+        let number = |value: f32| if integer { value.to_bits() as f64 } else { value as f64 };
         let values: Vec<f64> = plan.read(context, recording.tensor(id))?.into_iter().map(number).collect();
-        found.insert(id, (std::ptr::from_ref(dispatch), binding, values));
+        found.insert(id, (writers, values));
     }
     // Twins get the halves that the device stored: two right results may round to different ones, of which a later kernel makes
     // much. What is stored as f32 stays the twins' own.
+    let mut parts: BTreeMap<u32, Vec<f64>> = BTreeMap::new();
     recording.run_cpu_watched(&mut case.state(), &case.step, |dispatch, state| {
         for id in &dispatch.io {
-            let Some((writer, binding, found)) = found.get(id) else { continue };
-            if std::ptr::eq(*writer, dispatch) {
-                let tensor = recording.tensor(*id);
-                let compared = Compared { name, recording, dispatch, binding, tensor, found };
-                report.add(&compared, &state.read(recording, tensor));
-                if recording.is_half(tensor.id) {
-                    state.write(recording, tensor, found.clone());
-                }
+            let Some((writers, found)) = found.get(id) else { continue };
+            let Some(number) = writers.iter().position(|(writer, _)| std::ptr::eq(*writer, dispatch)) else { continue };
+            let (tensor, binding, is_last) = (recording.tensor(*id), writers[number].1, number + 1 == writers.len());
+            let expected = state.read(recording, tensor);
+            let before = |index: usize| parts.get(id).map_or(0.0, |values| values[index]);
+            let is_own = |index: usize| {
+                writers.len() == 1 || expected[index] != before(index) || is_last && before(index) == 0.0
+            };
+            let compared = Compared { name, recording, dispatch, binding, tensor, found, is_own: &is_own };
+            report.add(&compared, &expected);
+            if is_last && recording.is_half(tensor.id) {
+                state.write(recording, tensor, found.clone());
             }
+            parts.insert(*id, expected);
         }
     });
     if plan.torn(context)? {
@@ -178,13 +185,17 @@ pub fn compare(context: &Context, case: &Case, name: &str, report: &mut Report) 
     Ok(())
 }
 
-/// The dispatch that wrote each tensor last, through which binding.
-fn writers(recording: &Recording) -> BTreeMap<u32, (&Dispatch, &'static Binding)> {
-    let mut writers = BTreeMap::new();
+/// The dispatch that wrote each tensor last, through which binding. Several that write one without reading it make a part each.
+fn writers(recording: &Recording) -> BTreeMap<u32, Vec<(&Dispatch, &'static Binding)>> {
+    let mut writers: BTreeMap<u32, Vec<(&Dispatch, &'static Binding)>> = BTreeMap::new();
     for dispatch in &recording.dispatches {
         let bindings = &dispatch.kernel.entry_point(dispatch.entry).storage;
         for (id, binding) in dispatch.io.iter().zip(bindings).filter(|(_, binding)| binding.writable) {
-            writers.insert(*id, (dispatch, binding));
+            let writers = writers.entry(*id).or_default();
+            if binding.access.reads() {
+                writers.clear();
+            }
+            writers.push((dispatch, binding));
         }
     }
     writers
@@ -198,15 +209,19 @@ struct Compared<'a> {
     binding: &'static Binding,
     tensor: Tensor,
     found: &'a [f64],
+    /// Of a tensor that several dispatches write, the elements that this one changed; of the last, those that none did, too.
+    is_own: &'a dyn Fn(usize) -> bool,
 }
 
 impl Report {
     /// Compares with what is expected; padding and integers must be equal.
     fn add(&mut self, compared: &Compared, expected: &[f64]) {
-        let Compared { name, recording, dispatch, binding, tensor, found } = *compared;
+        let Compared { name, recording, dispatch, binding, tensor, found, is_own } = *compared;
         let stride = tensor.channels4() as usize * 4;
-        let exact = |index: usize| binding.integer || index % stride >= tensor.channels() as usize;
-        let difference = dispatch.bound.compare(found, expected, exact);
+        let exact = |index: usize| binding.integer || index % stride >= tensor.channels() as usize || !is_own(index);
+        let own: Vec<f64> =
+            (0..found.len()).map(|index| if is_own(index) { found[index] } else { expected[index] }).collect();
+        let difference = dispatch.bound.compare(&own, expected, exact);
         let worst = self.entries.entry(Entry::of(recording, dispatch)).or_default();
         worst.tensors += 1;
         worst.absolute = worst.absolute.max(difference.absolute);

@@ -128,11 +128,12 @@ fn linear_layer() {
 fn attention_core() {
     for (case, bound) in [("attention", 1e-6), ("attention_sharp", 1.2e-5)] {
         let mut bench = Bench::new(case);
-        let [q, k, v, dy] = ["q", "k", "v", "dy"].map(|name| bench.input(name, Layout::Tokens));
-        let (y, saved) = attention::forward(&mut bench.recorder, q, k, v);
-        let (dq, dk, dv) = attention::backward(&mut bench.recorder, saved, dy);
-        for (name, tensor) in [("y", y), ("dq", dq), ("dk", dk), ("dv", dv)] {
-            bench.output(name, tensor, Layout::Tokens);
+        let (qkv, dy) = (bench.parts(["q", "k", "v"]), bench.input("dy", Layout::Tokens));
+        let (y, saved) = attention::forward(&mut bench.recorder, qkv);
+        let d_qkv = attention::backward(&mut bench.recorder, saved, dy);
+        bench.output("y", y, Layout::Tokens);
+        for (part, name) in ["dq", "dk", "dv"].into_iter().enumerate() {
+            bench.output(name, d_qkv, Layout::Part(part));
         }
         bench.check(bound);
     }

@@ -2,6 +2,11 @@
 
 use super::{Array, Call};
 
+/// Which part of [N, T, 3 heads, d].
+const QUERY: usize = 0;
+const KEY: usize = 1;
+const VALUE: usize = 2;
+
 /// The sizes of [N, T, heads, d].
 struct Sizes {
     images: usize,
@@ -11,9 +16,9 @@ struct Sizes {
 }
 
 impl Sizes {
-    fn of(call: &Call, name: &str) -> Sizes {
-        let [images, tokens, heads, channels] = call.read(name).shape;
-        Sizes { images, tokens, heads, channels }
+    fn of(call: &Call) -> Sizes {
+        let [images, tokens, heads, channels] = call.read("qkv").shape;
+        Sizes { images, tokens, heads: heads / 3, channels }
     }
 
     /// Every (image, head).
@@ -21,17 +26,40 @@ impl Sizes {
         let heads = self.heads;
         (0..self.images).flat_map(move |n| (0..heads).map(move |head| (n, head)))
     }
+
+    /// 1 / sqrt(d).
+    fn scale(&self) -> f64 {
+        1.0 / (self.channels as f64).sqrt()
+    }
 }
 
-/// a_i . b_j of one head.
-fn dot(a: &Array, b: &Array, (n, head): (usize, usize), i: usize, j: usize) -> f64 {
-    (0..a.shape[3]).map(|c| a.at(n, i, head, c) * b.at(n, j, head, c)).sum()
+/// The tokens of one head: of a part of qkv, or of a tensor that has but one.
+#[derive(Clone, Copy)]
+struct Rows<'a> {
+    array: &'a Array,
+    image: usize,
+    head: usize,
+}
+
+impl Rows<'_> {
+    fn dot(self, i: usize, other: Rows, j: usize) -> f64 {
+        let at = |rows: Rows, token, c| rows.array.at(rows.image, token, rows.head, c);
+        (0..self.array.shape[3]).map(|c| at(self, i, c) * at(other, j, c)).sum()
+    }
+}
+
+fn part<'a>(call: &'a Call, part: usize, (image, head): (usize, usize)) -> Rows<'a> {
+    let array = call.read("qkv");
+    Rows { array, image, head: array.shape[2] / 3 * part + head }
+}
+
+fn whole<'a>(call: &'a Call, name: &str, (image, head): (usize, usize)) -> Rows<'a> {
+    Rows { array: call.read(name), image, head }
 }
 
 /// S_ij = q_i . k_j / sqrt(d).
 fn score(call: &Call, head: (usize, usize), i: usize, j: usize) -> f64 {
-    let q = call.read("q");
-    dot(q, call.read("k"), head, i, j) / (q.shape[3] as f64).sqrt()
+    part(call, QUERY, head).dot(i, part(call, KEY, head), j) * Sizes::of(call).scale()
 }
 
 /// P_ij = exp(S_ij - L_i), L in the tensor `log_sums`.
@@ -39,21 +67,40 @@ fn probability(call: &Call, log_sums: &str, (n, head): (usize, usize), i: usize,
     (score(call, (n, head), i, j) - call.read(log_sums).at(n, head, 0, i)).exp()
 }
 
-/// dS_ij = P_ij (dO_i . V_j - D_i).
-fn d_score(call: &Call, (n, head): (usize, usize), i: usize, j: usize) -> f64 {
-    let d_p = dot(call.read("d_o"), call.read("v"), (n, head), i, j);
-    probability(call, "log_sums", (n, head), i, j) * (d_p - call.read("deltas").at(n, head, 0, i))
+/// D_i = dO_i . O_i.
+fn delta_of(call: &Call, head: (usize, usize), i: usize) -> f64 {
+    whole(call, "d_o", head).dot(i, whole(call, "o", head), i)
 }
 
-/// target_i += factor source_j of one head.
-fn add(target: &mut Array, i: usize, factor: f64, source: &Array, j: usize, (n, head): (usize, usize)) {
-    for c in 0..source.shape[3] {
-        *target.at_mut(n, i, head, c) += factor * source.at(n, j, head, c);
+/// dS_ij = P_ij (dO_i . V_j - D_i).
+fn d_score(call: &Call, head: (usize, usize), i: usize, j: usize, delta: f64) -> f64 {
+    let d_p = whole(call, "d_o", head).dot(i, part(call, VALUE, head), j);
+    probability(call, "log_sums", head, i, j) * (d_p - delta)
+}
+
+/// target_i += factor source_j, where row i of `target` is of `target_head`.
+fn add(target: &mut Array, target_head: usize, i: usize, factor: f64, source: Rows, j: usize) {
+    let image = source.image;
+    for c in 0..source.array.shape[3] {
+        *target.at_mut(image, i, target_head, c) += factor * source.array.at(image, j, source.head, c);
     }
 }
 
+/// `d_qkv` as it is, but zeros in the parts that a dispatch makes.
+fn cleared(call: &Call, parts: &[usize]) -> Array {
+    let mut d = call.read("d_qkv").clone();
+    let [images, tokens, heads, _] = d.shape;
+    let stride = d.stride;
+    for row in 0..images * tokens * heads {
+        if parts.contains(&(row % heads / (heads / 3))) {
+            d.row_mut(row)[..stride].fill(0.0);
+        }
+    }
+    d
+}
+
 pub fn log_sum_exp(call: &mut Call) {
-    let sizes = Sizes::of(call, "q");
+    let sizes = Sizes::of(call);
     let mut l = call.zeros("log_sums_out");
     for (n, head) in sizes.heads() {
         for i in 0..sizes.tokens {
@@ -68,12 +115,12 @@ pub fn log_sum_exp(call: &mut Call) {
 
 /// O from L in the tensor `log_sums`.
 fn output(call: &mut Call, log_sums: &str) {
-    let sizes = Sizes::of(call, "q");
+    let sizes = Sizes::of(call);
     let mut o = call.zeros("o_out");
     for head in sizes.heads() {
         for i in 0..sizes.tokens {
             for j in 0..sizes.tokens {
-                add(&mut o, i, probability(call, log_sums, head, i, j), call.read("v"), j, head);
+                add(&mut o, head.1, i, probability(call, log_sums, head, i, j), part(call, VALUE, head), j);
             }
         }
     }
@@ -91,42 +138,45 @@ pub fn forward_with_log_sums(call: &mut Call) {
 }
 
 pub fn delta(call: &mut Call) {
-    let sizes = Sizes::of(call, "o");
+    let [images, tokens, heads, _] = call.read("o").shape;
     let mut d = call.zeros("deltas_out");
-    for (n, head) in sizes.heads() {
-        for i in 0..sizes.tokens {
-            *d.at_mut(n, head, 0, i) = dot(call.read("d_o"), call.read("o"), (n, head), i, i);
+    for (n, head) in (0..images).flat_map(|n| (0..heads).map(move |head| (n, head))) {
+        for i in 0..tokens {
+            *d.at_mut(n, head, 0, i) = delta_of(call, (n, head), i);
         }
     }
     call.write("deltas_out", d);
 }
 
 pub fn backward_query(call: &mut Call) {
-    let sizes = Sizes::of(call, "q");
-    let scale = 1.0 / (sizes.channels as f64).sqrt();
-    let mut d_q = call.zeros("d_q");
+    let sizes = Sizes::of(call);
+    let mut d = cleared(call, &[QUERY]);
     for head in sizes.heads() {
         for i in 0..sizes.tokens {
+            let delta = call.read("deltas").at(head.0, head.1, 0, i);
             for j in 0..sizes.tokens {
-                add(&mut d_q, i, scale * d_score(call, head, i, j), call.read("k"), j, head);
+                let factor = sizes.scale() * d_score(call, head, i, j, delta);
+                add(&mut d, head.1, i, factor, part(call, KEY, head), j);
             }
         }
     }
-    call.write("d_q", d_q);
+    call.write("d_qkv", d);
 }
 
 pub fn backward_key_value(call: &mut Call) {
-    let sizes = Sizes::of(call, "q");
-    let scale = 1.0 / (sizes.channels as f64).sqrt();
-    let (mut d_k, mut d_v) = (call.zeros("d_k"), call.zeros("d_v"));
-    for head in sizes.heads() {
+    let sizes = Sizes::of(call);
+    let mut d = cleared(call, &[KEY, VALUE]);
+    for (n, head) in sizes.heads() {
+        let [key_head, value_head] = [KEY, VALUE].map(|part| sizes.heads * part + head);
         for i in 0..sizes.tokens {
+            let delta = call.read("deltas").at(n, head, 0, i);
             for j in 0..sizes.tokens {
-                add(&mut d_k, j, scale * d_score(call, head, i, j), call.read("q"), i, head);
-                add(&mut d_v, j, probability(call, "log_sums", head, i, j), call.read("d_o"), i, head);
+                let factor = sizes.scale() * d_score(call, (n, head), i, j, delta);
+                add(&mut d, key_head, j, factor, part(call, QUERY, (n, head)), i);
+                let p = probability(call, "log_sums", (n, head), i, j);
+                add(&mut d, value_head, j, p, whole(call, "d_o", (n, head)), i);
             }
         }
     }
-    call.write("d_k", d_k);
-    call.write("d_v", d_v);
+    call.write("d_qkv", d);
 }

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::gpu::{Recorder, Tensor, Weight};
 use crate::ops::attention;
 use crate::ops::group_norm::{self, Norm};
-use crate::ops::{add, pool};
+use crate::ops::pool;
 
 /// What a classifier is built of.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,9 +25,7 @@ pub struct ClassifierConfig {
 struct AttentionPool {
     norm: GroupNorm,
     positions: Weight,
-    to_q: Linear,
-    to_k: Linear,
-    to_v: Linear,
+    to_qkv: Linear,
     to_logits: Linear,
     heads: u32,
     head_dim: u32,
@@ -37,9 +35,7 @@ struct AttentionPool {
 struct PoolSaved {
     norm: group_norm::Saved,
     shape: [u32; 4],
-    to_q: Input,
-    to_k: Input,
-    to_v: Input,
+    to_qkv: Input,
     core: attention::Saved,
     to_logits: Input,
 }
@@ -147,39 +143,31 @@ impl AttentionPool {
         let shape = [positions as usize + 1, channels as usize];
         let name = "attention_pool.positional_embedding".into();
         let positions = params.add(name, &shape, Layout::Table, Init::FanIn(channels as usize));
-        let out = Segments { outputs: heads, inputs: 1 };
-        let mut project = |part: &str| Linear::new(params, &format!("attention_pool.{part}"), channels, inner, out);
-        let (to_q, to_k, to_v) = (project("to_q"), project("to_k"), project("to_v"));
+        let to_qkv = Linear::query_key_value(params, "attention_pool", channels, heads, head_dim);
         let into = Segments { inputs: heads, ..WHOLE };
         let to_logits = Linear::new(params, "attention_pool.to_logits", inner, config.classes, into);
-        AttentionPool { norm, positions, to_q, to_k, to_v, to_logits, heads, head_dim, classes: config.classes }
+        AttentionPool { norm, positions, to_qkv, to_logits, heads, head_dim, classes: config.classes }
     }
 
     fn forward(&self, r: &mut Recorder, x: Tensor) -> (Verdict, PoolSaved) {
         let (normed, norm) = r.scope("group_norm", |r| self.norm.forward(r, x, None));
         let positions = r.weight(self.positions);
         let tokens = pool::tokens(r, normed, positions);
-        let shape = [x.n(), tokens.height(), self.heads, self.head_dim];
-        let (q, to_q) = r.scope("to_q", |r| self.to_q.forward(r, tokens, shape));
-        let (k, to_k) = r.scope("to_k", |r| self.to_k.forward(r, tokens, shape));
-        let (v, to_v) = r.scope("to_v", |r| self.to_v.forward(r, tokens, shape));
-        let (o, core) = attention::forward(r, q, k, v);
+        let shape = [x.n(), tokens.height(), 3 * self.heads, self.head_dim];
+        let (qkv, to_qkv) = r.scope("to_qkv", |r| self.to_qkv.forward(r, tokens, shape));
+        let (o, core) = attention::forward(r, qkv);
         let features = pool::first(r, o);
         let logits_shape = [x.n(), 1, 1, self.classes];
         let (logits, to_logits) = r.scope("to_logits", |r| self.to_logits.forward(r, features, logits_shape));
-        (Verdict { logits, features }, PoolSaved { norm, shape: x.shape, to_q, to_k, to_v, core, to_logits })
+        (Verdict { logits, features }, PoolSaved { norm, shape: x.shape, to_qkv, core, to_logits })
     }
 
     fn backward(&self, r: &mut Recorder, saved: PoolSaved, dlogits: Tensor) -> Tensor {
         let dfeatures = r.scope("to_logits", |r| self.to_logits.backward(r, saved.to_logits, dlogits));
         let tokens = saved.shape[1] * saved.shape[2] + 1;
         let d_o = pool::first_backward(r, dfeatures, tokens);
-        let (dq, dk, dv) = attention::backward(r, saved.core, d_o);
-        let from_q = r.scope("to_q", |r| self.to_q.backward(r, saved.to_q, dq));
-        let from_k = r.scope("to_k", |r| self.to_k.backward(r, saved.to_k, dk));
-        let from_v = r.scope("to_v", |r| self.to_v.backward(r, saved.to_v, dv));
-        let sum = add::add(r, from_q, from_k);
-        let dtokens = add::add(r, sum, from_v);
+        let d_qkv = attention::backward(r, saved.core, d_o);
+        let dtokens = r.scope("to_qkv", |r| self.to_qkv.backward(r, saved.to_qkv, d_qkv));
         let dpositions = r.grad(self.positions);
         let dnormed = pool::tokens_backward(r, dtokens, saved.shape, dpositions);
         r.scope("group_norm", |r| self.norm.backward(r, saved.norm, dnormed).0)

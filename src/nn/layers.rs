@@ -80,6 +80,17 @@ impl Linear {
         Linear { weight, bias }
     }
 
+    /// The projections NAME.to_q, NAME.to_k and NAME.to_v of self-attention as one layer, whose output is
+    /// [N, T, 3 heads, head_dim]: of each token all queries, then all keys, then all values.
+    pub fn query_key_value(params: &mut Params, name: &str, inputs: u32, heads: u32, head_dim: u32) -> Linear {
+        let heads = heads as usize;
+        let layouts = [Layout::Linear { outputs: heads, inputs: 1 }, Layout::Vector { segments: heads }];
+        let shape = [heads * head_dim as usize, inputs as usize];
+        let names = ["to_q", "to_k", "to_v"].map(|part| format!("{name}.{part}"));
+        let [weight, bias] = params.add_joined(&names, shape, layouts, Init::FanIn(shape[1]));
+        Linear { weight, bias }
+    }
+
     /// A 1x1 convolution, which differs in the file's shape only.
     pub fn conv1x1(params: &mut Params, name: &str, inputs: u32, outputs: u32) -> Linear {
         let (inputs, outputs) = (inputs as usize, outputs as usize);
@@ -269,9 +280,7 @@ pub struct Heads {
 /// diffusers' `Attention` over the positions of an image: norm, q, k, v, attention, projection, residual.
 pub struct Attention {
     norm: Option<GroupNorm>,
-    to_q: Linear,
-    to_k: Linear,
-    to_v: Linear,
+    to_qkv: Linear,
     to_out: Linear,
     heads: u32,
     head_dim: u32,
@@ -280,9 +289,7 @@ pub struct Attention {
 
 pub struct AttentionSaved {
     norm: Option<group_norm::Saved>,
-    to_q: Input,
-    to_k: Input,
-    to_v: Input,
+    to_qkv: Input,
     core: attention::Saved,
     to_out: Input,
 }
@@ -294,17 +301,15 @@ impl Attention {
         let norm = config.groups.map(|groups| {
             GroupNorm::new(params, &format!("{name}.group_norm"), channels, Norm { groups, eps, silu: false })
         });
-        let out = Segments { outputs: heads, inputs: 1 };
-        let mut project = |part: &str| Linear::new(params, &format!("{name}.{part}"), channels, inner, out);
-        let (to_q, to_k, to_v) = (project("to_q"), project("to_k"), project("to_v"));
+        let to_qkv = Linear::query_key_value(params, name, channels, heads, config.head_dim);
         let into = Segments { outputs: 1, inputs: heads };
         let to_out = Linear::new(params, &format!("{name}.to_out.0"), inner, channels, into);
-        Attention { norm, to_q, to_k, to_v, to_out, heads, head_dim: config.head_dim, factor: 1.0 / config.scale }
+        Attention { norm, to_qkv, to_out, heads, head_dim: config.head_dim, factor: 1.0 / config.scale }
     }
 
     /// x: [N, H, W, C].
     pub fn forward(&self, r: &mut Recorder, x: Tensor) -> (Tensor, AttentionSaved) {
-        let tokens = [x.n(), x.height() * x.width(), self.heads, self.head_dim];
+        let tokens = [x.n(), x.height() * x.width(), 3 * self.heads, self.head_dim];
         let (normed, norm) = match &self.norm {
             None => (x, None),
             Some(layer) => {
@@ -312,31 +317,22 @@ impl Attention {
                 (y, Some(saved))
             }
         };
-        let (q, to_q) = r.scope("to_q", |r| self.to_q.forward(r, normed, tokens));
-        let (k, to_k) = r.scope("to_k", |r| self.to_k.forward(r, normed, tokens));
-        let (v, to_v) = r.scope("to_v", |r| self.to_v.forward(r, normed, tokens));
-        let (o, core) = attention::forward(r, q, k, v);
+        let (qkv, to_qkv) = r.scope("to_qkv", |r| self.to_qkv.forward(r, normed, tokens));
+        let (o, core) = attention::forward(r, qkv);
         let add_residual = Epilogue { addend: Some(x), scale: self.factor };
         let (y, to_out) = r.scope("to_out", |r| self.to_out.forward_with(r, o, x.shape, add_residual));
-        (y, AttentionSaved { norm, to_q, to_k, to_v, core, to_out })
+        (y, AttentionSaved { norm, to_qkv, core, to_out })
     }
 
     pub fn backward(&self, r: &mut Recorder, saved: AttentionSaved, dy: Tensor) -> Tensor {
         let dsum = scaled(r, dy, self.factor);
         let d_o = r.scope("to_out", |r| self.to_out.backward(r, saved.to_out, dsum));
-        let (dq, dk, dv) = attention::backward(r, saved.core, d_o);
-        let (mut to_q, mut to_k, mut to_v) = (saved.to_q, saved.to_k, saved.to_v);
+        let d_qkv = attention::backward(r, saved.core, d_o);
+        let mut to_qkv = saved.to_qkv;
         if let (true, Some(norm)) = (r.recomputes(), &saved.norm) {
-            let x = r.scope("group_norm", |r| group_norm::again(r, norm));
-            (to_q, to_k, to_v) = (Input { x }, Input { x }, Input { x });
+            to_qkv = Input { x: r.scope("group_norm", |r| group_norm::again(r, norm)) };
         }
-        let from_q = r.scope("to_q", |r| self.to_q.backward(r, to_q, dq));
-        let from_k = r.scope("to_k", |r| self.to_k.backward(r, to_k, dk));
-        let from_v = r.scope("to_v", |r| self.to_v.backward(r, to_v, dv));
-        let through = r.scope("residual", |r| {
-            let sum = add::add(r, from_q, from_k);
-            add::add(r, sum, from_v)
-        });
+        let through = r.scope("to_qkv", |r| self.to_qkv.backward(r, to_qkv, d_qkv));
         match (&self.norm, saved.norm) {
             (Some(layer), Some(saved)) => r.scope("group_norm", |r| layer.backward_with(r, saved, through, dsum)),
             _ => r.scope("residual", |r| add::add(r, through, dsum)),

@@ -34,9 +34,25 @@ pub struct Parameter {
     pub name: String,
     /// PyTorch's shape.
     pub shape: Vec<usize>,
+    /// The tensor in memory that holds it, maybe beside others.
     pub weight: Weight,
     layout: Layout,
+    part: Part,
     init: Init,
+}
+
+/// Which of equal parts, whose outputs stand side by side in one tensor in memory.
+#[derive(Clone, Copy, Debug)]
+struct Part {
+    index: usize,
+    count: usize,
+}
+
+impl Part {
+    /// Where the part begins in memory, and how wide all are, of outputs that take `extent` each.
+    fn of(self, extent: usize) -> (usize, usize) {
+        (self.index * padded(extent), self.count * padded(extent))
+    }
 }
 
 /// All learnt tensors of a model.
@@ -65,20 +81,51 @@ fn extent_in_memory(extent: usize, segments: usize) -> usize {
 impl Params {
     /// Adds a tensor behind the others.
     pub fn add(&mut self, name: String, shape: &[usize], layout: Layout, init: Init) -> Weight {
+        let weight = self.reserve(&name, shape, layout, 1);
+        self.push(name, shape, layout, init, weight, Part { index: 0, count: 1 });
+        weight
+    }
+
+    /// Adds, for each of `names`, the matrix NAME.weight and the vector NAME.bias of a linear layer of `shape` [O, I]. In memory
+    /// they are one matrix and one vector: the outputs of the first, then those of the second.
+    pub fn add_joined(
+        &mut self,
+        names: &[String],
+        shape: [usize; 2],
+        [matrix, vector]: [Layout; 2],
+        init: Init,
+    ) -> [Weight; 2] {
+        let count = names.len();
+        let weight = self.reserve(&names[0], &shape, matrix, count);
+        let bias = self.reserve(&names[0], &shape[..1], vector, count);
+        for (index, name) in names.iter().enumerate() {
+            let part = Part { index, count };
+            self.push(format!("{name}.weight"), &shape, matrix, init, weight, part);
+            self.push(format!("{name}.bias"), &shape[..1], vector, init, bias, part);
+        }
+        [weight, bias]
+    }
+
+    /// Room for `count` tensors of `shape`, their outputs side by side.
+    fn reserve(&mut self, name: &str, shape: &[usize], layout: Layout, count: usize) -> Weight {
+        let side_by_side = |extent: usize| if count == 1 { extent } else { count * padded(extent) };
         let in_memory = match (layout, shape) {
-            (Layout::Vector { segments }, [c]) => [1, 1, 1, extent_in_memory(*c, segments)],
-            (Layout::Conv, [o, i, r, s]) => [*r, *s, padded(*i), *o],
+            (Layout::Vector { segments }, [c]) => [1, 1, 1, side_by_side(extent_in_memory(*c, segments))],
+            (Layout::Conv, [o, i, r, s]) => [*r, *s, padded(*i), side_by_side(*o)],
             (Layout::Linear { outputs, inputs }, [o, i]) => {
-                [1, 1, padded(extent_in_memory(*i, inputs)), extent_in_memory(*o, outputs)]
+                [1, 1, padded(extent_in_memory(*i, inputs)), side_by_side(extent_in_memory(*o, outputs))]
             }
-            (Layout::Table, [rows, c]) => [1, 1, *rows, *c],
+            (Layout::Table, [rows, c]) => [1, 1, *rows, side_by_side(*c)],
             _ => panic!("{name}: {shape:?} has no layout {layout:?}"),
         };
         let weight = Weight { offset: self.elements, shape: in_memory.map(|extent| extent as u32) };
         // 256 bytes in half precision too.
         self.elements += padded_elements(weight.shape).next_multiple_of(128);
-        self.all.push(Parameter { name, shape: shape.to_vec(), weight, layout, init });
         weight
+    }
+
+    fn push(&mut self, name: String, shape: &[usize], layout: Layout, init: Init, weight: Weight, part: Part) {
+        self.all.push(Parameter { name, shape: shape.to_vec(), weight, layout, part, init });
     }
 
     /// Learnt numbers, padding left out.
@@ -121,16 +168,22 @@ impl Parameter {
     /// Where the number `index` of PyTorch's order lies in the flat buffer.
     fn place(&self, index: usize) -> usize {
         let within = match (self.layout, &self.shape[..]) {
-            (Layout::Vector { segments }, [c]) => position(index, *c, segments),
+            (Layout::Vector { segments }, [c]) => {
+                self.part.of(extent_in_memory(*c, segments)).0 + position(index, *c, segments)
+            }
             (Layout::Conv, [o, i, r, s]) => {
                 let (output, input) = (index / (i * r * s), index / (r * s) % i);
-                ((index % (r * s)) * padded(*i) + input) * padded(*o) + output
+                let (first, width) = self.part.of(*o);
+                ((index % (r * s)) * padded(*i) + input) * width + first + output
             }
             (Layout::Linear { outputs, inputs }, [o, i]) => {
-                let width = padded(extent_in_memory(*o, outputs));
-                position(index % i, *i, inputs) * width + position(index / i, *o, outputs)
+                let (first, width) = self.part.of(extent_in_memory(*o, outputs));
+                position(index % i, *i, inputs) * width + first + position(index / i, *o, outputs)
             }
-            (Layout::Table, [_, c]) => index / c * padded(*c) + index % c,
+            (Layout::Table, [_, c]) => {
+                let (first, width) = self.part.of(*c);
+                index / c * width + first + index % c
+            }
             _ => unreachable!("checked when it was added"),
         };
         self.weight.offset as usize + within

@@ -66,26 +66,27 @@ const fn ways(entry: &'static str, candidates: &'static [Candidate], record: fn(
     Ways { kernel: "attention", entry, candidates, record }
 }
 pub static FORWARD: Ways = ways("forward", &FORWARD_CANDIDATES, |r, shape| {
-    let [q, k, v] = ["q", "k", "v"].map(|name| r.persistent(name, of_shape(shape)));
-    forward(r, q, k, v);
+    let [images, tokens, heads, channels] = of_shape(shape);
+    let qkv = r.persistent("qkv", [images, tokens, 3 * heads, channels]);
+    forward(r, qkv);
 });
 pub static BACKWARD_QUERY: Ways = ways("backward_query", &BACKWARD_CANDIDATES, |r, shape| {
     let inputs = inputs(r, shape);
-    backward_query(r, &inputs);
+    let d_qkv = r.temp(inputs.qkv.shape);
+    backward_query(r, &inputs, d_qkv);
 });
 pub static BACKWARD_KEY_VALUE: Ways = ways("backward_key_value", &BACKWARD_CANDIDATES, |r, shape| {
     let inputs = inputs(r, shape);
-    backward_key_value(r, &inputs);
+    let d_qkv = r.temp(inputs.qkv.shape);
+    backward_key_value(r, &inputs, d_qkv);
 });
 
 /// What the backward pass needs of a forward pass.
 pub struct Saved {
-    pub q: Tensor,
-    pub k: Tensor,
-    pub v: Tensor,
-    pub o: Tensor,
+    qkv: Tensor,
+    o: Tensor,
     /// Of each query's scores: [N, heads, 1, T].
-    pub log_sum_exp: Tensor,
+    log_sum_exp: Tensor,
 }
 
 /// Tokens of a block, and quadruples of channels of a chunk, that a lane or a workgroup makes.
@@ -96,101 +97,101 @@ pub(super) fn tile(candidate: &Candidate) -> (u32, u32) {
 /// The arithmetic of one T x T x d product for every image and head, padding left out. Counted are the products that
 /// the equations hold, not those that lanes of one block repeat: 1 in log_sum_exp (S), 2 in forward (S, O), 3 in
 /// backward_query (S, dP, dQ), 4 in backward_key_value (S, dP, dK, dV).
-fn product_flops(q: Tensor) -> u64 {
-    2 * q.count() * q.height() as u64
+fn product_flops(o: Tensor) -> u64 {
+    2 * o.count() * o.height() as u64
 }
 
 fn record(
     r: &mut Recorder,
     candidate: &Candidate,
     entry: &'static str,
-    q: Tensor,
+    o: Tensor,
     chunks: u32,
     io: &[Tensor],
     flops: u64,
 ) {
-    let [images, tokens, heads, channels] = q.shape;
+    let [images, tokens, heads, channels] = o.shape;
     let places = images * heads * tokens.div_ceil(tile(candidate).0) * chunks;
     let params = [
         ("places", places.into()),
         ("tokens", tokens.into()),
         ("heads", heads.into()),
-        ("channels4", q.channels4().into()),
+        ("channels4", o.channels4().into()),
         ("scale", (1.0 / (channels as f64).sqrt() as f32).into()),
     ];
     r.dispatch_candidate(candidate, entry, &params, io, grid(candidate, places as u64), flops);
 }
 
 /// Chunks of channels, each for a lane or a workgroup.
-fn chunks(candidate: &Candidate, q: Tensor) -> u32 {
-    q.channels4().div_ceil(tile(candidate).1)
+fn chunks(candidate: &Candidate, o: Tensor) -> u32 {
+    o.channels4().div_ceil(tile(candidate).1)
 }
 
 /// One number for each image, head and token.
-fn statistic(r: &mut Recorder, q: Tensor) -> Tensor {
-    r.temp([q.shape[0], q.shape[2], 1, q.shape[1]])
+fn statistic(r: &mut Recorder, o: Tensor) -> Tensor {
+    r.temp([o.shape[0], o.shape[2], 1, o.shape[1]])
 }
 
-/// o = softmax(q k^T / sqrt(d)) v for each image and head, all [N, T, heads, d].
-pub fn forward(r: &mut Recorder, q: Tensor, k: Tensor, v: Tensor) -> (Tensor, Saved) {
-    assert!(q.shape == k.shape && q.shape == v.shape, "self-attention takes q, k and v of one shape");
-    let (o, log_sum_exp) = (r.temp(q.shape), statistic(r, q));
-    let flops = product_flops(q);
-    let candidate = r.choose(&FORWARD, &q.shape);
-    let chunks = chunks(candidate, q);
+/// o = softmax(q k^T / sqrt(d)) v for each image and head: [N, T, heads, d]. qkv: [N, T, 3 heads, d], of each token all
+/// queries, then all keys, then all values.
+pub fn forward(r: &mut Recorder, qkv: Tensor) -> (Tensor, Saved) {
+    let [images, tokens, parts, channels] = qkv.shape;
+    assert!(parts.is_multiple_of(3), "as many heads of queries as of keys and of values");
+    let o = r.temp([images, tokens, parts / 3, channels]);
+    let log_sum_exp = statistic(r, o);
+    let flops = product_flops(o);
+    let candidate = r.choose(&FORWARD, &o.shape);
+    let chunks = chunks(candidate, o);
     if candidate.is_register() {
-        record(r, candidate, "log_sum_exp", q, 1, &[q, k, log_sum_exp], flops);
-        record(r, candidate, "forward", q, chunks, &[q, k, v, log_sum_exp, o], 2 * flops);
+        record(r, candidate, "log_sum_exp", o, 1, &[qkv, log_sum_exp], flops);
+        record(r, candidate, "forward", o, chunks, &[qkv, log_sum_exp, o], 2 * flops);
     } else {
-        record(r, candidate, "forward", q, chunks, &[q, k, v, o, log_sum_exp], 2 * flops);
+        record(r, candidate, "forward", o, chunks, &[qkv, o, log_sum_exp], 2 * flops);
     }
-    (o, Saved { q, k, v, o, log_sum_exp })
+    (o, Saved { qkv, o, log_sum_exp })
 }
 
 /// What the gradients of q, k and v are made from.
 struct Inputs {
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
+    qkv: Tensor,
     d_o: Tensor,
     log_sum_exp: Tensor,
     delta: Tensor,
 }
 
 impl Inputs {
-    fn bindings(&self) -> [Tensor; 6] {
-        [self.q, self.k, self.v, self.d_o, self.log_sum_exp, self.delta]
+    fn bindings(&self) -> [Tensor; 4] {
+        [self.qkv, self.d_o, self.log_sum_exp, self.delta]
     }
 }
 
-/// The gradients of <o, d_o> with respect to q, k and v.
-pub fn backward(r: &mut Recorder, saved: Saved, d_o: Tensor) -> (Tensor, Tensor, Tensor) {
-    let Saved { q, k, v, o, log_sum_exp } = saved;
+/// The gradient of <o, d_o> with respect to qkv.
+pub fn backward(r: &mut Recorder, saved: Saved, d_o: Tensor) -> Tensor {
+    let Saved { qkv, o, log_sum_exp } = saved;
     assert_eq!(d_o.shape, o.shape);
-    let delta = statistic(r, q);
-    record(r, &Candidate::new(&KERNEL, &[]), "delta", q, 1, &[o, d_o, delta], 2 * q.count());
-    let inputs = Inputs { q, k, v, d_o, log_sum_exp, delta };
-    let d_q = backward_query(r, &inputs);
-    let (d_k, d_v) = backward_key_value(r, &inputs);
-    (d_q, d_k, d_v)
+    let delta = statistic(r, o);
+    record(r, &Candidate::new(&KERNEL, &[]), "delta", o, 1, &[o, d_o, delta], 2 * o.count());
+    let inputs = Inputs { qkv, d_o, log_sum_exp, delta };
+    let d_qkv = r.temp(qkv.shape);
+    backward_query(r, &inputs, d_qkv);
+    backward_key_value(r, &inputs, d_qkv);
+    d_qkv
 }
 
-fn backward_query(r: &mut Recorder, inputs: &Inputs) -> Tensor {
-    let q = inputs.q;
-    let d_q = r.temp(q.shape);
-    let candidate = r.choose(&BACKWARD_QUERY, &q.shape);
-    let io = [&inputs.bindings()[..], &[d_q]].concat();
-    record(r, candidate, "backward_query", q, chunks(candidate, q), &io, 3 * product_flops(q));
-    d_q
+/// Writes the gradients of the queries to their part of `d_qkv`.
+fn backward_query(r: &mut Recorder, inputs: &Inputs, d_qkv: Tensor) {
+    let d_o = inputs.d_o;
+    let candidate = r.choose(&BACKWARD_QUERY, &d_o.shape);
+    let io = [&inputs.bindings()[..], &[d_qkv]].concat();
+    record(r, candidate, "backward_query", d_o, chunks(candidate, d_o), &io, 3 * product_flops(d_o));
 }
 
-fn backward_key_value(r: &mut Recorder, inputs: &Inputs) -> (Tensor, Tensor) {
-    let q = inputs.q;
-    let (d_k, d_v) = (r.temp(q.shape), r.temp(q.shape));
-    let candidate = r.choose(&BACKWARD_KEY_VALUE, &q.shape);
-    let io = [&inputs.bindings()[..], &[d_k, d_v]].concat();
-    record(r, candidate, "backward_key_value", q, chunks(candidate, q), &io, 4 * product_flops(q));
-    (d_k, d_v)
+/// Writes the gradients of keys and values to their parts of `d_qkv`.
+fn backward_key_value(r: &mut Recorder, inputs: &Inputs, d_qkv: Tensor) {
+    let d_o = inputs.d_o;
+    let candidate = r.choose(&BACKWARD_KEY_VALUE, &d_o.shape);
+    let io = [&inputs.bindings()[..], &[d_qkv]].concat();
+    record(r, candidate, "backward_key_value", d_o, chunks(candidate, d_o), &io, 4 * product_flops(d_o));
 }
 
 /// A shape as it was asked for.
@@ -200,10 +201,11 @@ fn of_shape(shape: &[u32]) -> [u32; 4] {
 
 /// Inputs of an entry point alone.
 fn inputs(r: &mut Recorder, shape: &[u32]) -> Inputs {
-    let [images, tokens, heads, _] = of_shape(shape);
-    let [q, k, v, d_o] = ["q", "k", "v", "d_o"].map(|name| r.persistent(name, of_shape(shape)));
+    let [images, tokens, heads, channels] = of_shape(shape);
+    let qkv = r.persistent("qkv", [images, tokens, 3 * heads, channels]);
+    let d_o = r.persistent("d_o", of_shape(shape));
     let [log_sum_exp, delta] = ["log_sums", "deltas"].map(|name| r.persistent(name, [images, heads, 1, tokens]));
-    Inputs { q, k, v, d_o, log_sum_exp, delta }
+    Inputs { qkv, d_o, log_sum_exp, delta }
 }
 
 /// The largest tiles are 32 tokens of its own by 64 others by 128 quadruples of channels, the widest turn 4 quadruples.
@@ -233,26 +235,37 @@ pub fn case(draw: &mut Draw) {
     case_of(draw, shape, sharpness);
 }
 
+/// Queries, keys and values, which `of_part` draws; heads and channels as the shape of o has them.
+fn input_qkv(draw: &mut Draw, shape: [u32; 4], of_part: impl Fn(&mut Draw, u32) -> f64) -> Tensor {
+    let [images, tokens, heads, channels] = shape;
+    let mut count = 0;
+    draw.input_by("qkv", [images, tokens, 3 * heads, channels], |draw| {
+        let part = count / (heads * channels) % 3;
+        count += 1;
+        of_part(draw, part)
+    })
+}
+
 /// Of scores with a deviation of `sharpness`^2.
 fn case_of(draw: &mut Draw, shape: [u32; 4], sharpness: f64) {
-    let q = draw.input_by("q", shape, |draw| sharpness * draw.normal());
-    let k = draw.input_by("k", shape, |draw| sharpness * draw.normal());
-    let (v, d_o) = (draw.input("v", shape), draw.input("d_o", shape));
+    let of_part = |draw: &mut Draw, part| if part == 2 { draw.normal() } else { sharpness * draw.normal() };
+    let (qkv, d_o) = (input_qkv(draw, shape, of_part), draw.input("d_o", shape));
     let r = &mut draw.recorder;
     // Behind the end of a temporary stands NaN.
-    let [q1, k1, v1, d_o1] = [q, k, v, d_o].map(|input| scale(r, input, 1.0));
-    let (o, saved) = forward(r, q1, k1, v1);
-    let (d_q, d_k, d_v) = backward(r, saved, d_o1);
-    draw.gradient(q, o, d_o, d_q);
-    draw.gradient(k, o, d_o, d_k);
-    draw.gradient(v, o, d_o, d_v);
+    let [qkv1, d_o1] = [qkv, d_o].map(|input| scale(r, input, 1.0));
+    let (o, saved) = forward(r, qkv1);
+    let d_qkv = backward(r, saved, d_o1);
+    draw.gradient(qkv, o, d_o, d_qkv);
 }
 
 /// Scores of ten thousands, close together or thousands apart. Whole q and k make them exact in f32; L, whose last place
 /// is then 1e-3, is too coarse for a comparison of gradients.
 fn case_of_large_scores(draw: &mut Draw, shape: [u32; 4], [offset, spread]: [f64; 2]) {
-    let q = draw.input_by("q", shape, |draw| draw.range(0, 3) as f64);
-    let k = draw.input_by("k", shape, |draw| offset + spread * draw.range(0, 3) as f64);
-    let v = draw.input("v", shape);
-    forward(&mut draw.recorder, q, k, v);
+    let of_part = |draw: &mut Draw, part| match part {
+        0 => draw.range(0, 3) as f64,
+        1 => offset + spread * draw.range(0, 3) as f64,
+        _ => draw.normal(),
+    };
+    let qkv = input_qkv(draw, shape, of_part);
+    forward(&mut draw.recorder, qkv);
 }

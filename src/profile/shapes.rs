@@ -133,8 +133,8 @@ fn norm(shapes: &mut Shapes, side: u32, c: u32) {
 fn attention(shapes: &mut Shapes, tokens: u32, heads: u32, d: u32) {
     let record = |r: &mut Recorder, backward: bool| {
         let shape = [IMAGES, tokens, heads, d];
-        let [q, k, v] = ["q", "k", "v"].map(|name| r.persistent(name, shape));
-        let (_, saved) = attention::forward(r, q, k, v);
+        let qkv = r.persistent("qkv", [IMAGES, tokens, 3 * heads, d]);
+        let (_, saved) = attention::forward(r, qkv);
         if backward {
             let d_o = r.persistent("d_o", shape);
             attention::backward(r, saved, d_o);

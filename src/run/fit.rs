@@ -19,10 +19,10 @@ pub fn check_elements(config: &UNetConfig, images: u64, height: u32, width: u32)
     let channels = &config.block_out_channels;
     let padded = |c: u32| c.next_multiple_of(4) as u64;
     let widest = (0..channels.len()).map(|level| {
-        // Where the way up joins the way down, each may be as wide as a neighbouring level; a head is padded alone.
+        // Where the way up joins the way down, each may be as wide as a neighbouring level; a head is padded alone, and attention has three tensors in one.
         let joined = 2 * channels[level.saturating_sub(1)..channels.len().min(level + 2)].iter().max().unwrap_or(&0);
         let head = config.head_dim(channels[level]).max(1);
-        let attended = channels[level].div_ceil(head) as u64 * padded(head);
+        let attended = 3 * channels[level].div_ceil(head) as u64 * padded(head);
         (height as u64 * width as u64).div_ceil(1 << (2 * level)) * attended.max(padded(joined))
     });
     let outside = height as u64 * width as u64 * padded(config.in_channels.max(config.out_channels));

@@ -89,11 +89,19 @@ impl Trial {
     /// half of its workgroups alone: what one writes in another's place is written over where both run.
     fn append(&mut self, single: &Recording, state: &mut CpuState, step: &Step) {
         let before = state.clone();
+        overwritten(single).for_each(|tensor| state.write(single, tensor, vec![UNWRITTEN; tensor.elements() as usize]));
         single.run_cpu(state, step);
         let [x, y, z] = single.dispatches[0].grid;
         self.add(single, &before, state, false);
         if x * y * z > 1 {
             self.add(&with_grid(single, [(x * y * z).div_ceil(2), 1, 1]), &before, state, true);
+        }
+        // What it leaves to others.
+        for tensor in overwritten(single) {
+            let was = before.read(single, tensor);
+            let kept = state.read(single, tensor).into_iter().zip(was);
+            let values = kept.map(|(value, was)| if value == UNWRITTEN { was } else { value }).collect();
+            state.write(single, tensor, values);
         }
     }
 
@@ -111,7 +119,10 @@ impl Trial {
             };
             let written = if binding.writable { after.read(single, old) } else { Vec::new() };
             let was = before.read(single, old);
-            if written.iter().zip(&was).any(|(value, was)| value.abs() > NOTHING || (value - was).abs() > NOTHING) {
+            let is_something = |(value, was): (&f64, &f64)| {
+                *value != UNWRITTEN && (value.abs() > NOTHING || (value - was).abs() > NOTHING)
+            };
+            if written.iter().zip(&was).any(is_something) {
                 let unwritten = if partly { values.clone() } else { Vec::new() };
                 let values = after.read(single, old);
                 self.expected.push(Expected {
@@ -161,6 +172,15 @@ impl Trial {
     }
 }
 
+/// What the dispatch of `single` writes without reading it: temporaries, so that a part may be left to others.
+fn overwritten(single: &Recording) -> impl Iterator<Item = Tensor> {
+    let dispatch = &single.dispatches[0];
+    let bindings = &dispatch.kernel.entry_point(dispatch.entry).storage;
+    let ids = dispatch.io.iter().zip(bindings).filter(|(_, binding)| binding.writable && !binding.access.reads());
+    let temporary = |id: &&u32| single.tensors[**id as usize].place == Place::Temporary;
+    ids.map(|(id, _)| id).filter(temporary).map(|id| single.tensor(*id))
+}
+
 fn with_grid(single: &Recording, grid: [u32; 3]) -> Recording {
     let mut single = single.clone();
     single.dispatches[0].grid = grid;
@@ -168,7 +188,7 @@ fn with_grid(single: &Recording, grid: [u32; 3]) -> Recording {
 }
 
 impl Expected {
-    /// Padding and integers must be the same.
+    /// Padding, integers and what is left to others must be the same.
     fn agrees(&self, found: &[f32]) -> bool {
         let stride = self.tensor.channels4() as usize * 4;
         let channels = self.tensor.channels() as usize;
@@ -179,6 +199,7 @@ impl Expected {
                 found[index] = self.values[index];
             }
         }
-        self.bound.compare(&found, &self.values, |index| self.integer || index % stride >= channels).agrees()
+        let exact = |index: usize| self.integer || index % stride >= channels || self.values[index] == UNWRITTEN;
+        self.bound.compare(&found, &self.values, exact).agrees()
     }
 }

@@ -20,6 +20,8 @@ pub enum Layout {
     Vector,
     /// [N, T, heads, d] as it is.
     Tokens,
+    /// The same, one of three parts of [N, T, 3 heads, d].
+    Part(usize),
     /// [rows, C] as [1, 1, rows, C].
     Table,
 }
@@ -33,7 +35,7 @@ impl Layout {
             Layout::Linear => [None, None, Some(1), Some(0)],
             Layout::Rows => [Some(0), None, None, Some(1)],
             Layout::Vector => [None, None, None, Some(0)],
-            Layout::Tokens => [Some(0), Some(1), Some(2), Some(3)],
+            Layout::Tokens | Layout::Part(_) => [Some(0), Some(1), Some(2), Some(3)],
             Layout::Table => [None, None, Some(0), Some(1)],
         }
     }
@@ -42,6 +44,9 @@ impl Layout {
         let mut extents = self.axes().map(|axis| axis.map_or(1, |axis| shape[axis] as u32));
         if matches!(self, Layout::Conv | Layout::Linear) {
             extents[2] = extents[2].next_multiple_of(4);
+        }
+        if let Layout::Part(_) = self {
+            extents[2] *= 3;
         }
         extents
     }
@@ -55,7 +60,10 @@ impl Layout {
             rest /= shape[axis];
         }
         let [_, height, width, channels] = self.in_memory(shape).map(|extent| extent as usize);
-        let [n, y, x, c] = self.axes().map(|axis| axis.map_or(0, |axis| position[axis]));
+        let [n, y, mut x, c] = self.axes().map(|axis| axis.map_or(0, |axis| position[axis]));
+        if let Layout::Part(part) = self {
+            x += part * shape[2];
+        }
         ((n * height + y) * width + x) * channels.next_multiple_of(4) + c
     }
 }
@@ -88,6 +96,20 @@ impl Bench {
         let mut memory = vec![0; tensor.elements() as usize];
         for (index, value) in values.iter().enumerate() {
             memory[layout.place(&shape, index)] = value.to_bits();
+        }
+        self.inputs.push((tensor, memory));
+        tensor
+    }
+
+    /// The tensors `names` of the case as the parts of one.
+    pub fn parts(&mut self, names: [&str; 3]) -> Tensor {
+        let shape = self.stored(names[0]).shape.clone();
+        let tensor = self.recorder.persistent("parts", Layout::Part(0).in_memory(&shape));
+        let mut memory = vec![0; tensor.elements() as usize];
+        for (part, name) in names.into_iter().enumerate() {
+            for (index, value) in self.stored(name).values.iter().enumerate() {
+                memory[Layout::Part(part).place(&shape, index)] = value.to_bits();
+            }
         }
         self.inputs.push((tensor, memory));
         tensor
