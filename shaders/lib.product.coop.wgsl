@@ -181,4 +181,7 @@ fn backward_weight(at: MatrixInvocation) {
             }
         }
     }
+    if (tile.exists && tile.sums_bias && at.lane < QUADS) {
+        sum_bias(tile, tile.k + at.lane);
+    }
 }

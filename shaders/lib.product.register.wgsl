@@ -117,5 +117,8 @@ fn backward_weight(invocation: Invocation) {
     for (var j = 0u; j < WEIGHT_TILE_K; j++) {
         store_weight(upper[j], tile, tile.c, tile.k + j);
         store_weight(lower[j], tile, tile.c + 1u, tile.k + j);
+        if (tile.sums_bias) {
+            sum_bias(tile, tile.k + j);
+        }
     }
 }

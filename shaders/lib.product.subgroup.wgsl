@@ -111,6 +111,7 @@ fn backward_weight(at: SubgroupInvocation) {
     // The row of dy that each share belongs to; counted on, because divisions cost more than the sums.
     var row: array<Position, MAX_SHARE>;
     var sum: array<mat4x4<f32>, WEIGHT_TILE_C>;
+    var bias_sum = vec4<f32>();
     for (var j = 0u; j < SHARE; j++) {
         row[j] = position(tile.start + (j * LANES + at.lane) % TURN_ROWS);
     }
@@ -129,8 +130,14 @@ fn backward_weight(at: SubgroupInvocation) {
                 sum[i] = outer_add(sum[i], a, d[j]);
             }
         }
+        if (tile.sums_bias) {
+            bias_sum = bias_sum + d[0] + d[1] + d[2] + d[3];
+        }
     }
     for (var i = 0u; i < WEIGHT_TILE_C; i++) {
         store_weight(sum[i], tile, tile.c + i, own);
+    }
+    if (tile.sums_bias) {
+        store_bias(bias_sum, tile, own);
     }
 }

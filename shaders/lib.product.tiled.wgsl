@@ -305,4 +305,7 @@ fn backward_weight(at: TiledInvocation) {
         store_weight(sum_10, tile, c + ROW_LANES, k);
         store_weight(sum_11, tile, c + ROW_LANES, k + CHANNEL_LANES);
     }
+    if (tile.sums_bias && at.lane < WEIGHT_TILE_K) {
+        sum_bias(tile, tile.k + at.lane);
+    }
 }

@@ -17,6 +17,7 @@
 
 @group(0) @binding(1) var<storage, read> gradient: array<real4>;
 @group(0) @binding(2) var<storage, read_write> partial: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read_write> partial_bias: array<vec4<f32>>;
 
 fn tap_count() -> u32 {
     return taps().x * taps().y;
@@ -53,15 +54,18 @@ fn store_input(sum: vec4<f32>, inputs: Inputs, m: u32, c: u32) {
     }
 }
 
-// A tile of a weight's gradient: its first quads of x and dy, its tap, and the rows of dy that its split sums.
+// A tile of a weight's gradient: its first quads of x and dy, its tap, and the rows of dy that its split sums. One of those that
+// share quads of dy sums these for the bias, too.
 struct WeightTile {
     c: u32,
     k: u32,
     tap: vec2<u32>,
     first: u32,         // row of `partial`
+    split: u32,
     start: u32,
     end: u32,
     exists: bool,
+    sums_bias: bool,
 }
 
 fn weight_tile(i: u32) -> WeightTile {
@@ -71,20 +75,24 @@ fn weight_tile(i: u32) -> WeightTile {
     let tap = matrix % tap_count();
     let split = matrix / tap_count();
     let start = split * params.split_rows;
+    let block_c = i / blocks_k % blocks_c;
     return WeightTile(
-        i / blocks_k % blocks_c * WEIGHT_TILE_C,
+        block_c * WEIGHT_TILE_C,
         i % blocks_k * WEIGHT_TILE_K,
         vec2<u32>(tap / taps().y, tap % taps().y),
         matrix * 4u * params.c4,
+        split,
         start,
         min(start + params.split_rows, output_rows()),
         split < params.splits,
+        tap == 0u && block_c == 0u,
     );
 }
 
-// Row m of dy from a split, or its last.
+// Row m of dy from a split: 0 behind its rows.
 fn load_gradient(tile: WeightTile, m: u32, k: u32) -> vec4<f32> {
-    return load4(gradient[min(m, tile.end - 1u) * params.k4 + min(k, params.k4 - 1u)]);
+    let inside = select(0.0, 1.0, m < tile.end);
+    return load4(gradient[min(m, tile.end - 1u) * params.k4 + min(k, params.k4 - 1u)]) * inside;
 }
 
 // What row m of dy meets in quadruple c of x: 0 behind the rows of a split.
@@ -102,5 +110,21 @@ fn store_weight(sum: mat4x4<f32>, tile: WeightTile, c: u32, k: u32) {
         partial[to + params.k4] = sum[1];
         partial[to + 2u * params.k4] = sum[2];
         partial[to + 3u * params.k4] = sum[3];
+    }
+}
+
+// Sums a quad of channels of the bias's gradient, once the weight's is done and its registers are free.
+fn sum_bias(tile: WeightTile, k: u32) {
+    var sum = vec4<f32>();
+    for (var m = tile.start; m < tile.end; m++) {
+        sum += load_gradient(tile, m, k);
+    }
+    store_bias(sum, tile, k);
+}
+
+// Stores a quad of channels of the bias's gradient, if there is one.
+fn store_bias(sum: vec4<f32>, tile: WeightTile, k: u32) {
+    if (k < params.k4) {
+        partial_bias[tile.split * params.k4 + k] = sum;
     }
 }

@@ -2,12 +2,14 @@
 //
 //   columns   partial[g, chunk, c] = sum over the rows of the chunk of x[g, row, c]
 //   partials  y[g, i] = sum over chunks of partial[g, chunk, i]
+//   many      totals[to + i] = sum over n < count of parts[from + n stride + i], i < quads <= 64, for each run
 //   total     y = sum of all values, one workgroup
 //
 // x: [groups, rows, C]   partial: [groups, chunks, C]   y: [groups, C], or one number in the first of 4 elements
+// runs: [runs, 8] (from, stride, count, to, quads, and three that aren't read), in quadruples
 
 struct Params {
-    groups: u32,
+    groups: u32,        // or runs
     rows: u32,          // rows of x in a group
     chunk: u32,         // rows in a chunk, the last one may have fewer
     chunks: u32,
@@ -50,6 +52,28 @@ fn partials(invocation: Invocation) {
         sum += parts[(first + chunk) * params.quads + i % params.quads];
     }
     y[i] = sum;
+}
+
+@group(0) @binding(1) var<storage, read> runs: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read_write> totals: array<vec4<f32>>;
+
+@compute @workgroup_size(64)
+fn many(invocation: Invocation) {
+    let i = index_of(invocation, 64u);
+    let run = i / 64u;
+    if (run >= params.groups) {
+        return;
+    }
+    let source = vec4<u32>(runs[2u * run]);
+    let quads = u32(runs[2u * run + 1u].x);
+    if (i % 64u >= quads) {
+        return;
+    }
+    var sum = vec4<f32>();
+    for (var n = 0u; n < source.z; n++) {
+        sum += parts[source.x + n * source.y + i % 64u];
+    }
+    totals[source.w + i % 64u] = sum;
 }
 
 var<workgroup> sums: array<vec4<f32>, 256>;

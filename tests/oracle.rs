@@ -9,7 +9,7 @@ use bench::{Bench, Layout, assert_close};
 use diffuse::gpu::{Context, Precision, Recorder, Tensor};
 use diffuse::ops::conv2d::{self, Geometry};
 use diffuse::ops::group_norm::{self, Norm};
-use diffuse::ops::{attention, concat, diffusion, embed, linear, resample, silu};
+use diffuse::ops::{attention, concat, diffusion, embed, linear, reduce, resample, silu};
 use diffuse::tensors;
 use diffuse::verify::model::{TOLERANCE, verify_model};
 
@@ -66,6 +66,7 @@ fn conv(case: &str, geometry: Geometry) {
     let dx = conv2d::backward_data(r, dy, weight, x.shape, geometry);
     let (dweight, dbias) = (r.temp(weight.shape), r.temp(bias.shape));
     conv2d::backward_weight(r, x, dy, geometry, dweight, dbias);
+    reduce::sum_waiting(r);
     bench.output("y", y, Layout::Image);
     bench.output("dx", dx, Layout::Image);
     bench.output("dweight", dweight, Layout::Conv);
@@ -117,6 +118,7 @@ fn linear_layer() {
     let dx = linear::backward_data(r, dy, weight, x.shape);
     let (dweight, dbias) = (r.temp(weight.shape), r.temp(bias.shape));
     linear::backward_weight(r, x, dy, dweight, dbias);
+    reduce::sum_waiting(r);
     bench.output("y", y, Layout::Rows);
     bench.output("dx", dx, Layout::Rows);
     bench.output("dweight", dweight, Layout::Linear);

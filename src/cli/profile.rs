@@ -3,6 +3,7 @@
 mod tables;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
@@ -169,7 +170,8 @@ fn print_compiled(args: &Args, adapter: &Adapter) -> Result<()> {
 }
 
 fn print_predictions(args: &Args, config: &UNetConfig, options: &Options) -> Result<()> {
-    let recorded = profile::record(&UNet::new(config.clone())?, options, &Default::default())?;
+    let choices = Arc::new(predict::choices());
+    let recorded = profile::record(&UNet::new(config.clone())?, options, &choices)?;
     let (predictions, counts) = (predict::predict(&recorded, options.batch), predict::counts(&recorded));
     let object = || {
         let launch = predict::LAUNCH_MICROSECONDS;

@@ -69,6 +69,10 @@ pub fn backward_data(call: &mut Call) {
 pub fn backward_weight(call: &mut Call) {
     let (x, dy) = (call.read("x"), call.read("gradient"));
     let mut partial: Array = call.zeros("partial");
+    let mut bias: Array = call.zeros("partial_bias");
+    for (m, dy) in dy.data.chunks_exact(4 * call.u("k4")).enumerate() {
+        bias.row_mut(m / call.u("split_rows")).iter_mut().zip(dy).for_each(|(sum, dy)| *sum += dy);
+    }
     let taps = call.u("r") * call.u("s");
     for_each_pair(call, |output, tap, input| {
         let split = output / call.u("split_rows");
@@ -80,4 +84,5 @@ pub fn backward_weight(call: &mut Call) {
         }
     });
     call.write("partial", partial);
+    call.write("partial_bias", bias);
 }

@@ -35,12 +35,14 @@ pub fn backward_data(call: &mut Call) {
 pub fn backward_weight(call: &mut Call) {
     let (x, dy) = (call.read("x"), call.read("gradient"));
     let (c, k) = (call.u("c4") * 4, call.u("k4") * 4);
-    let mut partial = call.zeros("partial");
+    let (mut partial, mut bias) = (call.zeros("partial"), call.zeros("partial_bias"));
     for (m, (x, dy)) in x.data.chunks_exact(c).zip(dy.data.chunks_exact(k)).enumerate() {
         let split = m / call.u("split_rows");
         for (x, sums) in x.iter().zip(partial.data[split * c * k..].chunks_exact_mut(k)) {
             sums.iter_mut().zip(dy).for_each(|(sum, dy)| *sum += x * dy);
         }
+        bias.data[split * k..].iter_mut().zip(dy).for_each(|(sum, dy)| *sum += dy);
     }
     call.write("partial", partial);
+    call.write("partial_bias", bias);
 }

@@ -27,6 +27,18 @@ pub fn partials(call: &mut Call) {
     call.write("y", y);
 }
 
+pub fn many(call: &mut Call) {
+    let (parts, runs) = (call.read("parts").clone(), call.read("runs").clone());
+    let mut totals = call.read("totals").clone();
+    for run in runs.data.chunks_exact(8).take(call.u("groups")) {
+        let [from, stride, count, to, quads] = [0, 1, 2, 3, 4].map(|index| run[index] as usize);
+        for (i, total) in totals.data[4 * to..][..4 * quads].iter_mut().enumerate() {
+            *total = (0..count).map(|n| parts.data[4 * (from + n * stride) + i]).sum();
+        }
+    }
+    call.write("totals", totals);
+}
+
 pub fn total(call: &mut Call) {
     let mut y = call.zeros("y");
     y.data[0] = call.read("parts").data.iter().sum();

@@ -40,6 +40,10 @@ impl CpuState {
                 let own = self.temporaries.get(&tensor.id).filter(|values| values.len() == elements);
                 own.cloned().unwrap_or_else(|| vec![0.0; elements])
             }
+            Place::Part { whole, offset } => {
+                let first = (offset / recording.element_bytes(tensor.id)) as usize;
+                self.read(recording, recording.tensor(whole))[first..][..tensor.elements() as usize].to_vec()
+            }
             Place::Buffer { buffer, offset } => {
                 let name = &recording.buffers[buffer].name;
                 let first = (offset / recording.element_bytes(tensor.id)) as usize;
@@ -56,6 +60,12 @@ impl CpuState {
         match recording.tensors[tensor.id as usize].place {
             Place::Temporary => {
                 self.temporaries.insert(tensor.id, values);
+            }
+            Place::Part { whole, offset } => {
+                let first = (offset / recording.element_bytes(tensor.id)) as usize;
+                let mut all = self.read(recording, recording.tensor(whole));
+                all[first..][..values.len()].copy_from_slice(&values);
+                self.temporaries.insert(whole, all);
             }
             Place::Buffer { buffer, offset } => {
                 let NamedRange { name, elements } = named(recording, buffer);

@@ -78,6 +78,9 @@ impl Plan {
             .enumerate()
             .map(|(id, tensor)| match tensor.place {
                 Place::Temporary => slots.slot_of[id].map(|slot| (buffers[slot].clone(), 0)),
+                Place::Part { whole, offset } => {
+                    slots.slot_of[whole as usize].map(|slot| (buffers[slot].clone(), offset))
+                }
                 Place::Buffer { buffer, offset } => Some((named[buffer].clone(), offset)),
             })
             .collect();

@@ -40,6 +40,7 @@ impl Recording {
     fn store(&self, id: u32) -> Store {
         match self.tensors[id as usize].place {
             Place::Temporary => Store::Temporary(id),
+            Place::Part { whole, .. } => Store::Temporary(whole),
             Place::Buffer { buffer, .. } => Store::Buffer(buffer),
         }
     }

@@ -81,6 +81,8 @@ const HALF_WEIGHTS: &str = "half weights";
 pub enum Place {
     /// An activation; its life is what the recording shows.
     Temporary,
+    /// The bytes from `offset` on of the temporary `whole`: [`Recorder::join`].
+    Part { whole: u32, offset: u64 },
     /// A range of a named buffer, which outlives the recording.
     Buffer { buffer: usize, offset: u64 },
 }
@@ -182,6 +184,18 @@ pub struct Recorder {
     weights: &'static str,
     choices: Arc<Choices>,
     recompute: bool,
+    waiting: Vec<PartialSums>,
+}
+
+/// Partial results whose sum is still to be recorded: element i of `total` is the sum over n < `count` of element
+/// `first` + n `stride` + i of `parts`, counted in quadruples.
+#[derive(Clone, Copy, Debug)]
+pub struct PartialSums {
+    pub parts: Tensor,
+    pub first: u32,
+    pub stride: u32,
+    pub count: u32,
+    pub total: Tensor,
 }
 
 /// Widest dispatch in one dimension that every device takes.
@@ -297,9 +311,50 @@ impl Recorder {
         self.tensor(shape, Place::Temporary, false)
     }
 
+    /// Temporaries that were written and not read, in one that a dispatch can read as a whole: one behind the other, each from a
+    /// multiple of 256 bytes on. Gives it, [1, 1, 1, elements], and the first element of each.
+    pub fn join(&mut self, parts: &[Tensor]) -> (Tensor, Vec<u64>) {
+        let half = self.recording.tensors[parts[0].id as usize].half;
+        let mut elements = 0;
+        let mut firsts = Vec::new();
+        for part in parts {
+            let info = &self.recording.tensors[part.id as usize];
+            assert!(
+                info.place == Place::Temporary && info.half == half,
+                "parts of a tensor are temporaries stored alike"
+            );
+            assert!(
+                self.written[part.id as usize] && !self.recording.reads(part.id),
+                "a part is written and not yet read"
+            );
+            firsts.push(elements);
+            elements += part.elements().next_multiple_of(128);
+        }
+        let elements = u32::try_from(elements).expect("a tensor's elements fit a u32");
+        let whole = self.tensor([1, 1, 1, elements], Place::Temporary, true);
+        self.recording.tensors[whole.id as usize].half = half;
+        for (part, first) in parts.iter().zip(&firsts) {
+            let offset = first * self.recording.element_bytes(part.id);
+            self.recording.tensors[part.id as usize].place = Place::Part { whole: whole.id, offset };
+        }
+        (whole, firsts)
+    }
+
     /// The whole of a named buffer of its own, kept between runs and shared by recordings that name it.
     pub fn persistent(&mut self, name: &str, shape: [u32; 4]) -> Tensor {
         self.range(name, padded_elements(shape), 0, shape)
+    }
+
+    /// Where a tensor lives.
+    pub fn place(&self, tensor: Tensor) -> Place {
+        self.recording.tensors[tensor.id as usize].place
+    }
+
+    /// A further range of the named buffer of `tensor`, f32, from element `offset` on.
+    pub fn beside(&mut self, tensor: Tensor, offset: u64, shape: [u32; 4]) -> Tensor {
+        let Place::Buffer { buffer, .. } = self.place(tensor) else { panic!("a range is of a named buffer") };
+        let beside = self.tensor(shape, Place::Buffer { buffer, offset: offset * 4 }, true);
+        self.single(beside)
     }
 
     /// A range of a named buffer of `elements` 4-byte elements, from element `offset` on (a multiple of 64, so that
@@ -384,8 +439,14 @@ impl Recorder {
         });
     }
 
-    /// What was recorded.
+    /// The sums that wait for others, so that one dispatch makes many.
+    pub fn waiting(&mut self) -> &mut Vec<PartialSums> {
+        &mut self.waiting
+    }
+
+    /// What was recorded. Panics if sums still wait.
     pub fn finish(self) -> Recording {
+        assert!(self.waiting.is_empty(), "sums that wait are recorded");
         self.recording
     }
 
@@ -438,15 +499,13 @@ fn check_aliases(at: &str, recording: &Recording, io: &[Tensor], bindings: &[sup
             if !first.writes() && !second.writes() {
                 continue;
             }
+            let both_write = first.writes() && second.writes();
             let fine = match (recording.tensors[a.id as usize].place, recording.tensors[b.id as usize].place) {
-                (Place::Temporary, Place::Temporary) => a.id != b.id,
+                (Place::Part { whole: x, .. }, Place::Part { whole: y, .. }) => x != y || both_write && a.id != b.id,
                 (Place::Buffer { buffer: x, offset: p }, Place::Buffer { buffer: y, offset: q }) => {
-                    x != y
-                        || (first.writes()
-                            && second.writes()
-                            && (p + 4 * a.elements() <= q || q + 4 * b.elements() <= p))
+                    x != y || both_write && (p + 4 * a.elements() <= q || q + 4 * b.elements() <= p)
                 }
-                _ => true,
+                _ => recording.temporary(a.id).is_none_or(|whole| recording.temporary(b.id) != Some(whole)),
             };
             assert!(fine, "{at}: {} and {} share a buffer", bindings[i].name, bindings[j].name);
         }
@@ -460,6 +519,23 @@ fn fold(groups: u64) -> [u32; 3] {
 }
 
 impl Recording {
+    /// Whether a dispatch reads the tensor.
+    pub fn reads(&self, id: u32) -> bool {
+        self.dispatches.iter().any(|dispatch| {
+            let bindings = &dispatch.kernel.entry_point(dispatch.entry).storage;
+            dispatch.io.iter().zip(bindings).any(|(bound, binding)| *bound == id && binding.access.reads())
+        })
+    }
+
+    /// The temporary that holds a tensor, itself or what it is a part of; none if a named buffer does.
+    pub fn temporary(&self, id: u32) -> Option<u32> {
+        match self.tensors[id as usize].place {
+            Place::Temporary => Some(id),
+            Place::Part { whole, .. } => Some(whole),
+            Place::Buffer { .. } => None,
+        }
+    }
+
     /// The tensor with this index as a handle.
     pub fn tensor(&self, id: u32) -> Tensor {
         Tensor { id, shape: self.tensors[id as usize].shape }

@@ -1,10 +1,10 @@
 //! Packs temporaries into reused buffers by their lifetimes.
 
-use super::recorder::{Place, Recording};
+use super::recorder::Recording;
 
 /// Which slot each temporary takes, and how large the slots are.
 pub struct Slots {
-    /// By tensor id; `None` for tensors of named buffers and temporaries that no dispatch uses.
+    /// By tensor id; `None` for tensors of named buffers, parts, and temporaries that no dispatch uses.
     pub slot_of: Vec<Option<usize>>,
     /// Bytes of each slot.
     pub bytes: Vec<u64>,
@@ -25,13 +25,13 @@ impl Life {
 }
 
 impl Recording {
-    /// The life of each temporary, by tensor id.
+    /// The life of each temporary, by tensor id; that of a part is its whole's.
     pub fn lives(&self) -> Vec<Option<Life>> {
         let mut lives: Vec<Option<Life>> = vec![None; self.tensors.len()];
         for (index, dispatch) in self.dispatches.iter().enumerate() {
             for id in &dispatch.io {
-                if self.tensors[*id as usize].place == Place::Temporary {
-                    lives[*id as usize].get_or_insert(Life { first: index, last: index }).last = index;
+                if let Some(id) = self.temporary(*id) {
+                    lives[id as usize].get_or_insert(Life { first: index, last: index }).last = index;
                 }
             }
         }

@@ -162,14 +162,8 @@ fn fastest(context: &Context, plan: &Plan) -> Result<f64> {
 
 /// Temporaries that are written and never read.
 fn outputs(recording: &Recording) -> Vec<Tensor> {
-    let reads = |id: u32| {
-        recording.dispatches.iter().any(|dispatch| {
-            let bindings = &dispatch.kernel.entry_point(dispatch.entry).storage;
-            dispatch.io.iter().zip(bindings).any(|(bound, binding)| *bound == id && binding.access.reads())
-        })
-    };
     let bound = |id: u32| recording.dispatches.iter().any(|dispatch| dispatch.io.contains(&id));
     let temporary = |id: u32| recording.tensors[id as usize].place == Place::Temporary;
-    let ids = (0..recording.tensors.len() as u32).filter(|id| temporary(*id) && bound(*id) && !reads(*id));
+    let ids = (0..recording.tensors.len() as u32).filter(|id| temporary(*id) && bound(*id) && !recording.reads(*id));
     ids.map(|id| recording.tensor(id)).collect()
 }

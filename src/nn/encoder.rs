@@ -6,7 +6,7 @@ use super::layers::{Attention, Common, Conv2d, Heads, Input, Linear, ResnetBlock
 use super::params::{Init, Layout, Params};
 use crate::gpu::{Recorder, Tensor, Weight};
 use crate::ops::conv2d::Geometry;
-use crate::ops::{add, embed, silu};
+use crate::ops::{add, embed, reduce, silu};
 
 /// Weights that one dispatch narrows: a binding of 64 MiB.
 const MOST_NARROWED: u64 = 1 << 24;
@@ -151,6 +151,7 @@ impl Encoder {
         if let Some(dembedding) = embedding.sum() {
             r.scope("embedding", |r| self.embed_backward(r, saved.embedding, dembedding));
         }
+        r.scope("sums", reduce::sum_waiting);
         result
     }
 

@@ -2,6 +2,7 @@
 
 use super::case::{Corner, Draw};
 use super::matrix::{self, Epilogue, WeightGradient, grid, products, tile, weight_tile};
+use super::reduce;
 use crate::gpu::kernel::wgsl;
 use crate::gpu::{Candidate, Kernel, Need, Recorder, Tensor, Value, Ways};
 
@@ -146,7 +147,7 @@ pub fn backward_data(r: &mut Recorder, dy: Tensor, weight: Tensor, x_shape: [u32
     dx
 }
 
-/// The gradients with respect to weight and bias, written to `dweight` and `dbias`.
+/// The gradients with respect to weight and bias go to `dweight` and `dbias`, at [`reduce::sum_waiting`] at the latest.
 pub fn backward_weight(r: &mut Recorder, x: Tensor, dy: Tensor, geometry: Geometry, dweight: Tensor, dbias: Tensor) {
     let extent = Extent::new(x.shape, dweight.shape, geometry);
     assert_eq!(dy.shape, extent.y);
@@ -174,6 +175,7 @@ fn alone(r: &mut Recorder, shape: &[u32], entry: &str) {
         _ => {
             let (dweight, dbias) = (r.temp(weight), r.temp(bias.shape));
             backward_weight(r, x_input, dy, geometry, dweight, dbias);
+            reduce::sum_waiting(r);
         }
     }
 }
@@ -237,6 +239,7 @@ fn case_of(draw: &mut Draw, shape: [u32; 4], [taps_h, taps_w]: [u32; 2], k: u32,
     let dx = backward_data(r, dy, weight, shape, geometry);
     let (dweight, dbias) = (r.temp(weight.shape), r.temp(bias.shape));
     backward_weight(r, x, dy, geometry, dweight, dbias);
+    reduce::sum_waiting(r);
     draw.gradient(x, y, dy_in, dx);
     draw.gradient(weight, y, dy_in, dweight);
     draw.gradient(bias, y, dy_in, dbias);

@@ -2,6 +2,7 @@
 
 use super::case::{Corner, Draw};
 use super::matrix::{self, Epilogue, WeightGradient, grid, products, tile, weight_tile};
+use super::reduce;
 use crate::gpu::kernel::wgsl;
 use crate::gpu::{Candidate, Kernel, Need, Recorder, Tensor, Value, Ways};
 
@@ -89,7 +90,7 @@ pub fn backward_data(r: &mut Recorder, dy: Tensor, weight: Tensor, x_shape: [u32
     dx
 }
 
-/// The gradients with respect to weight and bias, written to `dweight` and `dbias`.
+/// The gradients with respect to weight and bias go to `dweight` and `dbias`, at [`reduce::sum_waiting`] at the latest.
 pub fn backward_weight(r: &mut Recorder, x: Tensor, dy: Tensor, dweight: Tensor, dbias: Tensor) {
     let extent = Extent::new(x.elements(), dweight);
     assert_eq!(dy.elements(), extent.rows as u64 * extent.k4 as u64 * 4, "dy and weight disagree");
@@ -111,6 +112,7 @@ fn alone(r: &mut Recorder, shape: &[u32], entry: &str) {
         _ => {
             let (dweight, dbias) = (r.temp(weight.shape), r.temp(bias.shape));
             backward_weight(r, x, dy, dweight, dbias);
+            reduce::sum_waiting(r);
         }
     }
 }
@@ -149,6 +151,7 @@ fn case_of(draw: &mut Draw, shape: [u32; 4], k: u32) {
     let dx = backward_data(r, dy, weight, shape);
     let (dweight, dbias) = (r.temp(weight.shape), r.temp(bias.shape));
     backward_weight(r, x, dy, dweight, dbias);
+    reduce::sum_waiting(r);
     draw.gradient(x, y, dy_in, dx);
     draw.gradient(weight, y, dy_in, dweight);
     draw.gradient(bias, y, dy_in, dbias);

@@ -164,7 +164,8 @@ impl WeightGradient {
         self.matrices * self.c4.div_ceil(self.tile.0) * self.k4.div_ceil(self.tile.1)
     }
 
-    /// Records it and the bias's, the sum over rows. `params` are those of the kernel for (splits, rows of a split).
+    /// Records it and the bias's, the sum over rows; sums over splits at [`reduce::sum_waiting`] at the latest. `params` are
+    /// those of the kernel for (splits, rows of a split).
     pub fn record(
         &self,
         r: &mut Recorder,
@@ -175,13 +176,16 @@ impl WeightGradient {
     ) {
         let (splits, split_rows) = reduce::splits(r, self.rows, self.lanes(r, candidate));
         let [taps_h, taps_w, channels, k] = dweight.shape;
-        let partial = if splits == 1 { dweight } else { r.temp([splits * taps_h, taps_w, channels, k]) };
+        let [partial, partial_bias] = match splits {
+            1 => [dweight, dbias],
+            _ => [r.temp([splits * taps_h, taps_w, channels, k]), r.temp([splits, 1, 1, k])],
+        };
         let grid = grid(candidate, splits as u64 * self.tiles() as u64);
         let params = params(splits, split_rows);
-        r.dispatch_candidate(candidate, "backward_weight", &params, &[x, dy, partial], grid, self.flops);
+        r.dispatch_candidate(candidate, "backward_weight", &params, &[x, dy, partial, partial_bias], grid, self.flops);
         if splits > 1 {
-            reduce::sum_partials(r, partial, splits, dweight);
+            reduce::sum_later(r, partial, splits, dweight);
+            reduce::sum_later(r, partial_bias, splits, dbias);
         }
-        reduce::sum_rows(r, dy, self.rows, dbias);
     }
 }

@@ -1,6 +1,6 @@
 //! The tokens of attention pooling: `shaders/pool.wgsl`.
 
-use super::add::{scale, widen};
+use super::add::scale;
 use super::case::{Corner, Draw};
 use super::reduce;
 use crate::cpu::pool as twin;
@@ -41,8 +41,7 @@ pub fn tokens_backward(r: &mut Recorder, dy: Tensor, x_shape: [u32; 4], d_positi
     assert_eq!(dy.shape, [n, h * w + 1, 1, c]);
     let dx = r.temp(x_shape);
     record(r, "tokens_backward", dy.channels4(), h * w, &[dy, dx], 2 * dx.count());
-    let parts = widen(r, dy);
-    reduce::sum_partials(r, parts, n, d_positions);
+    reduce::sum_rows(r, dy, n, d_positions);
     dx
 }
 
@@ -89,6 +88,7 @@ fn case_of(draw: &mut Draw, shape: [u32; 4], [token_count, heads, d]: [u32; 3]) 
     let [x1, dy1, all1, d_one1] = [x, dy, all, d_one].map(|input| scale(r, input, 1.0));
     let (y, d_positions) = (tokens(r, x1, positions), r.temp(positions.shape));
     let dx = tokens_backward(r, dy1, shape, d_positions);
+    reduce::sum_waiting(r);
     let one = first(r, all1);
     let d_all = first_backward(r, d_one1, token_count);
     draw.gradient(x, y, dy, dx);

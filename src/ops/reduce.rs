@@ -1,15 +1,18 @@
 //! Sums over rows, over partial results, and of a list: `shaders/reduce.wgsl`.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use super::add;
 use super::case::{Corner, Draw};
 use crate::cpu::reduce as twin;
 use crate::gpu::kernel::wgsl;
+use crate::gpu::recorder::{PartialSums, Place};
 use crate::gpu::{Grid, Kernel, Recorder, Tensor};
 
 pub static KERNEL: Kernel = Kernel::new(
     "reduce",
     &[wgsl!("reduce.wgsl")],
-    &[("columns", twin::columns), ("partials", twin::partials), ("total", twin::total)],
+    &[("columns", twin::columns), ("partials", twin::partials), ("many", twin::many), ("total", twin::total)],
 );
 
 struct Extent {
@@ -31,30 +34,31 @@ fn record(r: &mut Recorder, entry: &'static str, extent: &Extent, io: &[Tensor],
     r.dispatch(&KERNEL, entry, &params, io, grid, io[0].count());
 }
 
-/// Sums the rows of each of `groups` equal runs of `rows` rows of `x` into `y`, [groups, 1, 1, C].
-fn sum_groups(r: &mut Recorder, x: Tensor, groups: u32, rows: u32, y: Tensor) {
-    assert_eq!(y.rows(), groups);
-    assert_eq!(x.elements(), rows as u64 * y.elements());
+/// Sums chunks of rows of each of `groups` equal runs of `rows` rows of `x`, of `channels` each: gives the sums,
+/// [groups, 1, chunks, C].
+fn sum_chunks(r: &mut Recorder, x: Tensor, groups: u32, rows: u32, channels: u32) -> (Extent, Tensor) {
     // About as many chunks as rows in a chunk: both passes are short, and rounding grows with neither.
     let chunk = (rows as f64).sqrt().ceil() as u32;
     let chunks = rows.div_ceil(chunk);
-    let extent = Extent { groups, rows, chunk, chunks, quads: y.channels4() };
-    let partial = r.temp([groups, 1, chunks, y.channels()]);
+    let partial = r.temp([groups, 1, chunks, channels]);
+    let extent = Extent { groups, rows, chunk, chunks, quads: partial.channels4() };
+    assert_eq!(x.elements(), 4 * groups as u64 * rows as u64 * extent.quads as u64);
     record(r, "columns", &extent, &[x, partial], Grid::Invocations(partial.elements() / 4));
-    record(r, "partials", &extent, &[partial, y], Grid::Invocations(y.elements() / 4));
+    (extent, partial)
 }
 
 /// Sums over height and width: [N, H, W, C] to [N, 1, 1, C].
 pub fn sum_per_image(r: &mut Recorder, x: Tensor) -> Tensor {
     let y = r.temp([x.n(), 1, 1, x.channels()]);
-    sum_groups(r, x, x.n(), x.height() * x.width(), y);
+    let (extent, partial) = sum_chunks(r, x, x.n(), x.height() * x.width(), x.channels());
+    record(r, "partials", &extent, &[partial, y], Grid::Invocations(y.elements() / 4));
     add::narrow(r, y)
 }
 
-/// Sums over all rows into `y`, [1, 1, 1, C]: the gradient of a bias. x may be shaped otherwise as long as it is
-/// `rows` times C in memory.
+/// Sums the `rows` equal rows that x is in memory into `y`: together with other sums, at [`sum_waiting`] at the latest.
 pub fn sum_rows(r: &mut Recorder, x: Tensor, rows: u32, y: Tensor) {
-    sum_groups(r, x, 1, rows, y);
+    let (extent, partial) = sum_chunks(r, x, 1, rows, y.elements() as u32);
+    sum_later(r, partial, extent.chunks, y);
 }
 
 /// The fewest rows worth a split.
@@ -68,11 +72,97 @@ pub fn splits(r: &Recorder, rows: u32, lanes: u32) -> (u32, u32) {
     (rows.div_ceil(split_rows), split_rows)
 }
 
-/// Sums `count` equal parts, which `partial` holds one after the other, into `y`.
-pub fn sum_partials(r: &mut Recorder, partial: Tensor, count: u32, y: Tensor) {
-    assert_eq!(partial.elements(), y.elements() * count as u64);
-    let extent = Extent { groups: 1, rows: 0, chunk: 0, chunks: count, quads: (y.elements() / 4) as u32 };
-    record(r, "partials", &extent, &[partial, y], Grid::Invocations(y.elements() / 4));
+/// Sums `count` equal parts, which `parts` holds one after the other, into `total`: together with other sums, at
+/// [`sum_waiting`] at the latest.
+pub fn sum_later(r: &mut Recorder, parts: Tensor, count: u32, total: Tensor) {
+    assert_eq!(parts.elements(), total.elements() * count as u64);
+    let stride = (total.elements() / 4) as u32;
+    r.waiting().push(PartialSums { parts, first: 0, stride, count, total });
+    let waiting: u64 = distinct_parts(r.waiting()).iter().map(|parts| 4 * parts.elements()).sum();
+    if waiting >= most_waiting(r) {
+        sum_waiting(r);
+    }
+}
+
+/// Bytes of parts that may wait: a device with more lanes makes more of them.
+fn most_waiting(r: &Recorder) -> u64 {
+    r.device_lanes() as u64 * 1024
+}
+
+/// Elements of a binding of totals: 64 MiB.
+const MOST_TOTALS: u64 = 1 << 24;
+
+/// Records the sums that wait, as few dispatches as there are buffers of totals.
+pub fn sum_waiting(r: &mut Recorder) {
+    let mut waiting = std::mem::take(r.waiting());
+    waiting.sort_by_key(|sums| buffer_of(r, sums.total));
+    let mut rest = &waiting[..];
+    while let Some(first) = rest.first() {
+        let (buffer, start) = buffer_of(r, first.total);
+        let fits = |sums: &PartialSums| {
+            let (own, offset) = buffer_of(r, sums.total);
+            own == buffer && offset + sums.total.elements() <= start + MOST_TOTALS.max(first.total.elements())
+        };
+        let count = rest.iter().take_while(|sums| fits(sums)).count();
+        let (together, others) = rest.split_at(count);
+        record_sums(r, together, start);
+        rest = others;
+    }
+}
+
+/// What tells the buffer of a tensor from others, and its first element there.
+fn buffer_of(r: &Recorder, tensor: Tensor) -> ((bool, u64), u64) {
+    match r.place(tensor) {
+        Place::Buffer { buffer, offset } => ((true, buffer as u64), offset / 4),
+        _ => ((false, tensor.id as u64), 0),
+    }
+}
+
+fn distinct_parts(sums: &[PartialSums]) -> Vec<Tensor> {
+    let mut parts: Vec<Tensor> = Vec::new();
+    for sums in sums {
+        if !parts.contains(&sums.parts) {
+            parts.push(sums.parts);
+        }
+    }
+    parts
+}
+
+/// Quadruples of sums that a workgroup makes, all of one total.
+const RUN: u32 = 64;
+
+/// One dispatch for sums into one buffer, in which `start` is the first element of the first total.
+fn record_sums(r: &mut Recorder, sums: &[PartialSums], start: u64) {
+    let parts = distinct_parts(sums);
+    let (whole, firsts) = r.join(&parts);
+    let mut runs = Vec::new();
+    let mut end = start;
+    for own in sums {
+        let at = parts.iter().position(|parts| *parts == own.parts).expect("each has its parts among them");
+        let (_, offset) = buffer_of(r, own.total);
+        let (from, to) = ((firsts[at] / 4) as u32 + own.first, ((offset - start) / 4) as u32);
+        let quads = (own.total.elements() / 4) as u32;
+        for done in (0..quads).step_by(RUN as usize) {
+            let run = [from + done, own.stride, own.count, to + done, (quads - done).min(RUN), 0, 0, 0];
+            runs.extend(run.map(|number| number as f32));
+        }
+        end = end.max(offset + own.total.elements());
+    }
+    let totals = match r.place(sums[0].total) {
+        Place::Buffer { .. } => r.beside(sums[0].total, start, [1, 1, 1, (end - start) as u32]),
+        _ => sums[0].total,
+    };
+    let count = runs.len() as u32 / 8;
+    let runs = r.constant(&table_name(&runs), [count, 1, 1, 8], &runs);
+    let extent = Extent { groups: count, rows: 0, chunk: 0, chunks: 0, quads: 0 };
+    record(r, "many", &extent, &[whole, runs, totals], Grid::Workgroups(count as u64));
+}
+
+/// Tables of the same contents have the same name.
+fn table_name(table: &[f32]) -> String {
+    let mut hasher = DefaultHasher::new();
+    table.iter().for_each(|number| number.to_bits().hash(&mut hasher));
+    format!("runs {:016x}", hasher.finish())
 }
 
 /// Sums all elements of `parts`, [1, 1, 1, P], into the first of `total`, [1, 1, 1, 1].
@@ -83,7 +173,7 @@ pub fn total(r: &mut Recorder, parts: Tensor, total: Tensor) {
 }
 
 /// A workgroup takes 64 quadruples of sums, `total` 256 of its list at a time; rows are summed in chunks, whose number is
-/// about that of the rows in one.
+/// about that of the rows in one; a run is 64 quadruples of one total.
 pub const CORNERS: &[Corner] = &[
     Corner::new("one element", |draw| case_of(draw, [1, 1, 1, 1], 1)),
     Corner::full("workgroups without a lane idle", |draw| case_of(draw, [4, 8, 8, 32], 1024)),
@@ -99,17 +189,22 @@ pub fn case(draw: &mut Draw) {
     case_of(draw, shape, count);
 }
 
-/// Of rows and parts, and of a list of `count` numbers.
+/// Of rows, and of a list of `count` numbers.
 fn case_of(draw: &mut Draw, shape: [u32; 4], count: u32) {
     let x = draw.input("x", shape);
-    let parts = draw.input("parts", shape);
     let list = draw.input("list", [1, 1, 1, count]);
     let r = &mut draw.recorder;
     sum_per_image(r, x);
-    let y = r.temp([1, 1, 1, shape[3]]);
-    sum_rows(r, x, x.rows(), y);
-    let y = r.temp([1, shape[1], shape[2], shape[3]]);
-    sum_partials(r, parts, shape[0], y);
+    // Three totals in two dispatches: two that share a buffer with nothing between them or something, and one in a temporary.
+    let image = (x.elements() / x.n() as u64) as u32;
+    let second = (image as u64).next_multiple_of(64);
+    let first = r.range("totals", 2 * second, 0, [1, 1, 1, image]);
+    let second = r.range("totals", 2 * second, second, [1, 1, 1, shape[3]]);
+    let alone = r.temp([1, 1, 1, shape[3]]);
+    sum_rows(r, x, x.n(), first);
+    sum_rows(r, x, x.rows(), second);
+    sum_rows(r, x, x.rows(), alone);
+    sum_waiting(r);
     let y = r.temp([1, 1, 1, 1]);
     total(r, list, y);
 }

@@ -3,7 +3,7 @@
 
 use serde::Serialize;
 
-use crate::gpu::Recordings;
+use crate::gpu::{Choices, Device, Need, Precision, Recordings};
 
 /// A card and its published peaks.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -70,6 +70,12 @@ pub struct Count {
     pub calls: u64,
     pub flops: u64,
     pub bytes: u64,
+}
+
+/// What a GPU runs that nothing is known of but its kind: that is what is counted.
+pub fn choices() -> Choices {
+    let device = Device { gpu: true, subgroup: 32, needs: vec![Need::Subgroups], few_registers: false };
+    Choices::new(&device, Precision::F32)
 }
 
 /// Predicts a step of `batch` images on every card.

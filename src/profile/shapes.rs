@@ -14,7 +14,7 @@ use crate::ops::adamw::{self, AdamW};
 use crate::ops::conv2d::{self, Geometry};
 use crate::ops::diffusion::{self, Noise, Records};
 use crate::ops::group_norm::{self, Norm};
-use crate::ops::{add, attention, linear};
+use crate::ops::{add, attention, linear, reduce};
 use crate::random::Random;
 
 /// A standing shape on a device, its inputs filled.
@@ -91,6 +91,7 @@ fn convolution(shapes: &mut Shapes, taps: u32, side: u32, c: u32, k: u32) {
         let (x, dy) = (r.persistent("x", x), r.persistent("dy", y));
         let (dweight, dbias) = (r.temp(weight), r.temp(bias));
         conv2d::backward_weight(r, x, dy, geometry, dweight, dbias);
+        reduce::sum_waiting(r);
     });
 }
 
@@ -110,6 +111,7 @@ fn linear(shapes: &mut Shapes, side: u32, c: u32, k: u32) {
         let (x, dy) = (r.persistent("x", x), r.persistent("dy", y));
         let (dweight, dbias) = (r.temp(weight), r.temp(bias));
         linear::backward_weight(r, x, dy, dweight, dbias);
+        reduce::sum_waiting(r);
     });
 }
 
