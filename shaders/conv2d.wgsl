@@ -9,7 +9,7 @@
 // Positions outside of x, or p, q that are no whole numbers in range, contribute nothing.
 //
 //   x, dx: [N, H, W, C]   weight: [R, S, C, K]   bias: [K]   y, dy: [N, P, Q, K]   partial: [splits, R, S, C, K]
-//   addend: [N, P, Q, K] (a residual), [N, K] (an embedding), or not read
+//   addend: [N, P, Q, K] (a residual), K channels of each image's row (an embedding), or not read
 //   C is padded to a multiple of 4 in weight too; the padding of x, dy, addend and weight is zero, so that of y, dx and dW is.
 //
 // backward_data visits the inputs parity by parity: those with the same (h mod stride, w mod stride) are reached by the same
@@ -33,6 +33,8 @@ struct Params {
     split_rows: u32,    // rows of the output that one split of backward_weight sums
     splits: u32,
     addend: u32,        // NONE, PER_IMAGE or PER_ROW
+    addend_stride4: u32,    // between the rows of images; the first quadruple in each
+    addend_first4: u32,
     scale: f32,
 }
 @group(0) @binding(14) var<uniform> params: Params;
@@ -110,7 +112,7 @@ fn finish(sum: vec4<f32>, m: u32, k: u32) -> real4 {
     if (params.addend == PER_ROW) {
         value += load4(addend[m * params.k4 + k]);
     } else if (params.addend == PER_IMAGE) {
-        value += load4(addend[m / (params.p * params.q) * params.k4 + k]);
+        value += load4(addend[m / (params.p * params.q) * params.addend_stride4 + params.addend_first4 + k]);
     }
     return store4(params.scale * value);
 }

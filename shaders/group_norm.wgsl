@@ -12,7 +12,8 @@
 //   dgamma = sum over n of (1 + scale) S2  dbeta  = sum over n of (1 + scale) S1
 //   dscale = gamma S2 + beta S1            dshift = S1
 //
-//   x, y, dy, dx, addend: [N, rows, C]   gamma, beta, dgamma, dbeta: [C]   modulation, dmodulation: [N, 2, C] (scale, shift)
+//   x, y, dy, dx, addend: [N, rows, C]   gamma, beta, dgamma, dbeta: [C]   modulation, dmodulation: [N, ..], of whose rows 2 C
+//   channels are read or written (scale, shift)
 //   moments: [N, chunks, 2, C] (mean and sum of squared deviations of a chunk of rows)
 //   table: [N, 4, C] (mean, rstd, a, b)   sums: [N, chunks, 2, C] (S1, S2 of a chunk)   totals: [N, 4, C] (S1, S2, G1, G2)
 //
@@ -29,6 +30,8 @@ struct Params {
     silu: u32,
     added: u32,             // 1: the addend is read
     eps: f32,
+    modulation_stride4: u32,    // of its rows: quadruples between them, and the first one in each
+    modulation_first4: u32,
 }
 @group(0) @binding(14) var<uniform> params: Params;
 
@@ -79,7 +82,12 @@ fn chunk_moments(invocation: Invocation) {
 @group(0) @binding(1) var<storage, read> gamma: array<f32>;
 @group(0) @binding(2) var<storage, read> beta: array<f32>;
 @group(0) @binding(3) var<storage, read_write> table: array<f32>;
-@group(0) @binding(4) var<storage, read> modulation: array<f32>;
+@group(0) @binding(4) var<storage, read> modulation: array<real4>;
+
+// Quadruple q of an image's row of the modulation: scales, then shifts.
+fn modulation_at(image: u32, q: u32) -> u32 {
+    return image * params.modulation_stride4 + params.modulation_first4 + q;
+}
 
 // A lane's group: of one image, the channels from `first` on.
 struct Group {
@@ -157,8 +165,8 @@ fn affine_modulated(invocation: Invocation) {
     }
     let statistics = group_statistics(own);
     for (var c = own.first; c < own.first + params.group_channels; c++) {
-        let scale = 1.0 + modulation[own.image * 8u * params.c4 + c];
-        let shift = modulation[own.image * 8u * params.c4 + 4u * params.c4 + c];
+        let scale = 1.0 + load4(modulation[modulation_at(own.image, c / 4u)])[c % 4u];
+        let shift = load4(modulation[modulation_at(own.image, params.c4 + c / 4u)])[c % 4u];
         write_table(own.image, c, statistics, gamma[c] * scale, beta[c] * scale + shift);
     }
     write_padding(own);
@@ -288,7 +296,7 @@ fn backward_data(invocation: Invocation) {
 @group(0) @binding(0) var<storage, read> sum_table: array<vec4<f32>>;      // totals
 @group(0) @binding(1) var<storage, read_write> dgamma: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read_write> dbeta: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read> scales: array<vec4<f32>>;         // modulation
+@group(0) @binding(3) var<storage, read> scales: array<real4>;             // modulation
 
 // S1 and S2 of an image, over all of its rows.
 fn totals_of(image: u32, quad: u32) -> mat2x4<f32> {
@@ -323,7 +331,7 @@ fn backward_weight_modulated(invocation: Invocation) {
     var sums = mat2x4<f32>();
     for (var image = 0u; image < params.images; image++) {
         let s = totals_of(image, quad);
-        let scale = 1.0 + scales[image * 2u * params.c4 + quad];
+        let scale = 1.0 + load4(scales[modulation_at(image, quad)]);
         sums += mat2x4<f32>(scale * s[0], scale * s[1]);
     }
     store_weight(quad, sums);
@@ -342,6 +350,6 @@ fn backward_modulation(invocation: Invocation) {
         return;
     }
     let s = totals_of(image, quad);
-    dmodulation[image * 2u * params.c4 + quad] = store4(gamma4[quad] * s[1] + beta4[quad] * s[0]);
-    dmodulation[image * 2u * params.c4 + params.c4 + quad] = store4(s[0]);
+    dmodulation[modulation_at(image, quad)] = store4(gamma4[quad] * s[1] + beta4[quad] * s[0]);
+    dmodulation[modulation_at(image, params.c4 + quad)] = store4(s[0]);
 }

@@ -1,11 +1,11 @@
 // Sums: over rows in two passes (no float atomics: the same bits on every run), and of a list to one number.
 //
 //   columns   partial[g, chunk, c] = sum over the rows of the chunk of x[g, row, c]
-//   partials  y[g, i] = sum over chunks of partial[g, chunk, i]
+//   partials  y[g, first + i] = sum over chunks of partial[g, chunk, i]
 //   many      totals[to + i] = sum over n < count of parts[from + n stride + i], i < quads <= 64, for each run
-//   total     y = sum of all values, one workgroup
+//   total     sum of all values, one workgroup: the first of 4 elements
 //
-// x: [groups, rows, C]   partial: [groups, chunks, C]   y: [groups, C], or one number in the first of 4 elements
+// x: [groups, rows, C]   partial: [groups, chunks, C]   y: [groups, ..], of whose rows it is C channels
 // runs: [runs, 8] (from, stride, count, to, quads, and three that aren't read), in quadruples
 
 struct Params {
@@ -14,12 +14,14 @@ struct Params {
     chunk: u32,         // rows in a chunk, the last one may have fewer
     chunks: u32,
     quads: u32,         // vec4 in a row, or in one partial
+    stride: u32,        // of y in partials, between rows; the first quadruple in each
+    first: u32,
 }
 @group(0) @binding(14) var<uniform> params: Params;
 
 @group(0) @binding(0) var<storage, read> x: array<real4>;
 @group(0) @binding(1) var<storage, read_write> partial: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read_write> y: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read_write> y: array<real4>;
 
 @compute @workgroup_size(64)
 fn columns(invocation: Invocation) {
@@ -51,7 +53,7 @@ fn partials(invocation: Invocation) {
     for (var chunk = 0u; chunk < params.chunks; chunk++) {
         sum += parts[(first + chunk) * params.quads + i % params.quads];
     }
-    y[i] = sum;
+    y[i / params.quads * params.stride + params.first + i % params.quads] = store4(sum);
 }
 
 @group(0) @binding(1) var<storage, read> runs: array<vec4<f32>>;
@@ -76,6 +78,8 @@ fn many(invocation: Invocation) {
     totals[source.w + i % 64u] = sum;
 }
 
+@group(0) @binding(2) var<storage, read_write> sum_of_all: array<vec4<f32>>;
+
 var<workgroup> sums: array<vec4<f32>, 256>;
 
 @compute @workgroup_size(256)
@@ -95,6 +99,6 @@ fn total(invocation: Invocation) {
     }
     if (lane == 0u) {
         let all = sums[0];
-        y[0] = vec4<f32>(all.x + all.y + all.z + all.w, 0.0, 0.0, 0.0);
+        sum_of_all[0] = vec4<f32>(all.x + all.y + all.z + all.w, 0.0, 0.0, 0.0);
     }
 }

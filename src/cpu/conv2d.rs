@@ -39,7 +39,7 @@ pub fn forward(call: &mut Call) {
     for row in 0..y.rows() {
         let added = match call.u("addend") {
             0 => None,
-            1 => Some(addend.row(row / per_image)),
+            1 => Some(&addend.row(row / per_image)[4 * call.u("addend_first4")..]),
             _ => Some(addend.row(row)),
         };
         for (c, y) in y.row_mut(row).iter_mut().enumerate() {

@@ -71,10 +71,14 @@ pub fn affine(call: &mut Call) {
     write_affine(call, |call, _, c| (call.read("gamma").row(0)[c], call.read("beta").row(0)[c]));
 }
 
+/// Scale (0) or shift (1) of a channel of an image.
+fn modulation(call: &Call, name: &str, image: usize, part: usize, c: usize) -> f64 {
+    call.read(name).row(image)[4 * (call.u("modulation_first4") + part * call.u("c4")) + c]
+}
+
 pub fn affine_modulated(call: &mut Call) {
     write_affine(call, |call, image, c| {
-        let modulation = call.read("modulation");
-        let (scale, shift) = (modulation.at(image, 0, 0, c), modulation.at(image, 0, 1, c));
+        let (scale, shift) = (modulation(call, "modulation", image, 0, c), modulation(call, "modulation", image, 1, c));
         let (gamma, beta) = (call.read("gamma").row(0)[c], call.read("beta").row(0)[c]);
         (gamma * (1.0 + scale), beta * (1.0 + scale) + shift)
     });
@@ -168,18 +172,20 @@ pub fn backward_weight(call: &mut Call) {
 }
 
 pub fn backward_weight_modulated(call: &mut Call) {
-    write_weight(call, |call, image, c| 1.0 + call.read("scales").at(image, 0, 0, c));
+    write_weight(call, |call, image, c| 1.0 + modulation(call, "scales", image, 0, c));
 }
 
 pub fn backward_modulation(call: &mut Call) {
     let totals = call.read("sum_table");
     let (gamma, beta) = (call.read("gamma4").row(0), call.read("beta4").row(0));
-    let mut dmodulation = call.zeros("dmodulation");
+    let mut dmodulation = call.read("dmodulation").clone();
+    let first = 4 * call.u("modulation_first4");
     for image in 0..call.u("images") {
         for c in 0..call.u("channels") {
             let (s1, s2) = (totals.at(image, 0, 0, c), totals.at(image, 0, 1, c));
-            *dmodulation.at_mut(image, 0, 0, c) = gamma[c] * s2 + beta[c] * s1;
-            *dmodulation.at_mut(image, 0, 1, c) = s1;
+            let row = &mut dmodulation.row_mut(image)[first..];
+            row[c] = gamma[c] * s2 + beta[c] * s1;
+            row[4 * call.u("c4") + c] = s1;
         }
     }
     call.write("dmodulation", dmodulation);

@@ -15,13 +15,13 @@ pub fn columns(call: &mut Call) {
 }
 
 pub fn partials(call: &mut Call) {
-    let parts = call.read("parts");
-    let mut y = call.zeros("y");
-    let part = call.u("quads") * 4;
-    for (index, values) in parts.data.chunks_exact(part).enumerate() {
-        let group = index / call.u("chunks");
-        for (sum, value) in y.data[group * part..].iter_mut().zip(values) {
-            *sum += value;
+    let (quads, chunks) = (call.u("quads"), call.u("chunks"));
+    let mut y = call.read("y").clone();
+    for group in 0..call.u("groups") {
+        let to = 4 * (group * call.u("stride") + call.u("first"));
+        for i in 0..4 * quads {
+            y.data[to + i] =
+                (0..chunks).map(|chunk| call.read("parts").data[(group * chunks + chunk) * 4 * quads + i]).sum();
         }
     }
     call.write("y", y);
@@ -40,7 +40,7 @@ pub fn many(call: &mut Call) {
 }
 
 pub fn total(call: &mut Call) {
-    let mut y = call.zeros("y");
-    y.data[0] = call.read("parts").data.iter().sum();
-    call.write("y", y);
+    let mut sum = call.zeros("sum_of_all");
+    sum.data[0] = call.read("parts").data.iter().sum();
+    call.write("sum_of_all", sum);
 }

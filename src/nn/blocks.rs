@@ -5,7 +5,7 @@ use super::layers::{
     Attention, AttentionSaved, Common, Conv2d, Heads, Input, ResnetBlock, ResnetSaved, Upsample, concat_skip,
     concat_skip_backward,
 };
-use super::params::Params;
+use super::params::{Joined, Params};
 use crate::gpu::{Recorder, Tensor};
 use crate::ops::add;
 use crate::ops::conv2d::Geometry;
@@ -42,24 +42,6 @@ pub(super) struct UpSaved {
     upsample: Option<Input>,
 }
 
-/// Adds up the gradients of the one embedding that every residual block reads.
-#[derive(Default)]
-pub struct EmbeddingGradient(Option<Tensor>);
-
-impl EmbeddingGradient {
-    fn add(&mut self, r: &mut Recorder, gradient: Tensor) {
-        self.0 = Some(match self.0 {
-            None => gradient,
-            Some(sum) => r.scope("embedding", |r| add::add(r, sum, gradient)),
-        });
-    }
-
-    /// The sum, if any block had a gradient.
-    pub(super) fn sum(self) -> Option<Tensor> {
-        self.0
-    }
-}
-
 /// The gradients of the skips, last ones on top; none where nothing reads them.
 pub struct Skips(pub Option<Vec<Tensor>>);
 
@@ -73,30 +55,21 @@ impl Skips {
 }
 
 impl Layer {
-    pub(super) fn forward(&self, r: &mut Recorder, x: Tensor, embedding: Tensor) -> (Tensor, LayerSaved) {
-        let (y, resnet) = r.scope(&format!("resnet.{}", self.scope), |r| self.resnet.forward(r, x, embedding));
+    pub(super) fn forward(&self, r: &mut Recorder, x: Tensor, projections: Tensor) -> (Tensor, LayerSaved) {
+        let (y, resnet) = r.scope(&format!("resnet.{}", self.scope), |r| self.resnet.forward(r, x, projections));
         let Some(layer) = &self.attention else { return (y, LayerSaved { resnet, attention: None }) };
         let (y, attention) = r.scope(&format!("attention.{}", self.scope), |r| layer.forward(r, y));
         (y, LayerSaved { resnet, attention: Some(attention) })
     }
 
-    pub(super) fn backward(
-        &self,
-        r: &mut Recorder,
-        saved: LayerSaved,
-        dy: Tensor,
-        embedding: &mut EmbeddingGradient,
-    ) -> Tensor {
+    pub(super) fn backward(&self, r: &mut Recorder, saved: LayerSaved, dy: Tensor, dprojections: Tensor) -> Tensor {
         let dy = match (&self.attention, saved.attention) {
             (Some(layer), Some(saved)) => {
                 r.scope(&format!("attention.{}", self.scope), |r| layer.backward(r, saved, dy))
             }
             _ => dy,
         };
-        let (dx, dembedding) =
-            r.scope(&format!("resnet.{}", self.scope), |r| self.resnet.backward(r, saved.resnet, dy));
-        embedding.add(r, dembedding);
-        dx
+        r.scope(&format!("resnet.{}", self.scope), |r| self.resnet.backward(r, saved.resnet, dy, dprojections))
     }
 }
 
@@ -105,13 +78,13 @@ impl DownBlock {
         &self,
         r: &mut Recorder,
         x: Tensor,
-        embedding: Tensor,
+        projections: Tensor,
         skips: &mut Vec<Tensor>,
     ) -> (Tensor, DownSaved) {
         let mut h = x;
         let mut saved = Vec::new();
         for layer in &self.layers {
-            let (y, layer_saved) = layer.forward(r, h, embedding);
+            let (y, layer_saved) = layer.forward(r, h, projections);
             h = y;
             skips.push(h);
             saved.push(layer_saved);
@@ -131,7 +104,7 @@ impl DownBlock {
         saved: DownSaved,
         dy: Tensor,
         dskips: &mut Skips,
-        embedding: &mut EmbeddingGradient,
+        dprojections: Tensor,
     ) -> Tensor {
         let mut dh = dy;
         if let (Some(conv), Some(input)) = (&self.downsample, saved.1) {
@@ -142,7 +115,7 @@ impl DownBlock {
         }
         for (layer, saved) in self.layers.iter().zip(saved.0).rev() {
             let sum = r.scope("skip", |r| dskips.add_to(r, dh));
-            dh = layer.backward(r, saved, sum, embedding);
+            dh = layer.backward(r, saved, sum, dprojections);
         }
         dh
     }
@@ -153,7 +126,7 @@ impl UpBlock {
         &self,
         r: &mut Recorder,
         x: Tensor,
-        embedding: Tensor,
+        projections: Tensor,
         skips: &mut Vec<Tensor>,
     ) -> (Tensor, UpSaved) {
         let mut h = x;
@@ -161,7 +134,7 @@ impl UpBlock {
         for layer in &self.layers {
             let skip = skips.pop().expect("as many skips as the down path made");
             let joined = concat_skip(r, h, skip);
-            let (y, saved) = layer.forward(r, joined, embedding);
+            let (y, saved) = layer.forward(r, joined, projections);
             layers.push((saved, h.channels()));
             h = y;
         }
@@ -179,14 +152,14 @@ impl UpBlock {
         saved: UpSaved,
         dy: Tensor,
         dskips: &mut Vec<Tensor>,
-        embedding: &mut EmbeddingGradient,
+        dprojections: Tensor,
     ) -> Tensor {
         let mut dh = dy;
         if let (Some(layer), Some(input)) = (&self.upsample, saved.upsample) {
             dh = r.scope("upsample", |r| layer.backward(r, input, dh));
         }
         for (layer, (saved, channels)) in self.layers.iter().zip(saved.layers).rev() {
-            let djoined = layer.backward(r, saved, dh, embedding);
+            let djoined = layer.backward(r, saved, dh, dprojections);
             let (dx, dskip) = concat_skip_backward(r, djoined, channels);
             dskips.push(dskip);
             dh = dx;
@@ -196,7 +169,11 @@ impl UpBlock {
 }
 
 /// The down path, and the channels of the skips it makes.
-pub(super) fn build_down(params: &mut Params, config: &UNetConfig, common: Common) -> (Vec<DownBlock>, Vec<u32>) {
+pub(super) fn build_down(
+    (params, projections): (&mut Params, &mut Joined),
+    config: &UNetConfig,
+    common: Common,
+) -> (Vec<DownBlock>, Vec<u32>) {
     let channels = &config.block_out_channels;
     let mut skips = vec![channels[0]];
     let mut blocks = Vec::new();
@@ -205,7 +182,7 @@ pub(super) fn build_down(params: &mut Params, config: &UNetConfig, common: Commo
         let name = format!("down_blocks.{level}");
         let attends = config.down_block_types[level] == "AttnDownBlock2D";
         let widths: Vec<u32> = (0..config.layers_per_block).map(|i| if i == 0 { inputs } else { outputs }).collect();
-        let layers = build_layers(params, config, common, &name, &widths, outputs, attends);
+        let layers = build_layers((&mut *params, &mut *projections), config, common, &name, &widths, outputs, attends);
         skips.extend(layers.iter().map(|_| outputs));
         let downsample = (level + 1 < channels.len()).then(|| {
             skips.push(outputs);
@@ -221,7 +198,12 @@ pub(super) fn build_down(params: &mut Params, config: &UNetConfig, common: Commo
 }
 
 /// The up path, for skips of these channels.
-pub(super) fn build_up(params: &mut Params, config: &UNetConfig, common: Common, mut skips: Vec<u32>) -> Vec<UpBlock> {
+pub(super) fn build_up(
+    (params, projections): (&mut Params, &mut Joined),
+    config: &UNetConfig,
+    common: Common,
+    mut skips: Vec<u32>,
+) -> Vec<UpBlock> {
     let channels = &config.block_out_channels;
     let mut blocks = Vec::new();
     let mut inputs = channels[channels.len() - 1];
@@ -232,7 +214,7 @@ pub(super) fn build_up(params: &mut Params, config: &UNetConfig, common: Common,
             .map(|i| if i == 0 { inputs } else { outputs })
             .map(|width| width + skips.pop().expect("as many skips as the down path made"))
             .collect();
-        let layers = build_layers(params, config, common, &name, &widths, outputs, attends);
+        let layers = build_layers((&mut *params, &mut *projections), config, common, &name, &widths, outputs, attends);
         let upsample =
             (index + 1 < channels.len()).then(|| Upsample::new(params, &format!("{name}.upsamplers.0"), outputs));
         blocks.push(UpBlock { layers, upsample });
@@ -243,7 +225,7 @@ pub(super) fn build_up(params: &mut Params, config: &UNetConfig, common: Common,
 
 /// One layer for each input width.
 fn build_layers(
-    params: &mut Params,
+    (params, projections): (&mut Params, &mut Joined),
     config: &UNetConfig,
     common: Common,
     name: &str,
@@ -253,7 +235,13 @@ fn build_layers(
 ) -> Vec<Layer> {
     let mut layers = Vec::new();
     for (index, inputs) in widths.iter().copied().enumerate() {
-        let resnet = ResnetBlock::new(params, &format!("{name}.resnets.{index}"), inputs, outputs, common, 1.0);
+        let resnet = ResnetBlock::new(
+            (&mut *params, &mut *projections),
+            &format!("{name}.resnets.{index}"),
+            [inputs, outputs],
+            common,
+            1.0,
+        );
         let attention = attends.then(|| {
             let groups = Some(config.norm_num_groups);
             let heads = Heads { head_dim: config.head_dim(outputs), groups, scale: 1.0 };

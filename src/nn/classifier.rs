@@ -1,6 +1,6 @@
 //! A classifier of noisy images: the U-Net's encoder half and attention pooling (Dhariwal & Nichol 2021, section 4.1).
 
-use super::blocks::{EmbeddingGradient, Skips};
+use super::blocks::Skips;
 use super::config::{Size, UNetConfig};
 use super::encoder::{EncodedGradient, Encoder, EncoderSaved};
 use super::layers::{Common, GroupNorm, Input, Linear, Segments, WHOLE};
@@ -95,7 +95,7 @@ impl Classifier {
             return Err(Error::Config(problem));
         }
         let mut params = Params::default();
-        let (encoder, _) = Encoder::new(&mut params, unet, Common::of(unet));
+        let (encoder, ()) = Encoder::new(&mut params, unet, Common::of(unet), |_, _| ());
         let positions = (height >> (levels - 1)) * (width >> (levels - 1));
         let pool = AttentionPool::new(&mut params, &config, channels, positions);
         Ok(Classifier { config, params, encoder, pool })
@@ -127,8 +127,9 @@ impl Classifier {
         saved: ClassifierSaved,
         dlogits: Tensor,
     ) -> (EncoderSaved, EncodedGradient) {
+        let projections = self.encoder.projections_gradient(r, dlogits.n());
         let h = r.scope("attention_pool", |r| self.pool.backward(r, saved.pool, dlogits));
-        (saved.encoder, EncodedGradient { h, skips: Skips(None), embedding: EmbeddingGradient::default() })
+        (saved.encoder, EncodedGradient { h, skips: Skips(None), projections })
     }
 }
 
@@ -170,6 +171,6 @@ impl AttentionPool {
         let dtokens = r.scope("to_qkv", |r| self.to_qkv.backward(r, saved.to_qkv, d_qkv));
         let dpositions = r.grad(self.positions);
         let dnormed = pool::tokens_backward(r, dtokens, saved.shape, dpositions);
-        r.scope("group_norm", |r| self.norm.backward(r, saved.norm, dnormed).0)
+        r.scope("group_norm", |r| self.norm.backward(r, saved.norm, dnormed, None))
     }
 }

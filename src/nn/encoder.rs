@@ -1,9 +1,9 @@
 //! The half of a U-Net that looks at an image: time embedding, way down, middle.
 
-use super::blocks::{DownBlock, DownSaved, EmbeddingGradient, Layer, LayerSaved, Skips, build_down};
+use super::blocks::{DownBlock, DownSaved, Layer, LayerSaved, Skips, build_down};
 use super::config::UNetConfig;
 use super::layers::{Attention, Common, Conv2d, Heads, Input, Linear, ResnetBlock, WHOLE};
-use super::params::{Init, Layout, Params};
+use super::params::{Init, Joined, Layout, Params};
 use crate::gpu::{Recorder, Tensor, Weight};
 use crate::ops::conv2d::Geometry;
 use crate::ops::{add, embed, reduce, silu};
@@ -24,6 +24,8 @@ pub struct Encoder {
     time_linear_1: Linear,
     time_linear_2: Linear,
     class_embedding: Option<Weight>,
+    /// What each residual block reads of the embedding, side by side.
+    projections: Linear,
     down: Vec<DownBlock>,
     mid: Option<MidBlock>,
 }
@@ -40,6 +42,7 @@ struct EmbeddingSaved {
     linear_1: Input,
     hidden: Tensor,
     linear_2: Input,
+    projections: Input,
     sum: Tensor,
     labels: Option<Tensor>,
 }
@@ -50,20 +53,26 @@ pub struct Encoded {
     pub h: Tensor,
     /// The outputs on the way down, in order.
     pub skips: Vec<Tensor>,
-    /// SiLU of the embedding of time and class: [N, 1, 1, E].
-    pub embedding: Tensor,
+    /// Of the embedding of time and class, for all residual blocks: [N, 1, 1, channels].
+    pub projections: Tensor,
 }
 
 /// The gradient of what the encoder made.
 pub struct EncodedGradient {
     pub h: Tensor,
     pub skips: Skips,
-    pub embedding: EmbeddingGradient,
+    pub projections: Tensor,
 }
 
 impl Encoder {
-    /// Adds the encoder's parameters, in the order of PyTorch's modules. Gives the channels of its skips, too.
-    pub fn new(params: &mut Params, config: &UNetConfig, common: Common) -> (Encoder, Vec<u32>) {
+    /// Adds the encoder's parameters, in the order of PyTorch's modules. `rest` adds those behind it, given the channels of the
+    /// encoder's skips; its residual blocks add their projections to the others.
+    pub fn new<T>(
+        params: &mut Params,
+        config: &UNetConfig,
+        common: Common,
+        rest: impl FnOnce((&mut Params, &mut Joined), Vec<u32>) -> T,
+    ) -> (Encoder, T) {
         let first = config.block_out_channels[0];
         let conv_in = Conv2d::new(params, "conv_in", config.in_channels, first, 3, Geometry::same(3));
         let e = common.embedding;
@@ -73,10 +82,13 @@ impl Encoder {
             let shape = [classes as usize, e as usize];
             params.add("class_embedding.weight".into(), &shape, Layout::Table, Init::Normal)
         });
-        let (down, skips) = build_down(params, config, common);
-        let mid = config.mid_block_type.as_ref().map(|_| build_mid(params, config, common));
+        let mut projections = Joined::default();
+        let (down, skips) = build_down((&mut *params, &mut projections), config, common);
+        let mid = config.mid_block_type.as_ref().map(|_| build_mid((&mut *params, &mut projections), config, common));
+        let rest = rest((&mut *params, &mut projections), skips);
+        let projections = Linear::joined(params, projections);
         let config = config.clone();
-        (Encoder { config, conv_in, time_linear_1, time_linear_2, class_embedding, down, mid }, skips)
+        (Encoder { config, conv_in, time_linear_1, time_linear_2, class_embedding, projections, down, mid }, rest)
     }
 
     /// x: [N, H, W, in_channels], timestep: f32 [1, 1, 1, N], labels: u32 [1, 1, 1, N] if there is a class embedding.
@@ -93,25 +105,25 @@ impl Encoder {
                 add::narrow_into(r, weights, halves);
             }
         });
-        let (embedding, embedding_saved) = r.scope("embedding", |r| self.embed(r, timestep, labels));
+        let (projections, embedding) = r.scope("embedding", |r| self.embed(r, timestep, labels));
         let x = if self.config.center_input_sample { r.scope("center", |r| center(r, x)) } else { x };
         let (mut h, conv_in) = r.scope("conv_in", |r| self.conv_in.forward(r, x));
         let mut skips = vec![h];
         let mut down = Vec::new();
         for (level, block) in self.down.iter().enumerate() {
-            let (out, saved) = r.scope(&format!("down.{level}"), |r| block.forward(r, h, embedding, &mut skips));
+            let (out, saved) = r.scope(&format!("down.{level}"), |r| block.forward(r, h, projections, &mut skips));
             h = out;
             down.push(saved);
         }
         let mid = self.mid.as_ref().map(|block| {
             r.scope("mid", |r| {
-                let (a, first) = block.first.forward(r, h, embedding);
-                let (b, second) = block.second.forward(r, a, embedding);
+                let (a, first) = block.first.forward(r, h, projections);
+                let (b, second) = block.second.forward(r, a, projections);
                 h = b;
                 (first, second)
             })
         });
-        (Encoded { h, skips, embedding }, EncoderSaved { conv_in, embedding: embedding_saved, down, mid })
+        (Encoded { h, skips, projections }, EncoderSaved { conv_in, embedding, down, mid })
     }
 
     /// Records the gradients of all parameters.
@@ -134,28 +146,26 @@ impl Encoder {
         gradient: EncodedGradient,
         conv_in: impl FnOnce(&mut Recorder, Input, Tensor) -> T,
     ) -> T {
-        let EncodedGradient { h: mut dh, mut skips, mut embedding } = gradient;
+        let EncodedGradient { h: mut dh, mut skips, projections } = gradient;
         if let (Some(block), Some((first, second))) = (&self.mid, saved.mid) {
             dh = r.scope("mid", |r| {
-                let d = block.second.backward(r, second, dh, &mut embedding);
-                block.first.backward(r, first, d, &mut embedding)
+                let d = block.second.backward(r, second, dh, projections);
+                block.first.backward(r, first, d, projections)
             });
         }
         for (level, (block, saved)) in self.down.iter().zip(saved.down).enumerate().rev() {
-            dh = r.scope(&format!("down.{level}"), |r| block.backward(r, saved, dh, &mut skips, &mut embedding));
+            dh = r.scope(&format!("down.{level}"), |r| block.backward(r, saved, dh, &mut skips, projections));
         }
         let result = r.scope("conv_in", |r| {
             let dh = skips.add_to(r, dh);
             conv_in(r, saved.conv_in, dh)
         });
-        if let Some(dembedding) = embedding.sum() {
-            r.scope("embedding", |r| self.embed_backward(r, saved.embedding, dembedding));
-        }
+        r.scope("embedding", |r| self.embed_backward(r, saved.embedding, projections));
         r.scope("sums", reduce::sum_waiting);
         result
     }
 
-    /// SiLU of the time embedding (plus the class embedding), as every residual block wants it: [N, 1, 1, E].
+    /// What residual blocks read of the time embedding (plus the class embedding), after SiLU.
     fn embed(&self, r: &mut Recorder, timestep: Tensor, labels: Option<Tensor>) -> (Tensor, EmbeddingSaved) {
         let config = &self.config;
         let n = timestep.channels();
@@ -171,10 +181,19 @@ impl Encoder {
             let class = embed::gather(r, table, labels);
             sum = add::add(r, sum, class);
         }
-        (silu::forward(r, sum), EmbeddingSaved { linear_1, hidden, linear_2, sum, labels })
+        let activated = silu::forward(r, sum);
+        let shape = [n, 1, 1, self.projections.outputs()];
+        let (y, projections) = r.scope("time_emb_proj", |r| self.projections.forward(r, activated, shape));
+        (y, EmbeddingSaved { linear_1, hidden, linear_2, projections, sum, labels })
     }
 
-    fn embed_backward(&self, r: &mut Recorder, saved: EmbeddingSaved, dactivated: Tensor) {
+    /// Room for the gradients that the residual blocks write, of `images` images.
+    pub fn projections_gradient(&self, r: &mut Recorder, images: u32) -> Tensor {
+        r.temp([images, 1, 1, self.projections.outputs()])
+    }
+
+    fn embed_backward(&self, r: &mut Recorder, saved: EmbeddingSaved, dprojections: Tensor) {
+        let dactivated = r.scope("time_emb_proj", |r| self.projections.backward(r, saved.projections, dprojections));
         let dsum = silu::backward(r, saved.sum, dactivated);
         if let (Some(labels), Some(table)) = (saved.labels, self.class_embedding) {
             let dtable = r.grad(table);
@@ -198,15 +217,21 @@ fn center(r: &mut Recorder, x: Tensor) -> Tensor {
     add::add_per_image(r, doubled, minus_one)
 }
 
-fn build_mid(params: &mut Params, config: &UNetConfig, common: Common) -> MidBlock {
+fn build_mid((params, projections): (&mut Params, &mut Joined), config: &UNetConfig, common: Common) -> MidBlock {
     let channels = config.block_out_channels[config.block_out_channels.len() - 1];
     let scale = config.mid_block_scale_factor;
     let attention = config.add_attention.then(|| {
         let heads = Heads { head_dim: config.head_dim(channels), groups: config.mid_attention_groups(), scale };
-        Attention::new(params, "mid_block.attentions.0", channels, config.norm_eps, heads)
+        Attention::new(&mut *params, "mid_block.attentions.0", channels, config.norm_eps, heads)
     });
     let mut layer = |index: usize, attention: Option<Attention>| Layer {
-        resnet: ResnetBlock::new(params, &format!("mid_block.resnets.{index}"), channels, channels, common, scale),
+        resnet: ResnetBlock::new(
+            (&mut *params, &mut *projections),
+            &format!("mid_block.resnets.{index}"),
+            [channels, channels],
+            common,
+            scale,
+        ),
         attention,
         scope: index.to_string(),
     };

@@ -1,12 +1,12 @@
 //! Layers and blocks of the U-Net: forward, and backward by hand.
 
 use super::config::UNetConfig;
-use super::params::{Init, Layout, Params};
+use super::params::{Init, Joined, Layout, Params};
 use crate::gpu::{Recorder, Tensor, Weight};
 use crate::ops::conv2d::{self, Geometry};
 use crate::ops::group_norm::{self, Norm};
-use crate::ops::matrix::Epilogue;
-use crate::ops::{add, attention, concat, linear, resample};
+use crate::ops::matrix::{Addend, Epilogue, Slice};
+use crate::ops::{add, attention, concat, linear, reduce, resample};
 
 /// Convolution with bias.
 pub struct Conv2d {
@@ -83,12 +83,23 @@ impl Linear {
     /// The projections NAME.to_q, NAME.to_k and NAME.to_v of self-attention as one layer, whose output is
     /// [N, T, 3 heads, head_dim]: of each token all queries, then all keys, then all values.
     pub fn query_key_value(params: &mut Params, name: &str, inputs: u32, heads: u32, head_dim: u32) -> Linear {
-        let heads = heads as usize;
-        let layouts = [Layout::Linear { outputs: heads, inputs: 1 }, Layout::Vector { segments: heads }];
-        let shape = [heads * head_dim as usize, inputs as usize];
-        let names = ["to_q", "to_k", "to_v"].map(|part| format!("{name}.{part}"));
-        let [weight, bias] = params.add_joined(&names, shape, layouts, Init::FanIn(shape[1]));
+        let shape = [(heads * head_dim) as usize, inputs as usize];
+        let mut joined = Joined::default();
+        for part in ["to_q", "to_k", "to_v"] {
+            joined.add(params, &format!("{name}.{part}"), shape, heads as usize, Init::FanIn(shape[1]));
+        }
+        Linear::joined(params, joined)
+    }
+
+    /// All of `joined` at once.
+    pub fn joined(params: &mut Params, joined: Joined) -> Linear {
+        let [weight, bias] = joined.place(params);
         Linear { weight, bias }
+    }
+
+    /// Channels of the output.
+    pub fn outputs(&self) -> u32 {
+        self.bias.shape[3]
     }
 
     /// A 1x1 convolution, which differs in the file's shape only.
@@ -133,7 +144,7 @@ impl GroupNorm {
         GroupNorm { gamma, beta, norm }
     }
 
-    pub fn forward(&self, r: &mut Recorder, x: Tensor, modulation: Option<Tensor>) -> (Tensor, group_norm::Saved) {
+    pub fn forward(&self, r: &mut Recorder, x: Tensor, modulation: Option<Slice>) -> (Tensor, group_norm::Saved) {
         let (gamma, beta) = (r.weight(self.gamma), r.weight(self.beta));
         group_norm::forward(r, x, gamma, beta, modulation, self.norm)
     }
@@ -143,15 +154,22 @@ impl GroupNorm {
         if r.recomputes() { Input { x: group_norm::again(r, saved) } } else { kept }
     }
 
-    pub fn backward(&self, r: &mut Recorder, saved: group_norm::Saved, dy: Tensor) -> (Tensor, Option<Tensor>) {
+    /// The gradient of the input; that of the modulation goes to `dmodulation`.
+    pub fn backward(
+        &self,
+        r: &mut Recorder,
+        saved: group_norm::Saved,
+        dy: Tensor,
+        dmodulation: Option<Slice>,
+    ) -> Tensor {
         let (dgamma, dbeta) = (r.grad(self.gamma), r.grad(self.beta));
-        group_norm::backward(r, saved, dy, None, dgamma, dbeta)
+        group_norm::backward(r, saved, dy, None, dgamma, dbeta, dmodulation)
     }
 
     /// The gradient of the input where `around` is what comes past the norm.
     fn backward_with(&self, r: &mut Recorder, saved: group_norm::Saved, dy: Tensor, around: Tensor) -> Tensor {
         let (dgamma, dbeta) = (r.grad(self.gamma), r.grad(self.beta));
-        group_norm::backward(r, saved, dy, Some(around), dgamma, dbeta).0
+        group_norm::backward(r, saved, dy, Some(around), dgamma, dbeta, None)
     }
 }
 
@@ -181,7 +199,8 @@ impl Common {
 pub struct ResnetBlock {
     norm1: GroupNorm,
     conv1: Conv2d,
-    time_emb_proj: Linear,
+    /// Its first channel among the projections of the embedding.
+    time_emb_proj: u32,
     norm2: GroupNorm,
     conv2: Conv2d,
     shortcut: Option<Linear>,
@@ -194,22 +213,28 @@ pub struct ResnetBlock {
 pub struct ResnetSaved {
     norm1: group_norm::Saved,
     conv1: Input,
-    time_emb_proj: Input,
     norm2: group_norm::Saved,
     conv2: Input,
     shortcut: Option<Input>,
 }
 
 impl ResnetBlock {
-    pub fn new(params: &mut Params, name: &str, inputs: u32, outputs: u32, common: Common, scale: f32) -> ResnetBlock {
+    /// `projections` are those of the embedding, of all blocks.
+    pub fn new(
+        (params, projections): (&mut Params, &mut Joined),
+        name: &str,
+        [inputs, outputs]: [u32; 2],
+        common: Common,
+        scale: f32,
+    ) -> ResnetBlock {
         let norm = Norm { groups: common.groups, eps: common.eps, silu: true };
         let same = Geometry::same(3);
         let norm1 = GroupNorm::new(params, &format!("{name}.norm1"), inputs, norm);
         let conv1 = Conv2d::new(params, &format!("{name}.conv1"), inputs, outputs, 3, same);
-        let parts = if common.scale_shift { 2 } else { 1 };
-        let segments = Segments { outputs: parts, inputs: 1 };
+        let parts: usize = if common.scale_shift { 2 } else { 1 };
+        let shape = [parts * outputs as usize, common.embedding as usize];
         let projection = format!("{name}.time_emb_proj");
-        let time_emb_proj = Linear::new(params, &projection, common.embedding, parts * outputs, segments);
+        let time_emb_proj = projections.add(params, &projection, shape, parts, Init::FanIn(shape[1]));
         let norm2 = GroupNorm::new(params, &format!("{name}.norm2"), outputs, norm);
         let conv2 = Conv2d::new(params, &format!("{name}.conv2"), outputs, outputs, 3, same);
         let shortcut =
@@ -218,13 +243,18 @@ impl ResnetBlock {
         ResnetBlock { norm1, conv1, time_emb_proj, norm2, conv2, shortcut, scale_shift, factor, outputs }
     }
 
-    /// x: [N, H, W, inputs], embedding: [N, 1, 1, E], SiLU already applied.
-    pub fn forward(&self, r: &mut Recorder, x: Tensor, embedding: Tensor) -> (Tensor, ResnetSaved) {
+    /// What the block reads of the projections, or writes of their gradients.
+    fn own(&self, projections: Tensor) -> Slice {
+        let channels = if self.scale_shift { 2 * self.outputs.next_multiple_of(4) } else { self.outputs };
+        Slice { tensor: projections, first: self.time_emb_proj, channels }
+    }
+
+    /// x: [N, H, W, inputs], projections: those of the embedding, [N, 1, 1, all channels].
+    pub fn forward(&self, r: &mut Recorder, x: Tensor, projections: Tensor) -> (Tensor, ResnetSaved) {
         let [n, h, w, _] = x.shape;
-        let parts = if self.scale_shift { 2 } else { 1 };
-        let (projected, time_emb_proj) =
-            r.scope("time_emb_proj", |r| self.time_emb_proj.forward(r, embedding, [n, 1, parts, self.outputs]));
-        let (added, modulation) = if self.scale_shift { (None, Some(projected)) } else { (Some(projected), None) };
+        let own = self.own(projections);
+        let (added, modulation) =
+            if self.scale_shift { (Addend::None, Some(own)) } else { (Addend::PerImage(own), None) };
         let (a, norm1) = r.scope("norm1", |r| self.norm1.forward(r, x, None));
         let embed = Epilogue { addend: added, scale: 1.0 };
         let (b, conv1) = r.scope("conv1", |r| self.conv1.forward_with(r, a, embed));
@@ -236,29 +266,28 @@ impl ResnetBlock {
                 (y, Some(saved))
             }
         };
-        let add_residual = Epilogue { addend: Some(residual), scale: self.factor };
+        let add_residual = Epilogue { addend: Addend::PerRow(residual), scale: self.factor };
         let (y, conv2) = r.scope("conv2", |r| self.conv2.forward_with(r, c, add_residual));
-        (y, ResnetSaved { norm1, conv1, time_emb_proj, norm2, conv2, shortcut })
+        (y, ResnetSaved { norm1, conv1, norm2, conv2, shortcut })
     }
 
-    /// (dx, dembedding).
-    pub fn backward(&self, r: &mut Recorder, saved: ResnetSaved, dy: Tensor) -> (Tensor, Tensor) {
+    /// The gradient of x; that of the projections goes to `dprojections`.
+    pub fn backward(&self, r: &mut Recorder, saved: ResnetSaved, dy: Tensor, dprojections: Tensor) -> Tensor {
         let dsum = scaled(r, dy, self.factor);
         let c = r.scope("norm2", |r| self.norm2.output(r, &saved.norm2, saved.conv2));
         let dc = r.scope("conv2", |r| self.conv2.backward(r, c, dsum));
-        let (db, dmodulation) = r.scope("norm2", |r| self.norm2.backward(r, saved.norm2, dc));
-        let dembedding = r.scope("time_emb_proj", |r| {
-            let dprojected = dmodulation.unwrap_or_else(|| crate::ops::reduce::sum_per_image(r, db));
-            self.time_emb_proj.backward(r, saved.time_emb_proj, dprojected)
-        });
+        let own = self.own(dprojections);
+        let db = r.scope("norm2", |r| self.norm2.backward(r, saved.norm2, dc, self.scale_shift.then_some(own)));
+        if !self.scale_shift {
+            r.scope("time_emb_proj", |r| reduce::sum_per_image(r, db, own));
+        }
         let a = r.scope("norm1", |r| self.norm1.output(r, &saved.norm1, saved.conv1));
         let da = r.scope("conv1", |r| self.conv1.backward(r, a, db));
         let around = match (&self.shortcut, saved.shortcut) {
             (Some(layer), Some(saved)) => r.scope("conv_shortcut", |r| layer.backward(r, saved, dsum)),
             _ => dsum,
         };
-        let dx = r.scope("norm1", |r| self.norm1.backward_with(r, saved.norm1, da, around));
-        (dx, dembedding)
+        r.scope("norm1", |r| self.norm1.backward_with(r, saved.norm1, da, around))
     }
 }
 
@@ -319,7 +348,7 @@ impl Attention {
         };
         let (qkv, to_qkv) = r.scope("to_qkv", |r| self.to_qkv.forward(r, normed, tokens));
         let (o, core) = attention::forward(r, qkv);
-        let add_residual = Epilogue { addend: Some(x), scale: self.factor };
+        let add_residual = Epilogue { addend: Addend::PerRow(x), scale: self.factor };
         let (y, to_out) = r.scope("to_out", |r| self.to_out.forward_with(r, o, x.shape, add_residual));
         (y, AttentionSaved { norm, to_qkv, core, to_out })
     }

@@ -37,21 +37,51 @@ pub struct Parameter {
     /// The tensor in memory that holds it, maybe beside others.
     pub weight: Weight,
     layout: Layout,
-    part: Part,
+    columns: Columns,
     init: Init,
 }
 
-/// Which of equal parts, whose outputs stand side by side in one tensor in memory.
+/// Where the outputs of a tensor lie in memory: from the first on, of so many that stand side by side.
 #[derive(Clone, Copy, Debug)]
-struct Part {
-    index: usize,
-    count: usize,
+struct Columns {
+    first: usize,
+    width: usize,
 }
 
-impl Part {
-    /// Where the part begins in memory, and how wide all are, of outputs that take `extent` each.
-    fn of(self, extent: usize) -> (usize, usize) {
-        (self.index * padded(extent), self.count * padded(extent))
+/// Linear layers that read the same input: one layer in memory, their outputs side by side in the order in which they came.
+#[derive(Debug, Default)]
+pub struct Joined {
+    /// Their matrices in [`Params::all`]; behind each stands its vector.
+    matrices: Vec<usize>,
+    /// Extents in memory.
+    inputs: usize,
+    outputs: usize,
+}
+
+impl Joined {
+    /// Adds NAME.weight, `shape` [O, I], and NAME.bias; gives the first of the layer's channels in memory.
+    pub fn add(&mut self, params: &mut Params, name: &str, shape: [usize; 2], segments: usize, init: Init) -> u32 {
+        let first = self.outputs;
+        self.inputs = padded(shape[1]);
+        self.outputs += padded(extent_in_memory(shape[0], segments));
+        self.matrices.push(params.all.len());
+        let nowhere = (Weight { offset: 0, shape: [0; 4] }, Columns { first, width: 0 });
+        let layout = Layout::Linear { outputs: segments, inputs: 1 };
+        params.push(format!("{name}.weight"), &shape, layout, init, nowhere);
+        params.push(format!("{name}.bias"), &shape[..1], Layout::Vector { segments }, init, nowhere);
+        first as u32
+    }
+
+    /// Gives the layer its room in memory: matrix and vector.
+    pub fn place(self, params: &mut Params) -> [Weight; 2] {
+        let width = self.outputs;
+        let places = [params.reserve([1, 1, self.inputs, width]), params.reserve([1, 1, 1, width])];
+        for matrix in self.matrices {
+            for (parameter, place) in params.all[matrix..].iter_mut().zip(places) {
+                (parameter.weight, parameter.columns.width) = (place, width);
+            }
+        }
+        places
     }
 }
 
@@ -81,51 +111,37 @@ fn extent_in_memory(extent: usize, segments: usize) -> usize {
 impl Params {
     /// Adds a tensor behind the others.
     pub fn add(&mut self, name: String, shape: &[usize], layout: Layout, init: Init) -> Weight {
-        let weight = self.reserve(&name, shape, layout, 1);
-        self.push(name, shape, layout, init, weight, Part { index: 0, count: 1 });
+        let in_memory = match (layout, shape) {
+            (Layout::Vector { segments }, [c]) => [1, 1, 1, extent_in_memory(*c, segments)],
+            (Layout::Conv, [o, i, r, s]) => [*r, *s, padded(*i), *o],
+            (Layout::Linear { outputs, inputs }, [o, i]) => {
+                [1, 1, padded(extent_in_memory(*i, inputs)), extent_in_memory(*o, outputs)]
+            }
+            (Layout::Table, [rows, c]) => [1, 1, *rows, *c],
+            _ => panic!("{name}: {shape:?} has no layout {layout:?}"),
+        };
+        let weight = self.reserve(in_memory);
+        self.push(name, shape, layout, init, (weight, Columns { first: 0, width: padded(in_memory[3]) }));
         weight
     }
 
-    /// Adds, for each of `names`, the matrix NAME.weight and the vector NAME.bias of a linear layer of `shape` [O, I]. In memory
-    /// they are one matrix and one vector: the outputs of the first, then those of the second.
-    pub fn add_joined(
-        &mut self,
-        names: &[String],
-        shape: [usize; 2],
-        [matrix, vector]: [Layout; 2],
-        init: Init,
-    ) -> [Weight; 2] {
-        let count = names.len();
-        let weight = self.reserve(&names[0], &shape, matrix, count);
-        let bias = self.reserve(&names[0], &shape[..1], vector, count);
-        for (index, name) in names.iter().enumerate() {
-            let part = Part { index, count };
-            self.push(format!("{name}.weight"), &shape, matrix, init, weight, part);
-            self.push(format!("{name}.bias"), &shape[..1], vector, init, bias, part);
-        }
-        [weight, bias]
-    }
-
-    /// Room for `count` tensors of `shape`, their outputs side by side.
-    fn reserve(&mut self, name: &str, shape: &[usize], layout: Layout, count: usize) -> Weight {
-        let side_by_side = |extent: usize| if count == 1 { extent } else { count * padded(extent) };
-        let in_memory = match (layout, shape) {
-            (Layout::Vector { segments }, [c]) => [1, 1, 1, side_by_side(extent_in_memory(*c, segments))],
-            (Layout::Conv, [o, i, r, s]) => [*r, *s, padded(*i), side_by_side(*o)],
-            (Layout::Linear { outputs, inputs }, [o, i]) => {
-                [1, 1, padded(extent_in_memory(*i, inputs)), side_by_side(extent_in_memory(*o, outputs))]
-            }
-            (Layout::Table, [rows, c]) => [1, 1, *rows, side_by_side(*c)],
-            _ => panic!("{name}: {shape:?} has no layout {layout:?}"),
-        };
+    /// Room behind the other tensors.
+    fn reserve(&mut self, in_memory: [usize; 4]) -> Weight {
         let weight = Weight { offset: self.elements, shape: in_memory.map(|extent| extent as u32) };
         // 256 bytes in half precision too.
         self.elements += padded_elements(weight.shape).next_multiple_of(128);
         weight
     }
 
-    fn push(&mut self, name: String, shape: &[usize], layout: Layout, init: Init, weight: Weight, part: Part) {
-        self.all.push(Parameter { name, shape: shape.to_vec(), weight, layout, part, init });
+    fn push(
+        &mut self,
+        name: String,
+        shape: &[usize],
+        layout: Layout,
+        init: Init,
+        (weight, columns): (Weight, Columns),
+    ) {
+        self.all.push(Parameter { name, shape: shape.to_vec(), weight, layout, columns, init });
     }
 
     /// Learnt numbers, padding left out.
@@ -167,26 +183,17 @@ impl Parameter {
 
     /// Where the number `index` of PyTorch's order lies in the flat buffer.
     fn place(&self, index: usize) -> usize {
-        let within = match (self.layout, &self.shape[..]) {
-            (Layout::Vector { segments }, [c]) => {
-                self.part.of(extent_in_memory(*c, segments)).0 + position(index, *c, segments)
-            }
-            (Layout::Conv, [o, i, r, s]) => {
-                let (output, input) = (index / (i * r * s), index / (r * s) % i);
-                let (first, width) = self.part.of(*o);
-                ((index % (r * s)) * padded(*i) + input) * width + first + output
-            }
+        let Columns { first, width } = self.columns;
+        let (row, column) = match (self.layout, &self.shape[..]) {
+            (Layout::Vector { segments }, [c]) => (0, position(index, *c, segments)),
+            (Layout::Conv, [_, i, r, s]) => (index % (r * s) * padded(*i) + index / (r * s) % i, index / (i * r * s)),
             (Layout::Linear { outputs, inputs }, [o, i]) => {
-                let (first, width) = self.part.of(extent_in_memory(*o, outputs));
-                position(index % i, *i, inputs) * width + first + position(index / i, *o, outputs)
+                (position(index % i, *i, inputs), position(index / i, *o, outputs))
             }
-            (Layout::Table, [_, c]) => {
-                let (first, width) = self.part.of(*c);
-                index / c * width + first + index % c
-            }
+            (Layout::Table, [_, c]) => (index / c, index % c),
             _ => unreachable!("checked when it was added"),
         };
-        self.weight.offset as usize + within
+        self.weight.offset as usize + row * width + first + column
     }
 
     /// Writes `values` in PyTorch's order to their places in the flat buffer.

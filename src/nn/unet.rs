@@ -1,6 +1,6 @@
 //! diffusers' `UNet2DModel`: the denoising network of Ho et al. (2020), with their tensor names.
 
-use super::blocks::{EmbeddingGradient, Skips, UpBlock, UpSaved, build_up};
+use super::blocks::{Skips, UpBlock, UpSaved, build_up};
 use super::config::UNetConfig;
 use super::encoder::{EncodedGradient, Encoder, EncoderSaved};
 use super::layers::{Common, Conv2d, GroupNorm, Input};
@@ -38,8 +38,8 @@ impl UNet {
         let mut params = Params::default();
         let first = config.block_out_channels[0];
         let common = Common::of(&config);
-        let (encoder, skips) = Encoder::new(&mut params, &config, common);
-        let up = build_up(&mut params, &config, common, skips);
+        let (encoder, up) =
+            Encoder::new(&mut params, &config, common, |params, skips| build_up(params, &config, common, skips));
         let norm = Norm { groups: config.norm_num_groups, eps: config.norm_eps, silu: true };
         let conv_norm_out = GroupNorm::new(&mut params, "conv_norm_out", first, norm);
         let conv_out = Conv2d::new(&mut params, "conv_out", first, config.out_channels, 3, Geometry::same(3));
@@ -61,10 +61,10 @@ impl UNet {
         labels: Option<Tensor>,
     ) -> (Tensor, UNetSaved) {
         let (encoded, encoder) = self.encoder.forward(r, x, timestep, labels);
-        let (mut h, mut skips, embedding) = (encoded.h, encoded.skips, encoded.embedding);
+        let (mut h, mut skips, projections) = (encoded.h, encoded.skips, encoded.projections);
         let mut up = Vec::new();
         for (level, block) in self.up.iter().enumerate() {
-            let (out, saved) = r.scope(&format!("up.{level}"), |r| block.forward(r, h, embedding, &mut skips));
+            let (out, saved) = r.scope(&format!("up.{level}"), |r| block.forward(r, h, projections, &mut skips));
             h = out;
             up.push(saved);
         }
@@ -87,14 +87,14 @@ impl UNet {
     }
 
     fn backward_up(&self, r: &mut Recorder, saved: UNetSaved, dy: Tensor) -> (EncoderSaved, EncodedGradient) {
-        let mut embedding = EmbeddingGradient::default();
+        let projections = self.encoder.projections_gradient(r, dy.n());
         let h = r.scope("conv_norm_out", |r| self.conv_norm_out.output(r, &saved.conv_norm_out, saved.conv_out));
         let dh = r.scope("conv_out", |r| self.conv_out.backward(r, h, dy));
-        let (mut dh, _) = r.scope("conv_norm_out", |r| self.conv_norm_out.backward(r, saved.conv_norm_out, dh));
+        let mut dh = r.scope("conv_norm_out", |r| self.conv_norm_out.backward(r, saved.conv_norm_out, dh, None));
         let mut dskips = Vec::new();
         for (level, (block, saved)) in self.up.iter().zip(saved.up).enumerate().rev() {
-            dh = r.scope(&format!("up.{level}"), |r| block.backward(r, saved, dh, &mut dskips, &mut embedding));
+            dh = r.scope(&format!("up.{level}"), |r| block.backward(r, saved, dh, &mut dskips, projections));
         }
-        (saved.encoder, EncodedGradient { h: dh, skips: Skips(Some(dskips)), embedding })
+        (saved.encoder, EncodedGradient { h: dh, skips: Skips(Some(dskips)), projections })
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::matrix::Slice;
 use crate::gpu::{Choices, CpuState, Recorder, Recording, Step, Tensor};
 use crate::random::Random;
 
@@ -182,6 +183,14 @@ impl Draw {
             }
         }
         tensor
+    }
+
+    /// An input that is a part of each of `rows` rows: `channels` of them, others before and behind.
+    pub fn slice(&mut self, name: &str, rows: u32, channels: u32) -> Slice {
+        let first = 4 * self.range(0, 2);
+        let behind = self.range(0, 5);
+        let width = first + channels.next_multiple_of(4) + behind;
+        Slice { tensor: self.input(name, [rows, 1, 1, width]), first, channels }
     }
 
     /// An input of integers, bound as `array<u32>`, shape [1, 1, 1, count].

@@ -1,7 +1,7 @@
 //! Convolution: `shaders/conv2d.wgsl`.
 
 use super::case::{Corner, Draw};
-use super::matrix::{self, Epilogue, WeightGradient, grid, products, tile, weight_tile};
+use super::matrix::{self, Addend, Epilogue, WeightGradient, grid, products, tile, weight_tile};
 use super::reduce;
 use crate::gpu::kernel::wgsl;
 use crate::gpu::{Candidate, Kernel, Need, Recorder, Tensor, Value, Ways};
@@ -74,19 +74,28 @@ impl Extent {
             ("split_rows", split_rows.into()),
             ("splits", splits.into()),
         ];
-        own.into_iter()
-            .chain([("addend", self.addend_kind(epilogue).into()), ("scale", epilogue.scale.into())])
-            .collect()
+        self.check_addend(epilogue.addend);
+        let [stride4, first4] = match epilogue.addend {
+            Addend::PerImage(slice) => [slice.tensor.channels4(), slice.first / 4],
+            _ => [0, 0],
+        };
+        let addend = [
+            ("addend", epilogue.addend.kind().into()),
+            ("addend_stride4", stride4.into()),
+            ("addend_first4", first4.into()),
+            ("scale", epilogue.scale.into()),
+        ];
+        own.into_iter().chain(addend).collect()
     }
 
-    /// What the shader calls NONE, PER_IMAGE, PER_ROW. Panics if the addend is neither.
-    fn addend_kind(&self, epilogue: Epilogue) -> u32 {
-        match epilogue.addend.map(|addend| addend.shape) {
-            None => 0,
-            Some(shape) if shape == self.y => 2,
-            Some(shape) => {
-                assert_eq!(shape, [self.y[0], 1, 1, self.y[3]], "an addend is of the output, or of each image");
-                1
+    /// Panics if the addend is neither of the output nor of each image.
+    fn check_addend(&self, addend: Addend) {
+        let [n, _, _, k] = self.y;
+        match addend {
+            Addend::None => {}
+            Addend::PerRow(tensor) => assert_eq!(tensor.shape, self.y, "an addend is of the output"),
+            Addend::PerImage(slice) => {
+                assert_eq!((slice.tensor.rows(), slice.channels), (n, k), "a row for each image")
             }
         }
     }
@@ -126,8 +135,7 @@ pub fn forward_with(
     let candidate = r.choose(&FORWARD, &extent.shape());
     let (rows, quads) = tile(candidate);
     let tiles = y.rows().div_ceil(rows) as u64 * y.channels4().div_ceil(quads) as u64;
-    // Where there is no addend, something must be bound in its place.
-    let io = [x, weight, bias, epilogue.addend.unwrap_or(x), y];
+    let io = [x, weight, bias, epilogue.addend.tensor_or(x), y];
     let params = extent.params(0, 0, epilogue);
     r.dispatch_candidate(candidate, "forward", &params, &io, grid(candidate, tiles), extent.flops());
     y
@@ -226,9 +234,9 @@ fn case_of(draw: &mut Draw, shape: [u32; 4], [taps_h, taps_w]: [u32; 2], k: u32,
     let bias = draw.input("bias", [1, 1, 1, k]);
     let y_shape = Extent::new(shape, weight.shape, geometry).y;
     let addend = match draw.range(0, 2) {
-        0 => None,
-        1 => Some(draw.input("embedding", [shape[0], 1, 1, k])),
-        _ => Some(draw.input("residual", y_shape)),
+        0 => Addend::None,
+        1 => Addend::PerImage(draw.slice("embedding", shape[0], k)),
+        _ => Addend::PerRow(draw.input("residual", y_shape)),
     };
     let scale = draw.choose(&[1.0, 0.5]);
     let dy = draw.input("dy", y_shape);

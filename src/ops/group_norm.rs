@@ -1,7 +1,8 @@
 //! Group norm with optional modulation and SiLU: `shaders/group_norm.wgsl`.
 
-use super::add;
+use super::add::scale;
 use super::case::{Corner, Draw};
+use super::matrix::Slice;
 use crate::cpu::group_norm as twin;
 use crate::gpu::kernel::wgsl;
 use crate::gpu::{Grid, Kernel, Recorder, Tensor, Value};
@@ -41,12 +42,14 @@ pub struct Saved {
     table: Tensor,
     gamma: Tensor,
     beta: Tensor,
-    modulation: Option<Tensor>,
+    modulation: Option<Slice>,
 }
 
 struct Extent {
     x: Tensor,
     norm: Norm,
+    /// Of the rows of the modulation: quadruples between them, and the first one in each.
+    modulation: [u32; 2],
 }
 
 impl Extent {
@@ -58,7 +61,14 @@ impl Extent {
         self.rows().div_ceil(CHUNK)
     }
 
-    fn params(&self, added: bool) -> [(&'static str, Value); 10] {
+    fn new(x: Tensor, norm: Norm, modulation: Option<Slice>) -> Extent {
+        let fits = |slice: Slice| slice.tensor.rows() == x.n() && slice.channels == 8 * x.channels4();
+        assert!(modulation.is_none_or(fits), "a modulation is a scale and a shift of each channel, for each image");
+        let modulation = modulation.map_or([0, 0], |slice| [slice.tensor.channels4(), slice.first / 4]);
+        Extent { x, norm, modulation }
+    }
+
+    fn params(&self, added: bool) -> [(&'static str, Value); 12] {
         [
             ("images", self.x.n().into()),
             ("rows", self.rows().into()),
@@ -70,6 +80,8 @@ impl Extent {
             ("silu", self.norm.silu.into()),
             ("added", added.into()),
             ("eps", self.norm.eps.into()),
+            ("modulation_stride4", self.modulation[0].into()),
+            ("modulation_first4", self.modulation[1].into()),
         ]
     }
 
@@ -105,18 +117,17 @@ impl Extent {
 }
 
 /// y = act((x - mean) rstd gamma + beta), with `modulation` act(u (1 + scale) + shift). x: [N, H, W, C]; gamma, beta:
-/// [1, 1, 1, C]; modulation: [N, 1, 2, C], scale before shift. The groups must divide C.
+/// [1, 1, 1, C]; modulation: of each image's row the scales of all channels, then the shifts. The groups must divide C.
 pub fn forward(
     r: &mut Recorder,
     x: Tensor,
     gamma: Tensor,
     beta: Tensor,
-    modulation: Option<Tensor>,
+    modulation: Option<Slice>,
     norm: Norm,
 ) -> (Tensor, Saved) {
     assert!(x.channels().is_multiple_of(norm.groups), "{} channels in {} groups", x.channels(), norm.groups);
-    let extent = Extent { x, norm };
-    let modulation = modulation.map(|modulation| add::widen(r, modulation));
+    let extent = Extent::new(x, norm, modulation);
     let groups = x.n() * norm.groups;
     let moments = extent.chunk_table(r);
     extent.record(r, "chunk_moments", &[x, moments], extent.chunk_lanes(), 4);
@@ -124,8 +135,7 @@ pub fn forward(
     match modulation {
         None => extent.record(r, "affine", &[moments, gamma, beta, table], groups, 0),
         Some(modulation) => {
-            assert_eq!(modulation.shape, [x.n(), 1, 2, x.channels()]);
-            extent.record(r, "affine_modulated", &[moments, gamma, beta, table, modulation], groups, 0);
+            extent.record(r, "affine_modulated", &[moments, gamma, beta, table, modulation.tensor], groups, 0);
         }
     }
     let y = r.temp(x.shape);
@@ -136,14 +146,14 @@ pub fn forward(
 /// y of `forward` once more, so that it need not be kept until the backward pass.
 pub fn again(r: &mut Recorder, saved: &Saved) -> Tensor {
     let Saved { norm, x, table, .. } = *saved;
-    let extent = Extent { x, norm };
+    let extent = Extent::new(x, norm, None);
     let y = r.temp(x.shape);
     extent.record(r, "apply", &[x, table, y], extent.chunk_lanes(), if norm.silu { 7 } else { 3 });
     y
 }
 
-/// The gradients with respect to x, plus `addend` (what comes around the norm), and the modulation, if there was one; those of gamma and beta are written to
-/// `dgamma` and `dbeta`.
+/// The gradient with respect to x, plus `addend` (what comes around the norm); those of gamma, beta and the modulation, if there
+/// was one, are written to `dgamma`, `dbeta` and `dmodulation`.
 pub fn backward(
     r: &mut Recorder,
     saved: Saved,
@@ -151,10 +161,11 @@ pub fn backward(
     addend: Option<Tensor>,
     dgamma: Tensor,
     dbeta: Tensor,
-) -> (Tensor, Option<Tensor>) {
+    dmodulation: Option<Slice>,
+) -> Tensor {
     let Saved { norm, x, table, gamma, beta, modulation } = saved;
     assert_eq!(dy.shape, x.shape);
-    let extent = Extent { x, norm };
+    let extent = Extent::new(x, norm, modulation);
     let work = if norm.silu { 13 } else { 6 };
     let sums = extent.chunk_table(r);
     extent.record(r, "backward_sums", &[x, table, dy, sums], extent.chunk_lanes(), work);
@@ -164,15 +175,15 @@ pub fn backward(
     // Where there is no addend, something must be bound in its place.
     let io = [x, table, dy, totals, dx, addend.unwrap_or(x)];
     extent.record_added(r, "backward_data", &io, extent.chunk_lanes(), work + 3, addend.is_some());
-    let Some(modulation) = modulation else {
+    let (Some(modulation), Some(dmodulation)) = (modulation, dmodulation) else {
         extent.record(r, "backward_weight", &[totals, dgamma, dbeta], x.channels4(), 0);
-        return (dx, None);
+        return dx;
     };
-    extent.record(r, "backward_weight_modulated", &[totals, dgamma, dbeta, modulation], x.channels4(), 0);
-    let dmodulation = r.temp(modulation.shape);
-    let io = [totals, gamma, beta, dmodulation];
+    extent.record(r, "backward_weight_modulated", &[totals, dgamma, dbeta, modulation.tensor], x.channels4(), 0);
+    let io = [totals, gamma, beta, dmodulation.tensor];
+    let extent = Extent::new(x, norm, Some(dmodulation));
     extent.record(r, "backward_modulation", &io, x.n() * x.channels4(), 0);
-    (dx, Some(dmodulation))
+    dx
 }
 
 /// A lane takes 32 rows of a quadruple, a workgroup 64 lanes; of statistics a lane takes a group.
@@ -203,22 +214,26 @@ fn case_of(draw: &mut Draw, [n, h, w]: [u32; 3], [groups, size]: [u32; 2], offse
     let norm = Norm { groups, eps: draw.choose(&[1e-5, 1e-3]), silu: draw.flip() };
     let x = draw.input_by("x", shape, |draw| draw.normal() + offset);
     let (gamma, beta) = (draw.input("gamma", [1, 1, 1, c]), draw.input("beta", [1, 1, 1, c]));
-    let modulation = modulated.then(|| draw.input("modulation", [shape[0], 1, 2, c]));
+    let modulation = modulated.then(|| draw.slice("modulation", n, 2 * c.next_multiple_of(4)));
     let dy = draw.input("dy", shape);
     let r = &mut draw.recorder;
     let (y, saved) = forward(r, x, gamma, beta, modulation, norm);
     let (dgamma, dbeta) = (r.temp(gamma.shape), r.temp(beta.shape));
-    let (dx, dmodulation) = backward(r, saved, dy, None, dgamma, dbeta);
+    // Zero where another layer's modulation lies.
+    let zeros = |r: &mut Recorder| modulation.map(|own| Slice { tensor: scale(r, own.tensor, 0.0), ..own });
+    let dmodulation = zeros(r);
+    let dx = backward(r, saved, dy, None, dgamma, dbeta, dmodulation);
     draw.gradient(x, y, dy, dx);
     // With what comes around the norm: a second time, since it is no part of the derivative.
     let around = draw.input("around", shape);
     let r = &mut draw.recorder;
     let (_, saved) = forward(r, x, gamma, beta, modulation, norm);
     let (dgamma2, dbeta2) = (r.temp(gamma.shape), r.temp(beta.shape));
-    backward(r, saved, dy, Some(around), dgamma2, dbeta2);
+    let again = zeros(r);
+    backward(r, saved, dy, Some(around), dgamma2, dbeta2, again);
     draw.gradient(gamma, y, dy, dgamma);
     draw.gradient(beta, y, dy, dbeta);
     if let (Some(modulation), Some(dmodulation)) = (modulation, dmodulation) {
-        draw.gradient(modulation, y, dy, dmodulation);
+        draw.gradient(modulation.tensor, y, dy, dmodulation.tensor);
     }
 }

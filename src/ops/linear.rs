@@ -1,7 +1,7 @@
 //! Linear layer: `shaders/linear.wgsl`. A 1x1 convolution is the same thing over N·H·W rows.
 
 use super::case::{Corner, Draw};
-use super::matrix::{self, Epilogue, WeightGradient, grid, products, tile, weight_tile};
+use super::matrix::{self, Addend, Epilogue, WeightGradient, grid, products, tile, weight_tile};
 use super::reduce;
 use crate::gpu::kernel::wgsl;
 use crate::gpu::{Candidate, Kernel, Need, Recorder, Tensor, Value, Ways};
@@ -36,7 +36,7 @@ impl Extent {
             ("k4", self.k4.into()),
             ("split_rows", split_rows.into()),
             ("splits", splits.into()),
-            ("addend", epilogue.addend.is_some().into()),
+            ("addend", (epilogue.addend.kind() > 0).into()),
             ("scale", epilogue.scale.into()),
         ]
     }
@@ -67,11 +67,15 @@ pub fn forward_with(
     let y = r.temp(y_shape);
     assert_eq!(y.elements(), extent.rows as u64 * extent.k4 as u64 * 4, "y and weight disagree");
     assert_eq!(bias.channels4(), extent.k4);
-    assert!(epilogue.addend.is_none_or(|addend| addend.elements() == y.elements()), "y and addend disagree");
+    let fits = match epilogue.addend {
+        Addend::None => true,
+        Addend::PerRow(addend) => addend.elements() == y.elements(),
+        Addend::PerImage(_) => false,
+    };
+    assert!(fits, "y and addend disagree");
     let candidate = r.choose(&FORWARD, &extent.shape());
     let tiles = extent.tiles(candidate, extent.k4);
-    // Where there is no addend, something must be bound in its place.
-    let io = [x, weight, bias, epilogue.addend.unwrap_or(x), y];
+    let io = [x, weight, bias, epilogue.addend.tensor_or(x), y];
     let params = extent.params(0, 0, epilogue);
     r.dispatch_candidate(candidate, "forward", &params, &io, grid(candidate, tiles), extent.flops);
     y
@@ -142,7 +146,7 @@ fn case_of(draw: &mut Draw, shape: [u32; 4], k: u32) {
     let weight = draw.weight("weight", [1, 1, shape[3], k]);
     let bias = draw.input("bias", [1, 1, 1, k]);
     let dy = draw.input("dy", [shape[0], shape[1], shape[2], k]);
-    let addend = draw.flip().then(|| draw.input("addend", dy.shape));
+    let addend = if draw.flip() { Addend::PerRow(draw.input("addend", dy.shape)) } else { Addend::None };
     let scale = draw.choose(&[1.0, 0.5]);
     let r = &mut draw.recorder;
     let y = forward_with(r, x, weight, bias, dy.shape, Epilogue { addend, scale });

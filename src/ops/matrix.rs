@@ -103,17 +103,62 @@ macro_rules! files {
 }
 pub(super) use files;
 
+/// Channels of each row of a tensor.
+#[derive(Clone, Copy, Debug)]
+pub struct Slice {
+    pub tensor: Tensor,
+    /// A multiple of 4.
+    pub first: u32,
+    pub channels: u32,
+}
+
+impl Slice {
+    /// All channels.
+    pub fn whole(tensor: Tensor) -> Slice {
+        Slice { tensor, first: 0, channels: tensor.channels() }
+    }
+}
+
+/// What is added to the output.
+#[derive(Clone, Copy, Debug)]
+pub enum Addend {
+    None,
+    /// A tensor as large as the output.
+    PerRow(Tensor),
+    /// One row for each image, [N, 1, 1, K]: of a convolution only.
+    PerImage(Slice),
+}
+
+impl Addend {
+    /// What the shaders call NONE, PER_IMAGE and PER_ROW.
+    pub(super) fn kind(self) -> u32 {
+        match self {
+            Addend::None => 0,
+            Addend::PerImage(_) => 1,
+            Addend::PerRow(_) => 2,
+        }
+    }
+
+    /// What is bound; where nothing is added, something must be.
+    pub(super) fn tensor_or(self, other: Tensor) -> Tensor {
+        match self {
+            Addend::None => other,
+            Addend::PerRow(tensor) => tensor,
+            Addend::PerImage(slice) => slice.tensor,
+        }
+    }
+}
+
 /// What is done to the output while it is in registers: y = scale (x W + bias + addend).
 #[derive(Clone, Copy, Debug)]
 pub struct Epilogue {
-    /// As large as y; of a convolution [N, 1, 1, K], too.
-    pub addend: Option<Tensor>,
+    pub addend: Addend,
     pub scale: f32,
 }
 
 impl Epilogue {
     /// Nothing but the bias.
-    pub const NONE: Epilogue = Epilogue { addend: None, scale: 1.0 };
+    pub const NONE: Epilogue = Epilogue { addend: Addend::None, scale: 1.0 };
 }
 
 /// Tiles to lanes or workgroups, whatever a tile of the candidate is.

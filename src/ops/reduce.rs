@@ -2,8 +2,8 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use super::add;
 use super::case::{Corner, Draw};
+use super::matrix::Slice;
 use crate::cpu::reduce as twin;
 use crate::gpu::kernel::wgsl;
 use crate::gpu::recorder::{PartialSums, Place};
@@ -21,6 +21,16 @@ struct Extent {
     chunk: u32,
     chunks: u32,
     quads: u32,
+    /// Of y, in quadruples.
+    stride: u32,
+    first: u32,
+}
+
+impl Extent {
+    /// Of a list: `quads` of `groups` runs.
+    fn list(groups: u32, quads: u32) -> Extent {
+        Extent { groups, rows: 0, chunk: 0, chunks: 0, quads, stride: 0, first: 0 }
+    }
 }
 
 fn record(r: &mut Recorder, entry: &'static str, extent: &Extent, io: &[Tensor], grid: Grid) {
@@ -30,6 +40,8 @@ fn record(r: &mut Recorder, entry: &'static str, extent: &Extent, io: &[Tensor],
         ("chunk", extent.chunk.into()),
         ("chunks", extent.chunks.into()),
         ("quads", extent.quads.into()),
+        ("stride", extent.stride.into()),
+        ("first", extent.first.into()),
     ];
     r.dispatch(&KERNEL, entry, &params, io, grid, io[0].count());
 }
@@ -41,18 +53,24 @@ fn sum_chunks(r: &mut Recorder, x: Tensor, groups: u32, rows: u32, channels: u32
     let chunk = (rows as f64).sqrt().ceil() as u32;
     let chunks = rows.div_ceil(chunk);
     let partial = r.temp([groups, 1, chunks, channels]);
-    let extent = Extent { groups, rows, chunk, chunks, quads: partial.channels4() };
+    let extent = Extent { groups, rows, chunk, chunks, quads: partial.channels4(), stride: 0, first: 0 };
     assert_eq!(x.elements(), 4 * groups as u64 * rows as u64 * extent.quads as u64);
     record(r, "columns", &extent, &[x, partial], Grid::Invocations(partial.elements() / 4));
     (extent, partial)
 }
 
-/// Sums over height and width: [N, H, W, C] to [N, 1, 1, C].
-pub fn sum_per_image(r: &mut Recorder, x: Tensor) -> Tensor {
-    let y = r.temp([x.n(), 1, 1, x.channels()]);
+/// Sums over height and width: [N, H, W, C] to C channels of [N, 1, 1, ..].
+pub fn sum_per_image(r: &mut Recorder, x: Tensor, y: Slice) {
+    assert_eq!([y.tensor.rows(), y.channels], [x.n(), x.channels()], "a row for each image");
     let (extent, partial) = sum_chunks(r, x, x.n(), x.height() * x.width(), x.channels());
-    record(r, "partials", &extent, &[partial, y], Grid::Invocations(y.elements() / 4));
-    add::narrow(r, y)
+    let extent = Extent { stride: y.tensor.channels4(), first: y.first / 4, ..extent };
+    record(
+        r,
+        "partials",
+        &extent,
+        &[partial, y.tensor],
+        Grid::Invocations(partial.elements() / 4 / extent.chunks as u64),
+    );
 }
 
 /// Sums the `rows` equal rows that x is in memory into `y`: together with other sums, at [`sum_waiting`] at the latest.
@@ -154,7 +172,7 @@ fn record_sums(r: &mut Recorder, sums: &[PartialSums], start: u64) {
     };
     let count = runs.len() as u32 / 8;
     let runs = r.constant(&table_name(&runs), [count, 1, 1, 8], &runs);
-    let extent = Extent { groups: count, rows: 0, chunk: 0, chunks: 0, quads: 0 };
+    let extent = Extent::list(count, 0);
     record(r, "many", &extent, &[whole, runs, totals], Grid::Workgroups(count as u64));
 }
 
@@ -168,7 +186,7 @@ fn table_name(table: &[f32]) -> String {
 /// Sums all elements of `parts`, [1, 1, 1, P], into the first of `total`, [1, 1, 1, 1].
 pub fn total(r: &mut Recorder, parts: Tensor, total: Tensor) {
     assert_eq!(total.elements(), 4);
-    let extent = Extent { groups: 1, rows: 0, chunk: 0, chunks: 0, quads: (parts.elements() / 4) as u32 };
+    let extent = Extent::list(1, (parts.elements() / 4) as u32);
     record(r, "total", &extent, &[parts, total], Grid::Workgroups(1));
 }
 
@@ -194,7 +212,12 @@ fn case_of(draw: &mut Draw, shape: [u32; 4], count: u32) {
     let x = draw.input("x", shape);
     let list = draw.input("list", [1, 1, 1, count]);
     let r = &mut draw.recorder;
-    sum_per_image(r, x);
+    // Two slices of each image's row: nothing lies beside them.
+    let padded = shape[3].next_multiple_of(4);
+    let rows = r.temp([shape[0], 1, 1, padded + shape[3]]);
+    for first in [padded, 0] {
+        sum_per_image(r, x, Slice { tensor: rows, first, channels: shape[3] });
+    }
     // Three totals in two dispatches: two that share a buffer with nothing between them or something, and one in a temporary.
     let image = (x.elements() / x.n() as u64) as u32;
     let second = (image as u64).next_multiple_of(64);
