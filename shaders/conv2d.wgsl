@@ -3,12 +3,13 @@
 //   forward          y[n,p,q,k]  = scale (bias[k] + addend + sum over r,s,c of x[n, p stride + r - pad, q stride + s - pad, c] W[r,s,c,k])
 //   backward_data    dx[n,h,w,c] = sum over r,s,k of dy[n, p, q, k] W[r,s,c,k]  with p stride = h + pad - r, q stride = w + pad - s
 //   backward_weight  dW[r,s,c,k] = sum over n,p,q of x[n, p stride + r - pad, q stride + s - pad, c] dy[n,p,q,k]
-//   (dy here is scale times the gradient of y; that of the bias is the sum of dy over rows, that of the addend dy itself
-//   or its sum over each image: reduce.wgsl)
+//                    db[k]        = sum over n,p,q of dy[n,p,q,k]
+//   (dy here is scale times the gradient of y; that of the addend is dy itself or its sum over each image: reduce.wgsl)
 //
 // Positions outside of x, or p, q that are no whole numbers in range, contribute nothing.
 //
 //   x, dx: [N, H, W, C]   weight: [R, S, C, K]   bias: [K]   y, dy: [N, P, Q, K]   partial: [splits, R, S, C, K]
+//   partial_bias: [splits, K]
 //   addend: [N, P, Q, K] (a residual), K channels of each image's row (an embedding), or not read
 //   C is padded to a multiple of 4 in weight too; the padding of x, dy, addend and weight is zero, so that of y, dx and dW is.
 //
@@ -54,12 +55,9 @@ fn taps() -> vec2<u32> {
     return vec2<u32>(params.r, params.s);
 }
 
-// What a tap meets is found once for all turns.
-const SEVERAL_TAPS = true;
-
-// Where the quadruples of the weight begin, of a tap and one channel of x.
-fn weight_row(r: u32, s: u32, channel: u32) -> u32 {
-    return ((r * params.s + s) * 4u * params.c4 + channel) * params.k4;
+// Where the quadruples of the weight begin, of a tap.
+fn weight_tap(r: u32, s: u32) -> u32 {
+    return (r * params.s + s) * 4u * params.c4 * params.k4;
 }
 
 fn stride() -> u32 {
@@ -85,11 +83,17 @@ fn advance(at: Position, by: Position) -> Position {
     return next;
 }
 
-// Corner of the window of a row of y in x: image, top, left.
-alias Corner = vec3<i32>;
+// Corner of the window of a row of y in x, and the quadruple that lies there, or would: a tap further is a constant further.
+struct Corner {
+    top: i32,
+    left: i32,
+    offset: i32,
+}
 
 fn corner_at(at: Position) -> Corner {
-    return vec3<i32>(at * vec3<u32>(1u, params.stride, params.stride)) - vec3<i32>(0, i32(params.pad), i32(params.pad));
+    let top = i32(at.y * params.stride) - i32(params.pad);
+    let left = i32(at.z * params.stride) - i32(params.pad);
+    return Corner(top, left, ((i32(at.x * params.h) + top) * i32(params.w) + left) * i32(params.c4));
 }
 
 // Where a tap of a window reads x: its first quadruple and 1, or 0 and 0 outside of x.
@@ -99,10 +103,8 @@ struct Tap {
 }
 
 fn tap_of(corner: Corner, r: u32, s: u32) -> Tap {
-    let h = corner.y + i32(r);
-    let w = corner.z + i32(s);
-    let valid = h >= 0 && h < i32(params.h) && w >= 0 && w < i32(params.w);
-    let offset = u32((corner.x * i32(params.h) + h) * i32(params.w) + w) * params.c4;
+    let valid = u32(corner.top + i32(r)) < params.h && u32(corner.left + i32(s)) < params.w;
+    let offset = u32(corner.offset + i32((r * params.w + s) * params.c4));
     return Tap(select(0u, offset, valid), select(0.0, 1.0, valid));
 }
 
@@ -159,11 +161,21 @@ fn first_tap(inputs: Inputs) -> vec2<u32> {
     return (inputs.first + params.pad) % params.stride;
 }
 
+// What the first tap of all would read for an input, were it of its parity: row and column of dy, and the quadruple that lies
+// there, or would.
+alias Reach = Corner;
+
+fn reach_of(at: Input) -> Reach {
+    let p = i32((at.y + params.pad) >> (params.stride - 1u));
+    let q = i32((at.z + params.pad) >> (params.stride - 1u));
+    return Reach(p, q, ((i32(at.x * params.p) + p) * i32(params.q) + q) * i32(params.k4));
+}
+
 // Where a tap of this parity reads dy for an input.
-fn output_of(at: Input, r: u32, s: u32) -> Tap {
-    let p = (i32(at.y + params.pad) - i32(r)) >> (params.stride - 1u);
-    let q = (i32(at.z + params.pad) - i32(s)) >> (params.stride - 1u);
-    let valid = p >= 0 && p < i32(params.p) && q >= 0 && q < i32(params.q);
-    let offset = u32((i32(at.x) * i32(params.p) + p) * i32(params.q) + q) * params.k4;
+fn output_of(reach: Reach, r: u32, s: u32) -> Tap {
+    let up = i32(r >> (params.stride - 1u));
+    let back = i32(s >> (params.stride - 1u));
+    let valid = u32(reach.top - up) < params.p && u32(reach.left - back) < params.q;
+    let offset = u32(reach.offset - (up * i32(params.q) + back) * i32(params.k4));
     return Tap(select(0u, offset, valid), select(0.0, 1.0, valid));
 }

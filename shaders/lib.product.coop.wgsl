@@ -130,9 +130,9 @@ fn forward(at: MatrixInvocation) {
 fn backward_data(at: MatrixInvocation) {
     let tile = tile_of(group_index(at.group, at.groups), params.c4);
     let inputs = inputs_of(tile.row);
-    var input: array<Input, SHARE>;
+    var reach: array<Reach, SHARE>;
     for (var j = 0u; j < TILE / LANES; j++) {
-        input[j] = input_of(inputs, min(inputs.start + row_of(j, at.lane), inputs.rows - 1u));
+        reach[j] = reach_of(input_of(inputs, min(inputs.start + row_of(j, at.lane), inputs.rows - 1u)));
     }
     for (var r = first_tap(inputs).x; r < taps().x; r += stride()) {
         for (var s = first_tap(inputs).y; s < taps().y; s += stride()) {
@@ -140,7 +140,7 @@ fn backward_data(at: MatrixInvocation) {
                 let quad = k + at.lane % 4u;
                 let loaded = min(quad, params.k4 - 1u);
                 for (var j = 0u; j < TILE / LANES; j++) {
-                    let source = output_of(input[j], r, s);
+                    let source = output_of(reach[j], r, s);
                     let inside = select(0.0, source.inside, quad < params.k4);
                     stage_left(row_slot(j, at.lane), load4(dy[source.offset + loaded]) * inside);
                     // Row (input channel) by row of the weight, as it lies in memory.

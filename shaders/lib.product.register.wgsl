@@ -75,7 +75,7 @@ fn backward_data(invocation: Invocation) {
         for (var s = first_tap(inputs).y; s < taps().y; s += stride()) {
             var tap: array<Tap, MAX_ROWS>;
             for (var j = 0u; j < TILE_ROWS; j++) {
-                tap[j] = output_of(input_of(inputs, min(inputs.start + j, inputs.rows - 1u)), r, s);
+                tap[j] = output_of(reach_of(input_of(inputs, min(inputs.start + j, inputs.rows - 1u))), r, s);
             }
             let from_weight = weight_row(r, s, 4u * c);
             for (var k = 0u; k < params.k4; k++) {

@@ -73,16 +73,16 @@ fn backward_data(at: SubgroupInvocation) {
     let own = tile.quad + at.lane;
     let c = min(own, params.c4 - 1u);
 
-    var input: array<Input, MAX_SHARE>;
+    var reach: array<Reach, MAX_SHARE>;
     var sum: Sums;
     for (var j = 0u; j < SHARE; j++) {
-        input[j] = input_of(inputs, min(inputs.start + j * LANES + at.lane, inputs.rows - 1u));
+        reach[j] = reach_of(input_of(inputs, min(inputs.start + j * LANES + at.lane, inputs.rows - 1u)));
     }
     for (var r = first_tap(inputs).x; r < taps().x; r += stride()) {
         for (var s = first_tap(inputs).y; s < taps().y; s += stride()) {
             var tap: array<Tap, MAX_SHARE>;
             for (var j = 0u; j < SHARE; j++) {
-                tap[j] = output_of(input[j], r, s);
+                tap[j] = output_of(reach[j], r, s);
             }
             let from_weight = weight_row(r, s, 4u * c);
             for (var k = 0u; k < params.k4; k++) {
@@ -131,7 +131,9 @@ fn backward_weight(at: SubgroupInvocation) {
             }
         }
         if (tile.sums_bias) {
-            bias_sum = bias_sum + d[0] + d[1] + d[2] + d[3];
+            for (var j = 0u; j < min(TURN_ROWS, tile.end - m); j++) {
+                bias_sum += d[j];
+            }
         }
     }
     for (var i = 0u; i < WEIGHT_TILE_C; i++) {

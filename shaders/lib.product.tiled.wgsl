@@ -9,7 +9,8 @@
 //   8 x 8           8 KiB              16                               7 workgroups of 64 lanes
 //   16 x 8          12 KiB             21                               3 workgroups of 128 lanes
 //   16 x 16         16 KiB             32                               1 workgroup of 256 lanes
-// Slots are permuted by exclusive or, so that neither storing nor reading meets a bank twice.
+// Lines are padded so that neither storing nor reading meets a bank twice, where that fits; what a lane reads of a turn is then at
+// constant distances from one place.
 
 override ROW_LANES = 16u;       // 8 or 16
 override CHANNEL_LANES = 8u;    // 8 or 16
@@ -31,12 +32,18 @@ override LANES_OF_TILE = ROW_LANES * CHANNEL_LANES;
 override ROW_SHARE = ROWS * STEP / CHANNEL_LANES;
 override CHANNEL_SHARE = 8u * STEP / ROW_LANES;
 
-// Two buffers each: one is read while the other is written.
-var<workgroup> staged_rows: array<vec4<f32>, 2u * STEP * TILE_ROWS>;
-var<workgroup> staged_channels: array<vec4<f32>, 8u * STEP * TILE_QUADS>;
+override PADDED = 1u;           // 0: not, where workgroup memory is full
+override ROW_LINE = TILE_ROWS + 4u * PADDED;
+override CHANNEL_LINE = TILE_QUADS + PADDED;
 
-// What a lane has loaded of a turn, and the one quad of sums that it has of each of its rows.
+// Two buffers each: one is read while the other is written.
+var<workgroup> staged_rows: array<vec4<f32>, 2u * STEP * ROW_LINE>;
+var<workgroup> staged_channels: array<vec4<f32>, 8u * STEP * CHANNEL_LINE>;
+
+// What a lane has loaded of a turn, and the one quad of sums that it has of each of its rows. What is to count as 0 is known when
+// it is loaded and made 0 when it is staged, so that nobody waits for a load before a turn is multiplied.
 alias Share = array<vec4<f32>, MAX_SHARE>;
+alias Inside = array<f32, MAX_SHARE>;
 alias Sums = array<vec4<f32>, MAX_ROWS>;
 
 // Which of the quads of a turn share j of a lane is.
@@ -46,18 +53,18 @@ fn part_of(j: u32, lane: u32) -> u32 {
 
 // Quad `step` of the summed axis, of one row.
 fn row_slot(buffer: u32, step: u32, row: u32) -> u32 {
-    return (buffer * STEP + step) * TILE_ROWS + (row ^ (8u / STEP * step));
+    return (buffer * STEP + step) * ROW_LINE + row;
 }
 
 // Line `line` of 4 STEP, quad `quad` of it.
 fn channel_slot(buffer: u32, line: u32, quad: u32) -> u32 {
-    return (buffer * 4u * STEP + line) * TILE_QUADS + (quad ^ line);
+    return (buffer * 4u * STEP + line) * CHANNEL_LINE + quad;
 }
 
 // The rows of a turn: each lane has a quad of the summed axis, lane mod STEP.
-fn stage_rows(turn: u32, share: ptr<function, Share>, lane: u32) {
+fn stage_rows(turn: u32, share: ptr<function, Share>, inside: ptr<function, Inside>, lane: u32) {
     for (var j = 0u; j < ROW_SHARE; j++) {
-        staged_rows[row_slot(turn % 2u, lane % STEP, part_of(j, lane) / STEP)] = (*share)[j];
+        staged_rows[row_slot(turn % 2u, lane % STEP, part_of(j, lane) / STEP)] = (*share)[j] * (*inside)[j];
     }
 }
 
@@ -107,6 +114,10 @@ fn next_of(walk: Walk, quads: u32, first: vec2<u32>, stride: u32) -> Walk {
         next.s = first.y;
         next.r += stride;
     }
+    // Behind the last turn one is loaded that nobody reads.
+    if (next.r >= taps().x) {
+        next.r = first.x;
+    }
     return next;
 }
 
@@ -135,38 +146,37 @@ fn forward(at: TiledInvocation) {
         left[j] = bias[min(own, params.k4 - 1u)];
         right[j] = bias[min(own + CHANNEL_LANES, params.k4 - 1u)];
     }
+    var from_weight: array<u32, MAX_SHARE>;
+    for (var j = 0u; j < CHANNEL_SHARE; j++) {
+        let part = part_of(j, at.lane);
+        from_weight[j] = part / TILE_QUADS * params.k4 + min(tile.quad + part % TILE_QUADS, params.k4 - 1u);
+    }
+    let last = tap_count() * 4u * params.c4 * params.k4 - 1u;
     let turns = turns_of(tap_count(), params.c4);
-    var tap: array<Tap, MAX_SHARE>;
     var walk: Walk;
     for (var turn = 0u; turn <= turns; turn++) {
         var row_share: Share;
+        var inside: Inside;
         var channel_share: Share;
-        if (turn < turns) {
-            let c = walk.quad + at.lane % STEP;
-            for (var j = 0u; j < ROW_SHARE; j++) {
-                if (walk.quad == 0u || !SEVERAL_TAPS) {
-                    tap[j] = tap_of(corner[j], walk.r, walk.s);
-                }
-                let inside = select(0.0, tap[j].inside, c < params.c4);
-                row_share[j] = load4(x[tap[j].offset + min(c, params.c4 - 1u)]) * inside;
-            }
-            for (var j = 0u; j < CHANNEL_SHARE; j++) {
-                let channel = min(4u * walk.quad + part_of(j, at.lane) / TILE_QUADS, 4u * params.c4 - 1u);
-                let k = min(tile.quad + part_of(j, at.lane) % TILE_QUADS, params.k4 - 1u);
-                channel_share[j] = load4(weight[weight_row(walk.r, walk.s, channel) + k]);
-            }
+        let c = walk.quad + at.lane % STEP;
+        for (var j = 0u; j < ROW_SHARE; j++) {
+            let source = tap_of(corner[j], walk.r, walk.s);
+            row_share[j] = load4(x[source.offset + min(c, params.c4 - 1u)]);
+            inside[j] = select(0.0, source.inside, c < params.c4);
+        }
+        let lines = weight_tap(walk.r, walk.s) + 4u * walk.quad * params.k4;
+        for (var j = 0u; j < CHANNEL_SHARE; j++) {
+            channel_share[j] = load4(weight[min(lines + from_weight[j], last)]);
         }
         if (turn > 0u) {
             multiply(&left, &right, turn - 1u, at, false);
         }
-        if (turn < turns) {
-            stage_rows(turn, &row_share, at.lane);
-            for (var j = 0u; j < CHANNEL_SHARE; j++) {
-                let part = part_of(j, at.lane);
-                staged_channels[channel_slot(turn % 2u, part / TILE_QUADS, part % TILE_QUADS)] = channel_share[j];
-            }
-            walk = next_of(walk, params.c4, vec2<u32>(), 1u);
+        stage_rows(turn, &row_share, &inside, at.lane);
+        for (var j = 0u; j < CHANNEL_SHARE; j++) {
+            let part = part_of(j, at.lane);
+            staged_channels[channel_slot(turn % 2u, part / TILE_QUADS, part % TILE_QUADS)] = channel_share[j];
         }
+        walk = next_of(walk, params.c4, vec2<u32>(), 1u);
         workgroupBarrier();
     }
     for (var j = 0u; j < ROWS; j++) {
@@ -189,52 +199,54 @@ fn backward_data(at: TiledInvocation) {
         return;
     }
 
-    var input: array<Input, MAX_SHARE>;
+    var reach: array<Reach, MAX_SHARE>;
     for (var j = 0u; j < ROW_SHARE; j++) {
-        input[j] = input_of(inputs, min(inputs.start + part_of(j, at.lane) / STEP, inputs.rows - 1u));
+        reach[j] = reach_of(input_of(inputs, min(inputs.start + part_of(j, at.lane) / STEP, inputs.rows - 1u)));
     }
     var left: Sums;
     var right: Sums;
     let first = first_tap(inputs);
     let turns = turns_of(taps_from(first.x, taps().x) * taps_from(first.y, taps().y), params.k4);
-    var tap: array<Tap, MAX_SHARE>;
+    var from_weight: array<u32, MAX_SHARE>;
+    for (var j = 0u; j < CHANNEL_SHARE; j++) {
+        from_weight[j] = min(4u * tile.quad + part_of(j, at.lane) / STEP, 4u * params.c4 - 1u) * params.k4;
+    }
     var walk = Walk(first.x, first.y, 0u);
     for (var turn = 0u; turn <= turns; turn++) {
         var row_share: Share;
+        var inside: Inside;
         var channel_share: Share;
-        if (turn < turns) {
-            let k = walk.quad + at.lane % STEP;
-            for (var j = 0u; j < ROW_SHARE; j++) {
-                if (walk.quad == 0u || !SEVERAL_TAPS) {
-                    tap[j] = output_of(input[j], walk.r, walk.s);
-                }
-                let inside = select(0.0, tap[j].inside, k < params.k4);
-                row_share[j] = load4(dy[tap[j].offset + min(k, params.k4 - 1u)]) * inside;
-            }
-            for (var j = 0u; j < CHANNEL_SHARE; j++) {
-                let channel = min(4u * tile.quad + part_of(j, at.lane) / STEP, 4u * params.c4 - 1u);
-                channel_share[j] = load4(weight[weight_row(walk.r, walk.s, channel) + min(k, params.k4 - 1u)]);
-            }
+        let k = walk.quad + at.lane % STEP;
+        let loaded = min(k, params.k4 - 1u);
+        for (var j = 0u; j < ROW_SHARE; j++) {
+            let source = output_of(reach[j], walk.r, walk.s);
+            row_share[j] = load4(dy[source.offset + loaded]);
+            inside[j] = select(0.0, source.inside, k < params.k4);
+        }
+        let lines = weight_tap(walk.r, walk.s) + loaded;
+        for (var j = 0u; j < CHANNEL_SHARE; j++) {
+            channel_share[j] = load4(weight[lines + from_weight[j]]);
         }
         if (turn > 0u) {
             multiply(&left, &right, turn - 1u, at, true);
         }
-        if (turn < turns) {
-            stage_rows(turn, &row_share, at.lane);
-            // A line is a channel of four, of which each lane reads a quad of lines: transposed, they are as in `forward`.
-            for (var j = 0u; j < CHANNEL_SHARE; j++) {
-                let channel = part_of(j, at.lane) / STEP;
-                staged_channels[channel_slot(turn % 2u, 4u * (at.lane % STEP) + channel % 4u, channel / 4u)] = channel_share[j];
-            }
-            walk = next_of(walk, params.k4, first, stride());
+        stage_rows(turn, &row_share, &inside, at.lane);
+        // A line is a channel of four, of which each lane reads a quad of lines: transposed, they are as in `forward`.
+        for (var j = 0u; j < CHANNEL_SHARE; j++) {
+            let channel = part_of(j, at.lane) / STEP;
+            staged_channels[channel_slot(turn % 2u, 4u * (at.lane % STEP) + channel % 4u, channel / 4u)] = channel_share[j];
         }
+        walk = next_of(walk, params.k4, first, stride());
         workgroupBarrier();
     }
-    let own = tile.quad + at.place.x;
+    // Found once more, so that nothing of it takes registers while the loop runs.
+    let own_tile = tile_of(group_index(at.group, at.groups), params.c4);
+    let own_inputs = inputs_of(own_tile.row);
+    let own = own_tile.quad + at.place.x;
     for (var j = 0u; j < ROWS; j++) {
-        let row = inputs.start + at.place.y + j * ROW_LANES;
-        store_input(left[j], inputs, row, own);
-        store_input(right[j], inputs, row, own + CHANNEL_LANES);
+        let row = own_inputs.start + at.place.y + j * ROW_LANES;
+        store_input(left[j], own_inputs, row, own);
+        store_input(right[j], own_inputs, row, own + CHANNEL_LANES);
     }
 }
 
@@ -258,18 +270,19 @@ fn backward_weight(at: TiledInvocation) {
     let turns = (tile.end - tile.start + TURN_ROWS - 1u) / TURN_ROWS;
     for (var turn = 0u; turn <= turns; turn++) {
         var row_share: Share;
+        var inside: Inside;
         var channel_share: Share;
-        if (turn < turns) {
-            let m = tile.start + turn * TURN_ROWS;
-            for (var j = 0u; j < ROW_SHARE; j++) {
-                let part = part_of(j, at.lane);
-                row_share[j] = load_met(tile, row[j], m + part / WEIGHT_TILE_C, tile.c + part % WEIGHT_TILE_C);
-                row[j] = advance(row[j], turn_length);
-            }
-            for (var j = 0u; j < CHANNEL_SHARE; j++) {
-                let part = part_of(j, at.lane);
-                channel_share[j] = load_gradient(tile, m + part / WEIGHT_TILE_K, tile.k + part % WEIGHT_TILE_K);
-            }
+        let first = tile.start + turn * TURN_ROWS;
+        for (var j = 0u; j < ROW_SHARE; j++) {
+            let part = part_of(j, at.lane);
+            let source = met(tile, row[j], first + part / WEIGHT_TILE_C, tile.c + part % WEIGHT_TILE_C);
+            row_share[j] = load4(x[source.offset]);
+            inside[j] = source.inside;
+            row[j] = advance(row[j], turn_length);
+        }
+        for (var j = 0u; j < CHANNEL_SHARE; j++) {
+            let part = part_of(j, at.lane);
+            channel_share[j] = load_gradient(tile, first + part / WEIGHT_TILE_K, tile.k + part % WEIGHT_TILE_K);
         }
         if (turn > 0u) {
             let buffer = (turn - 1u) % 2u * TURN_ROWS;
@@ -286,14 +299,12 @@ fn backward_weight(at: TiledInvocation) {
                 }
             }
         }
-        if (turn < turns) {
-            let buffer = turn % 2u * TURN_ROWS;
-            for (var j = 0u; j < ROW_SHARE; j++) {
-                staged_rows[buffer * WEIGHT_TILE_C + part_of(j, at.lane)] = row_share[j];
-            }
-            for (var j = 0u; j < CHANNEL_SHARE; j++) {
-                staged_channels[buffer * WEIGHT_TILE_K + part_of(j, at.lane)] = channel_share[j];
-            }
+        let buffer = turn % 2u * TURN_ROWS;
+        for (var j = 0u; j < ROW_SHARE; j++) {
+            staged_rows[buffer * WEIGHT_TILE_C + part_of(j, at.lane)] = row_share[j] * inside[j];
+        }
+        for (var j = 0u; j < CHANNEL_SHARE; j++) {
+            staged_channels[buffer * WEIGHT_TILE_K + part_of(j, at.lane)] = channel_share[j];
         }
         workgroupBarrier();
     }

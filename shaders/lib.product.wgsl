@@ -23,6 +23,11 @@ fn tap_count() -> u32 {
     return taps().x * taps().y;
 }
 
+// Where the quadruples of the weight begin, of a tap and one channel of x.
+fn weight_row(r: u32, s: u32, channel: u32) -> u32 {
+    return weight_tap(r, s) + channel * params.k4;
+}
+
 // A quad of channels of x by one of y, whose first quadruple is at `at`: a column for each channel of x.
 fn load_weight(at: u32) -> mat4x4<f32> {
     return mat4x4<f32>(load4(weight[at]), load4(weight[at + params.k4]), load4(weight[at + 2u * params.k4]), load4(weight[at + 3u * params.k4]));
@@ -89,17 +94,21 @@ fn weight_tile(i: u32) -> WeightTile {
     );
 }
 
-// Row m of dy from a split: 0 behind its rows.
+// Row m of dy from a split, or its last.
 fn load_gradient(tile: WeightTile, m: u32, k: u32) -> vec4<f32> {
-    let inside = select(0.0, 1.0, m < tile.end);
-    return load4(gradient[min(m, tile.end - 1u) * params.k4 + min(k, params.k4 - 1u)]) * inside;
+    return load4(gradient[min(m, tile.end - 1u) * params.k4 + min(k, params.k4 - 1u)]);
 }
 
-// What row m of dy meets in quadruple c of x: 0 behind the rows of a split.
-fn load_met(tile: WeightTile, at: Position, m: u32, c: u32) -> vec4<f32> {
+// Which quadruple of x row m of dy meets, of quads c: none behind the rows of a split.
+fn met(tile: WeightTile, at: Position, m: u32, c: u32) -> Tap {
     let source = tap_of(corner_at(at), tile.tap.x, tile.tap.y);
     let inside = select(0.0, source.inside, m < tile.end);
-    return load4(x[select(0u, source.offset, inside == 1.0) + min(c, params.c4 - 1u)]) * inside;
+    return Tap(select(0u, source.offset, inside == 1.0) + min(c, params.c4 - 1u), inside);
+}
+
+fn load_met(tile: WeightTile, at: Position, m: u32, c: u32) -> vec4<f32> {
+    let source = met(tile, at, m, c);
+    return load4(x[source.offset]) * source.inside;
 }
 
 // Stores a quad of channels of x by one of dy, a column for each channel of x, if there is one.

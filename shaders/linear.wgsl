@@ -3,9 +3,10 @@
 //   forward          y[m,k]  = scale (bias[k] + addend[m,k] + sum over c of x[m,c] W[c,k])
 //   backward_data    dx[m,c] = sum over k of dy[m,k] W[c,k]
 //   backward_weight  dW[c,k] = sum over m of x[m,c] dy[m,k]
-//   (dy here is scale times the gradient of y; that of the bias is the sum of dy over rows: reduce.wgsl)
+//                    db[k]   = sum over m of dy[m,k]
+//   (dy here is scale times the gradient of y)
 //
-//   x, dx: [M, C]   weight: [C, K]   bias: [K]   y, dy, addend: [M, K]   partial: [splits, C, K]
+//   x, dx: [M, C]   weight: [C, K]   bias: [K]   y, dy, addend: [M, K]   partial: [splits, C, K]   partial_bias: [splits, K]
 //   C is padded to a multiple of 4 in weight too; the padding of x, dy, addend and weight is zero, so that of y, dx and dW is.
 //
 // This file says how rows lie. What multiplies them it shares with the convolution: lib.product.wgsl, and the variants behind it,
@@ -28,6 +29,7 @@ struct Params {
 alias Position = u32;
 alias Corner = u32;
 alias Input = u32;
+alias Reach = u32;
 
 fn output_rows() -> u32 {
     return params.rows;
@@ -37,10 +39,8 @@ fn taps() -> vec2<u32> {
     return vec2<u32>(1u);
 }
 
-const SEVERAL_TAPS = false;
-
-fn weight_row(r: u32, s: u32, channel: u32) -> u32 {
-    return channel * params.k4;
+fn weight_tap(r: u32, s: u32) -> u32 {
+    return 0u;
 }
 
 fn stride() -> u32 {
@@ -99,6 +99,10 @@ fn first_tap(inputs: Inputs) -> vec2<u32> {
     return vec2<u32>(0u);
 }
 
-fn output_of(at: Input, r: u32, s: u32) -> Tap {
+fn reach_of(at: Input) -> Reach {
+    return at;
+}
+
+fn output_of(at: Reach, r: u32, s: u32) -> Tap {
     return Tap(at * params.k4, 1.0);
 }

@@ -3,7 +3,7 @@
 //   columns   partial[g, chunk, c] = sum over the rows of the chunk of x[g, row, c]
 //   partials  y[g, first + i] = sum over chunks of partial[g, chunk, i]
 //   many      totals[to + i] = sum over n < count of parts[from + n stride + i], i < quads <= 64, for each run
-//   total     sum of all values, one workgroup: the first of 4 elements
+//   total     sum_of_all = sum of all values, one workgroup: the first of 4 elements
 //
 // x: [groups, rows, C]   partial: [groups, chunks, C]   y: [groups, ..], of whose rows it is C channels
 // runs: [runs, 8] (from, stride, count, to, quads, and three that aren't read), in quadruples

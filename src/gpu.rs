@@ -29,7 +29,7 @@ pub use interpret::CpuState;
 pub use kernel::{Kernel, Need, Precision};
 pub use memory::Memory;
 pub use plan::{Plan, PlanOptions};
-pub use recorder::{EMA, GRADIENTS, Grid, Recorder, Recording, Tensor, Value, WEIGHTS, Ways, Weight};
+pub use recorder::{EMA, GRADIENTS, Grid, Recorder, Recording, Slice, Tensor, Value, WEIGHTS, Ways, Weight};
 pub use recordings::{Plans, Recordings};
 pub use ring::Ring;
 pub use step::Step;

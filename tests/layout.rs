@@ -32,7 +32,7 @@ const TOP: &[&str] = &["lib", "main", "cli", "glibc"];
 /// Layers that reach only a part of what they import: the twin's call type, the recorder.
 const NARROW: &[(&str, &str, &[&str])] = &[
     ("gpu", "cpu", &["Array", "Call", "Twin"]),
-    ("nn", "gpu", &["EMA", "GRADIENTS", "Recorder", "Recording", "Tensor", "WEIGHTS", "Weight", "recorder"]),
+    ("nn", "gpu", &["EMA", "GRADIENTS", "Recorder", "Recording", "Slice", "Tensor", "WEIGHTS", "Weight", "recorder"]),
 ];
 const TOP_FILES: &[&str] = &["src/lib.rs", "src/main.rs"];
 /// Crates that only `gpu` may name.

@@ -181,7 +181,8 @@ pub fn backward_modulation(call: &mut Call) {
     let mut dmodulation = call.read("dmodulation").clone();
     let first = 4 * call.u("modulation_first4");
     for image in 0..call.u("images") {
-        for c in 0..call.u("channels") {
+        // The padding, too.
+        for c in 0..4 * call.u("c4") {
             let (s1, s2) = (totals.at(image, 0, 0, c), totals.at(image, 0, 1, c));
             let row = &mut dmodulation.row_mut(image)[first..];
             row[c] = gamma[c] * s2 + beta[c] * s1;

@@ -56,6 +56,22 @@ impl Tensor {
     }
 }
 
+/// Channels of each row of a tensor.
+#[derive(Clone, Copy, Debug)]
+pub struct Slice {
+    pub tensor: Tensor,
+    /// A multiple of 4.
+    pub first: u32,
+    pub channels: u32,
+}
+
+impl Slice {
+    /// All channels.
+    pub fn whole(tensor: Tensor) -> Slice {
+        Slice { tensor, first: 0, channels: tensor.channels() }
+    }
+}
+
 /// The four-aligned number of elements that `shape` takes in memory.
 pub fn padded_elements(shape: [u32; 4]) -> u64 {
     Tensor { id: 0, shape }.elements()

@@ -2,10 +2,10 @@
 
 use super::config::UNetConfig;
 use super::params::{Init, Joined, Layout, Params};
-use crate::gpu::{Recorder, Tensor, Weight};
+use crate::gpu::{Recorder, Slice, Tensor, Weight};
 use crate::ops::conv2d::{self, Geometry};
 use crate::ops::group_norm::{self, Norm};
-use crate::ops::matrix::{Addend, Epilogue, Slice};
+use crate::ops::matrix::{Addend, Epilogue};
 use crate::ops::{add, attention, concat, linear, reduce, resample};
 
 /// Convolution with bias.

@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use super::matrix::Slice;
-use crate::gpu::{Choices, CpuState, Recorder, Recording, Step, Tensor};
+use crate::gpu::{Choices, CpuState, Recorder, Recording, Slice, Step, Tensor};
 use crate::random::Random;
 
 /// A hard case of a kernel: a shape where one of its variants comes to an edge.

@@ -6,7 +6,7 @@ use super::reduce;
 use crate::gpu::kernel::wgsl;
 use crate::gpu::{Candidate, Kernel, Need, Recorder, Tensor, Value, Ways};
 
-products!("conv2d", crate::cpu::conv2d, |shape: &[u32]| [shape[3], shape[4]], (16, 4), [(16, 16), (8, 8), (16, 8)]);
+products!("conv2d", crate::cpu::conv2d, |s: &[u32]| [s[3], s[4]], |s: &[u32]| s[0] * s[1] * s[2], (16, 4));
 
 /// How the window moves over the input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

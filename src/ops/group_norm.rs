@@ -2,10 +2,9 @@
 
 use super::add::scale;
 use super::case::{Corner, Draw};
-use super::matrix::Slice;
 use crate::cpu::group_norm as twin;
 use crate::gpu::kernel::wgsl;
-use crate::gpu::{Grid, Kernel, Recorder, Tensor, Value};
+use crate::gpu::{Grid, Kernel, Recorder, Slice, Tensor, Value};
 
 pub static KERNEL: Kernel = Kernel::new(
     "group_norm",

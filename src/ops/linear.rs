@@ -6,7 +6,7 @@ use super::reduce;
 use crate::gpu::kernel::wgsl;
 use crate::gpu::{Candidate, Kernel, Need, Recorder, Tensor, Value, Ways};
 
-products!("linear", crate::cpu::linear, |shape: &[u32]| [shape[1], shape[2]], (8, 2), [(16, 16), (16, 8), (8, 8)]);
+products!("linear", crate::cpu::linear, |s: &[u32]| [s[1], s[2]], |s: &[u32]| s[0], (8, 2));
 
 struct Extent {
     rows: u32,

@@ -3,14 +3,13 @@
 
 use super::reduce;
 use crate::gpu::choices::IN_ORDER;
-use crate::gpu::{Candidate, Grid, Recorder, Tensor, Value};
+use crate::gpu::{Candidate, Grid, Recorder, Slice, Tensor, Value};
 
 /// Defines the kernel `$name` in its variants, with the twins in `$twin`, and the ways to run its three entry points, each of
 /// which `alone(r, shape, entry)` records. `$channels` gives input and output channels of a shape; `$register` are the
-/// `TILE_ROWS` and `WEIGHT_TILE_K` of the tiles in registers for drivers that compute on the CPU, `$tiled` the
-/// `ROW_LANES` and `CHANNEL_LANES` of the tiles in workgroup memory, the usual ones last.
+/// `TILE_ROWS` and `WEIGHT_TILE_K` of the tiles in registers for drivers that compute on the CPU, `$rows` counts the rows.
 macro_rules! products {
-    ($name:literal, $twin:path, $channels:expr, $register:expr, $tiled:expr) => {
+    ($name:literal, $twin:path, $channels:expr, $rows:expr, $register:expr) => {
         use $twin as twin;
 
         const TWINS: &[(&str, crate::cpu::Twin)] = &[
@@ -48,17 +47,23 @@ macro_rules! products {
             $channels(shape).iter().all(|channels| *channels >= 2 * kernel.constant("TILE_QUADS", &[]))
         }
 
+        /// Whether there are tiles of 128 rows by 64 channels enough for the largest GPUs.
+        fn has_many_tiles(shape: &[u32]) -> bool {
+            let channels = $channels(shape).into_iter().max().expect("of input and output");
+            $rows(shape).div_ceil(128) * channels.div_ceil(64) >= 512
+        }
+
         static CANDIDATES: [Candidate; 14] = [
             Candidate::for_cpus(&SUBGROUP, &[("LANES", 8)]),
             Candidate::for_cpus(&SUBGROUP, &[("LANES", 4)]),
             Candidate::for_cpus(&SUBGROUP, &[("LANES", 16)]),
             Candidate::for_cpus(&KERNEL, &[("TILE_ROWS", $register.0), ("WEIGHT_TILE_K", $register.1)]),
             Candidate::new(&KERNEL, &[]),
-            Candidate::for_large_gpus(&TILED, &[("ROW_LANES", $tiled[0].0), ("CHANNEL_LANES", $tiled[0].1)]),
-            Candidate::for_large_gpus(&TILED, &[("ROW_LANES", $tiled[1].0), ("CHANNEL_LANES", $tiled[1].1)]),
-            Candidate::for_large_gpus(&TILED, &[("ROW_LANES", $tiled[2].0), ("CHANNEL_LANES", $tiled[2].1)]),
+            Candidate::for_large_gpus(&TILED, &[("ROW_LANES", 16), ("CHANNEL_LANES", 16), ("PADDED", 0)]),
+            Candidate::for_large_gpus(&TILED, &[("ROW_LANES", 8), ("CHANNEL_LANES", 8)]),
             Candidate::for_gpus(&TILED, &[("ROW_LANES", 8), ("CHANNEL_LANES", 8), ("ROWS", 4)]),
             Candidate::for_gpus(&TILED, &[("ROW_LANES", 16), ("CHANNEL_LANES", 8), ("ROWS", 4)]),
+            Candidate::for_large_gpus(&TILED, &[("ROW_LANES", 16), ("CHANNEL_LANES", 8)]).usual_for(has_many_tiles),
             Candidate::for_gpus(&COOP8, &[("LANES", 8)])
                 .of_class("coop8")
                 .usual_for(|shape| fills_half_a_tile(&COOP8, shape)),
@@ -102,22 +107,6 @@ macro_rules! files {
     };
 }
 pub(super) use files;
-
-/// Channels of each row of a tensor.
-#[derive(Clone, Copy, Debug)]
-pub struct Slice {
-    pub tensor: Tensor,
-    /// A multiple of 4.
-    pub first: u32,
-    pub channels: u32,
-}
-
-impl Slice {
-    /// All channels.
-    pub fn whole(tensor: Tensor) -> Slice {
-        Slice { tensor, first: 0, channels: tensor.channels() }
-    }
-}
 
 /// What is added to the output.
 #[derive(Clone, Copy, Debug)]

@@ -3,11 +3,10 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::case::{Corner, Draw};
-use super::matrix::Slice;
 use crate::cpu::reduce as twin;
 use crate::gpu::kernel::wgsl;
 use crate::gpu::recorder::{PartialSums, Place};
-use crate::gpu::{Grid, Kernel, Recorder, Tensor};
+use crate::gpu::{Grid, Kernel, Recorder, Slice, Tensor};
 
 pub static KERNEL: Kernel = Kernel::new(
     "reduce",
