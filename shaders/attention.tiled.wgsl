@@ -203,8 +203,8 @@ fn add_row(sums: ptr<function, Sums>, p: vec4<f32>, value: vec4<f32>) {
 }
 
 @compute @workgroup_size(CHANNEL_LANES, OWN_LANES)
-fn forward(at: TiledInvocation) {
-    let i = group_index(at.group, at.groups);
+fn forward(workgroup: Workgroup, at: TiledInvocation) {
+    let i = group_index(workgroup);
     if (i >= params.places) {
         return;
     }
@@ -271,8 +271,8 @@ fn forward(at: TiledInvocation) {
 
 // dQ = s dS K.
 @compute @workgroup_size(CHANNEL_LANES, OWN_LANES)
-fn backward_query(at: TiledInvocation) {
-    let i = group_index(at.group, at.groups);
+fn backward_query(workgroup: Workgroup, at: TiledInvocation) {
+    let i = group_index(workgroup);
     if (i >= params.places) {
         return;
     }
@@ -309,8 +309,8 @@ fn backward_query(at: TiledInvocation) {
 
 // dK = s dS^T Q and dV = P^T dO.
 @compute @workgroup_size(CHANNEL_LANES, OWN_LANES)
-fn backward_key_value(at: TiledInvocation) {
-    let i = group_index(at.group, at.groups);
+fn backward_key_value(workgroup: Workgroup, at: TiledInvocation) {
+    let i = group_index(workgroup);
     if (i >= params.places) {
         return;
     }

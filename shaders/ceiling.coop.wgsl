@@ -18,7 +18,7 @@ struct Params {
 @group(0) @binding(1) var<storage, read_write> y: array<vec4<f32>>;
 
 @compute @workgroup_size(4u * LANES)
-fn matrices(at: MatrixInvocation) {
+fn matrices(workgroup: Workgroup, at: MatrixInvocation) {
     for (var i = at.lane; i < TILE * STEP; i += 4u * LANES) {
         left[i] = f16(factors[0].x * f32(1u + i % 5u));
         right[i] = f16(factors[0].y * f32(1u + i % 3u));
@@ -41,7 +41,7 @@ fn matrices(at: MatrixInvocation) {
             total[j] += result4(at.unit, min(at.own + j * LANES, MATRIX_QUADS - 1u));
         }
     }
-    let first = (group_index(at.group, at.groups) * 4u + at.unit) * MATRIX_QUADS;
+    let first = (group_index(workgroup) * 4u + at.unit) * MATRIX_QUADS;
     for (var j = 0u; j < 2u; j++) {
         let t = at.own + j * LANES;
         if (t < MATRIX_QUADS && first + t < params.quads && params.side == SIDE) {

@@ -16,8 +16,6 @@ const SHARE = 8u;       // TILE / 8, the most quads that a lane stages of one si
 const MATRIX_QUADS = SIDE * SIDE / 4u;
 
 struct MatrixInvocation {
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
     @builtin(subgroup_id) unit: u32,
     @builtin(subgroup_invocation_id) own: u32,

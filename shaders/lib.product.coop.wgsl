@@ -93,8 +93,8 @@ fn line_slot(t: u32) -> u32 {
 }
 
 @compute @workgroup_size(4u * LANES)
-fn forward(at: MatrixInvocation) {
-    let tile = tile_of(group_index(at.group, at.groups), params.k4);
+fn forward(workgroup: Workgroup, at: MatrixInvocation) {
+    let tile = tile_of(group_index(workgroup), params.k4);
     let first = tile.row * TILE_ROWS;
     var corner: array<Corner, SHARE>;
     for (var j = 0u; j < TILE / LANES; j++) {
@@ -127,8 +127,8 @@ fn forward(at: MatrixInvocation) {
 }
 
 @compute @workgroup_size(4u * LANES)
-fn backward_data(at: MatrixInvocation) {
-    let tile = tile_of(group_index(at.group, at.groups), params.c4);
+fn backward_data(workgroup: Workgroup, at: MatrixInvocation) {
+    let tile = tile_of(group_index(workgroup), params.c4);
     let inputs = inputs_of(tile.row);
     var reach: array<Reach, SHARE>;
     for (var j = 0u; j < TILE / LANES; j++) {
@@ -161,8 +161,8 @@ fn backward_data(at: MatrixInvocation) {
 }
 
 @compute @workgroup_size(4u * LANES)
-fn backward_weight(at: MatrixInvocation) {
-    let tile = weight_tile(group_index(at.group, at.groups));
+fn backward_weight(workgroup: Workgroup, at: MatrixInvocation) {
+    let tile = weight_tile(group_index(workgroup));
     for (var m = tile.start; m < tile.end; m += TURN_ROWS) {
         for (var t = at.lane; t < STEP * QUADS; t += 4u * LANES) {
             let row = m + t / QUADS;

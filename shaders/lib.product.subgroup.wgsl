@@ -23,8 +23,8 @@ fn multiply(sum: ptr<function, Sums>, w: mat4x4<f32>, share: ptr<function, Share
 }
 
 @compute @workgroup_size(LANES)
-fn forward(at: SubgroupInvocation) {
-    let tile = tile_of(group_index(at.group, at.groups), params.k4);
+fn forward(workgroup: Workgroup, at: SubgroupInvocation) {
+    let tile = tile_of(group_index(workgroup), params.k4);
     let first = tile.row * TILE_ROWS;
     let rows = output_rows();
     if (first >= rows) {
@@ -64,8 +64,8 @@ fn forward(at: SubgroupInvocation) {
 }
 
 @compute @workgroup_size(LANES)
-fn backward_data(at: SubgroupInvocation) {
-    let tile = tile_of(group_index(at.group, at.groups), params.c4);
+fn backward_data(workgroup: Workgroup, at: SubgroupInvocation) {
+    let tile = tile_of(group_index(workgroup), params.c4);
     let inputs = inputs_of(tile.row);
     if (inputs.start >= inputs.rows) {
         return;
@@ -101,8 +101,8 @@ fn backward_data(at: SubgroupInvocation) {
 
 // Quad i of x in row j of the turn is loaded by lane (4 i + j) mod LANES as its share (4 i + j) / LANES.
 @compute @workgroup_size(LANES)
-fn backward_weight(at: SubgroupInvocation) {
-    let tile = weight_tile(group_index(at.group, at.groups));
+fn backward_weight(workgroup: Workgroup, at: SubgroupInvocation) {
+    let tile = weight_tile(group_index(workgroup));
     if (!tile.exists) {
         return;
     }

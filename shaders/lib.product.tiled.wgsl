@@ -127,8 +127,8 @@ fn turns_of(count: u32, quads: u32) -> u32 {
 }
 
 @compute @workgroup_size(CHANNEL_LANES, ROW_LANES)
-fn forward(at: TiledInvocation) {
-    let tile = tile_of(group_index(at.group, at.groups), params.k4);
+fn forward(workgroup: Workgroup, at: TiledInvocation) {
+    let tile = tile_of(group_index(workgroup), params.k4);
     let first = tile.row * TILE_ROWS;
     let rows = output_rows();
     if (first >= rows) {
@@ -192,8 +192,8 @@ fn taps_from(first: u32, count: u32) -> u32 {
 }
 
 @compute @workgroup_size(CHANNEL_LANES, ROW_LANES)
-fn backward_data(at: TiledInvocation) {
-    let tile = tile_of(group_index(at.group, at.groups), params.c4);
+fn backward_data(workgroup: Workgroup, at: TiledInvocation) {
+    let tile = tile_of(group_index(workgroup), params.c4);
     let inputs = inputs_of(tile.row);
     if (inputs.start >= inputs.rows) {
         return;
@@ -251,8 +251,8 @@ fn backward_data(at: TiledInvocation) {
 }
 
 @compute @workgroup_size(CHANNEL_LANES, ROW_LANES)
-fn backward_weight(at: TiledInvocation) {
-    let tile = weight_tile(group_index(at.group, at.groups));
+fn backward_weight(workgroup: Workgroup, at: TiledInvocation) {
+    let tile = weight_tile(group_index(workgroup));
     if (!tile.exists) {
         return;
     }

@@ -6,7 +6,5 @@
 override LANES = 8u;    // in a workgroup, which is one subgroup or a part of one: 4, 8, 16 or 32
 
 struct SubgroupInvocation {
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(subgroup_invocation_id) lane: u32,
 }

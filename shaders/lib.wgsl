@@ -55,28 +55,33 @@ struct Step {
 }
 @group(0) @binding(15) var<uniform> step: Step;
 
-// Where an invocation of an entry point stands; a workgroup of two dimensions has places, too.
+// Where an invocation of an entry point stands.
 struct Invocation {
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 }
 
-struct TiledInvocation {
+// The same in two parts, for entry points with barriers or subgroup operations: of a structure compilers see that control flow is
+// uniform only if all its members are.
+struct Workgroup {
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
+}
+
+struct TiledInvocation {
     @builtin(local_invocation_index) lane: u32,
     @builtin(local_invocation_id) place: vec3<u32>,
 }
 
 // Large grids are folded into two dimensions; the surplus of the last row is for the kernel to skip.
-fn group_index(group: vec3<u32>, groups: vec3<u32>) -> u32 {
-    return group.y * groups.x + group.x;
+fn group_index(workgroup: Workgroup) -> u32 {
+    return workgroup.group.y * workgroup.groups.x + workgroup.group.x;
 }
 
 // The number of an invocation among all, where each of a workgroup's ones has a turn in `size` of them.
 fn index_of(invocation: Invocation, size: u32) -> u32 {
-    return group_index(invocation.group, invocation.groups) * size + invocation.lane;
+    return group_index(Workgroup(invocation.group, invocation.groups)) * size + invocation.lane;
 }
 
 fn sigmoid4(x: vec4<f32>) -> vec4<f32> {

@@ -1,14 +1,15 @@
 //! Every shader without a GPU: validation with no more than WebGPU's baseline, translation to what drivers take,
 //! WebGPU's limits, and agreement of the files with the twins.
 
-use std::collections::BTreeSet;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
 use diffuse::gpu::{Kernel, Need, Precision};
 use diffuse::ops;
 use naga::back::{hlsl, msl, pipeline_constants::process_overrides, spv};
 use naga::valid::{Capabilities, ModuleInfo, SubgroupOperationSet, ValidationFlags, Validator};
 use naga::{AddressSpace, Module, ShaderStage, TypeInner};
+use serde_json::json;
 
 /// What every device has: WebGPU's default limits.
 const MAX_INVOCATIONS: u32 = 256;
@@ -83,6 +84,49 @@ fn every_entry_point_becomes_spirv() {
             assert_eq!(words[0], 0x0723_0203, "{label}: the magic number");
         }
     });
+}
+
+/// The environment variable that names the folder in which to leave all modules, for a compiler that is not in Rust.
+const FOLDER: &str = "DIFFUSE_SHADERS";
+
+/// Writes each module but those of matrix units, which naga alone knows in this language, to `folder`, and to `modules.json` there what
+/// pipelines are made of them: `[{file, subgroups, pipelines: [{entry, constants}]}]`.
+fn write_modules(folder: &Path) -> Vec<serde_json::Value> {
+    let of_all = kernels().flat_map(|kernel| [Precision::F32, Precision::F16].map(|precision| (kernel, precision)));
+    let differ = of_all.filter(|(kernel, precision)| *precision == Precision::F32 || kernel.knows_halves());
+    let modules = differ.filter(|(kernel, _)| !kernel.needs.iter().any(|need| need.is_matrices()));
+    let write = |(kernel, precision): (&Kernel, Precision)| {
+        let file = format!("{}.{precision:?}.wgsl", kernel.label()).to_lowercase();
+        let subgroups = kernel.needs.contains(&Need::Subgroups);
+        // WebGPU asks for this line, naga for its absence.
+        let enable = if subgroups { "enable subgroups;\n" } else { "" };
+        std::fs::write(folder.join(&file), enable.to_string() + &kernel.source(precision))
+            .expect("a file can be written");
+        let of_entry = |entry: &str| {
+            let values = constants(kernel).into_iter();
+            values.map(|own| json!({ "entry": entry, "constants": BTreeMap::from_iter(own.iter().copied()) })).collect()
+        };
+        let pipelines: Vec<Vec<_>> = kernel.entry_points().iter().map(|entry| of_entry(&entry.name)).collect();
+        json!({ "file": file, "subgroups": subgroups, "pipelines": pipelines.concat() })
+    };
+    let modules: Vec<_> = modules.map(write).collect();
+    std::fs::write(folder.join("modules.json"), json!(modules).to_string()).expect("a file can be written");
+    modules
+}
+
+#[test]
+fn modules_are_written_with_all_their_pipelines() {
+    let place = tempfile::tempdir().expect("a folder");
+    let folder = std::env::var_os(FOLDER).map_or(place.path().into(), PathBuf::from);
+    let modules = write_modules(&folder);
+    let count = |module: &serde_json::Value| module["pipelines"].as_array().map_or(0, Vec::len);
+    assert!(modules.len() > ops::ALL.len() && modules.iter().all(|module| count(module) > 0), "{modules:?}");
+    for module in &modules {
+        let text =
+            std::fs::read_to_string(folder.join(module["file"].as_str().expect("a name"))).expect("it was written");
+        let computes = text.lines().filter(|line| line.starts_with("@compute")).count();
+        assert!(computes > 0 && count(module) % computes == 0, "{module}");
+    }
 }
 
 /// The side of the matrices that a module multiplies on matrix units: none, 8 or 16.
