@@ -19,6 +19,7 @@ pub mod recordings;
 pub mod ring;
 pub mod slots;
 pub mod step;
+pub mod trial;
 pub mod tune;
 pub mod work;
 

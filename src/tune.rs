@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::gpu::choices::{Key, Way};
+use crate::gpu::trial;
 use crate::gpu::tune::{self, Contest, Timing};
 use crate::gpu::{Candidate, Choices, Context, Precision, Recordings, Ways};
 
@@ -60,6 +61,16 @@ struct Tuned {
     winners: Vec<Chosen>,
     /// What computes wrongly.
     wrong: BTreeSet<Way>,
+    /// What is doubtful and was checked.
+    #[serde(default)]
+    verdicts: Vec<Verdict>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Verdict {
+    #[serde(flatten)]
+    way: Way,
+    is_right: bool,
 }
 
 /// The environment variable that names another directory for the cache.
@@ -121,11 +132,19 @@ impl Policy {
     /// What is known of `context` before anything is measured: what was chosen, and what the cache holds.
     pub fn known(&self, context: &Context, precision: Precision) -> Arc<Choices> {
         let mut choices = Choices::new(context.kind(), precision);
-        if let (Mode::Known | Mode::Cached, Some(path)) = (self.mode, self.cache(context)) {
+        if let (Mode::Off | Mode::Known | Mode::Cached, Some(path)) = (self.mode, self.cache(context)) {
             let tuned = cached(&path, context);
+            tuned.verdicts.into_iter().for_each(|verdict| choices.judge(verdict.way, verdict.is_right));
+            if self.mode == Mode::Off {
+                return self.with_explicit(choices);
+            }
             tuned.winners.into_iter().for_each(|chosen| choices.set_timed(chosen.key, chosen.way));
             tuned.wrong.into_iter().for_each(|way| choices.exclude(way));
         }
+        self.with_explicit(choices)
+    }
+
+    fn with_explicit(&self, mut choices: Choices) -> Arc<Choices> {
         self.explicit.iter().cloned().for_each(|chosen| choices.set_explicit(chosen.key, chosen.way));
         choices.into()
     }
@@ -143,11 +162,12 @@ pub struct Settled {
     pub tuning: Tuning,
 }
 
-/// What `record` records with the fastest ways: those that `choices` knows, the others measured as `policy` says.
+/// What `record` records with the fastest ways: those that `choices` knows, the others measured as `policy` says. What is doubtful
+/// is checked before, whatever the policy, and not used if it computes wrongly.
 ///
 /// # Errors
-/// What `record` returns, [`Error::Config`] if a way was chosen that there is not, or [`Error::Device`] if the device
-/// fails. A cache that can't be read or written is a warning.
+/// What `record` returns, [`Error::Config`] if a way was chosen that there is not or that computes wrongly, or
+/// [`Error::Device`] if the device fails. A cache that can't be read or written is a warning.
 pub fn settle(
     context: &Context,
     policy: &Policy,
@@ -178,15 +198,63 @@ pub fn settle_by(
     record: impl Fn(&Arc<Choices>) -> Result<Recordings>,
 ) -> Result<Settled> {
     let recordings = record(choices)?;
-    check_explicit(&recordings, choices)?;
-    let open = open(&recordings, choices);
-    let (Some(clock), false) = (clock, open.is_empty()) else {
-        return Ok(Settled { recordings, choices: choices.clone(), tuning: Tuning { cache, ..Tuning::default() } });
+    let judged = judge(context, &recordings, choices)?;
+    check_explicit(&recordings, &judged)?;
+    let (settled, tuning) = match (clock, open(&recordings, &judged)) {
+        (Some(clock), open) if !open.is_empty() => {
+            let mut tuner = Tuner::new(context, clock, &judged);
+            tuner.measure_all(open)?;
+            tuner.finish(cache)
+        }
+        _ => {
+            let is_new = !Arc::ptr_eq(&judged, choices);
+            let cache = cache.filter(|path| !is_new || store(context, path, &judged));
+            (judged, Tuning { cache, ..Tuning::default() })
+        }
     };
-    let mut tuner = Tuner::new(context, clock, choices);
-    tuner.measure_all(open)?;
-    let (choices, tuning) = tuner.finish(cache);
-    Ok(Settled { recordings: record(&choices)?, choices, tuning })
+    let is_new = !Arc::ptr_eq(&settled, choices);
+    let recordings = if is_new { record(&settled)? } else { recordings };
+    Ok(Settled { recordings, choices: settled, tuning })
+}
+
+/// What `recordings` could run and nobody knows to be right.
+fn doubtful(recordings: &Recordings, choices: &Choices) -> Vec<(&'static Ways, Vec<&'static Candidate>)> {
+    let mut doubtful: BTreeMap<_, (&'static Ways, Vec<&'static Candidate>)> = BTreeMap::new();
+    for (key, ways) in asked(recordings) {
+        let explicit = choices.explicit().get(&key);
+        let could_run = |c: &Candidate| {
+            c.suits(&choices.device, choices.precision)
+                || c.runs_on(&choices.device, choices.precision) && explicit == Some(&c.label())
+        };
+        let unknown = |c: &&Candidate| c.doubtful && could_run(c) && choices.verdict(ways, c).is_none();
+        for candidate in ways.candidates.iter().filter(unknown) {
+            let (_, own) = doubtful.entry((ways.kernel, ways.entry)).or_insert_with(|| (ways, Vec::new()));
+            if !own.iter().any(|other| std::ptr::eq(*other, candidate)) {
+                own.push(candidate);
+            }
+        }
+    }
+    doubtful.into_values().collect()
+}
+
+/// Checks what is doubtful; the same choices if nothing is.
+fn judge(context: &Context, recordings: &Recordings, choices: &Arc<Choices>) -> Result<Arc<Choices>> {
+    let doubtful = doubtful(recordings, choices);
+    if doubtful.is_empty() {
+        return Ok(choices.clone());
+    }
+    let mut judged = Choices::clone(choices);
+    for (ways, candidates) in doubtful {
+        let errors = trial::check(context, choices.precision, ways, &candidates)?;
+        for (candidate, error) in candidates.into_iter().zip(errors) {
+            let way = judged.way(ways, candidate);
+            if error > 1.0 {
+                warn_of_wrong(context, &way, error);
+            }
+            judged.judge(way, error <= 1.0);
+        }
+    }
+    Ok(judged.into())
 }
 
 /// Measures candidates of all classes for what `recordings` ask for, as long as it takes. The winners of the usual classes are kept
@@ -201,9 +269,10 @@ pub fn compare(
     recordings: &Recordings,
 ) -> Result<(Arc<Choices>, Tuning)> {
     let mut clock = WallClock::endless();
-    let mut tuner = Tuner::new(context, &mut clock, choices);
-    for (key, ways) in open(recordings, choices) {
-        let suits = |c: &&Candidate| c.suits(context.kind(), choices.precision);
+    let choices = judge(context, recordings, choices)?;
+    let mut tuner = Tuner::new(context, &mut clock, &choices);
+    for (key, ways) in open(recordings, &choices) {
+        let suits = |c: &&Candidate| c.suits(context.kind(), choices.precision) && choices.trusts(ways, c);
         tuner.measure(&key, ways, &ways.candidates.iter().filter(suits).collect::<Vec<_>>())?;
     }
     Ok(tuner.finish(policy.cache(context)))
@@ -273,12 +342,14 @@ fn check_explicit(recordings: &Recordings, choices: &Choices) -> Result<()> {
     for (key, ways) in asked(recordings) {
         let Some(way) = choices.explicit().get(&key) else { continue };
         let runs = |c: &Candidate| c.label() == *way && c.runs_on(&choices.device, choices.precision);
-        if !ways.candidates.iter().any(runs) {
-            let Key { kernel, entry, shape, .. } = key;
-            let problem =
-                format!("{kernel}.{entry} of {shape:?} is to run as {way:?}, which this device or version lacks");
-            return Err(Error::Config(format!("{problem}: make another file with diffuse tune --out FILE")));
-        }
+        let problem = match ways.candidates.iter().find(|c| runs(c)) {
+            None => "which this device or version lacks",
+            Some(candidate) if !choices.trusts(ways, candidate) => "which this device computes wrongly",
+            Some(_) => continue,
+        };
+        let Key { kernel, entry, shape, .. } = key;
+        let asked = format!("{kernel}.{entry} of {shape:?} is to run as {way:?}");
+        return Err(Error::Config(format!("{asked}, {problem}: make another file with diffuse tune --out FILE")));
     }
     Ok(())
 }
@@ -354,14 +425,23 @@ impl<'a> Tuner<'a> {
     /// A way that computes wrongly, or other bits than its class promises, is not used on this device.
     fn exclude(&mut self, ways: &Ways, timing: &Timing) {
         let way = self.choices.way(ways, timing.candidate);
-        let named = format!("{} {}, {}", way.kernel, way.entry, way.way);
-        let (name, error) = (&self.context.info.name, timing.error);
         match timing.is_right() {
-            false => log::warn!("{name} computes {named} wrongly ({error:.1} times what rounding allows): not used"),
-            true => log::info!("{name} rounds {named} otherwise than the other ways of its class: not used"),
+            false => warn_of_wrong(self.context, &way, timing.error),
+            true => {
+                let Way { kernel, entry, way, .. } = &way;
+                let name = &self.context.info.name;
+                log::info!(
+                    "{name} rounds {kernel} {entry}, {way} otherwise than the other ways of its class: not used"
+                );
+            }
         }
         self.choices.exclude(way);
     }
+}
+
+fn warn_of_wrong(context: &Context, way: &Way, error: f64) {
+    let (name, Way { kernel, entry, way, .. }) = (&context.info.name, way);
+    log::warn!("{name} computes {kernel} {entry}, {way} wrongly ({error:.1} times what rounding allows): not used");
 }
 
 /// Where the winners are kept: what [`CACHE_DIRECTORY`] names, or the user's cache directory, if there is one.
@@ -384,7 +464,7 @@ impl Tuned {
     /// Nothing yet, on this adapter.
     fn of(context: &Context) -> Tuned {
         let (adapter, driver) = (context.info.name.clone(), context.driver());
-        Tuned { adapter, driver, winners: Vec::new(), wrong: BTreeSet::new() }
+        Tuned { adapter, driver, winners: Vec::new(), wrong: BTreeSet::new(), verdicts: Vec::new() }
     }
 }
 
@@ -403,7 +483,11 @@ fn store(context: &Context, path: &Path, choices: &Choices) -> bool {
     winners.extend(choices.timed().clone());
     let winners = winners.into_iter().map(|(key, way)| Chosen { key, way }).collect();
     let wrong = known.wrong.union(choices.wrong()).cloned().collect();
-    let text = serde_json::to_vec_pretty(&Tuned { winners, wrong, ..Tuned::of(context) }).expect("names and numbers");
+    let mut verdicts: BTreeMap<Way, bool> = known.verdicts.into_iter().map(|own| (own.way, own.is_right)).collect();
+    verdicts.extend(choices.verdicts().clone());
+    let verdicts = verdicts.into_iter().map(|(way, is_right)| Verdict { way, is_right }).collect();
+    let tuned = Tuned { winners, wrong, verdicts, ..Tuned::of(context) };
+    let text = serde_json::to_vec_pretty(&tuned).expect("names and numbers");
     let directory = path.parent().map(std::fs::create_dir_all);
     let written = directory.transpose().map_err(|error| error.to_string());
     let written = written.and_then(|_| files::write_atomic(path, &text).map_err(|error| error.to_string()));

@@ -5,7 +5,7 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use common::{context, dataset, options};
 use diffuse::cpu::Call;
@@ -18,7 +18,7 @@ use diffuse::ops;
 use diffuse::random::Random;
 use diffuse::run::trainer::{DataShape, record as record_step};
 use diffuse::run::{Session, TrainOptions, Trainer};
-use diffuse::tune::{self, Clock, Mode, Policy, Settled};
+use diffuse::tune::{self, Chosen, Clock, Mode, Policy, Settled};
 
 const SUMS: File = File { name: "sums.wgsl", text: SUMS_TEXT };
 /// Sums of 576 products, as a 3x3 convolution of 64 channels has them, and nearly as many halves as its tests had.
@@ -70,13 +70,28 @@ static WAYS: Ways = Ways {
         Candidate::new(&PLAIN, &[]),
         Candidate::for_gpus(&WIDE, &[]),
     ],
-    record,
+    record: |r, shape| record_as(r, &WAYS, shape),
+    trials: &[&[4000]],
 };
 
-fn record(r: &mut Recorder, shape: &[u32]) {
+/// Of two that are not trusted unseen, one has a wrong coefficient.
+static DOUBTED: Ways = Ways {
+    kernel: "doubted sums",
+    entry: "sums",
+    candidates: &[
+        Candidate::new(&OTHER, &[("PERCENT", 1)]).of_class("wrong").when_checked(),
+        Candidate::new(&OTHER, &[("TERMS", 8)]).of_class("by eights").when_checked(),
+        Candidate::new(&PLAIN, &[]),
+        Candidate::new(&WIDE, &[("TERMS", 4)]).of_class("by fours").when_checked(),
+    ],
+    record: |r, shape| record_as(r, &DOUBTED, shape),
+    trials: &[&[4000], &[36]],
+};
+
+fn record_as(r: &mut Recorder, ways: &'static Ways, shape: &[u32]) {
     let x = r.persistent(&format!("x {shape:?}"), [1, 1, 1, shape[0]]);
     let y = r.temp(x.shape);
-    let candidate = r.choose(&WAYS, shape);
+    let candidate = r.choose(ways, shape);
     let quads = x.elements() / 4;
     let params = [("quads", (quads as u32).into())];
     r.dispatch_candidate(candidate, "sums", &params, &[x, y], Grid::Invocations(quads), 0);
@@ -84,7 +99,7 @@ fn record(r: &mut Recorder, shape: &[u32]) {
 
 fn recordings(choices: &Arc<Choices>) -> Result<Recordings> {
     let mut r = Recorder::new().with_choices(choices);
-    [131_072, 4000].into_iter().for_each(|size| record(&mut r, &[size]));
+    [131_072, 4000].into_iter().for_each(|size| record_as(&mut r, &WAYS, &[size]));
     Ok(Recordings::from_iter([("sums", r.finish())]))
 }
 
@@ -121,6 +136,24 @@ fn another_order_is_right_and_a_wrong_coefficient_is_not() {
         assert!(other_bits, "sums of four terms give other bits somewhere");
         assert_eq!(wrong, ["other PERCENT=1", "other TERMS=4"]);
     }
+}
+
+/// Two dispatches whose outputs nobody reads: the second one's could lie where the first one's did.
+static TWICE: Ways = Ways {
+    kernel: "sums",
+    entry: "sums",
+    candidates: &[Candidate::new(&PLAIN, &[])],
+    record: |r, shape| shape.iter().for_each(|size| record_as(r, &TWICE, &[*size])),
+    trials: &[],
+};
+
+#[test]
+fn every_output_is_as_its_dispatch_left_it() {
+    let outputs = |shape: &[u32]| {
+        let runs = diffuse::gpu::tune::run(&context(), Precision::F32, &TWICE, shape, &[&TWICE.candidates[0]]);
+        runs.expect("the device works").remove(0).outputs
+    };
+    assert_eq!(outputs(&[4000, 3996])[0], outputs(&[4000])[0]);
 }
 
 #[test]
@@ -198,6 +231,91 @@ fn winners_are_kept_and_measured_again_on_demand() {
     assert!(tune::chosen(&first.choices).is_empty());
 }
 
+/// The warnings that were given.
+struct Warnings(Mutex<Vec<String>>);
+
+static WARNINGS: Warnings = Warnings(Mutex::new(Vec::new()));
+
+impl Warnings {
+    fn about(&self, what: &str) -> Vec<String> {
+        self.0.lock().unwrap().iter().filter(|line| line.contains(what)).cloned().collect()
+    }
+}
+
+impl log::Log for Warnings {
+    fn enabled(&self, metadata: &log::Metadata) -> bool {
+        metadata.level() <= log::Level::Warn
+    }
+
+    fn log(&self, record: &log::Record) {
+        if self.enabled(record.metadata()) {
+            self.0.lock().unwrap().push(record.args().to_string());
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+#[test]
+fn what_is_doubtful_runs_only_once_it_was_seen_to_be_right() {
+    log::set_logger(&WARNINGS).unwrap();
+    log::set_max_level(log::LevelFilter::Warn);
+    let context = context();
+    let place = tempfile::tempdir().unwrap();
+    let record = |choices: &Arc<Choices>| {
+        let mut r = Recorder::new().with_choices(choices);
+        record_as(&mut r, &DOUBTED, &[512]);
+        Ok(Recordings::from_iter([("sums", r.finish())]))
+    };
+    let settled = |policy: &Policy, known: &Arc<Choices>| tune::settle(&context, policy, known, record);
+    for precision in [Precision::F32, Precision::F16] {
+        // Whoever doesn't tune has the check, too.
+        let policy = policy(Mode::Off, place.path());
+        let unknown = policy.known(&context, precision);
+        assert_eq!(unknown.choose(&DOUBTED, &[512]).label(), "register");
+        let before = WARNINGS.about("doubted sums").len();
+        let first = settled(&policy, &unknown).expect("the device works").choices;
+        let verdicts: Vec<_> = first.verdicts().iter().map(|(way, right)| (way.way.as_str(), *right)).collect();
+        let expected = [("other PERCENT=1", false), ("other TERMS=8", true), ("wide TERMS=4", true)];
+        assert!(expected.iter().all(|own| verdicts.contains(own)), "{verdicts:?}");
+        let used = if context.is_cpu() { "other TERMS=8" } else { "wide TERMS=4" };
+        assert_eq!(first.choose(&DOUBTED, &[512]).label(), used);
+        let lines = WARNINGS.about("doubted sums")[before..].to_vec();
+        assert!(lines.len() == 1 && lines[0].contains("other PERCENT=1 wrongly"), "{lines:?}");
+        // The verdict is read, and nothing checked again.
+        for mode in [Mode::Off, Mode::Known, Mode::Cached] {
+            let policy = Policy { mode, ..policy.clone() };
+            let known = policy.known(&context, precision);
+            assert_eq!(known.verdicts(), first.verdicts());
+            let again = settled(&policy, &known).expect("the device works").choices;
+            assert_eq!((again.choose(&DOUBTED, &[512]).label().as_str(), again.verdicts()), (used, first.verdicts()));
+        }
+        assert_eq!(WARNINGS.about("doubted sums").len(), before + 1);
+        // Nobody can have what is wrong.
+        let (key, way) = (unknown.key(&DOUBTED, &[512]), "other PERCENT=1".into());
+        let policy = Policy { explicit: vec![Chosen { key, way }], ..policy };
+        let error = settled(&policy, &policy.known(&context, precision)).map(|_| ()).unwrap_err().to_string();
+        assert!(error.contains("other PERCENT=1") && error.contains("computes wrongly"), "{error}");
+    }
+}
+
+#[test]
+fn matrix_units_are_doubtful_and_those_of_this_device_are_right() {
+    let context = context();
+    for ways in ops::ALL.iter().flat_map(|op| op.ways).filter(|ways| ways.kernel != "ceiling") {
+        for candidate in ways.candidates {
+            assert_eq!(candidate.doubtful, candidate.kernel.needs.iter().any(|need| need.is_matrices()));
+        }
+        assert!(!ways.trials.is_empty(), "{}.{}", ways.kernel, ways.entry);
+        let doubtful = |c: &&Candidate| c.doubtful && c.runs_on(context.kind(), Precision::F16);
+        let candidates: Vec<_> = ways.candidates.iter().filter(doubtful).collect();
+        let start = std::time::Instant::now();
+        let errors = diffuse::gpu::trial::check(&context, Precision::F16, ways, &candidates).expect("the device works");
+        println!("{}.{}: {errors:?} in {:?}", ways.kernel, ways.entry, start.elapsed());
+        assert!(errors.iter().all(|error| *error <= 1.0), "{}.{}: {errors:?}", ways.kernel, ways.entry);
+    }
+}
+
 /// A recording is made once where all is known, and once more where something was chosen.
 #[test]
 fn nothing_is_recorded_three_times() {
@@ -221,21 +339,6 @@ fn nothing_is_recorded_three_times() {
     }
 }
 
-/// Shapes of an operation's entry points, as it asks for them: odd ones, and such as need several tiles and splits.
-fn shapes(kernel: &str) -> &'static [&'static [u32]] {
-    match kernel {
-        "conv2d" => &[
-            &[3, 9, 11, 37, 19, 3, 3, 1, 1, 1],
-            &[1, 13, 14, 134, 67, 3, 2, 2, 1, 1],
-            &[2, 16, 16, 4, 32, 3, 3, 1, 1, 1],
-            &[2, 17, 15, 12, 21, 3, 3, 2, 0, 1],
-        ],
-        "linear" => &[&[391, 36, 20], &[130, 136, 68], &[1030, 4, 32]],
-        "attention" => &[&[2, 37, 2, 20], &[1, 65, 1, 70], &[1, 33, 1, 132]],
-        _ => panic!("shapes of {kernel}, whose candidates are to be compared"),
-    }
-}
-
 #[test]
 fn the_members_of_a_class_agree_bit_for_bit() {
     let mut compared = 0;
@@ -245,7 +348,7 @@ fn the_members_of_a_class_agree_bit_for_bit() {
         for ways in ops::ALL.iter().flat_map(|op| op.ways).filter(registers) {
             let runs_here = |c: &&Candidate| c.runs_on(context.kind(), precision);
             let candidates: Vec<_> = ways.candidates.iter().filter(runs_here).collect();
-            for shape in shapes(ways.kernel) {
+            for shape in ways.trials {
                 let runs =
                     diffuse::gpu::tune::run(&context, precision, ways, shape, &candidates).expect("the device works");
                 let mut classes: BTreeMap<&str, (String, Vec<Vec<f32>>)> = BTreeMap::new();

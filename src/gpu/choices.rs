@@ -52,6 +52,8 @@ pub struct Candidate {
     pub class: &'static str,
     /// The shapes for which that rule considers it: all, if there is none.
     rule: Option<fn(&[u32]) -> bool>,
+    /// Whether it runs only where it was seen to compute rightly ([`super::trial`]): drivers of matrix units are young.
+    pub doubtful: bool,
 }
 
 /// The class of those that add one product behind the other, the summed index ascending.
@@ -62,7 +64,7 @@ const LANES: &str = "LANES";
 
 impl Candidate {
     pub const fn new(kernel: &'static Kernel, constants: &'static [(&'static str, u32)]) -> Candidate {
-        Candidate { kernel, constants, meant: Meant::ForAll, class: IN_ORDER, rule: None, bound: None }
+        Candidate { kernel, constants, meant: Meant::ForAll, class: IN_ORDER, rule: None, bound: None, doubtful: false }
     }
 
     /// One that only GPUs time and choose.
@@ -93,6 +95,11 @@ impl Candidate {
     /// The same, which the rule considers for some shapes only.
     pub const fn usual_for(self, rule: fn(&[u32]) -> bool) -> Candidate {
         Candidate { rule: Some(rule), ..self }
+    }
+
+    /// One that runs only where it was seen to compute rightly.
+    pub const fn when_checked(self) -> Candidate {
+        Candidate { doubtful: true, ..self }
     }
 
     /// `subgroup LANES=8 SHARE=3`.
@@ -144,6 +151,8 @@ pub struct Ways<R> {
     pub candidates: &'static [Candidate],
     /// Records the entry point alone, for a shape as the operation asks for it: what the tuner times.
     pub record: fn(&mut R, &[u32]),
+    /// Shapes in which candidates are compared, small and hard: odd extents, several tiles and splits, none but full tiles.
+    pub trials: &'static [&'static [u32]],
 }
 
 impl<R> Ways<R> {
@@ -183,6 +192,8 @@ pub struct Choices {
     explicit: BTreeMap<Key, String>,
     /// What computes wrongly on this device.
     wrong: BTreeSet<Way>,
+    /// Whether what is doubtful computes rightly on this device.
+    verdicts: BTreeMap<Way, bool>,
     forced: Option<usize>,
 }
 
@@ -226,6 +237,26 @@ impl Choices {
         self.wrong.insert(way);
     }
 
+    /// What is doubtful was checked: it runs from now on, or never.
+    pub fn judge(&mut self, way: Way, is_right: bool) {
+        self.verdicts.insert(way, is_right);
+    }
+
+    /// What was doubtful, and whether it is right.
+    pub fn verdicts(&self) -> &BTreeMap<Way, bool> {
+        &self.verdicts
+    }
+
+    /// Whether a candidate is right, if it is doubtful and was checked.
+    pub fn verdict<R>(&self, ways: &Ways<R>, candidate: &Candidate) -> Option<bool> {
+        self.verdicts.get(&self.way(ways, candidate)).copied()
+    }
+
+    /// Whether a candidate is beyond doubt.
+    pub fn trusts<R>(&self, ways: &Ways<R>, candidate: &Candidate) -> bool {
+        !candidate.doubtful || self.verdict(ways, candidate) == Some(true)
+    }
+
     /// Whether something is chosen for a shape.
     pub fn knows(&self, key: &Key) -> bool {
         self.explicit.contains_key(key) || self.timed.contains_key(key)
@@ -267,7 +298,7 @@ impl Choices {
 
     /// Whether a candidate is not run unless someone asks for it.
     fn excludes<R>(&self, ways: &Ways<R>, candidate: &Candidate) -> bool {
-        !self.wrong.is_empty() && self.wrong.contains(&self.way(ways, candidate))
+        !self.trusts(ways, candidate) || !self.wrong.is_empty() && self.wrong.contains(&self.way(ways, candidate))
     }
 
     /// What the clock may choose from for a shape: the candidates of the usual one's class.

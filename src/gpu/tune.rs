@@ -36,6 +36,9 @@ impl Timing {
 const RUNS: usize = 4;
 const LONG: f64 = 0.02;
 
+/// Outputs are read when all dispatches have run: none may give its buffer to a later one.
+pub(super) const READABLE: PlanOptions = PlanOptions { reuse: false, guard: 0 };
+
 /// A candidate that was run.
 #[derive(Clone, Debug)]
 pub struct Run {
@@ -96,15 +99,10 @@ pub fn run(
     let mut memory = Memory::default();
     let mut runs = Vec::new();
     for candidate in candidates.iter().copied() {
-        let index = ways.candidates.iter().position(|other| std::ptr::eq(other, candidate));
-        let index = index.expect("a candidate of the entry point");
-        let choices = Choices::forced(context.kind(), precision, index);
-        let mut r = Recorder::new().with_choices(&choices.into());
-        (ways.record)(&mut r, shape);
-        let recording = r.finish();
-        let plan = Plan::new(context, &recording, &mut memory, PlanOptions::default())?;
+        let recording = recorded(context, precision, ways, shape, candidate);
+        let plan = Plan::new(context, &recording, &mut memory, READABLE)?;
         if runs.is_empty() {
-            fill(context, &recording, &memory);
+            fill(context, &recording, &memory, 0);
         }
         let seconds = fastest(context, &plan)?;
         let outputs = outputs(&recording).into_iter().map(|tensor| plan.read(context, tensor));
@@ -114,20 +112,37 @@ pub fn run(
     Ok(runs)
 }
 
+/// The entry point alone, as one candidate runs it.
+pub(super) fn recorded(
+    context: &Context,
+    precision: Precision,
+    ways: &Ways,
+    shape: &[u32],
+    candidate: &'static Candidate,
+) -> Recording {
+    let index = ways.candidates.iter().position(|other| std::ptr::eq(other, candidate));
+    let index = index.expect("a candidate of the entry point");
+    let choices = Choices::forced(context.kind(), precision, index);
+    let mut r = Recorder::new().with_choices(&choices.into());
+    (ways.record)(&mut r, shape);
+    r.finish()
+}
+
 fn bits(outputs: &[Vec<f32>]) -> Vec<u32> {
     outputs.iter().flatten().map(|value| value.to_bits()).collect()
 }
 
-fn error(bound: Bound, found: &[f32], reference: &[f32]) -> f64 {
+/// How far a result is from its reference, over what is allowed.
+pub(super) fn error(bound: Bound, found: &[f32], reference: &[f32]) -> f64 {
     let [found, reference] =
         [found, reference].map(|values| values.iter().map(|value| *value as f64).collect::<Vec<_>>());
     bound.compare(&found, &reference, |_| false).error
 }
 
-/// The same numbers for every candidate, between -1/2 and 1/2.
-fn fill(context: &Context, recording: &Recording, memory: &Memory) {
+/// The same numbers for every candidate, between -1/2 and 1/2; others for another seed.
+pub(super) fn fill(context: &Context, recording: &Recording, memory: &Memory, seed: u32) {
     for (index, buffer) in recording.buffers.iter().enumerate() {
-        let mut state = 0x9e37_79b9u32.wrapping_mul(index as u32 + 1);
+        let mut state = 0x9e37_79b9u32.wrapping_mul(index as u32 + 1).wrapping_add(seed.wrapping_mul(0x85eb_ca6b));
         let mut next = || {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             (state >> 8) as f32 / (1 << 24) as f32 - 0.5
@@ -161,7 +176,7 @@ fn fastest(context: &Context, plan: &Plan) -> Result<f64> {
 }
 
 /// Temporaries that are written and never read.
-fn outputs(recording: &Recording) -> Vec<Tensor> {
+pub(super) fn outputs(recording: &Recording) -> Vec<Tensor> {
     let bound = |id: u32| recording.dispatches.iter().any(|dispatch| dispatch.io.contains(&id));
     let temporary = |id: u32| recording.tensors[id as usize].place == Place::Temporary;
     let ids = (0..recording.tensors.len() as u32).filter(|id| temporary(*id) && bound(*id) && !recording.reads(*id));

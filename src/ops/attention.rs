@@ -62,8 +62,11 @@ const fn candidates(in_order: bool) -> [Candidate; 9] {
 static FORWARD_CANDIDATES: [Candidate; 9] = candidates(false);
 static BACKWARD_CANDIDATES: [Candidate; 9] = candidates(true);
 
+/// See [`Ways::trials`]: [images, tokens, heads, channels of a head].
+const TRIALS: &[&[u32]] = &[&[2, 37, 2, 20], &[1, 65, 1, 70], &[1, 33, 1, 132]];
+
 const fn ways(entry: &'static str, candidates: &'static [Candidate], record: fn(&mut Recorder, &[u32])) -> Ways {
-    Ways { kernel: "attention", entry, candidates, record }
+    Ways { kernel: "attention", entry, candidates, record, trials: TRIALS }
 }
 pub static FORWARD: Ways = ways("forward", &FORWARD_CANDIDATES, |r, shape| {
     let [images, tokens, heads, channels] = of_shape(shape);

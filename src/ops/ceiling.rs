@@ -54,6 +54,7 @@ pub static MATRICES: Ways = Ways {
         Candidate::new(&COOP16, &[("LANES", 64)]),
     ],
     record: |_, _| {},
+    trials: &[],
 };
 
 /// Runs a loop of `rounds` products on the matrix units in `workgroups` workgroups, with a and b in the first two numbers

@@ -8,6 +8,15 @@ use crate::gpu::{Candidate, Kernel, Need, Recorder, Tensor, Value, Ways};
 
 products!("conv2d", crate::cpu::conv2d, |s: &[u32]| [s[3], s[4]], |s: &[u32]| s[0] * s[1] * s[2], (16, 4));
 
+/// See [`Ways::trials`]: [N, H, W, C, K, R, S, stride, zeros before, zeros behind].
+const TRIALS: &[&[u32]] = &[
+    &[3, 9, 11, 37, 19, 3, 3, 1, 1, 1],
+    &[1, 13, 14, 134, 67, 3, 2, 2, 1, 1],
+    &[2, 16, 16, 4, 32, 3, 3, 1, 1, 1],
+    &[2, 17, 15, 12, 21, 3, 3, 2, 0, 1],
+    &[1, 8, 8, 64, 64, 3, 3, 1, 1, 1],
+];
+
 /// How the window moves over the input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Geometry {

@@ -8,6 +8,9 @@ use crate::gpu::{Candidate, Kernel, Need, Recorder, Tensor, Value, Ways};
 
 products!("linear", crate::cpu::linear, |s: &[u32]| [s[1], s[2]], |s: &[u32]| s[0], (8, 2));
 
+/// See [`Ways::trials`]: [rows, C, K].
+const TRIALS: &[&[u32]] = &[&[391, 36, 20], &[130, 136, 68], &[1030, 4, 32], &[128, 128, 64]];
+
 struct Extent {
     rows: u32,
     c4: u32,

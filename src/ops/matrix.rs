@@ -6,8 +6,9 @@ use crate::gpu::choices::IN_ORDER;
 use crate::gpu::{Candidate, Grid, Recorder, Slice, Tensor, Value};
 
 /// Defines the kernel `$name` in its variants, with the twins in `$twin`, and the ways to run its three entry points, each of
-/// which `alone(r, shape, entry)` records. `$channels` gives input and output channels of a shape; `$register` are the
-/// `TILE_ROWS` and `WEIGHT_TILE_K` of the tiles in registers for drivers that compute on the CPU, `$rows` counts the rows.
+/// which `alone(r, shape, entry)` records, for comparisons in the shapes `TRIALS`. `$channels` gives input and output channels of a
+/// shape; `$register` are the `TILE_ROWS` and `WEIGHT_TILE_K` of the tiles in registers for drivers that compute on the CPU, `$rows`
+/// counts the rows.
 macro_rules! products {
     ($name:literal, $twin:path, $channels:expr, $rows:expr, $register:expr) => {
         use $twin as twin;
@@ -66,15 +67,19 @@ macro_rules! products {
             Candidate::for_large_gpus(&TILED, &[("ROW_LANES", 16), ("CHANNEL_LANES", 8)]).usual_for(has_many_tiles),
             Candidate::for_gpus(&COOP8, &[("LANES", 8)])
                 .of_class("coop8")
+                .when_checked()
                 .usual_for(|shape| fills_half_a_tile(&COOP8, shape)),
             Candidate::for_gpus(&COOP8, &[("LANES", 32)])
                 .of_class("coop8")
+                .when_checked()
                 .usual_for(|shape| fills_half_a_tile(&COOP8, shape)),
             Candidate::for_gpus(&COOP16, &[("LANES", 64)])
                 .of_class("coop16")
+                .when_checked()
                 .usual_for(|shape| fills_half_a_tile(&COOP16, shape)),
             Candidate::for_gpus(&COOP16, &[("LANES", 32)])
                 .of_class("coop16")
+                .when_checked()
                 .usual_for(|shape| fills_half_a_tile(&COOP16, shape)),
         ];
 
@@ -83,18 +88,21 @@ macro_rules! products {
             entry: "forward",
             candidates: &CANDIDATES,
             record: |r, shape| alone(r, shape, "forward"),
+            trials: TRIALS,
         };
         pub static BACKWARD_DATA: Ways = Ways {
             kernel: $name,
             entry: "backward_data",
             candidates: &CANDIDATES,
             record: |r, shape| alone(r, shape, "backward_data"),
+            trials: TRIALS,
         };
         pub static BACKWARD_WEIGHT: Ways = Ways {
             kernel: $name,
             entry: "backward_weight",
             candidates: &CANDIDATES,
             record: |r, shape| alone(r, shape, "backward_weight"),
+            trials: TRIALS,
         };
     };
 }
