@@ -46,7 +46,9 @@ fn object(all: &[Adapter], wanted: Option<&str>) -> serde_json::Value {
 }
 
 fn describe(index: usize, adapter: &Adapter) -> serde_json::Value {
-    let Adapter { info, limits, features, cooperative_matrices, .. } = adapter;
+    let Adapter { info, limits, features, matrices, .. } = adapter;
+    let all: Vec<&str> = matrices.iter().map(|(name, _)| name.as_str()).collect();
+    let (used, _) = used_and_unused(matrices);
     json!({
         "index": index,
         "name": info.name,
@@ -61,12 +63,20 @@ fn describe(index: usize, adapter: &Adapter) -> serde_json::Value {
         "max_workgroup_bytes": limits.max_compute_workgroup_storage_size,
         "max_storage_buffers": limits.max_storage_buffers_per_shader_stage,
         "features": features,
-        "cooperative_matrices": cooperative_matrices,
+        "cooperative_matrices": all,
+        "used_matrices": used,
     })
 }
 
+/// The shapes of matrices that kernels multiply, and the others.
+fn used_and_unused(matrices: &[(String, bool)]) -> (Vec<&str>, Vec<&str>) {
+    let of =
+        |wanted: bool| matrices.iter().filter(|(_, used)| *used == wanted).map(|(name, _)| name.as_str()).collect();
+    (of(true), of(false))
+}
+
 fn text(index: usize, adapter: &Adapter) -> String {
-    let Adapter { info, limits, features, cooperative_matrices, .. } = adapter;
+    let Adapter { info, limits, features, matrices, .. } = adapter;
     let limits = format!(
         "buffer {}, binding {}, {} invocations and {} KiB a workgroup, subgroups {} to {}",
         mebibytes(limits.max_buffer_size),
@@ -82,8 +92,11 @@ fn text(index: usize, adapter: &Adapter) -> String {
         format!("   limits     {limits}"),
         format!("   features   {}", features.join(", ")),
     ];
-    if !cooperative_matrices.is_empty() {
-        lines.push(format!("   matrices   {}", cooperative_matrices.join(", ")));
+    let (used, unused) = used_and_unused(matrices);
+    for (label, list) in [("matrices", used), ("not used", unused)] {
+        if !list.is_empty() {
+            lines.push(format!("   {label}   {}", list.join(", ")));
+        }
     }
     lines.join("\n")
 }

@@ -30,7 +30,9 @@ pub struct Adapter {
     pub limits: wgpu::Limits,
     /// Names of what it has of timestamps, f16, subgroups, cooperative matrices.
     pub features: Vec<&'static str>,
-    pub cooperative_matrices: Vec<String>,
+    /// Shapes and types that matrix units multiply, and whether kernels use them: squares of halves summed in f32. WGSL as naga has it
+    /// can't name others.
+    pub matrices: Vec<(String, bool)>,
     adapter: wgpu::Adapter,
 }
 
@@ -59,15 +61,16 @@ pub fn adapters() -> Vec<Adapter> {
 }
 
 fn describe(adapter: wgpu::Adapter) -> Adapter {
-    let matrices = adapter
-        .cooperative_matrix_properties()
-        .into_iter()
-        .map(|p| format!("{}x{}x{} {:?} -> {:?}", p.m_size, p.n_size, p.k_size, p.ab_type, p.cr_type));
+    let name = |p: &wgpu::CooperativeMatrixProperties| {
+        format!("{}x{}x{} {:?} -> {:?}", p.m_size, p.n_size, p.k_size, p.ab_type, p.cr_type)
+    };
+    let properties = adapter.cooperative_matrix_properties();
+    let matrices = properties.iter().map(|own| (name(own), SIDES.iter().any(|side| multiplies(own, *side))));
     Adapter {
         info: adapter.get_info(),
         limits: adapter.limits(),
         features: FEATURES.iter().filter(|(_, f)| adapter.features().contains(*f)).map(|(name, _)| *name).collect(),
-        cooperative_matrices: matrices.collect(),
+        matrices: matrices.collect(),
         adapter,
     }
 }
@@ -143,8 +146,8 @@ impl Context {
             label: Some("diffuse"),
             required_features: adapter.adapter.features() & optional,
             required_limits: limits,
-            // SAFETY: what is experimental is cooperative matrices, which some kernels have a variant for; the tuner
-            // checks each variant against the plain one on this adapter before it is used.
+            // SAFETY: what is experimental is cooperative matrices, which some kernels have a variant for: none is used
+            // before it was compared with the plain one on this adapter (src/gpu/trial.rs).
             experimental_features: unsafe { wgpu::ExperimentalFeatures::enabled() },
             ..Default::default()
         });
@@ -255,18 +258,23 @@ pub fn driver(info: &wgpu::AdapterInfo) -> String {
     format!("{} {}", info.driver, info.driver_info).trim().to_string()
 }
 
+/// Of the matrices that kernels multiply.
+const SIDES: [u32; 2] = [8, 16];
+
+/// Whether it is squares of this side, of halves, whose products are summed in f32.
+fn multiplies(properties: &wgpu::CooperativeMatrixProperties, side: u32) -> bool {
+    let wgpu::CooperativeMatrixProperties { m_size, n_size, k_size, ab_type, cr_type, .. } = *properties;
+    let [half, single] = [wgpu::CooperativeScalarType::F16, wgpu::CooperativeScalarType::F32];
+    [m_size, n_size, k_size] == [side; 3] && (ab_type, cr_type) == (half, single)
+}
+
 /// What choices of variants depend on.
 fn kind(info: &wgpu::AdapterInfo, features: wgpu::Features, adapter: &wgpu::Adapter) -> Device {
     let subgroups = features.contains(wgpu::Features::SUBGROUP);
     let halves = features.contains(wgpu::Features::SHADER_F16 | wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX);
     let properties = adapter.cooperative_matrix_properties();
-    let matrices = |side: u32| {
-        let [half, single] = [wgpu::CooperativeScalarType::F16, wgpu::CooperativeScalarType::F32];
-        let whole = |p: &wgpu::CooperativeMatrixProperties| [p.m_size, p.n_size, p.k_size] == [side; 3];
-        let fits = properties.iter().any(|p| whole(p) && p.ab_type == half && p.cr_type == single);
-        subgroups && halves && fits
-    };
-    let needs = [(Need::Subgroups, subgroups), (Need::Matrices8, matrices(8)), (Need::Matrices16, matrices(16))];
+    let [eight, sixteen] = SIDES.map(|side| subgroups && halves && properties.iter().any(|own| multiplies(own, side)));
+    let needs = [(Need::Subgroups, subgroups), (Need::Matrices8, eight), (Need::Matrices16, sixteen)];
     Device {
         gpu: info.device_type != wgpu::DeviceType::Cpu,
         subgroup: if subgroups { info.subgroup_min_size } else { 0 },
