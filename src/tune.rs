@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::gpu::choices::{Key, Way};
+use crate::gpu::compiler::{Compiler, Shader, spills};
 use crate::gpu::trial;
 use crate::gpu::tune::{self, Contest, Timing};
 use crate::gpu::{Candidate, Choices, Context, Precision, Recordings, Ways};
@@ -273,7 +274,9 @@ pub fn compare(
     let mut tuner = Tuner::new(context, &mut clock, &choices);
     for (key, ways) in open(recordings, &choices) {
         let suits = |c: &&Candidate| c.suits(context.kind(), choices.precision) && choices.trusts(ways, c);
-        tuner.measure(&key, ways, &ways.candidates.iter().filter(suits).collect::<Vec<_>>())?;
+        let mut candidates = ways.candidates.iter().filter(suits).collect();
+        tuner.drop_spilling(ways, &key, &mut candidates);
+        tuner.measure(&key, ways, &candidates)?;
     }
     Ok(tuner.finish(policy.cache(context)))
 }
@@ -361,11 +364,17 @@ struct Tuner<'a> {
     choices: Choices,
     tuning: Tuning,
     start: Instant,
+    /// Opened where the device tells what it compiles.
+    compiler: Option<Compiler>,
+    spilled: BTreeMap<Way, bool>,
 }
 
 impl<'a> Tuner<'a> {
     fn new(context: &'a Context, clock: &'a mut dyn Clock, choices: &Choices) -> Tuner<'a> {
-        Tuner { context, clock, choices: choices.clone(), tuning: Tuning::default(), start: Instant::now() }
+        // A driver that computes on the CPU has no registers that matter.
+        let compiler = if context.is_cpu() { None } else { Compiler::new(context).ok() };
+        let (choices, tuning, start) = (choices.clone(), Tuning::default(), Instant::now());
+        Tuner { context, clock, choices, tuning, start, compiler, spilled: BTreeMap::new() }
     }
 
     /// The choices, which are added to the file `cache`, and what was measured for them.
@@ -383,7 +392,8 @@ impl<'a> Tuner<'a> {
         let must = first.len();
         let mut wins: BTreeMap<(String, String), BTreeMap<String, usize>> = BTreeMap::new();
         for (index, (key, ways)) in first.into_iter().chain(rest).enumerate() {
-            let candidates = self.choices.class(ways, &key.shape);
+            let mut candidates = self.choices.class(ways, &key.shape);
+            self.drop_spilling(ways, &key, &mut candidates);
             if index >= must && (candidates.len() < 2 || self.clock.is_over()) {
                 let most = wins.get(&entry(&key)).and_then(|wins| wins.iter().max_by_key(|(_, count)| **count));
                 let usual = || self.choices.usual(ways, &key.shape).label();
@@ -396,6 +406,30 @@ impl<'a> Tuner<'a> {
             *wins.entry(entry(&key)).or_default().entry(way).or_default() += 1;
         }
         Ok(())
+    }
+
+    /// Drops what this device's compiler moves to memory; not what runs anyway where nothing is timed.
+    fn drop_spilling(&mut self, ways: &Ways, key: &Key, candidates: &mut Vec<&'static Candidate>) {
+        let usual = self.choices.usual(ways, &key.shape);
+        candidates.retain(|candidate| std::ptr::eq(*candidate, usual) || !self.spills(ways, candidate));
+    }
+
+    /// Whether a candidate spills here; false where nobody tells.
+    fn spills(&mut self, ways: &Ways, candidate: &Candidate) -> bool {
+        let Some(compiler) = &self.compiler else { return false };
+        let way = self.choices.way(ways, candidate);
+        if let Some(known) = self.spilled.get(&way) {
+            return *known;
+        }
+        let Candidate { kernel, constants, .. } = *candidate;
+        let shader = Shader { kernel, entry: ways.entry, constants, precision: self.choices.precision };
+        let spilled = compiler.compile(&shader).is_ok_and(|statistics| spills(&statistics));
+        if spilled {
+            let (name, Way { kernel, entry, way, .. }) = (&self.context.info.name, &way);
+            log::info!("{name} keeps registers of {kernel} {entry}, {way} in memory: not timed");
+        }
+        self.spilled.insert(way, spilled);
+        spilled
     }
 
     /// Times `candidates` for one shape; the fastest of those that may be chosen is, and its label is returned.

@@ -14,6 +14,18 @@ pub struct Statistic {
     pub value: f64,
 }
 
+/// What drivers call what they move from registers to memory, and what they keep there: AMD (RADV), NVIDIA (NVK), Apple
+/// (Honeykrisp), Qualcomm (Turnip), Intel (ANV).
+pub const SPILLS: [&str; 6] =
+    ["Spilled VGPRs", "Spilled SGPRs", "Spills to memory", "Spills", "STP Count", "Spill count"];
+pub const SCRATCH: [&str; 3] = ["Scratch size", "SLM size", "Scratch"];
+
+/// Whether what belongs in registers is in memory: spilled, or an array that the compiler keeps there.
+pub fn spills(statistics: &[Statistic]) -> bool {
+    let counts = |own: &&Statistic| SPILLS.iter().chain(&SCRATCH).any(|name| *name == own.name);
+    statistics.iter().filter(counts).any(|own| own.value > 0.0)
+}
+
 /// One entry point with its constants.
 #[derive(Clone, Copy)]
 pub struct Shader {
@@ -235,5 +247,22 @@ mod vulkan {
         let pipeline =
             spv::PipelineOptions { shader_stage: naga::ShaderStage::Compute, entry_point: shader.entry.to_string() };
         spv::write_vec(&module, &info, &options, Some(&pipeline)).map_err(|error| Error::Device(error.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_moved_to_memory_or_kept_there_spills() {
+        let told = |list: &[(&str, f64)]| {
+            let list: Vec<_> =
+                list.iter().map(|(name, value)| Statistic { name: (*name).into(), value: *value }).collect();
+            spills(&list)
+        };
+        assert!(!told(&[]) && !told(&[("VGPRs", 96.0), ("Spilled VGPRs", 0.0), ("Scratch size", 0.0)]));
+        assert!(told(&[("VGPRs", 256.0), ("Spilled SGPRs", 0.0), ("Spilled VGPRs", 3.0)]));
+        assert!(told(&[("Spills to memory", 0.0), ("SLM size", 64.0)]));
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use crate::error::Result;
-use crate::gpu::compiler::{Compiler, Shader, Statistic};
+use crate::gpu::compiler::{Compiler, SCRATCH, SPILLS, Shader, Statistic};
 use crate::gpu::recorder::Dispatch;
 use crate::gpu::{Candidate, Context, Precision, Recordings};
 use crate::ops::{self, Op};
@@ -39,8 +39,6 @@ pub struct Compiled {
 
 /// What drivers call the counts: AMD (RADV), NVIDIA (NVK), Apple (Honeykrisp), Qualcomm (Turnip), Intel (ANV).
 const REGISTERS: [&str; 5] = ["VGPRs", "Number of GPRs", "Registers used", "GPRs", "Register count"];
-const SPILLS: [&str; 6] = ["Spilled VGPRs", "Spilled SGPRs", "Spills to memory", "Spills", "STP Count", "Spill count"];
-const SCRATCH: [&str; 3] = ["Scratch size", "SLM size", "Scratch"];
 const SHARED: [&str; 2] = ["LDS size", "Workgroup Memory Size"];
 const OCCUPANCY: [&str; 4] = ["Subgroups per SIMD", "Max warps/SM", "Threads", "Max Waves Per Core"];
 const INSTRUCTIONS: [&str; 3] = ["Instructions", "Instruction count", "Instruction Count"];
