@@ -1,6 +1,7 @@
 #!/bin/sh
 # Writes DIR/swiftshader and DIR/mesa-forky: each runs the program given as its arguments on that software Vulkan driver
-# alone. Debian packages only: SwiftShader comes with chromium-common, the newer lavapipe with Debian forky.
+# alone. And DIR/compiler CHIP PROGRAM...: the program sees that chip (navi31, nv172, m1, adreno740, ...), whose driver compiles while
+# nothing is executed. Debian packages only: SwiftShader comes with chromium-common, the others with Debian forky.
 #   usage: drivers.sh DIR
 set -eu
 mkdir -p "$1"
@@ -36,7 +37,7 @@ if [ ! -x "$out/mesa-forky" ]; then
     tree="$out/mesa-forky-root"
     $root rm -rf "$tree"
     $root env ${http_proxy:+http_proxy="$http_proxy"} debootstrap --foreign --variant=minbase --no-check-gpg \
-        --include=mesa-vulkan-drivers,libvulkan1 forky "$tree" "$mirror" /usr/share/debootstrap/scripts/sid \
+        --include=mesa-vulkan-drivers,mesa-drm-shim,libvulkan1 forky "$tree" "$mirror" /usr/share/debootstrap/scripts/sid \
         >"$out/debootstrap.log" 2>&1
     for package in "$tree"/var/cache/apt/archives/*.deb; do $root dpkg -x "$package" "$tree"; done
     $root rm -rf "$tree/var/cache/apt"
@@ -44,4 +45,31 @@ if [ ! -x "$out/mesa-forky" ]; then
     sed "s#\"library_path\": *\"[^\"]*\"#\"library_path\": \"$libraries/libvulkan_lvp.so\"#" \
         "$tree/usr/share/vulkan/icd.d/lvp_icd.json" >"$out/mesa-forky.json"
     runner mesa-forky "$out/mesa-forky.json" "$libraries/ld-linux-x86-64.so.2 --library-path $libraries "
+fi
+
+if [ ! -x "$out/compiler" ]; then
+    tree="$out/mesa-forky-root"
+    libraries="$tree/usr/lib/x86_64-linux-gnu"
+    if [ ! -e "$libraries/libamdgpu_noop_drm_shim.so" ]; then
+        echo "drivers.sh: $tree lacks mesa-drm-shim; remove $out/mesa-forky and run this again" >&2
+        exit 1
+    fi
+    for driver in radeon nouveau asahi freedreno; do
+        sed "s#\"library_path\": *\"[^\"]*\"#\"library_path\": \"$libraries/libvulkan_$driver.so\"#" \
+            "$tree/usr/share/vulkan/icd.d/${driver}_icd.json" >"$out/$driver.json"
+    done
+    cat >"$out/compiler" <<END
+#!/bin/sh
+chip=\$1
+shift
+case \$chip in
+nv*) driver=nouveau shim=nouveau; export NOUVEAU_CHIPSET=\${chip#nv} ;;
+m1) driver=asahi shim=asahi ;;
+adreno740) driver=freedreno shim=freedreno; export FD_GPU_ID=740 ;;
+*) driver=radeon shim=amdgpu; export AMDGPU_GPU_ID=\$chip ;;
+esac
+export VK_DRIVER_FILES=$out/\$driver.json VK_ICD_FILENAMES=$out/\$driver.json NODEVICE_SELECT=1 MESA_SHADER_CACHE_DISABLE=true
+exec $libraries/ld-linux-x86-64.so.2 --library-path $libraries --preload $libraries/lib\${shim}_noop_drm_shim.so "\$@"
+END
+    chmod +x "$out/compiler"
 fi

@@ -1,4 +1,7 @@
-"""Writes the table of benches/compilers.sh: compilers.py FILE.md FOLDER CHIP..., FOLDER/CHIP.json of `profile --compiler --all --json`."""
+"""Writes the table of benches/compilers.sh: compilers.py FILE.md FOLDER CHIP..., FOLDER/CHIP.json of `profile --compiler --all --json`.
+
+With --check in the place of FILE.md it writes nothing: it says what spills though it suits, and what has a lower occupancy than
+occupancy.txt says."""
 import json
 import os
 import sys
@@ -20,8 +23,30 @@ def name(pipeline):
     return f"{pipeline['entry']} {pipeline['constants']}".strip()
 
 
+def least_occupancies(path):
+    """The lines of occupancy.txt: (way, precision) with a number for each chip."""
+    for line in open(path):
+        way, colon, counts = line.partition(":")
+        if not line.startswith("#") and colon and way != "chips":
+            entry, *constants, precision = way.split()
+            yield " ".join([entry, *constants]), precision, [None if count == "-" else float(count) for count in counts.split()]
+
+
+def check(runs):
+    wrong = [f"{chip}: {name(p)} {p['precision']} spills" for chip, run in runs.items() for p in run["pipelines"] if p["suits"] and spills(p)]
+    for way, precision, counts in least_occupancies(os.path.join(os.path.dirname(os.path.abspath(__file__)), "occupancy.txt")):
+        for (chip, run), least in zip(runs.items(), counts, strict=True):
+            found = [p["occupancy"] for p in run["pipelines"] if (name(p), p["precision"]) == (way, precision) and p["suits"]]
+            if least is not None and not (found and found[0] is not None and found[0] >= least):
+                wrong.append(f"{chip}: occupancy of {way} {precision} is {found[0] if found else 'no more there'}, occupancy.txt says {least:g}")
+    print("\n".join(wrong + [f"{sum(len(run['pipelines']) for run in runs.values())} pipelines of {len(runs)} chips, {len(wrong)} worse than they may be"]))
+    return 1 if wrong else 0
+
+
 def main(path, folder, chips):
     runs = {chip: json.load(open(os.path.join(folder, f"{chip}.json"))) for chip in chips}
+    if path == "--check":
+        return check(runs)
     lines = [
         "# What compilers make of the kernels",
         "",
