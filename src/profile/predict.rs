@@ -17,13 +17,25 @@ pub struct Card {
     pub source: &'static str,
 }
 
-/// One of each vendor.
-pub const CARDS: [Card; 4] = [
+/// Some of each vendor; of three, others have published what comparable kernels reach (docs/predictions.md).
+pub const CARDS: [Card; 7] = [
     Card {
         name: "NVIDIA GeForce RTX 4090",
         tflops: 82.6,
         gbytes_per_s: 1008.0,
         source: "NVIDIA Ada GPU Architecture whitepaper V2.01, appendix A: peak FP32 TFLOPS (non-tensor), bandwidth",
+    },
+    Card {
+        name: "NVIDIA GeForce RTX 3090",
+        tflops: 35.6,
+        gbytes_per_s: 936.0,
+        source: "NVIDIA Ampere GA102 GPU Architecture whitepaper, appendix A: peak FP32 TFLOPS (non-tensor), bandwidth",
+    },
+    Card {
+        name: "AMD Radeon RX 9070 XT",
+        tflops: 48.7,
+        gbytes_per_s: 640.0,
+        source: "amd.com, specifications of the RX 9070 XT: peak single precision 48.7 TFLOPs, up to 640 GB/s",
     },
     Card {
         name: "AMD Radeon RX 7900 XTX",
@@ -36,6 +48,12 @@ pub const CARDS: [Card; 4] = [
         tflops: 10.4,
         gbytes_per_s: 400.0,
         source: "Apple, presentation of M1 Max, 18 October 2021: 10.4 teraflops, 400 GB/s",
+    },
+    Card {
+        name: "Apple M4 Max, 40 cores",
+        tflops: 18.4,
+        gbytes_per_s: 546.0,
+        source: "Apple, presentation of M4 Max, 30 October 2024: 40 cores, 546 GB/s; 128 lanes a core at about 1.8 GHz are others' measurements",
     },
     Card {
         name: "Intel Arc A770, 16 GB",
@@ -116,7 +134,48 @@ pub fn counts(recordings: &Recordings) -> Vec<Count> {
 mod tests {
     use super::*;
     use crate::gpu::Recorder;
-    use crate::ops::add;
+    use crate::ops::{add, conv2d, linear};
+
+    /// A card, the dispatch, and the TFLOP/s that others published for it; sources in docs/predictions.md.
+    const PUBLISHED: [(&str, fn(&mut Recorder), f64); 4] = [
+        ("NVIDIA GeForce RTX 3090", convolve, 15.41),
+        ("NVIDIA GeForce RTX 3090", convolve, 16.12),
+        ("AMD Radeon RX 9070 XT", convolve, 14.27),
+        ("Apple M4 Max, 40 cores", multiply, 11.19),
+    ];
+
+    fn convolve(r: &mut Recorder) {
+        let x = r.persistent("x", [16, 19, 19, 256]);
+        let (weight, bias) = (r.persistent("weight", [4, 4, 256, 4096]), r.persistent("bias", [1, 1, 1, 4096]));
+        conv2d::forward(r, x, weight, bias, conv2d::Geometry { stride: 1, pad: 0, pad_end: 0 });
+    }
+
+    fn multiply(r: &mut Recorder) {
+        let x = r.persistent("x", [1, 1, 4096, 4096]);
+        let (weight, bias) = (r.persistent("weight", [1, 1, 4096, 8192]), r.persistent("bias", [1, 1, 1, 8192]));
+        linear::forward(r, x, weight, bias, [1, 1, 4096, 8192]);
+    }
+
+    /// What is predicted is a bound: good kernels take 1.6 to 3.5 times as long.
+    #[test]
+    fn no_published_kernel_is_faster_than_predicted() {
+        for (name, record, tflops) in PUBLISHED {
+            let mut r = Recorder::new();
+            record(&mut r);
+            let recordings = Recordings::from_iter([("step", r.finish())]);
+            let card = CARDS.iter().find(|card| card.name == name).expect("a card of the list");
+            let flops: u64 = recordings.dispatches().map(|(_, dispatch)| dispatch.flops).sum();
+            let measured_ms = flops as f64 / tflops * 1e-9;
+            let predicted = on(card, &recordings, 1);
+            let times = measured_ms / predicted.step_ms;
+            println!(
+                "{name}: {:.1} GFLOP, {:.2} ms predicted, {measured_ms:.2} ms measured, {times:.2} times",
+                flops as f64 * 1e-9,
+                predicted.step_ms
+            );
+            assert!(predicted.memory_ms == 0.0 && (1.6..3.5).contains(&times), "{name}: {times}");
+        }
+    }
 
     #[test]
     fn each_dispatch_takes_what_binds_it() {
