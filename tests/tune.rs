@@ -156,6 +156,28 @@ fn every_output_is_as_its_dispatch_left_it() {
     assert_eq!(outputs(&[4000, 3996])[0], outputs(&[4000])[0]);
 }
 
+/// What it reads is in the recording.
+static TABLE: Ways = Ways {
+    kernel: "sums",
+    entry: "sums",
+    candidates: &[Candidate::new(&PLAIN, &[])],
+    record: |r, _| {
+        let ones = r.constant("ones", [1, 1, 1, 8], &[1.0; 8]);
+        let y = r.temp([1, 1, 1, 8]);
+        let params = [("quads", 2u32.into())];
+        r.dispatch_candidate(&TABLE.candidates[0], "sums", &params, &[ones, y], Grid::Invocations(2), 0);
+    },
+    trials: &[],
+};
+
+#[test]
+fn tables_that_a_recording_brings_along_are_no_inputs() {
+    let run = diffuse::gpu::tune::run(&context(), Precision::F32, &TABLE, &[], &[&TABLE.candidates[0]]);
+    let outputs = run.expect("the device works").remove(0).outputs;
+    // The sum of 1 + j / 576 over j < 576.
+    assert!(outputs[0].iter().all(|y| (y - 863.5).abs() < 1e-2), "{outputs:?}");
+}
+
 #[test]
 fn the_clock_chooses_within_a_class_and_a_file_among_all() {
     let context = context();

@@ -139,9 +139,10 @@ pub(super) fn error(bound: Bound, found: &[f32], reference: &[f32]) -> f64 {
     bound.compare(&found, &reference, |_| false).error
 }
 
-/// The same numbers for every candidate, between -1/2 and 1/2; others for another seed.
+/// The same numbers for every candidate, between -1/2 and 1/2; others for another seed. What a recording brings along stays: tables
+/// of what is summed where.
 pub(super) fn fill(context: &Context, recording: &Recording, memory: &Memory, seed: u32) {
-    for (index, buffer) in recording.buffers.iter().enumerate() {
+    for (index, buffer) in recording.buffers.iter().enumerate().filter(|(_, buffer)| buffer.contents.is_empty()) {
         let mut state = 0x9e37_79b9u32.wrapping_mul(index as u32 + 1).wrapping_add(seed.wrapping_mul(0x85eb_ca6b));
         let mut next = || {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
