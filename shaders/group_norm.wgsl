@@ -8,16 +8,25 @@
 // and M = height width (channels in a group):
 //
 //   G1 = sum over the group of a S1 / M,   G2 = sum over the group of a S2 / M
-//   dx     = rstd (du a - G1 - xhat G2) + addend          the gradient that comes around the norm, if there is one
+//   dx     = rstd (du a - G1 - xhat G2) + addends         the gradients that come around the norm, if there are any
 //   dgamma = sum over n of (1 + scale) S2  dbeta  = sum over n of (1 + scale) S1
 //   dscale = gamma S2 + beta S1            dshift = S1
 //
-//   x, y, dy, dx, addend: [N, rows, C]   gamma, beta, dgamma, dbeta: [C]   modulation, dmodulation: [N, ..], of whose rows 2 C
+//   x, y, dy, dx, addends: [N, rows, C]   gamma, beta, dgamma, dbeta: [C]   modulation, dmodulation: [N, ..], of whose rows 2 C
 //   channels are read or written (scale, shift)
-//   moments: [N, chunks, 2, C] (mean and sum of squared deviations of a chunk of rows)
-//   table: [N, 4, C] (mean, rstd, a, b)   sums: [N, chunks, 2, C] (S1, S2 of a chunk)   totals: [N, 4, C] (S1, S2, G1, G2)
+//   table: [N, 5, C] (mean, rstd, a, b, 1 + scale)   weight_sums, channel_weight_sums: [2, N, C] (dgamma, dbeta of each image)
 //
 // A group may be any number of channels, so that quads straddle groups; statistics are found per channel and joined.
+//
+// Where an image is small, a workgroup takes whole groups: group_norm.whole.wgsl. It can take x in two parts, whose channels
+// come one behind the other, and leaves them joined; their gradients are dx and dskip then. It can sum dx over rows, too.
+//
+//   x: [N, rows, A], skip: [N, rows, B], joined: [N, rows, A + B = C]   dx, dskip likewise   dx_sums: [N, ..], as dmodulation
+//
+// Elsewhere a lane takes a chunk of rows:
+//
+//   moments: [N, chunks, 2, C] (mean and sum of squared deviations)
+//   sums: [N, chunks, 2, C] (S1, S2)   totals: [N, 4, C] (S1, S2, G1, G2)
 
 struct Params {
     images: u32,
@@ -27,10 +36,12 @@ struct Params {
     group_channels: u32,
     chunk: u32,             // rows in a chunk, the last one may have fewer
     chunks: u32,
+    span: u32,              // quads of a workgroup that takes whole groups
+    x4: u32,                // quads of the first of two parts
     silu: u32,
-    added: u32,             // 1: the addend is read
+    added: u32,             // how many addends are read
     eps: f32,
-    modulation_stride4: u32,    // of its rows: quadruples between them, and the first one in each
+    modulation_stride4: u32,    // of its rows: quadruples between them, and the first one in each; of those of dx_sums, too
     modulation_first4: u32,
 }
 @group(0) @binding(14) var<uniform> params: Params;
@@ -126,12 +137,16 @@ fn group_statistics(own: Group) -> vec2<f32> {
     return vec2<f32>(mean, 1.0 / sqrt(squares / size + params.eps));
 }
 
-fn write_table(image: u32, c: u32, statistics: vec2<f32>, a: f32, b: f32) {
-    let to = image * 16u * params.c4 + c;
+// What channel c of an image is scaled and shifted by. Scale is 1 + that of the modulation.
+fn write_table(image: u32, c: u32, statistics: vec2<f32>, scale: f32, shift: f32) -> vec2<f32> {
+    let affine = vec2<f32>(gamma[c] * scale, beta[c] * scale + shift);
+    let to = image * 20u * params.c4 + c;
     table[to] = statistics.x;
     table[to + 4u * params.c4] = statistics.y;
-    table[to + 8u * params.c4] = a;
-    table[to + 12u * params.c4] = b;
+    table[to + 8u * params.c4] = affine.x;
+    table[to + 12u * params.c4] = affine.y;
+    table[to + 16u * params.c4] = scale;
+    return affine;
 }
 
 // The padding of the last quad, which belongs to no group: an image's first one writes it.
@@ -152,9 +167,16 @@ fn affine(invocation: Invocation) {
     }
     let statistics = group_statistics(own);
     for (var c = own.first; c < own.first + params.group_channels; c++) {
-        write_table(own.image, c, statistics, gamma[c], beta[c]);
+        write_table(own.image, c, statistics, 1.0, 0.0);
     }
     write_padding(own);
+}
+
+// Scale and shift of channel c of an image; scale is 1 + that of the modulation.
+fn modulation_of(image: u32, c: u32) -> vec2<f32> {
+    let scale = load4(modulation[modulation_at(image, c / 4u)]);
+    let shift = load4(modulation[modulation_at(image, params.c4 + c / 4u)]);
+    return vec2<f32>(1.0 + scale[c % 4u], shift[c % 4u]);
 }
 
 @compute @workgroup_size(64)
@@ -165,15 +187,14 @@ fn affine_modulated(invocation: Invocation) {
     }
     let statistics = group_statistics(own);
     for (var c = own.first; c < own.first + params.group_channels; c++) {
-        let scale = 1.0 + load4(modulation[modulation_at(own.image, c / 4u)])[c % 4u];
-        let shift = load4(modulation[modulation_at(own.image, params.c4 + c / 4u)])[c % 4u];
-        write_table(own.image, c, statistics, gamma[c] * scale, beta[c] * scale + shift);
+        let modulated = modulation_of(own.image, c);
+        write_table(own.image, c, statistics, modulated.x, modulated.y);
     }
     write_padding(own);
 }
 
 @group(0) @binding(1) var<storage, read> affine_table: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read_write> y: array<real4>;
+@group(0) @binding(5) var<storage, read_write> y: array<real4>;
 
 // What the table says of a share's channels.
 struct Affine {
@@ -184,9 +205,13 @@ struct Affine {
     b: vec4<f32>,
 }
 
-fn affine_of(share: Share) -> Affine {
-    let at = share.image * 4u * params.c4 + share.quad;
+fn affine_of(image: u32, quad: u32) -> Affine {
+    let at = image * 5u * params.c4 + quad;
     return Affine(at, affine_table[at], affine_table[at + params.c4], affine_table[at + 2u * params.c4], affine_table[at + 3u * params.c4]);
+}
+
+fn activated(u: vec4<f32>) -> vec4<f32> {
+    return select(u, u * sigmoid4(u), params.silu == 1u);
 }
 
 @compute @workgroup_size(64)
@@ -195,12 +220,11 @@ fn apply(invocation: Invocation) {
     if (!share.valid) {
         return;
     }
-    let own = affine_of(share);
+    let own = affine_of(share.image, share.quad);
     let slope = own.rstd * own.a;
     for (var row = 0u; row < share.count; row++) {
         let i = share.first + row * params.c4;
-        let u = (load4(x[i]) - own.mean) * slope + own.b;
-        y[i] = store4(select(u, u * sigmoid4(u), params.silu == 1u));
+        y[i] = store4(activated((load4(x[i]) - own.mean) * slope + own.b));
     }
 }
 
@@ -218,7 +242,7 @@ fn backward_sums(invocation: Invocation) {
     if (!share.valid) {
         return;
     }
-    let own = affine_of(share);
+    let own = affine_of(share.image, share.quad);
     var s1 = vec4<f32>();
     var s2 = vec4<f32>();
     for (var row = 0u; row < share.count; row++) {
@@ -235,6 +259,32 @@ fn backward_sums(invocation: Invocation) {
 
 @group(0) @binding(1) var<storage, read> slopes: array<f32>;       // table
 @group(0) @binding(2) var<storage, read_write> totals: array<f32>;
+@group(0) @binding(3) var<storage, read_write> channel_weight_sums: array<f32>;
+
+// S1 and S2 of a channel, over all chunks.
+fn sums_of(image: u32, c: u32) -> vec2<f32> {
+    let stride = 4u * params.c4;
+    var s = vec2<f32>();
+    for (var chunk = 0u; chunk < params.chunks; chunk++) {
+        let at = (image * params.chunks + chunk) * 2u * stride + c;
+        s += vec2<f32>(chunk_table[at], chunk_table[at + stride]);
+    }
+    return s;
+}
+
+fn write_sums(image: u32, c: u32, s: vec2<f32>, scale: f32) {
+    let stride = 4u * params.c4;
+    totals[image * 4u * stride + c] = s.x;
+    totals[image * 4u * stride + stride + c] = s.y;
+    channel_weight_sums[image * stride + c] = scale * s.y;
+    channel_weight_sums[(params.images + image) * stride + c] = scale * s.x;
+}
+
+fn write_gradients(image: u32, c: u32, g: vec2<f32>) {
+    let stride = 4u * params.c4;
+    totals[image * 4u * stride + 2u * stride + c] = g.x;
+    totals[image * 4u * stride + 3u * stride + c] = g.y;
+}
 
 @compute @workgroup_size(64)
 fn backward_totals(invocation: Invocation) {
@@ -243,27 +293,22 @@ fn backward_totals(invocation: Invocation) {
         return;
     }
     let stride = 4u * params.c4;
+    let end = own.first + params.group_channels;
     var g = vec2<f32>();
-    for (var c = own.first; c < own.first + params.group_channels; c++) {
-        var s = vec2<f32>();
-        for (var chunk = 0u; chunk < params.chunks; chunk++) {
-            let at = (own.image * params.chunks + chunk) * 2u * stride + c;
-            s += vec2<f32>(chunk_table[at], chunk_table[at + stride]);
-        }
-        totals[own.image * 4u * stride + c] = s.x;
-        totals[own.image * 4u * stride + stride + c] = s.y;
-        g += slopes[own.image * 4u * stride + 2u * stride + c] * s;
+    for (var c = own.first; c < end; c++) {
+        let s = sums_of(own.image, c);
+        let slope = own.image * 5u * stride + 2u * stride + c;
+        write_sums(own.image, c, s, slopes[slope + 2u * stride]);
+        g += slopes[slope] * s;
     }
     g /= f32(params.rows) * f32(params.group_channels);
-    for (var c = own.first; c < own.first + params.group_channels; c++) {
-        totals[own.image * 4u * stride + 2u * stride + c] = g.x;
-        totals[own.image * 4u * stride + 3u * stride + c] = g.y;
+    for (var c = own.first; c < end; c++) {
+        write_gradients(own.image, c, g);
     }
     if (own.first == 0u) {
         for (var c = params.channels; c < stride; c++) {
-            for (var row = 0u; row < 4u; row++) {
-                totals[(own.image * 4u + row) * stride + c] = 0.0;
-            }
+            write_sums(own.image, c, vec2<f32>(), 0.0);
+            write_gradients(own.image, c, vec2<f32>());
         }
     }
 }
@@ -271,6 +316,26 @@ fn backward_totals(invocation: Invocation) {
 @group(0) @binding(3) var<storage, read> total_table: array<vec4<f32>>;    // totals
 @group(0) @binding(4) var<storage, read_write> dx: array<real4>;
 @group(0) @binding(5) var<storage, read> addend: array<real4>;
+@group(0) @binding(6) var<storage, read> second_addend: array<real4>;
+
+// dx of an element without addends.
+fn gradient_of(i: u32, own: Affine, g1: vec4<f32>, g2: vec4<f32>) -> vec4<f32> {
+    let xhat = (load4(x[i]) - own.mean) * own.rstd;
+    let du = before_activation(load4(dy[i]), xhat * own.a + own.b);
+    return own.rstd * (du * own.a - g1 - xhat * g2);
+}
+
+// What comes around the norm.
+fn addends_of(i: u32) -> vec4<f32> {
+    var sum = vec4<f32>();
+    if (params.added > 0u) {
+        sum = load4(addend[i]);
+    }
+    if (params.added > 1u) {
+        sum += load4(second_addend[i]);
+    }
+    return sum;
+}
 
 @compute @workgroup_size(64)
 fn backward_data(invocation: Invocation) {
@@ -278,68 +343,24 @@ fn backward_data(invocation: Invocation) {
     if (!share.valid) {
         return;
     }
-    let own = affine_of(share);
-    let g1 = total_table[own.at + 2u * params.c4];
-    let g2 = total_table[own.at + 3u * params.c4];
+    let own = affine_of(share.image, share.quad);
+    let at = share.image * 4u * params.c4 + share.quad;
+    let g1 = total_table[at + 2u * params.c4];
+    let g2 = total_table[at + 3u * params.c4];
     for (var row = 0u; row < share.count; row++) {
         let i = share.first + row * params.c4;
-        let xhat = (load4(x[i]) - own.mean) * own.rstd;
-        let du = before_activation(load4(dy[i]), xhat * own.a + own.b);
-        var value = own.rstd * (du * own.a - g1 - xhat * g2);
-        if (params.added == 1u) {
-            value += load4(addend[i]);
-        }
-        dx[i] = store4(value);
+        dx[i] = store4(gradient_of(i, own, g1, g2) + addends_of(i));
     }
 }
 
-@group(0) @binding(0) var<storage, read> sum_table: array<vec4<f32>>;      // totals
-@group(0) @binding(1) var<storage, read_write> dgamma: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read_write> dbeta: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read> scales: array<real4>;             // modulation
+@group(0) @binding(5) var<storage, read> gamma4: array<vec4<f32>>;
+@group(0) @binding(6) var<storage, read> beta4: array<vec4<f32>>;
+@group(0) @binding(7) var<storage, read_write> dmodulation: array<real4>;
 
-// S1 and S2 of an image, over all of its rows.
-fn totals_of(image: u32, quad: u32) -> mat2x4<f32> {
-    let at = image * 4u * params.c4 + quad;
-    return mat2x4<f32>(sum_table[at], sum_table[at + params.c4]);
+fn write_modulation(image: u32, quad: u32, s1: vec4<f32>, s2: vec4<f32>) {
+    dmodulation[modulation_at(image, quad)] = store4(gamma4[quad] * s2 + beta4[quad] * s1);
+    dmodulation[modulation_at(image, params.c4 + quad)] = store4(s1);
 }
-
-fn store_weight(quad: u32, sums: mat2x4<f32>) {
-    dgamma[quad] = sums[1];
-    dbeta[quad] = sums[0];
-}
-
-@compute @workgroup_size(64)
-fn backward_weight(invocation: Invocation) {
-    let quad = index_of(invocation, 64u);
-    if (quad >= params.c4) {
-        return;
-    }
-    var sums = mat2x4<f32>();
-    for (var image = 0u; image < params.images; image++) {
-        sums += totals_of(image, quad);
-    }
-    store_weight(quad, sums);
-}
-
-@compute @workgroup_size(64)
-fn backward_weight_modulated(invocation: Invocation) {
-    let quad = index_of(invocation, 64u);
-    if (quad >= params.c4) {
-        return;
-    }
-    var sums = mat2x4<f32>();
-    for (var image = 0u; image < params.images; image++) {
-        let s = totals_of(image, quad);
-        let scale = 1.0 + load4(scales[modulation_at(image, quad)]);
-        sums += mat2x4<f32>(scale * s[0], scale * s[1]);
-    }
-    store_weight(quad, sums);
-}
-
-@group(0) @binding(1) var<storage, read> gamma4: array<vec4<f32>>;
-@group(0) @binding(2) var<storage, read> beta4: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read_write> dmodulation: array<real4>;
 
 @compute @workgroup_size(64)
 fn backward_modulation(invocation: Invocation) {
@@ -349,7 +370,6 @@ fn backward_modulation(invocation: Invocation) {
     if (image >= params.images) {
         return;
     }
-    let s = totals_of(image, quad);
-    dmodulation[modulation_at(image, quad)] = store4(gamma4[quad] * s[1] + beta4[quad] * s[0]);
-    dmodulation[modulation_at(image, params.c4 + quad)] = store4(s[0]);
+    let at = image * 4u * params.c4 + quad;
+    write_modulation(image, quad, total_table[at], total_table[at + params.c4]);
 }

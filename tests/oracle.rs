@@ -4,9 +4,10 @@
 mod bench;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bench::{Bench, Layout, assert_close};
-use diffuse::gpu::{Context, Precision, Recorder, Tensor};
+use diffuse::gpu::{Choices, Context, Device, Precision, Recorder, Tensor};
 use diffuse::ops::conv2d::{self, Geometry};
 use diffuse::ops::group_norm::{self, Norm};
 use diffuse::ops::{attention, concat, diffusion, embed, linear, reduce, resample, silu};
@@ -82,15 +83,24 @@ fn convolutions() {
     conv("conv3x3_stride2_asymmetric", Geometry { stride: 2, pad: 0, pad_end: 1 });
 }
 
+/// In chunks of rows, and as a GPU takes whole groups.
 fn norm(case: &str, group: u32, silu: bool, bound: f64) {
+    for gpu in [false, true] {
+        norm_on(Device { gpu, ..Device::default() }, case, group, silu, bound);
+    }
+}
+
+fn norm_on(device: Device, case: &str, group: u32, silu: bool, bound: f64) {
     let mut bench = Bench::new(case);
+    bench.recorder = Recorder::new().with_choices(&Arc::new(Choices::new(&device, Precision::F32)));
     let (x, dy) = (bench.input("x", Layout::Image), bench.input("dy", Layout::Image));
     let (gamma, beta) = (bench.input("weight", Layout::Vector), bench.input("bias", Layout::Vector));
     let norm = Norm { groups: x.channels() / group, eps: 1e-5, silu };
     let r = &mut bench.recorder;
     let (y, saved) = group_norm::forward(r, x, gamma, beta, None, norm);
     let (dgamma, dbeta) = (r.temp(gamma.shape), r.temp(beta.shape));
-    let dx = group_norm::backward(r, saved, dy, None, dgamma, dbeta, None);
+    let dx = group_norm::backward(r, saved, dy, &[], dgamma, dbeta, None);
+    reduce::sum_waiting(r);
     bench.output("y", y, Layout::Image);
     bench.output("dx", dx, Layout::Image);
     bench.output("dweight", dgamma, Layout::Vector);
@@ -167,7 +177,7 @@ fn concatenation() {
     let mut bench = Bench::new("concat");
     let [a, b, dy] = ["a", "b", "dy"].map(|name| bench.input(name, Layout::Image));
     let y = concat::concat(&mut bench.recorder, a, b);
-    let (da, db) = concat::concat_backward(&mut bench.recorder, dy, a.channels());
+    let [da, db] = concat::concat_backward(&mut bench.recorder, dy, a.channels());
     bench.output("y", y, Layout::Image);
     bench.output("da", da, Layout::Image);
     bench.output("db", db, Layout::Image);

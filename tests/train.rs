@@ -3,11 +3,12 @@
 mod common;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use clap::{Args, Command};
 use common::{context, dataset, model, options, trainer};
 use diffuse::diffusion::{Choice, LossWeight, Prediction, ScheduleKind};
-use diffuse::gpu::{Choices, CpuState, EMA, Precision, Recordings, Step, WEIGHTS, Ways};
+use diffuse::gpu::{Choices, CpuState, Device, EMA, Precision, Recordings, Step, WEIGHTS, Ways};
 use diffuse::nn::UNet;
 use diffuse::nn::config::Size;
 use diffuse::ops;
@@ -57,15 +58,19 @@ fn twin_step(
 fn ten_losses_agree_with_the_twins() {
     let context = context();
     let data = dataset(9, 3);
-    // The second with a learned variance.
-    for (accumulate, outputs) in [(1, 1), (1, 2), (3, 1)] {
+    // The second with a learned variance, the last in the ways of a GPU.
+    for (accumulate, outputs, gpu) in [(1, 1, false), (1, 2, false), (3, 1, false), (1, 1, true)] {
         let mut options = options(10, 4, accumulate);
         options.model.out_channels = outputs;
         let unet = UNet::new(options.model.clone()).expect("a valid model");
-        let mut trainer = trainer(&context, &unet, &data, &options);
+        let device = Device { gpu, ..context.kind().clone() };
+        let choices = Arc::new(Choices::new(&device, options.precision));
+        let session = Session::with(&context, choices.clone());
+        let mut trainer = Trainer::new(session, &unet, &data, &options).expect("it fits");
+        trainer.write_weights(&unet.params.initialise(options.seed));
         let metrics = train(&mut trainer, 10);
         assert_eq!(metrics.iter().map(|m| m.step).collect::<Vec<_>>(), (1..=10).collect::<Vec<_>>());
-        let recordings = record(&unet, &options, &DataShape::of(&data), &Default::default()).expect("a valid schedule");
+        let recordings = record(&unet, &options, &DataShape::of(&data), &choices).expect("a valid schedule");
         let mut state = CpuState::default();
         let weights: Vec<f64> = unet.params.initialise(options.seed).into_iter().map(f64::from).collect();
         state.set(WEIGHTS, weights.clone());

@@ -15,11 +15,14 @@ pub fn concat(call: &mut Call) {
 }
 
 pub fn split(call: &mut Call) {
-    let whole = call.read("whole");
-    let mut part = call.zeros("part");
-    let channels = part.shape[3];
-    for row in 0..part.rows() {
-        part.row_mut(row)[..channels].copy_from_slice(&whole.row(row)[call.u("channels_a")..][..channels]);
+    let dy = call.read("dy");
+    let (mut da, mut db) = (call.zeros("da"), call.zeros("db"));
+    let (channels_a, channels_b) = (da.shape[3], db.shape[3]);
+    for row in 0..dy.rows() {
+        let from = dy.row(row);
+        da.row_mut(row)[..channels_a].copy_from_slice(&from[..channels_a]);
+        db.row_mut(row)[..channels_b].copy_from_slice(&from[channels_a..][..channels_b]);
     }
-    call.write("part", part);
+    call.write("da", da);
+    call.write("db", db);
 }

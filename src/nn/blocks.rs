@@ -2,8 +2,7 @@
 
 use super::config::UNetConfig;
 use super::layers::{
-    Attention, AttentionSaved, Common, Conv2d, Heads, Input, ResnetBlock, ResnetSaved, Upsample, concat_skip,
-    concat_skip_backward,
+    Attention, AttentionSaved, Common, Conv2d, Heads, Input, ResnetBlock, ResnetGradient, ResnetSaved, Upsample,
 };
 use super::params::{Joined, Params};
 use crate::gpu::{Recorder, Tensor};
@@ -37,8 +36,7 @@ pub(super) struct UpBlock {
 }
 
 pub(super) struct UpSaved {
-    /// Each layer with the channels that came from below.
-    layers: Vec<(LayerSaved, u32)>,
+    layers: Vec<LayerSaved>,
     upsample: Option<Input>,
 }
 
@@ -46,30 +44,52 @@ pub(super) struct UpSaved {
 pub struct Skips(pub Option<Vec<Tensor>>);
 
 impl Skips {
-    /// dh plus the gradient of the skip that forward took at the same place.
+    /// The gradient of the skip that forward took at the same place.
+    pub(super) fn pop(&mut self) -> Option<Tensor> {
+        self.0.as_mut().map(|skips| skips.pop().expect("as many skips as the down path made"))
+    }
+
+    /// dh plus that.
     pub(super) fn add_to(&mut self, r: &mut Recorder, dh: Tensor) -> Tensor {
-        let Some(skips) = &mut self.0 else { return dh };
-        let dskip = skips.pop().expect("as many skips as the down path made");
-        add::add(r, dh, dskip)
+        match self.pop() {
+            None => dh,
+            Some(dskip) => r.scope("skip", |r| add::add(r, dh, dskip)),
+        }
     }
 }
 
 impl Layer {
-    pub(super) fn forward(&self, r: &mut Recorder, x: Tensor, projections: Tensor) -> (Tensor, LayerSaved) {
-        let (y, resnet) = r.scope(&format!("resnet.{}", self.scope), |r| self.resnet.forward(r, x, projections));
+    /// Of x, to which `skip` is joined if there is one.
+    pub(super) fn forward(
+        &self,
+        r: &mut Recorder,
+        x: Tensor,
+        skip: Option<Tensor>,
+        projections: Tensor,
+    ) -> (Tensor, LayerSaved) {
+        let (y, resnet) = r.scope(&format!("resnet.{}", self.scope), |r| self.resnet.forward(r, x, skip, projections));
         let Some(layer) = &self.attention else { return (y, LayerSaved { resnet, attention: None }) };
         let (y, attention) = r.scope(&format!("attention.{}", self.scope), |r| layer.forward(r, y));
         (y, LayerSaved { resnet, attention: Some(attention) })
     }
 
-    pub(super) fn backward(&self, r: &mut Recorder, saved: LayerSaved, dy: Tensor, dprojections: Tensor) -> Tensor {
+    /// As [`ResnetBlock::backward`].
+    pub(super) fn backward(
+        &self,
+        r: &mut Recorder,
+        saved: LayerSaved,
+        dy: Tensor,
+        other: Option<Tensor>,
+        dprojections: Tensor,
+    ) -> ResnetGradient {
         let dy = match (&self.attention, saved.attention) {
             (Some(layer), Some(saved)) => {
                 r.scope(&format!("attention.{}", self.scope), |r| layer.backward(r, saved, dy))
             }
             _ => dy,
         };
-        r.scope(&format!("resnet.{}", self.scope), |r| self.resnet.backward(r, saved.resnet, dy, dprojections))
+        let scope = format!("resnet.{}", self.scope);
+        r.scope(&scope, |r| self.resnet.backward(r, saved.resnet, dy, other, dprojections))
     }
 }
 
@@ -84,7 +104,7 @@ impl DownBlock {
         let mut h = x;
         let mut saved = Vec::new();
         for layer in &self.layers {
-            let (y, layer_saved) = layer.forward(r, h, projections);
+            let (y, layer_saved) = layer.forward(r, h, None, projections);
             h = y;
             skips.push(h);
             saved.push(layer_saved);
@@ -98,6 +118,7 @@ impl DownBlock {
         (h, (saved, downsample))
     }
 
+    /// `dy` holds the gradient of the skip at the end already; what is given holds that of the skip before the block.
     pub(super) fn backward(
         &self,
         r: &mut Recorder,
@@ -108,14 +129,11 @@ impl DownBlock {
     ) -> Tensor {
         let mut dh = dy;
         if let (Some(conv), Some(input)) = (&self.downsample, saved.1) {
-            dh = r.scope("downsample", |r| {
-                let sum = dskips.add_to(r, dh);
-                conv.backward(r, input, sum)
-            });
+            dh = r.scope("downsample", |r| conv.backward(r, input, dh));
+            dh = dskips.add_to(r, dh);
         }
         for (layer, saved) in self.layers.iter().zip(saved.0).rev() {
-            let sum = r.scope("skip", |r| dskips.add_to(r, dh));
-            dh = layer.backward(r, saved, sum, dprojections);
+            dh = layer.backward(r, saved, dh, dskips.pop(), dprojections).x;
         }
         dh
     }
@@ -133,9 +151,8 @@ impl UpBlock {
         let mut layers = Vec::new();
         for layer in &self.layers {
             let skip = skips.pop().expect("as many skips as the down path made");
-            let joined = concat_skip(r, h, skip);
-            let (y, saved) = layer.forward(r, joined, projections);
-            layers.push((saved, h.channels()));
+            let (y, saved) = layer.forward(r, h, Some(skip), projections);
+            layers.push(saved);
             h = y;
         }
         let upsample = self.upsample.as_ref().map(|layer| {
@@ -158,11 +175,10 @@ impl UpBlock {
         if let (Some(layer), Some(input)) = (&self.upsample, saved.upsample) {
             dh = r.scope("upsample", |r| layer.backward(r, input, dh));
         }
-        for (layer, (saved, channels)) in self.layers.iter().zip(saved.layers).rev() {
-            let djoined = layer.backward(r, saved, dh, dprojections);
-            let (dx, dskip) = concat_skip_backward(r, djoined, channels);
-            dskips.push(dskip);
-            dh = dx;
+        for (layer, saved) in self.layers.iter().zip(saved.layers).rev() {
+            let gradient = layer.backward(r, saved, dh, None, dprojections);
+            dskips.extend(gradient.skip);
+            dh = gradient.x;
         }
         dh
     }

@@ -117,8 +117,8 @@ impl Encoder {
         }
         let mid = self.mid.as_ref().map(|block| {
             r.scope("mid", |r| {
-                let (a, first) = block.first.forward(r, h, projections);
-                let (b, second) = block.second.forward(r, a, projections);
+                let (a, first) = block.first.forward(r, h, None, projections);
+                let (b, second) = block.second.forward(r, a, None, projections);
                 h = b;
                 (first, second)
             })
@@ -147,19 +147,17 @@ impl Encoder {
         conv_in: impl FnOnce(&mut Recorder, Input, Tensor) -> T,
     ) -> T {
         let EncodedGradient { h: mut dh, mut skips, projections } = gradient;
-        if let (Some(block), Some((first, second))) = (&self.mid, saved.mid) {
-            dh = r.scope("mid", |r| {
-                let d = block.second.backward(r, second, dh, projections);
-                block.first.backward(r, first, d, projections)
-            });
-        }
+        dh = match (&self.mid, saved.mid) {
+            (Some(block), Some((first, second))) => r.scope("mid", |r| {
+                let d = block.second.backward(r, second, dh, None, projections).x;
+                block.first.backward(r, first, d, skips.pop(), projections).x
+            }),
+            _ => skips.add_to(r, dh),
+        };
         for (level, (block, saved)) in self.down.iter().zip(saved.down).enumerate().rev() {
             dh = r.scope(&format!("down.{level}"), |r| block.backward(r, saved, dh, &mut skips, projections));
         }
-        let result = r.scope("conv_in", |r| {
-            let dh = skips.add_to(r, dh);
-            conv_in(r, saved.conv_in, dh)
-        });
+        let result = r.scope("conv_in", |r| conv_in(r, saved.conv_in, dh));
         r.scope("embedding", |r| self.embed_backward(r, saved.embedding, projections));
         r.scope("sums", reduce::sum_waiting);
         result

@@ -6,7 +6,7 @@ use crate::gpu::{Recorder, Slice, Tensor, Weight};
 use crate::ops::conv2d::{self, Geometry};
 use crate::ops::group_norm::{self, Norm};
 use crate::ops::matrix::{Addend, Epilogue};
-use crate::ops::{add, attention, concat, linear, reduce, resample};
+use crate::ops::{add, attention, linear, resample};
 
 /// Convolution with bias.
 pub struct Conv2d {
@@ -163,13 +163,31 @@ impl GroupNorm {
         dmodulation: Option<Slice>,
     ) -> Tensor {
         let (dgamma, dbeta) = (r.grad(self.gamma), r.grad(self.beta));
-        group_norm::backward(r, saved, dy, None, dgamma, dbeta, dmodulation)
+        group_norm::backward(r, saved, dy, &[], dgamma, dbeta, dmodulation)
     }
 
     /// The gradient of the input where `around` is what comes past the norm.
-    fn backward_with(&self, r: &mut Recorder, saved: group_norm::Saved, dy: Tensor, around: Tensor) -> Tensor {
+    fn backward_with(&self, r: &mut Recorder, saved: group_norm::Saved, dy: Tensor, around: &[Tensor]) -> Tensor {
         let (dgamma, dbeta) = (r.grad(self.gamma), r.grad(self.beta));
-        group_norm::backward(r, saved, dy, Some(around), dgamma, dbeta, None)
+        group_norm::backward(r, saved, dy, around, dgamma, dbeta, None)
+    }
+
+    /// The gradient of the input; its sums over height and width go to `sums`.
+    fn backward_with_sums(&self, r: &mut Recorder, saved: group_norm::Saved, dy: Tensor, sums: Slice) -> Tensor {
+        let (dgamma, dbeta) = (r.grad(self.gamma), r.grad(self.beta));
+        group_norm::backward_with_sums(r, saved, dy, dgamma, dbeta, sums)
+    }
+
+    /// Of an input in two parts: those joined, the output, and what backward needs.
+    fn forward_joined(&self, r: &mut Recorder, parts: [Tensor; 2]) -> (Tensor, Tensor, group_norm::Saved) {
+        let (gamma, beta) = (r.weight(self.gamma), r.weight(self.beta));
+        group_norm::forward_joined(r, parts, gamma, beta, self.norm)
+    }
+
+    /// The gradients of the two parts where `around` is what comes past the norm.
+    fn backward_joined(&self, r: &mut Recorder, saved: group_norm::Saved, dy: Tensor, around: Tensor) -> [Tensor; 2] {
+        let (dgamma, dbeta) = (r.grad(self.gamma), r.grad(self.beta));
+        group_norm::backward_joined(r, saved, dy, around, dgamma, dbeta)
     }
 }
 
@@ -211,11 +229,20 @@ pub struct ResnetBlock {
 }
 
 pub struct ResnetSaved {
+    /// Whether a skip was joined to x.
+    joined: bool,
     norm1: group_norm::Saved,
     conv1: Input,
     norm2: group_norm::Saved,
     conv2: Input,
     shortcut: Option<Input>,
+}
+
+/// The gradients of what a residual block reads.
+pub struct ResnetGradient {
+    pub x: Tensor,
+    /// Where there was one.
+    pub skip: Option<Tensor>,
 }
 
 impl ResnetBlock {
@@ -249,13 +276,26 @@ impl ResnetBlock {
         Slice { tensor: projections, first: self.time_emb_proj, channels }
     }
 
-    /// x: [N, H, W, inputs], projections: those of the embedding, [N, 1, 1, all channels].
-    pub fn forward(&self, r: &mut Recorder, x: Tensor, projections: Tensor) -> (Tensor, ResnetSaved) {
+    /// x, with the channels of `skip` behind its own if there is one: [N, H, W, inputs]; projections: those of the embedding,
+    /// [N, 1, 1, all channels].
+    pub fn forward(
+        &self,
+        r: &mut Recorder,
+        x: Tensor,
+        skip: Option<Tensor>,
+        projections: Tensor,
+    ) -> (Tensor, ResnetSaved) {
         let [n, h, w, _] = x.shape;
         let own = self.own(projections);
         let (added, modulation) =
             if self.scale_shift { (Addend::None, Some(own)) } else { (Addend::PerImage(own), None) };
-        let (a, norm1) = r.scope("norm1", |r| self.norm1.forward(r, x, None));
+        let (x, a, norm1) = r.scope("norm1", |r| match skip {
+            Some(skip) => self.norm1.forward_joined(r, [x, skip]),
+            None => {
+                let (a, norm1) = self.norm1.forward(r, x, None);
+                (x, a, norm1)
+            }
+        });
         let embed = Epilogue { addend: added, scale: 1.0 };
         let (b, conv1) = r.scope("conv1", |r| self.conv1.forward_with(r, a, embed));
         let (c, norm2) = r.scope("norm2", |r| self.norm2.forward(r, b, modulation));
@@ -268,26 +308,44 @@ impl ResnetBlock {
         };
         let add_residual = Epilogue { addend: Addend::PerRow(residual), scale: self.factor };
         let (y, conv2) = r.scope("conv2", |r| self.conv2.forward_with(r, c, add_residual));
-        (y, ResnetSaved { norm1, conv1, norm2, conv2, shortcut })
+        (y, ResnetSaved { joined: skip.is_some(), norm1, conv1, norm2, conv2, shortcut })
     }
 
-    /// The gradient of x; that of the projections goes to `dprojections`.
-    pub fn backward(&self, r: &mut Recorder, saved: ResnetSaved, dy: Tensor, dprojections: Tensor) -> Tensor {
+    /// The gradients of x, to which that of another reader of x, `other`, is added, and of the skip; that of the projections
+    /// goes to `dprojections`.
+    pub fn backward(
+        &self,
+        r: &mut Recorder,
+        saved: ResnetSaved,
+        dy: Tensor,
+        other: Option<Tensor>,
+        dprojections: Tensor,
+    ) -> ResnetGradient {
         let dsum = scaled(r, dy, self.factor);
         let c = r.scope("norm2", |r| self.norm2.output(r, &saved.norm2, saved.conv2));
         let dc = r.scope("conv2", |r| self.conv2.backward(r, c, dsum));
         let own = self.own(dprojections);
-        let db = r.scope("norm2", |r| self.norm2.backward(r, saved.norm2, dc, self.scale_shift.then_some(own)));
-        if !self.scale_shift {
-            r.scope("time_emb_proj", |r| reduce::sum_per_image(r, db, own));
-        }
+        let db = r.scope("norm2", |r| match self.scale_shift {
+            true => self.norm2.backward(r, saved.norm2, dc, Some(own)),
+            false => self.norm2.backward_with_sums(r, saved.norm2, dc, own),
+        });
         let a = r.scope("norm1", |r| self.norm1.output(r, &saved.norm1, saved.conv1));
         let da = r.scope("conv1", |r| self.conv1.backward(r, a, db));
         let around = match (&self.shortcut, saved.shortcut) {
             (Some(layer), Some(saved)) => r.scope("conv_shortcut", |r| layer.backward(r, saved, dsum)),
             _ => dsum,
         };
-        r.scope("norm1", |r| self.norm1.backward_with(r, saved.norm1, da, around))
+        r.scope("norm1", |r| match saved.joined {
+            true => {
+                assert!(other.is_none(), "nothing but the block reads x joined to a skip");
+                let [x, skip] = self.norm1.backward_joined(r, saved.norm1, da, around);
+                ResnetGradient { x, skip: Some(skip) }
+            }
+            false => {
+                let around: Vec<Tensor> = [around].into_iter().chain(other).collect();
+                ResnetGradient { x: self.norm1.backward_with(r, saved.norm1, da, &around), skip: None }
+            }
+        })
     }
 }
 
@@ -363,7 +421,7 @@ impl Attention {
         }
         let through = r.scope("to_qkv", |r| self.to_qkv.backward(r, to_qkv, d_qkv));
         match (&self.norm, saved.norm) {
-            (Some(layer), Some(saved)) => r.scope("group_norm", |r| layer.backward_with(r, saved, through, dsum)),
+            (Some(layer), Some(saved)) => r.scope("group_norm", |r| layer.backward_with(r, saved, through, &[dsum])),
             _ => r.scope("residual", |r| add::add(r, through, dsum)),
         }
     }
@@ -388,14 +446,4 @@ impl Upsample {
         let dlarger = self.conv.backward(r, saved, dy);
         resample::upsample_backward(r, dlarger)
     }
-}
-
-/// Joins a skip connection and gives each part its gradient.
-pub fn concat_skip(r: &mut Recorder, x: Tensor, skip: Tensor) -> Tensor {
-    r.scope("concat", |r| concat::concat(r, x, skip))
-}
-
-/// (dx, dskip), `channels` of them x's.
-pub fn concat_skip_backward(r: &mut Recorder, dy: Tensor, channels: u32) -> (Tensor, Tensor) {
-    r.scope("concat", |r| concat::concat_backward(r, dy, channels))
 }

@@ -8,23 +8,17 @@ use crate::gpu::{Grid, Kernel, Recorder, Tensor};
 pub static KERNEL: Kernel =
     Kernel::new("concat", &[wgsl!("concat.wgsl")], &[("concat", twin::concat), ("split", twin::split)]);
 
-struct Channels {
-    a: u32,
-    b: u32,
-    from_a4: u32,
-    from_b4: u32,
-}
-
-fn record(r: &mut Recorder, entry: &'static str, channels: Channels, io: &[Tensor]) {
-    let to = io[io.len() - 1];
-    let quads = to.elements() / 4;
+/// One dispatch over `parts` and what they are joined.
+fn record(r: &mut Recorder, entry: &'static str, [a, b]: [Tensor; 2], whole: Tensor, io: &[Tensor], quads: u64) {
+    assert!(a.shape[..3] == whole.shape[..3] && b.shape[..3] == whole.shape[..3]);
+    assert_eq!(a.channels() + b.channels(), whole.channels());
     let params = [
-        ("quads", (quads as u32).into()),
-        ("channels_a", channels.a.into()),
-        ("channels_b", channels.b.into()),
-        ("from_a4", channels.from_a4.into()),
-        ("from_b4", channels.from_b4.into()),
-        ("to4", to.channels4().into()),
+        ("rows", whole.rows().into()),
+        ("channels_a", a.channels().into()),
+        ("channels_b", b.channels().into()),
+        ("a4", a.channels4().into()),
+        ("b4", b.channels4().into()),
+        ("whole4", whole.channels4().into()),
     ];
     r.dispatch(&KERNEL, entry, &params, io, Grid::Invocations(quads), 0);
 }
@@ -32,23 +26,18 @@ fn record(r: &mut Recorder, entry: &'static str, channels: Channels, io: &[Tenso
 /// [N, H, W, A] and [N, H, W, B] to [N, H, W, A + B].
 pub fn concat(r: &mut Recorder, a: Tensor, b: Tensor) -> Tensor {
     let [n, h, w, channels] = a.shape;
-    assert_eq!([n, h, w], b.shape[..3]);
     let y = r.temp([n, h, w, channels + b.channels()]);
-    let channels = Channels { a: channels, b: b.channels(), from_a4: a.channels4(), from_b4: b.channels4() };
-    record(r, "concat", channels, &[a, b, y]);
+    record(r, "concat", [a, b], y, &[a, b, y], y.elements() / 4);
     y
 }
 
 /// The gradients of the two parts, the first of `channels` channels.
-pub fn concat_backward(r: &mut Recorder, dy: Tensor, channels: u32) -> (Tensor, Tensor) {
-    let mut part = |first: u32, count: u32| {
-        let [n, h, w, _] = dy.shape;
-        let part = r.temp([n, h, w, count]);
-        let channels = Channels { a: first, b: count, from_a4: dy.channels4(), from_b4: 0 };
-        record(r, "split", channels, &[dy, part]);
-        part
-    };
-    (part(0, channels), part(channels, dy.channels() - channels))
+pub fn concat_backward(r: &mut Recorder, dy: Tensor, channels: u32) -> [Tensor; 2] {
+    let [n, h, w, all] = dy.shape;
+    let parts = [channels, all - channels].map(|channels| r.temp([n, h, w, channels]));
+    let [da, db] = parts;
+    record(r, "split", parts, dy, &[dy, da, db], (da.elements() + db.elements()) / 4);
+    parts
 }
 
 /// A workgroup takes 64 quadruples.
@@ -71,7 +60,7 @@ fn case_of(draw: &mut Draw, [n, h, w]: [u32; 3], [channels_a, channels_b]: [u32;
     let b = draw.input("b", [n, h, w, channels_b]);
     let dy = draw.input("dy", [n, h, w, channels_a + channels_b]);
     let y = concat(&mut draw.recorder, a, b);
-    let (da, db) = concat_backward(&mut draw.recorder, dy, channels_a);
+    let [da, db] = concat_backward(&mut draw.recorder, dy, channels_a);
     draw.gradient(a, y, dy, da);
     draw.gradient(b, y, dy, db);
 }

@@ -373,7 +373,7 @@ fn hybrid_loss_of(draw: &mut Draw, shape: [u32; 4], timesteps: u32, bound: f32) 
     let total = r.temp([1, 1, 1, 1]);
     let batch = Batch { x, target, timestep, schedule, label: timestep, weight: timestep };
     let d_out = hybrid_loss(r, out, &batch, bound, total, scale);
-    let (d_mean, d_variance) = concat::concat_backward(r, d_out, shape[3]);
+    let [d_mean, d_variance] = concat::concat_backward(r, d_out, shape[3]);
     if bound == 0.0 {
         draw.gradient(mean, total, scale, d_mean);
     }

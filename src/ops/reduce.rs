@@ -94,7 +94,12 @@ pub fn splits(r: &Recorder, rows: u32, lanes: u32) -> (u32, u32) {
 pub fn sum_later(r: &mut Recorder, parts: Tensor, count: u32, total: Tensor) {
     assert_eq!(parts.elements(), total.elements() * count as u64);
     let stride = (total.elements() / 4) as u32;
-    r.waiting().push(PartialSums { parts, first: 0, stride, count, total });
+    sum_all_later(r, &[PartialSums { parts, first: 0, stride, count, total }]);
+}
+
+/// The same of several sums, which may be of the same parts.
+pub fn sum_all_later(r: &mut Recorder, sums: &[PartialSums]) {
+    r.waiting().extend(sums);
     let waiting: u64 = distinct_parts(r.waiting()).iter().map(|parts| 4 * parts.elements()).sum();
     if waiting >= most_waiting(r) {
         sum_waiting(r);
@@ -112,7 +117,11 @@ const MOST_TOTALS: u64 = 1 << 24;
 /// Records the sums that wait, as few dispatches as there are buffers of totals.
 pub fn sum_waiting(r: &mut Recorder) {
     let mut waiting = std::mem::take(r.waiting());
+    if waiting.is_empty() {
+        return;
+    }
     waiting.sort_by_key(|sums| buffer_of(r, sums.total));
+    let joined = Joined::new(r, distinct_parts(&waiting));
     let mut rest = &waiting[..];
     while let Some(first) = rest.first() {
         let (buffer, start) = buffer_of(r, first.total);
@@ -122,7 +131,7 @@ pub fn sum_waiting(r: &mut Recorder) {
         };
         let count = rest.iter().take_while(|sums| fits(sums)).count();
         let (together, others) = rest.split_at(count);
-        record_sums(r, together, start);
+        record_sums(r, &joined, together, start);
         rest = others;
     }
 }
@@ -145,19 +154,37 @@ fn distinct_parts(sums: &[PartialSums]) -> Vec<Tensor> {
     parts
 }
 
+/// Parts of sums in one tensor.
+struct Joined {
+    whole: Tensor,
+    parts: Vec<Tensor>,
+    /// The first element of each.
+    firsts: Vec<u64>,
+}
+
+impl Joined {
+    fn new(r: &mut Recorder, parts: Vec<Tensor>) -> Joined {
+        let (whole, firsts) = r.join(&parts);
+        Joined { whole, parts, firsts }
+    }
+
+    /// The quadruple at which the parts of some sums begin.
+    fn start_of(&self, sums: &PartialSums) -> u32 {
+        let at = self.parts.iter().position(|parts| *parts == sums.parts).expect("each has its parts among them");
+        (self.firsts[at] / 4) as u32 + sums.first
+    }
+}
+
 /// Quadruples of sums that a workgroup makes, all of one total.
 const RUN: u32 = 64;
 
 /// One dispatch for sums into one buffer, in which `start` is the first element of the first total.
-fn record_sums(r: &mut Recorder, sums: &[PartialSums], start: u64) {
-    let parts = distinct_parts(sums);
-    let (whole, firsts) = r.join(&parts);
+fn record_sums(r: &mut Recorder, joined: &Joined, sums: &[PartialSums], start: u64) {
     let mut runs = Vec::new();
     let mut end = start;
     for own in sums {
-        let at = parts.iter().position(|parts| *parts == own.parts).expect("each has its parts among them");
         let (_, offset) = buffer_of(r, own.total);
-        let (from, to) = ((firsts[at] / 4) as u32 + own.first, ((offset - start) / 4) as u32);
+        let (from, to) = (joined.start_of(own), ((offset - start) / 4) as u32);
         let quads = (own.total.elements() / 4) as u32;
         for done in (0..quads).step_by(RUN as usize) {
             let run = [from + done, own.stride, own.count, to + done, (quads - done).min(RUN), 0, 0, 0];
@@ -172,7 +199,7 @@ fn record_sums(r: &mut Recorder, sums: &[PartialSums], start: u64) {
     let count = runs.len() as u32 / 8;
     let runs = r.constant(&table_name(&runs), [count, 1, 1, 8], &runs);
     let extent = Extent::list(count, 0);
-    record(r, "many", &extent, &[whole, runs, totals], Grid::Workgroups(count as u64));
+    record(r, "many", &extent, &[joined.whole, runs, totals], Grid::Workgroups(count as u64));
 }
 
 /// Tables of the same contents have the same name.

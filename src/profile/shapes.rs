@@ -124,7 +124,8 @@ fn norm(shapes: &mut Shapes, side: u32, c: u32) {
         if backward {
             let dy = r.persistent("dy", x.shape);
             let [dgamma, dbeta] = [(); 2].map(|()| r.temp(gamma.shape));
-            group_norm::backward(r, saved, dy, None, dgamma, dbeta, None);
+            group_norm::backward(r, saved, dy, &[], dgamma, dbeta, None);
+            reduce::sum_waiting(r);
         }
     };
     let name = format!("group_norm and SiLU N{IMAGES} {side}x{side} {c}");

@@ -167,7 +167,7 @@ pub fn steer(r: &mut Recorder, out: Tensor, shape: [u32; 4]) -> Tensor {
     r.scope("classifier guidance", |r| match out.channels() == shape[3] {
         true => add::add_guidance(r, out, gradient),
         false => {
-            let (mean, variance) = concat::concat_backward(r, out, shape[3]);
+            let [mean, variance] = concat::concat_backward(r, out, shape[3]);
             let moved = add::add_guidance(r, mean, gradient);
             concat::concat(r, moved, variance)
         }
