@@ -1,6 +1,9 @@
 //! The twins' backward passes against f64 central differences of <y, dy> with random dy.
 
-use diffuse::gpu::Tensor;
+use std::sync::Arc;
+
+use diffuse::gpu::kernel::Need;
+use diffuse::gpu::{Choices, Device, Precision, Tensor};
 use diffuse::ops::case::{Case, Gradient};
 use diffuse::ops::{self, Op, Which};
 
@@ -49,18 +52,34 @@ fn mask(tensor: Tensor, base: &[f64], direction: &mut [f64]) {
 }
 
 /// The corners that differences take no time over, and random cases.
-fn cases(op: &Op) -> Vec<Which> {
+fn cases(op: &Op, choices: &Arc<Choices>) -> Vec<Which> {
     let corners = (0..op.corners.len()).map(Which::Corner);
-    let small = corners.filter(|which| Case::new(op, *which, &Default::default()).recording.flops() < MOST_FLOPS);
+    let small = corners.filter(|which| Case::new(op, *which, choices).recording.flops() < MOST_FLOPS);
     small.chain((0..CASES).map(Which::Random)).collect()
+}
+
+/// One way for each list of twins that the variants of a kernel have.
+fn ways_with_twins_of_their_own(op: &Op) -> Vec<Arc<Choices>> {
+    let needs = vec![Need::Subgroups, Need::Matrices8, Need::Matrices16];
+    let device = Device { gpu: true, subgroup: 64, needs, ..Device::default() };
+    let (mut seen, mut all) = (vec![op.kernel.twins.as_ptr()], vec![Arc::default()]);
+    for (index, candidate) in op.ways.iter().flat_map(|ways| ways.candidates.iter().enumerate()) {
+        if !seen.contains(&candidate.kernel.twins.as_ptr()) {
+            seen.push(candidate.kernel.twins.as_ptr());
+            all.push(Arc::new(Choices::forced(&device, Precision::F32, index)));
+        }
+    }
+    all
 }
 
 #[test]
 fn twins_have_the_gradients_that_differences_show() {
     let mut checked = 0;
-    for op in ops::ALL {
-        for (number, which) in cases(op).into_iter().enumerate() {
-            let case = Case::new(op, which, &Default::default());
+    for (op, choices) in
+        ops::ALL.iter().flat_map(|op| ways_with_twins_of_their_own(op).into_iter().map(move |c| (op, c)))
+    {
+        for (number, which) in cases(op, &choices).into_iter().enumerate() {
+            let case = Case::new(op, which, &choices);
             for gradient in &case.gradients {
                 let base = case.state().read(&case.recording, gradient.input);
                 for probe in 0..3u64 {

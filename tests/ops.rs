@@ -2,8 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use diffuse::gpu::{Context, Precision};
-use diffuse::ops::{self, Op, Which};
+use std::sync::Arc;
+
+use diffuse::gpu::{Candidate, Choices, Context, Precision, Ways};
+use diffuse::ops::{self, Case, Op, Which};
 use diffuse::verify::{self, Entry, Report};
 
 const CASES: u64 = 24;
@@ -54,8 +56,9 @@ fn corners(op: &Op, report: &Report, is_meant: impl Fn(&Entry) -> bool) -> BTree
 /// Whatever can run an entry point ran it in every corner that has it at all.
 fn every_candidate_ran_every_corner(context: &Context, op: &Op, report: &Report) {
     let precisions: BTreeSet<Precision> = op.choices(context.kind()).iter().map(|choices| choices.precision).collect();
-    let check = |expected: &Entry| {
-        let all = corners(op, report, |entry| (entry.kernel, entry.entry) == (expected.kernel, expected.entry));
+    let check = |expected: &Entry, takes: &dyn Fn(&String) -> bool| {
+        let mut all = corners(op, report, |entry| (entry.kernel, entry.entry) == (expected.kernel, expected.entry));
+        all.retain(takes);
         let ran = corners(op, report, |entry| entry == expected);
         let missing: Vec<_> = all.difference(&ran).collect();
         assert!(!all.is_empty() && missing.is_empty(), "{expected} did not run {missing:?} of {all:?}");
@@ -64,11 +67,19 @@ fn every_candidate_ran_every_corner(context: &Context, op: &Op, report: &Report)
         for ways in op.ways {
             for candidate in ways.candidates.iter().filter(|c| c.runs_on(context.kind(), precision)) {
                 let (kernel, variant) = (candidate.kernel.name, candidate.kernel.variant);
-                check(&Entry { kernel, variant, entry: ways.entry, constants: candidate.constants, precision });
+                let entry = Entry { kernel, variant, entry: ways.entry, constants: candidate.constants, precision };
+                check(&entry, &|corner| takes(op, corner, ways, candidate));
             }
         }
         for (entry, _) in op.kernel.twins.iter().filter(|_| op.ways.is_empty()) {
-            check(&Entry { kernel: op.kernel.name, variant: "", entry, constants: &[], precision });
+            check(&Entry { kernel: op.kernel.name, variant: "", entry, constants: &[], precision }, &|_| true);
         }
     }
+}
+
+/// Whether a candidate can run what the corner of this name asks of `ways`.
+fn takes(op: &Op, corner: &str, ways: &Ways, candidate: &Candidate) -> bool {
+    let index = (0..op.corners.len()).find(|index| op.name(Which::Corner(*index)) == corner).expect("a corner");
+    let recording = Case::new(op, Which::Corner(index), &Arc::<Choices>::default()).recording;
+    recording.asked.iter().any(|(key, asked)| asked.entry == ways.entry && candidate.takes(&key.shape))
 }

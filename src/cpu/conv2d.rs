@@ -1,5 +1,7 @@
 //! Twins of `shaders/conv2d.wgsl`.
 
+pub mod winograd;
+
 use super::{Array, Call};
 
 /// Calls `visit(output row, tap, input row)` for each pair of an output position and an input position that a tap joins.

@@ -54,6 +54,8 @@ pub struct Candidate {
     rule: Option<fn(&[u32]) -> bool>,
     /// Whether it runs only where it was seen to compute rightly ([`super::trial`]): drivers of matrix units are young.
     pub doubtful: bool,
+    /// The shapes that it can run: all, if there is none.
+    fits: Option<fn(&[u32]) -> bool>,
 }
 
 /// The class of those that add one product behind the other, the summed index ascending.
@@ -64,7 +66,8 @@ const LANES: &str = "LANES";
 
 impl Candidate {
     pub const fn new(kernel: &'static Kernel, constants: &'static [(&'static str, u32)]) -> Candidate {
-        Candidate { kernel, constants, meant: Meant::ForAll, class: IN_ORDER, rule: None, bound: None, doubtful: false }
+        let (class, rule, fits, bound) = (IN_ORDER, None, None, None);
+        Candidate { kernel, constants, meant: Meant::ForAll, class, rule, fits, bound, doubtful: false }
     }
 
     /// One that only GPUs time and choose.
@@ -100,6 +103,16 @@ impl Candidate {
     /// One that runs only where it was seen to compute rightly.
     pub const fn when_checked(self) -> Candidate {
         Candidate { doubtful: true, ..self }
+    }
+
+    /// The same, which can run some shapes only. Where it is asked for others, the usual one runs.
+    pub const fn only_for(self, fits: fn(&[u32]) -> bool) -> Candidate {
+        Candidate { fits: Some(fits), ..self }
+    }
+
+    /// Whether it can run a shape.
+    pub fn takes(&self, shape: &[u32]) -> bool {
+        self.fits.is_none_or(|fits| fits(shape))
     }
 
     /// `subgroup LANES=8 SHARE=3`.
@@ -286,8 +299,8 @@ impl Choices {
     /// What runs a shape where nothing else is chosen: a rule of the device, the precision and the shape alone, so that
     /// runs of one seed give the same bits.
     pub fn usual<R>(&self, ways: &Ways<R>, shape: &[u32]) -> &'static Candidate {
-        let considered =
-            |c: &&Candidate| c.suits(&self.device, self.precision) && c.rule.is_none_or(|rule| rule(shape));
+        let suits = |c: &&Candidate| c.suits(&self.device, self.precision) && c.takes(shape);
+        let considered = |c: &&Candidate| suits(c) && c.rule.is_none_or(|rule| rule(shape));
         let rightly = |c: &&Candidate| considered(c) && !self.excludes(ways, c);
         let found = match self.device.gpu {
             true => ways.candidates.iter().rev().find(rightly),
@@ -304,19 +317,20 @@ impl Choices {
     /// What the clock may choose from for a shape: the candidates of the usual one's class.
     pub fn class<R>(&self, ways: &Ways<R>, shape: &[u32]) -> Vec<&'static Candidate> {
         let class = self.usual(ways, shape).class;
-        let may = |c: &&Candidate| c.class == class && c.suits(&self.device, self.precision) && !self.excludes(ways, c);
+        let suits = |c: &&Candidate| c.suits(&self.device, self.precision) && c.takes(shape);
+        let may = |c: &&Candidate| c.class == class && suits(c) && !self.excludes(ways, c);
         ways.candidates.iter().filter(may).collect()
     }
 
     /// What runs a shape.
     pub fn choose<R>(&self, ways: &Ways<R>, shape: &[u32]) -> &'static Candidate {
-        if let Some(candidate) = self.forced_of(ways) {
+        if let Some(candidate) = self.forced_of(ways).filter(|candidate| candidate.takes(shape)) {
             return candidate;
         }
         let key = self.key(ways, shape);
         let named = |label: &String, among: &[&'static Candidate]| among.iter().find(|c| c.label() == *label).copied();
         let explicit = self.explicit.get(&key).and_then(|label| {
-            let all: Vec<_> = ways.candidates.iter().filter(|c| self.runs(c)).collect();
+            let all: Vec<_> = ways.candidates.iter().filter(|c| self.runs(c) && c.takes(shape)).collect();
             named(label, &all)
         });
         let timed = || self.timed.get(&key).and_then(|label| named(label, &self.class(ways, shape)));

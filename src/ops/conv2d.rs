@@ -1,12 +1,28 @@
 //! Convolution: `shaders/conv2d.wgsl`.
 
+mod winograd;
+
 use super::case::{Corner, Draw};
 use super::matrix::{self, Addend, Epilogue, WeightGradient, grid, products, tile, weight_tile};
 use super::reduce;
 use crate::gpu::kernel::wgsl;
 use crate::gpu::{Candidate, Kernel, Need, Recorder, Tensor, Value, Ways};
 
-products!("conv2d", crate::cpu::conv2d, |s: &[u32]| [s[3], s[4]], |s: &[u32]| s[0] * s[1] * s[2], (16, 4));
+products!(
+    "conv2d",
+    crate::cpu::conv2d,
+    |s: &[u32]| [s[3], s[4]],
+    |s: &[u32]| s[0] * s[1] * s[2],
+    (16, 4),
+    winograd(&[("LANES", 8)]),
+    winograd(&[("LANES", 4)]),
+    winograd(&[("LANES", 16)])
+);
+
+const fn winograd(constants: &'static [(&'static str, u32)]) -> Candidate {
+    let candidate = Candidate::for_cpus(&winograd::KERNEL, constants).of_class(winograd::CLASS);
+    candidate.only_for(|shape| shape[5..] == [3, 3, 1, 1, 1]).usual_for(|shape| shape[3].min(shape[4]) >= 64)
+}
 
 /// See [`Ways::trials`]: [N, H, W, C, K, R, S, stride, zeros before, zeros behind].
 const TRIALS: &[&[u32]] = &[
@@ -83,18 +99,7 @@ impl Extent {
             ("split_rows", split_rows.into()),
             ("splits", splits.into()),
         ];
-        self.check_addend(epilogue.addend);
-        let [stride4, first4] = match epilogue.addend {
-            Addend::PerImage(slice) => [slice.tensor.channels4(), slice.first / 4],
-            _ => [0, 0],
-        };
-        let addend = [
-            ("addend", epilogue.addend.kind().into()),
-            ("addend_stride4", stride4.into()),
-            ("addend_first4", first4.into()),
-            ("scale", epilogue.scale.into()),
-        ];
-        own.into_iter().chain(addend).collect()
+        own.into_iter().chain(epilogue.params()).collect()
     }
 
     /// Panics if the addend is neither of the output nor of each image.
@@ -142,6 +147,11 @@ pub fn forward_with(
     let y = r.temp(extent.y);
     assert_eq!(bias.shape, [1, 1, 1, y.channels()]);
     let candidate = r.choose(&FORWARD, &extent.shape());
+    extent.check_addend(epilogue.addend);
+    if winograd::is_way(candidate) {
+        winograd::forward(r, candidate, [x, weight, bias, y], epilogue);
+        return y;
+    }
     let (rows, quads) = tile(candidate);
     let tiles = y.rows().div_ceil(rows) as u64 * y.channels4().div_ceil(quads) as u64;
     let io = [x, weight, bias, epilogue.addend.tensor_or(x), y];
@@ -156,6 +166,10 @@ pub fn backward_data(r: &mut Recorder, dy: Tensor, weight: Tensor, x_shape: [u32
     assert_eq!(dy.shape, extent.y);
     let dx = r.temp(x_shape);
     let candidate = r.choose(&BACKWARD_DATA, &extent.shape());
+    if winograd::is_way(candidate) {
+        winograd::backward_data(r, candidate, [dy, weight, dx]);
+        return dx;
+    }
     let (rows, quads) = tile(candidate);
     let tiles = extent.parity_tiles(rows) * dx.channels4().div_ceil(quads) as u64;
     let params = extent.params(0, 0, Epilogue::NONE);
@@ -169,6 +183,10 @@ pub fn backward_weight(r: &mut Recorder, x: Tensor, dy: Tensor, geometry: Geomet
     let extent = Extent::new(x.shape, dweight.shape, geometry);
     assert_eq!(dy.shape, extent.y);
     let candidate = r.choose(&BACKWARD_WEIGHT, &extent.shape());
+    if winograd::is_way(candidate) {
+        winograd::backward_weight(r, candidate, [x, dy, dweight]);
+        return reduce::sum_rows(r, dy, dy.rows(), dbias);
+    }
     let gradient = WeightGradient {
         rows: dy.rows(),
         matrices: dweight.shape[0] * dweight.shape[1],

@@ -8,9 +8,9 @@ use crate::gpu::{Candidate, Grid, Recorder, Slice, Tensor, Value};
 /// Defines the kernel `$name` in its variants, with the twins in `$twin`, and the ways to run its three entry points, each of
 /// which `alone(r, shape, entry)` records, for comparisons in the shapes `TRIALS`. `$channels` gives input and output channels of a
 /// shape; `$register` are the `TILE_ROWS` and `WEIGHT_TILE_K` of the tiles in registers for drivers that compute on the CPU, `$rows`
-/// counts the rows.
+/// counts the rows. `$first` are candidates of the kernel's own, before all others.
 macro_rules! products {
-    ($name:literal, $twin:path, $channels:expr, $rows:expr, $register:expr) => {
+    ($name:literal, $twin:path, $channels:expr, $rows:expr, $register:expr $(, $first:expr)*) => {
         use $twin as twin;
 
         const TWINS: &[(&str, crate::cpu::Twin)] = &[
@@ -54,7 +54,8 @@ macro_rules! products {
             $rows(shape).div_ceil(128) * channels.div_ceil(64) >= 512
         }
 
-        static CANDIDATES: [Candidate; 14] = [
+        static CANDIDATES: &[Candidate] = &[
+            $($first,)*
             Candidate::for_cpus(&SUBGROUP, &[("LANES", 8)]),
             Candidate::for_cpus(&SUBGROUP, &[("LANES", 4)]),
             Candidate::for_cpus(&SUBGROUP, &[("LANES", 16)]),
@@ -86,21 +87,21 @@ macro_rules! products {
         pub static FORWARD: Ways = Ways {
             kernel: $name,
             entry: "forward",
-            candidates: &CANDIDATES,
+            candidates: CANDIDATES,
             record: |r, shape| alone(r, shape, "forward"),
             trials: TRIALS,
         };
         pub static BACKWARD_DATA: Ways = Ways {
             kernel: $name,
             entry: "backward_data",
-            candidates: &CANDIDATES,
+            candidates: CANDIDATES,
             record: |r, shape| alone(r, shape, "backward_data"),
             trials: TRIALS,
         };
         pub static BACKWARD_WEIGHT: Ways = Ways {
             kernel: $name,
             entry: "backward_weight",
-            candidates: &CANDIDATES,
+            candidates: CANDIDATES,
             record: |r, shape| alone(r, shape, "backward_weight"),
             trials: TRIALS,
         };
@@ -156,6 +157,20 @@ pub struct Epilogue {
 impl Epilogue {
     /// Nothing but the bias.
     pub const NONE: Epilogue = Epilogue { addend: Addend::None, scale: 1.0 };
+
+    /// As parameters of a convolution.
+    pub(super) fn params(self) -> [(&'static str, Value); 4] {
+        let [stride4, first4] = match self.addend {
+            Addend::PerImage(slice) => [slice.tensor.channels4(), slice.first / 4],
+            _ => [0, 0],
+        };
+        [
+            ("addend", self.addend.kind().into()),
+            ("addend_stride4", stride4.into()),
+            ("addend_first4", first4.into()),
+            ("scale", self.scale.into()),
+        ]
+    }
 }
 
 /// Tiles to lanes or workgroups, whatever a tile of the candidate is.
