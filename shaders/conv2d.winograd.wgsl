@@ -315,25 +315,25 @@ fn coefficients(i: u32) -> vec2<f32> {
     return vec2<f32>(select(1.0, 0.0, i == 3u), select(select(1.0, -1.0, i > 1u), 0.0, i == 0u));
 }
 
-// The row of y that output i of 2x2 of a tile is, and whether there is one.
-struct Row {
-    index: u32,
-    exists: bool,
+// The row of y where row i of the 2x2 outputs of a tile begins.
+fn row_of(tile: vec3<u32>, i: u32) -> u32 {
+    return (tile.x * params.h + 2u * tile.y + i) * params.w + 2u * tile.z;
 }
 
-fn row_of(tile: vec3<u32>, i: u32) -> Row {
-    let at = 2u * tile.yz + vec2<u32>(i / 2u, i % 2u);
-    return Row((tile.x * params.h + at.x) * params.w + at.y, at.x < params.h && at.y < params.w);
+// Rows of 2x2 outputs: an image of one row has no second. That the driver can't know it keeps it from unrolling the loop over them,
+// whose stores are what takes longest to compile.
+fn rows_of_tile() -> u32 {
+    return min(params.h, 2u);
 }
 
-fn finish(sum: vec4<f32>, m: u32, k: u32) -> real4 {
+fn store_output(sum: vec4<f32>, m: u32, k: u32) {
     var value = sum + bias[k];
     if (params.addend == PER_ROW) {
         value += load4(addend[m * params.k4 + k]);
     } else if (params.addend == PER_IMAGE) {
         value += load4(addend[m / (params.h * params.w) * params.addend_stride4 + params.addend_first4 + k]);
     }
-    return store4(params.scale * value);
+    y[m * params.k4 + k] = store4(params.scale * value);
 }
 
 @compute @workgroup_size(LANES)
@@ -344,16 +344,18 @@ fn forward(at: SubgroupInvocation) {
     }
     var outputs: Outputs;
     sum_frequencies(&outputs, product, at.lane);
-    // As many turns as there are tiles: no driver unrolls this, and what it would take longest to compile stays in memory.
-    var tile = tile_at((params.first + product.block) * TILE_ROWS);
-    for (var j = 0u; j < product.tiles; j++) {
-        for (var i = 0u; i < 4u; i++) {
+    for (var i = 0u; i < rows_of_tile(); i++) {
+        var tile = tile_at((params.first + product.block) * TILE_ROWS);
+        for (var j = 0u; j < TILE_ROWS; j++) {
             let row = row_of(tile, i);
-            if (row.exists && product.own < params.k4) {
-                y[row.index * params.k4 + product.own] = finish(outputs[i][j], row.index, product.own);
+            if (j < product.tiles && product.own < params.k4 && 2u * tile.y + i < params.h) {
+                store_output(select(outputs[0][j], outputs[2][j], i == 1u), row, product.own);
+                if (2u * tile.z + 1u < params.w) {
+                    store_output(select(outputs[1][j], outputs[3][j], i == 1u), row + 1u, product.own);
+                }
             }
+            tile = next_tile(tile);
         }
-        tile = next_tile(tile);
     }
 }
 
@@ -365,15 +367,18 @@ fn backward_data(at: SubgroupInvocation) {
     }
     var outputs: Outputs;
     sum_frequencies(&outputs, product, at.lane);
-    var tile = tile_at((params.first + product.block) * TILE_ROWS);
-    for (var j = 0u; j < product.tiles; j++) {
-        for (var i = 0u; i < 4u; i++) {
+    for (var i = 0u; i < rows_of_tile(); i++) {
+        var tile = tile_at((params.first + product.block) * TILE_ROWS);
+        for (var j = 0u; j < TILE_ROWS; j++) {
             let row = row_of(tile, i);
-            if (row.exists && product.own < params.k4) {
-                dx[row.index * params.k4 + product.own] = store4(outputs[i][j]);
+            if (j < product.tiles && product.own < params.k4 && 2u * tile.y + i < params.h) {
+                dx[row * params.k4 + product.own] = store4(select(outputs[0][j], outputs[2][j], i == 1u));
+                if (2u * tile.z + 1u < params.w) {
+                    dx[(row + 1u) * params.k4 + product.own] = store4(select(outputs[1][j], outputs[3][j], i == 1u));
+                }
             }
+            tile = next_tile(tile);
         }
-        tile = next_tile(tile);
     }
 }
 
