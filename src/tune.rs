@@ -19,6 +19,7 @@ use crate::gpu::compiler::{Compiler, Shader, spills};
 use crate::gpu::trial;
 use crate::gpu::tune::{self, Contest, Timing};
 use crate::gpu::{Candidate, Choices, Context, Precision, Recordings, Ways};
+use crate::ops::conv2d;
 
 /// When to measure.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,6 +33,19 @@ pub enum Mode {
     Cached,
     /// Everything again, however long it takes.
     Full,
+}
+
+/// Whether drivers that compute on the CPU run convolutions of 3x3 by Winograd's algorithm, where it is fast.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+pub enum Winograd {
+    /// Never: the products are summed as they stand
+    #[serde(rename = "off")]
+    Off,
+    /// By F(2x2, 3x3): other bits, errors no larger
+    #[default]
+    #[serde(rename = "2")]
+    #[value(name = "2")]
+    Two,
 }
 
 /// A shape and the way that won it, as files hold it.
@@ -125,6 +139,7 @@ pub struct Policy {
     pub directory: Option<PathBuf>,
     /// What someone chose, whatever the clock says.
     pub explicit: Vec<Chosen>,
+    pub winograd: Winograd,
     /// Hears of what was measured, and on which adapter.
     pub tell: Option<fn(&Tuning, &str)>,
 }
@@ -133,6 +148,9 @@ impl Policy {
     /// What is known of `context` before anything is measured: what was chosen, and what the cache holds.
     pub fn known(&self, context: &Context, precision: Precision) -> Arc<Choices> {
         let mut choices = Choices::new(context.kind(), precision);
+        if self.winograd == Winograd::Off {
+            choices.avoid(conv2d::WINOGRAD);
+        }
         if let (Mode::Off | Mode::Known | Mode::Cached, Some(path)) = (self.mode, self.cache(context)) {
             let tuned = cached(&path, context);
             tuned.verdicts.into_iter().for_each(|verdict| choices.judge(verdict.way, verdict.is_right));

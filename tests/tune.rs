@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use common::{context, dataset, options};
 use diffuse::cpu::Call;
 use diffuse::error::Result;
+use diffuse::gpu::choices::IN_ORDER;
 use diffuse::gpu::kernel::{File, Need};
 use diffuse::gpu::tune::{Contest, Timing};
 use diffuse::gpu::{Candidate, Choices, Context, Device, Grid, Kernel, Precision, Recorder, Recordings, WEIGHTS, Ways};
@@ -234,6 +235,33 @@ fn what_is_for_gpus_is_measured_and_chosen_on_gpus_only() {
     assert_eq!((all(false).len(), all(true).len()), (6, 3));
     let forced = Choices::forced(&Device::default(), Precision::F32, 5);
     assert_eq!(forced.choose(&WAYS, &[8]).label(), "wide");
+}
+
+#[test]
+fn convolutions_run_by_winograd_where_it_is_fast_and_nobody_objects() {
+    let needs = vec![Need::Subgroups];
+    let device = |gpu| Device { gpu, subgroup: 8, needs: needs.clone(), few_registers: false };
+    let shape = |[h, c, k, taps, stride]: [u32; 5]| [2, h, h, c, k, taps, taps, stride, taps / 2, taps / 2];
+    let class = |choices: &Choices, of| choices.choose(&ops::conv2d::FORWARD, &shape(of)).class;
+    let wide = [28, 64, 32, 3, 1];
+    for precision in [Precision::F32, Precision::F16] {
+        let choices = Choices::new(&device(false), precision);
+        assert_eq!(class(&choices, wide), ops::conv2d::WINOGRAD);
+        for other in [[28, 64, 16, 3, 1], [4, 64, 64, 3, 1], [28, 64, 64, 3, 2], [28, 64, 64, 1, 1]] {
+            assert_eq!(class(&choices, other), IN_ORDER, "{other:?}");
+        }
+        assert_ne!(class(&Choices::new(&device(true), precision), wide), ops::conv2d::WINOGRAD, "on GPUs");
+        let mut choices = choices;
+        choices.avoid(ops::conv2d::WINOGRAD);
+        assert_eq!(class(&choices, wide), IN_ORDER);
+        let other = if precision == Precision::F32 { Precision::F16 } else { Precision::F32 };
+        assert_eq!(class(&Arc::new(choices).at(other), wide), IN_ORDER, "at another precision");
+    }
+    // A shape that it can't run is left to the usual way, even if someone forces it.
+    let index = ops::conv2d::FORWARD.candidates.iter().position(|c| c.class == ops::conv2d::WINOGRAD);
+    let forced = Choices::forced(&device(false), Precision::F32, index.expect("a candidate"));
+    assert_eq!(class(&forced, [4, 8, 8, 3, 1]), ops::conv2d::WINOGRAD);
+    assert_eq!(class(&forced, [28, 64, 64, 3, 2]), IN_ORDER);
 }
 
 #[test]

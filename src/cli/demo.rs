@@ -96,7 +96,7 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
 
 /// Trains, or goes on to train, unless that is done already. None if it was told to stop.
 fn learn(args: &Args, context: &Context, policy: &Policy, started: Instant) -> Result<Option<Lock>> {
-    let mut options = options(context)?;
+    let mut options = TrainOptions { winograd: policy.winograd, ..options(context)? };
     let data = run::load_data(&mut options)?;
     let stored = Stored::find(&args.out)?;
     refuse_other(&args.out, stored.as_ref(), &options)?;

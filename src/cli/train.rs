@@ -17,7 +17,7 @@ use diffuse::error::counted;
 use diffuse::gpu::{Context, context::mebibytes};
 use diffuse::run::{Task, TrainOptions};
 use diffuse::train::{Model, Over, Run, Stored, check_place, is_of_a_run, run};
-use diffuse::tune::Policy;
+use diffuse::tune::{Policy, Winograd};
 
 /// Train a U-Net
 #[derive(clap::Args)]
@@ -77,6 +77,7 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
         options: &|base| args.options(base),
         command: Args::augment_args(Command::new("")),
         precision: args.precision,
+        winograd: adapter.winograd(),
         // A preset takes as many classes as the data have; a configuration of one's own is taken at its word.
         counts_classes: !args.run.model.is_of_file() && args.config.is_none(),
         config: args.config.as_deref(),
@@ -112,6 +113,7 @@ pub struct Asked<'a> {
     /// Whose flags they are.
     pub command: Command,
     pub precision: Option<Storage>,
+    pub winograd: Option<Winograd>,
     /// The file that said all of it, if one did.
     pub config: Option<&'a Path>,
     /// Whether the model takes as many classes as the data have.
@@ -152,6 +154,7 @@ impl Asked<'_> {
         }
         let mut now = (self.options)(then.clone())?;
         now.precision = self.precision.map_or(now.precision, |storage| storage.precision(context));
+        now.winograd = self.winograd.unwrap_or(now.winograd);
         // What the data decided at first.
         now.model.sample_size = now.model.sample_size.or(then.model.sample_size);
         if self.counts_classes {
@@ -184,6 +187,7 @@ impl Asked<'_> {
         }
         let mut options = fresh.map_or_else(|| (self.options)(self.defaults.clone()), Ok)?;
         options.precision = self.precision.map_or(options.precision, |storage| storage.precision(context));
+        options.winograd = self.winograd.unwrap_or(options.winograd);
         if let (Some(place), Task::Denoise, false, false) =
             (&self.flags.init, options.task, self.flags.model.is_given(), self.config.is_some())
         {

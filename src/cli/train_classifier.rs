@@ -72,6 +72,7 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
         options: &|base| args.options(base),
         command: Args::augment_args(Command::new("")),
         precision: None,
+        winograd: adapter.winograd(),
         counts_classes: false,
         config: None,
     };

@@ -207,6 +207,8 @@ pub struct Choices {
     wrong: BTreeSet<Way>,
     /// Whether what is doubtful computes rightly on this device.
     verdicts: BTreeMap<Way, bool>,
+    /// Classes that are not usual here, because someone said so.
+    avoided: BTreeSet<&'static str>,
     forced: Option<usize>,
 }
 
@@ -225,7 +227,7 @@ impl Choices {
     pub fn at(self: &Arc<Choices>, precision: Precision) -> Arc<Choices> {
         match self.precision == precision {
             true => self.clone(),
-            false => Arc::new(Choices::new(&self.device, precision)),
+            false => Arc::new(Choices { avoided: self.avoided.clone(), ..Choices::new(&self.device, precision) }),
         }
     }
 
@@ -270,6 +272,11 @@ impl Choices {
         !candidate.doubtful || self.verdict(ways, candidate) == Some(true)
     }
 
+    /// No way of this class is usual.
+    pub fn avoid(&mut self, class: &'static str) {
+        self.avoided.insert(class);
+    }
+
     /// Whether something is chosen for a shape.
     pub fn knows(&self, key: &Key) -> bool {
         self.explicit.contains_key(key) || self.timed.contains_key(key)
@@ -300,7 +307,8 @@ impl Choices {
     /// runs of one seed give the same bits.
     pub fn usual<R>(&self, ways: &Ways<R>, shape: &[u32]) -> &'static Candidate {
         let suits = |c: &&Candidate| c.suits(&self.device, self.precision) && c.takes(shape);
-        let considered = |c: &&Candidate| suits(c) && c.rule.is_none_or(|rule| rule(shape));
+        let is_usual = |c: &&Candidate| !self.avoided.contains(c.class) && c.rule.is_none_or(|rule| rule(shape));
+        let considered = |c: &&Candidate| suits(c) && is_usual(c);
         let rightly = |c: &&Candidate| considered(c) && !self.excludes(ways, c);
         let found = match self.device.gpu {
             true => ways.candidates.iter().rev().find(rightly),

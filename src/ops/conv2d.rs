@@ -19,9 +19,16 @@ products!(
     winograd(&[("LANES", 16)])
 );
 
+/// The class of those that sum by F(2x2, 3x3).
+pub const WINOGRAD: &str = "winograd 2";
+
+/// Usual where it won on the newer lavapipe: of fewer channels, or in images of a few tiles, transforms cost what is saved. The
+/// number of images counts for nothing, so that an image comes out the same whatever it is computed beside.
 const fn winograd(constants: &'static [(&'static str, u32)]) -> Candidate {
-    let candidate = Candidate::for_cpus(&winograd::KERNEL, constants).of_class(winograd::CLASS);
-    candidate.only_for(|shape| shape[5..] == [3, 3, 1, 1, 1]).usual_for(|shape| shape[3].min(shape[4]) >= 64)
+    let candidate = Candidate::for_cpus(&winograd::KERNEL, constants).of_class(WINOGRAD);
+    candidate
+        .only_for(|shape| shape[5..] == [3, 3, 1, 1, 1])
+        .usual_for(|shape| shape[1] * shape[2] >= 49 && shape[3].min(shape[4]) >= 32)
 }
 
 /// See [`Ways::trials`]: [N, H, W, C, K, R, S, stride, zeros before, zeros behind].
@@ -234,6 +241,12 @@ pub const CORNERS: &[Corner] = &[
     Corner::new("a parity without taps", |draw| case_of(draw, [1, 7, 5, 9], [1, 1], 5, SKIPPING)),
     Corner::new("halved, tiles of channels", |draw| case_of(draw, [1, 4, 5, 258], [3, 2], 131, HALVING)),
     Corner::new("no padding before", |draw| case_of(draw, [3, 15, 13, 5], [3, 3], 9, DOWNSAMPLING)),
+    Corner::new("2x2 tiles: one, of one output", |draw| case_of(draw, [1, 1, 1, 1], [3, 3], 1, Geometry::same(3))),
+    Corner::new("2x2 tiles: less than a block", |draw| case_of(draw, [1, 5, 6, 5], [3, 3], 9, Geometry::same(3))),
+    Corner::full("2x2 tiles: full blocks", |draw| case_of(draw, [2, 8, 8, 64], [3, 3], 64, Geometry::same(3))),
+    Corner::new("2x2 tiles: several of channels", |draw| case_of(draw, [1, 6, 5, 131], [3, 3], 134, Geometry::same(3))),
+    Corner::new("2x2 tiles: pieces of x", |draw| case_of(draw, [2, 13, 29, 131], [3, 3], 5, Geometry::same(3))),
+    Corner::new("2x2 tiles: pieces of dy", |draw| case_of(draw, [2, 14, 29, 5], [3, 3], 131, Geometry::same(3))),
     Corner::new("full channels, 3 taps", |draw| case_of(draw, [1, 5, 6, 128], [3, 1], 128, Geometry::same(3))),
 ];
 

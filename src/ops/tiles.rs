@@ -84,7 +84,43 @@ fn of_splits(dispatch: &Dispatch, rows: u32, edges: &mut Edges) {
     edges.tiles *= splits;
 }
 
+/// Of tiles of 2x2 outputs.
+fn of_winograd(candidate: &Candidate, dispatch: &Dispatch) -> Edges {
+    let get = |name| parameter(dispatch, name);
+    let (c4, k4, blocks) = (get("c4"), get("k4"), get("blocks"));
+    let tiles = get("h").div_ceil(2) * get("w").div_ceil(2);
+    let (block, quads) = tile(candidate);
+    let mut edges = Edges {
+        axes: vec![Axis::new("tiles of 2x2", get("n") * tiles, block)],
+        others: vec![
+            ("images that end within a block", get("n") > 1 && !tiles.is_multiple_of(block)),
+            ("rows and columns that fill tiles", (get("h") % 2, get("w") % 2) == (0, 0)),
+            ("a row that fills no tile", (get("h") % 2, get("w") % 2) == (1, 0)),
+            ("a column that fills no tile", (get("h") % 2, get("w") % 2) == (0, 1)),
+            ("an image of one row", get("h") == 1),
+            ("the first of several pieces", get("first") == 0 && blocks * block < get("n") * tiles),
+            ("a further piece", get("first") > 0),
+        ],
+        tiles: 0,
+    };
+    if dispatch.entry == "backward_weight" {
+        let (quads_c, quads_k) = weight_tile(candidate);
+        edges.axes.extend([Axis::new("channels in", c4, quads_c), Axis::new("channels out", k4, quads_k)]);
+        edges.tiles = 16 * c4.div_ceil(quads_c) * k4.div_ceil(quads_k);
+    } else {
+        edges.axes.extend([
+            Axis::new("channels made", k4, quads),
+            Axis::new("channels summed", c4, declared(candidate, "TURN_QUADS")),
+        ]);
+        edges.tiles = blocks * k4.div_ceil(quads);
+    }
+    edges
+}
+
 fn of_conv2d(candidate: &Candidate, dispatch: &Dispatch) -> Edges {
+    if candidate.class == conv2d::WINOGRAD {
+        return of_winograd(candidate, dispatch);
+    }
     let get = |name| parameter(dispatch, name);
     let (c4, k4, images, outputs) = (get("c4"), get("k4"), get("n"), get("p") * get("q"));
     let (rows, quads) = tile(candidate);
@@ -203,7 +239,11 @@ fn reached(op: &Op, candidate: &Candidate, choices: &Arc<Choices>, of: fn(&Candi
         let case = Case::new(op, Which::Corner(index), choices);
         let is_way = |dispatch: &&Dispatch| op.ways.iter().any(|ways| ways.entry == dispatch.entry);
         let own = case.recording.dispatches.iter().filter(|dispatch| dispatch.kernel.name == op.kernel.name);
-        for dispatch in own.filter(is_way) {
+        // One that can't run a shape leaves it to another.
+        let ran = |dispatch: &&Dispatch| {
+            candidate.class != conv2d::WINOGRAD || dispatch.kernel.label() == candidate.kernel.label()
+        };
+        for dispatch in own.filter(is_way).filter(ran) {
             assert_eq!((dispatch.kernel.label(), dispatch.constants), (candidate.kernel.label(), candidate.constants));
             let edges = of(candidate, dispatch);
             let mut note = |what: String, is_reached: bool| {

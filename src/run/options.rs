@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::gpu::Precision;
 use crate::nn::{self, UNetConfig};
 use crate::ops::adamw::AdamW;
+use crate::tune::Winograd;
 
 /// How the learning rate goes on after the warm-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -109,6 +110,9 @@ pub struct TrainOptions {
     /// How activations and copies of weights are stored; the flag knows `auto`, too.
     #[arg(skip)]
     pub precision: Precision,
+    /// Of the flag --winograd, which all commands have.
+    #[arg(skip)]
+    pub winograd: Winograd,
     /// Less memory, a little more time: compute outputs of norms and activations once more in the backward pass
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set)]
     pub recompute: bool,
@@ -152,6 +156,7 @@ impl Default for TrainOptions {
             timesteps: 1000,
             seed: 0,
             precision: Precision::F32,
+            winograd: Winograd::default(),
             recompute: false,
             sample_every: 1000,
             sample_steps: 50,

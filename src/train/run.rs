@@ -184,7 +184,8 @@ impl<'a> Run<'a> {
         check_place(directory)?;
         refuse_used(directory, over)?;
         let model = Model::new(&options, data)?;
-        let session = Session::open(context, policy, options.precision);
+        let policy = Policy { winograd: options.winograd, ..policy.clone() };
+        let session = Session::open(context, &policy, options.precision);
         let trainer = Trainer::new(session, model.objective(), data, &options)?;
         let (weights, before) = initial.map(|initial| (initial.weights, initial.data)).unzip();
         trainer.write_weights(&weights.unwrap_or_else(|| model.params().initialise(options.seed)));
@@ -217,7 +218,7 @@ impl<'a> Run<'a> {
         if policy.explicit.iter().any(differ) {
             return Err(Error::Config("what --tune FILE chooses can't change in a resumed run".into()));
         }
-        let policy = Policy { explicit: state.choices, ..policy.clone() };
+        let policy = Policy { explicit: state.choices, winograd: options.winograd, ..policy.clone() };
         let session = Session::open(context, &policy, options.precision);
         let trainer = Trainer::new(session, model.objective(), &data, &options)?;
         let path = checkpoint.join(TRAINER);

@@ -23,11 +23,9 @@ pub(super) static KERNEL: Kernel = Kernel::variant(
     ],
 );
 
-/// The class of those that sum by F(2x2, 3x3).
-pub(super) const CLASS: &str = "winograd 2";
-
-/// Bytes of transformed tiles that a dispatch makes for the next, at the most, but for one block.
-const SCRATCH: u64 = 7 << 19;
+/// Bytes of transformed tiles that a dispatch makes for the next, at the most, but for one block: what stays in the caches is read
+/// from there.
+const SCRATCH: u64 = 7 << 18;
 
 const FREQUENCIES: u32 = 16;
 
@@ -128,19 +126,21 @@ fn images(x: Tensor) -> [u32; 3] {
 }
 
 /// y = scale (conv(x, weight) + bias + addend).
-pub(super) fn forward(
-    r: &mut Recorder,
-    candidate: &Candidate,
-    [x, weight, bias, y]: [Tensor; 4],
-    epilogue: Epilogue,
-) {
+pub(super) fn forward(r: &mut Recorder, candidate: &Candidate, [x, weight, bias, y]: [Tensor; 4], epilogue: Epilogue) {
     let extent = Extent { candidate, images: images(x), c4: x.channels4(), k4: y.channels4() };
     let u = extent.weights(r, "transform_weight", weight);
     for piece in extent.pieces(extent.c4) {
         let v = extent.tiles_of(r, "transform_input", piece, x);
         let params = extent.params(piece, epilogue);
         let (grid, flops) = (extent.product_grid(piece), extent.product_flops(piece));
-        r.dispatch_candidate(candidate, "forward", &params, &[v, u, bias, epilogue.addend.tensor_or(x), y], grid, flops);
+        r.dispatch_candidate(
+            candidate,
+            "forward",
+            &params,
+            &[v, u, bias, epilogue.addend.tensor_or(x), y],
+            grid,
+            flops,
+        );
     }
 }
 
