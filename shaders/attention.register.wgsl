@@ -1,6 +1,6 @@
-// Variant `register`: a lane makes L or D of 4 queries, or 4 tokens x TILE_QUADS quads of channels of O, dQ, dK and dV. It walks over the
-// other tokens 4 at a time with 4 x 4 tiles in registers: no workgroup memory, no barriers. S is computed anew for every
-// TILE_QUADS quads of channels: with more than one, GPUs of few registers spill; drivers that compute on the CPU take four.
+// Variant `register`: a lane makes 4 tokens x TILE_QUADS quads of channels of O, dQ, dK and dV. It walks over the other tokens 4 at
+// a time with 4 x 4 tiles in registers: no workgroup memory, no barriers. S is computed anew for every TILE_QUADS quads of
+// channels: with more than one, GPUs of few registers spill; drivers that compute on the CPU take four.
 
 const TILE_TOKENS = 4u;
 override TILE_QUADS = 1u;       // 4 at the most
@@ -50,28 +50,6 @@ fn mask_queries(p: mat4x4<f32>, queries: vec4<bool>) -> mat4x4<f32> {
     return mat4x4<f32>(select(zero, p[0], queries), select(zero, p[1], queries), select(zero, p[2], queries), select(zero, p[3], queries));
 }
 
-// L_i = m_i + log sum_j exp(S_ij - m_i), m_i the highest score so far: nothing overflows.
-@compute @workgroup_size(64)
-fn log_sum_exp(invocation: Invocation) {
-    let i = index_of(invocation, 64u);
-    if (i >= params.places) {
-        return;
-    }
-    let place = place_of(i, block_count(), 1u);
-    let queries = parts_of(place, place.block, QUERY);
-    var highest = LOWEST;
-    var sum = vec4<f32>();
-    for (var block = 0u; block < block_count(); block++) {
-        let s = mask_keys(scores(queries, parts_of(place, block, KEY)), exist(block), LOWEST);
-        let higher = max(highest, max(max(s[0], s[1]), max(s[2], s[3])));
-        let p = exp_below(s, higher);
-        sum = sum * exp(highest - higher) + (p[0] + p[1] + p[2] + p[3]);
-        highest = higher;
-    }
-    store_log_sums(place, place.block, highest, sum);
-}
-
-// O, divided by the sum of P, which is 1 but for the rounding of L.
 @compute @workgroup_size(64)
 fn forward(invocation: Invocation) {
     let i = index_of(invocation, 64u);
@@ -80,13 +58,23 @@ fn forward(invocation: Invocation) {
     }
     let place = place_of(i, block_count(), chunk_count());
     let queries = parts_of(place, place.block, QUERY);
-    let l = log_sums[place.image_head * block_count() + place.block];
+    var highest = LOWEST;
     var sum = vec4<f32>();
     var product = array<mat4x4<f32>, MAX_QUADS>();
     for (var block = 0u; block < block_count(); block++) {
-        let s = scores(queries, parts_of(place, block, KEY));
-        let p = mask_keys(exp_below(s, l), exist(block), vec4<f32>());
-        sum += p[0] + p[1] + p[2] + p[3];
+        let s = mask_keys(scores(queries, parts_of(place, block, KEY)), exist(block), LOWEST);
+        let higher = max(max(s[0], s[1]), max(s[2], s[3]));
+        let exceeds = higher > highest + MARGIN;
+        if (any(exceeds)) {
+            let shrink = select(vec4<f32>(1.0), exp(highest - higher), exceeds);
+            highest = select(highest, higher, exceeds);
+            sum *= shrink;
+            for (var c = 0u; c < TILE_QUADS; c++) {
+                product[c] = shrunk(product[c], shrink);
+            }
+        }
+        let p = exp_below(s, highest);
+        sum = sum + p[0] + p[1] + p[2] + p[3];
         let p_transposed = transpose(p);
         let values = parts_of(place, block, VALUE);
         for (var c = 0u; c < TILE_QUADS; c++) {
@@ -98,24 +86,9 @@ fn forward(invocation: Invocation) {
             store_o(place, place.block, j, channel_of(place, c), product[c][j] / sum[j]);
         }
     }
-}
-
-// D_i = dO_i . O_i.
-@compute @workgroup_size(64)
-fn delta(invocation: Invocation) {
-    let i = index_of(invocation, 64u);
-    if (i >= params.places) {
-        return;
+    if (place.chunk == 0u) {
+        store_log_sums(place, place.block, highest, sum);
     }
-    let place = place_of(i, block_count(), 1u);
-    let rows = rows_of(place, place.block);
-    var sum = vec4<f32>();
-    for (var c = 0u; c < params.channels4; c++) {
-        let a = transpose(load_d_o(rows, c));
-        let b = transpose(load_o(rows, c));
-        sum = sum + a[0] * b[0] + a[1] * b[1] + a[2] * b[2] + a[3] * b[3];
-    }
-    deltas_out[place.image_head * block_count() + place.block] = select(vec4<f32>(), sum, exist(place.block));
 }
 
 // dQ = s dS K.
@@ -129,7 +102,7 @@ fn backward_query(invocation: Invocation) {
     let queries = parts_of(place, place.block, QUERY);
     let gradients = rows_of(place, place.block);
     let l = log_sums[place.image_head * block_count() + place.block];
-    let d = deltas[place.image_head * block_count() + place.block];
+    let d = delta_of(place, place.block);
     var product = array<mat4x4<f32>, MAX_QUADS>();
     for (var block = 0u; block < block_count(); block++) {
         let keys = parts_of(place, block, KEY);
@@ -144,6 +117,9 @@ fn backward_query(invocation: Invocation) {
         for (var j = 0u; j < 4u; j++) {
             store_part(place, place.block, j, QUERY, channel_of(place, c), product[c][j]);
         }
+    }
+    if (place.chunk == 0u) {
+        store_deltas(place, place.block, d);
     }
 }
 

@@ -1,114 +1,151 @@
-// Variant `subgroup`, see lib.subgroup.wgsl: a subgroup owns 4 tokens of one head (queries; keys in backward_key_value) and 8 LANES quads of channels of
-// what it makes. It walks over the other tokens 4 LANES at a time: a lane makes the scores of 4 of them, which are then handed
-// round by subgroupShuffle, so that S is made once for all of those channels. `forward` keeps the highest score so far and
-// shrinks what it has summed where a higher one comes, and makes L, in log_sums_out, beside o_out; the others write d_q, or
-// d_k and d_v.
+// Variant `subgroup`, see lib.subgroup.wgsl: a lane owns 4 tokens of one head (queries; keys in backward_key_value) and keeps QUADS
+// quads of channels of them and of what it makes. Of the other tokens each lane loads one, and hands it round by subgroupShuffle:
+// what is loaded once meets 4 LANES tokens, and no score leaves its lane. A head of more channels is cut into chunks of QUADS,
+// which are loaded anew for each score: right, but slow.
+//
+// `forward` takes AT_ONCE keys in a turn. It counts exponents from the highest score so far, but heeds a higher one only if it is
+// so by more than MARGIN, because what was summed must then shrink. Each query decides for itself: what it becomes depends on
+// AT_ONCE alone.
 
-const QUADS = 8u;       // of channels that a lane sums
+override QUADS = 16u;           // of channels: 2, 8 or 16
+override AT_ONCE = 1u;          // others whose scores are made in a turn: 1, or 4 where they take few registers
 
-const TILE_TOKENS = 4u;
-override TILE_QUADS = QUADS * LANES;
-override OTHER_TOKENS = 4u * LANES;
-override TURN_QUADS = LANES / 4u;
+const MAX_QUADS = 16u;
+const MAX_AT_ONCE = 4u;
 
-alias Products = array<mat4x4<f32>, QUADS>;
+override TILE_TOKENS = 4u * LANES;
+override TILE_QUADS = QUADS;
+override OTHER_TOKENS = LANES;
+override TURN_QUADS = QUADS;
+
+// Of 4 own tokens, quad by quad: a channel in each column.
+alias Own = array<mat4x4<f32>, MAX_QUADS>;
+// Of the other token that the lane loaded.
+alias Other = array<vec4<f32>, MAX_QUADS>;
+// Of each other token in a turn with the 4 own ones.
+alias Scores = array<vec4<f32>, MAX_AT_ONCE>;
+// What becomes of 4 own tokens, quad by quad: a token in each column.
+alias Sums = array<mat4x4<f32>, MAX_QUADS>;
+
+fn chunk_count() -> u32 {
+    return (params.channels4 + QUADS - 1u) / QUADS;
+}
 
 fn place_of_group(i: u32) -> Place {
-    return place_of(i, block_count(), (params.channels4 + TILE_QUADS - 1u) / TILE_QUADS);
+    return place_of(i, (params.tokens + TILE_TOKENS - 1u) / TILE_TOKENS, chunk_count());
 }
 
-// Quad i of channels of the 4 own tokens, each token's loaded by one lane: a row for each token.
-fn own_quads(share: vec4<f32>, i: u32) -> mat4x4<f32> {
-    return transpose(mat4x4<f32>(subgroupShuffle(share, 4u * i), subgroupShuffle(share, 4u * i + 1u), subgroupShuffle(share, 4u * i + 2u), subgroupShuffle(share, 4u * i + 3u)));
+// The block of 4 tokens that a lane owns; there may be none.
+fn own_block(place: Place, lane: u32) -> u32 {
+    return place.block * LANES + lane;
 }
 
-// The quad of channels behind c that a lane loads for all; behind the last channel comes 0.
-fn share_at(rows: vec4<u32>, c: u32, lane: u32) -> u32 {
-    return rows[lane % 4u] + min(c + lane / 4u, params.channels4 - 1u);
+// Quadruple of L or D of a block, or of the last.
+fn statistic_of(place: Place, block: u32) -> u32 {
+    return place.image_head * block_count() + min(block, block_count() - 1u);
 }
 
-fn inside(c: u32, lane: u32) -> f32 {
-    return select(0.0, 1.0, c + lane / 4u < params.channels4);
+// Quad c of a chunk, or the last of all channels.
+fn channel_of(chunk: u32, c: u32) -> u32 {
+    return min(chunk * QUADS + c, params.channels4 - 1u);
 }
 
-// The factors of 4 other tokens; those behind the last channel are loaded as the last.
-fn queries_or_keys(rows: vec4<u32>, channel: u32) -> mat4x4<f32> {
-    return load_part(rows, min(channel, params.channels4 - 1u));
+// Own tokens, which begin at `rows`: behind the last channel comes 0.
+fn inside(chunk: u32, c: u32) -> f32 {
+    return select(0.0, 1.0, chunk * QUADS + c < params.channels4);
 }
 
-fn gradient_or_value(is_gradient: bool, at: u32) -> vec4<f32> {
-    if (is_gradient) {
-        return load4(d_o[at]);
+fn own_parts(rows: vec4<u32>, chunk: u32) -> Own {
+    var own: Own;
+    for (var c = 0u; c < QUADS; c++) {
+        own[c] = inside(chunk, c) * transpose(load_part(rows, channel_of(chunk, c)));
     }
-    return load4(qkv[at]);
+    return own;
 }
 
-fn gradients_or_values(is_gradient: bool, rows: vec4<u32>, channel: u32) -> mat4x4<f32> {
-    let c = min(channel, params.channels4 - 1u);
-    if (is_gradient) {
-        return load_d_o(rows, c);
+fn own_gradients(rows: vec4<u32>, chunk: u32) -> Own {
+    var own: Own;
+    for (var c = 0u; c < QUADS; c++) {
+        own[c] = inside(chunk, c) * transpose(load_d_o(rows, channel_of(chunk, c)));
     }
-    return load_part(rows, c);
+    return own;
 }
 
-// S of 4 own tokens with a lane's 4 others: a column for each other one, a row for each own one.
-fn query_key(own: vec4<u32>, others: vec4<u32>, lane: u32) -> mat4x4<f32> {
-    var s = mat4x4<f32>();
-    for (var c = 0u; c < params.channels4; c += TURN_QUADS) {
-        let share = load4(qkv[share_at(own, c, lane)]) * inside(c, lane);
-        for (var i = 0u; i < TURN_QUADS; i++) {
-            s = multiply_add4(s, own_quads(share, i), queries_or_keys(others, c + i));
+// An other token, which begins at `row`: behind the last channel it comes again, to meet 0 or what is not stored.
+fn other_part(row: u32, chunk: u32) -> Other {
+    var other: Other;
+    for (var c = 0u; c < QUADS; c++) {
+        other[c] = load4(qkv[row + channel_of(chunk, c)]);
+    }
+    return other;
+}
+
+fn other_gradient(row: u32, chunk: u32) -> Other {
+    var other: Other;
+    for (var c = 0u; c < QUADS; c++) {
+        other[c] = load4(d_o[row + channel_of(chunk, c)]);
+    }
+    return other;
+}
+
+// Adds the products of one chunk with the tokens that lanes from j on loaded.
+fn add_products(sum: ptr<function, Scores>, own: ptr<function, Own>, other: ptr<function, Other>, j: u32) {
+    for (var c = 0u; c < QUADS; c++) {
+        for (var t = 0u; t < AT_ONCE; t++) {
+            (*sum)[t] = multiply_add((*sum)[t], (*own)[c], subgroupShuffle((*other)[c], j + t));
         }
     }
-    return params.scale * s;
 }
 
-// dP in the same shape.
-fn gradient_value(own: vec4<u32>, others: vec4<u32>, own_is_query: bool, lane: u32) -> mat4x4<f32> {
-    var d_p = mat4x4<f32>();
-    for (var c = 0u; c < params.channels4; c += TURN_QUADS) {
-        let share = gradient_or_value(own_is_query, share_at(own, c, lane)) * inside(c, lane);
-        for (var i = 0u; i < TURN_QUADS; i++) {
-            d_p = multiply_add4(d_p, own_quads(share, i), gradients_or_values(!own_is_query, others, c + i));
+// q . k over all channels, of which the first chunk is loaded; dO . v below.
+fn query_key(own: ptr<function, Own>, other: ptr<function, Other>, rows: vec4<u32>, row: u32, j: u32) -> Scores {
+    var sum: Scores;
+    if (chunk_count() == 1u) {
+        add_products(&sum, own, other, j);
+    } else {
+        for (var chunk = 0u; chunk < chunk_count(); chunk++) {
+            var own_chunk = own_parts(rows, chunk);
+            var other_chunk = other_part(row, chunk);
+            add_products(&sum, &own_chunk, &other_chunk, j);
         }
     }
-    return d_p;
+    return sum;
 }
 
-// What lane `holder` holds, a row for each of its 4 tokens.
-fn handed_round(p: mat4x4<f32>, holder: u32) -> mat4x4<f32> {
-    return transpose(mat4x4<f32>(subgroupShuffle(p[0], holder), subgroupShuffle(p[1], holder), subgroupShuffle(p[2], holder), subgroupShuffle(p[3], holder)));
-}
-
-// `other` in the columns of tokens that do not exist.
-fn mask(p: mat4x4<f32>, tokens: vec4<bool>, other: vec4<f32>) -> mat4x4<f32> {
-    return mat4x4<f32>(select(other, p[0], tokens.x), select(other, p[1], tokens.y), select(other, p[2], tokens.z), select(other, p[3], tokens.w));
-}
-
-// Quad c of a lane; those behind the last channel are not stored, and where all lanes have none, nothing is summed.
-fn channel_of(place: Place, c: u32, lane: u32) -> u32 {
-    return (place.chunk * QUADS + c) * LANES + lane;
-}
-
-fn has_channels(place: Place, c: u32) -> bool {
-    return channel_of(place, c, 0u) < params.channels4;
-}
-
-// Blocks of 4 tokens from `first` on that lanes hold.
-fn holders(first: u32) -> u32 {
-    return min(LANES, block_count() - first);
-}
-
-// Adds the part of the tokens that lanes hold from block `first` on, times what they hold of p.
-fn add_handed(products: ptr<function, Products>, p: mat4x4<f32>, place: Place, first: u32, part: u32, lane: u32) {
-    for (var holder = 0u; holder < holders(first); holder++) {
-        let rows = parts_of(place, first + holder, part);
-        let weights = handed_round(p, holder);
-        for (var c = 0u; c < QUADS; c++) {
-            if (has_channels(place, c)) {
-                let channel = min(channel_of(place, c, lane), params.channels4 - 1u);
-                (*products)[c] = multiply_add4((*products)[c], load_part(rows, channel), weights);
+fn gradient_value(own: ptr<function, Own>, other: ptr<function, Other>, rows: vec4<u32>, row: u32, own_is_query: bool, j: u32) -> Scores {
+    var sum: Scores;
+    if (chunk_count() == 1u) {
+        add_products(&sum, own, other, j);
+    } else {
+        for (var chunk = 0u; chunk < chunk_count(); chunk++) {
+            var own_chunk: Own;
+            var other_chunk: Other;
+            if (own_is_query) {
+                own_chunk = own_gradients(rows, chunk);
+                other_chunk = other_part(row, chunk);
+            } else {
+                own_chunk = own_parts(rows, chunk);
+                other_chunk = other_gradient(row, chunk);
             }
+            add_products(&sum, &own_chunk, &other_chunk, j);
+        }
+    }
+    return sum;
+}
+
+// Adds what lanes from j on loaded, times p.
+fn add_others(sums: ptr<function, Sums>, p: ptr<function, Scores>, other: ptr<function, Other>, j: u32) {
+    for (var c = 0u; c < QUADS; c++) {
+        for (var t = 0u; t < AT_ONCE; t++) {
+            (*sums)[c] = outer_add((*sums)[c], (*p)[t], subgroupShuffle((*other)[c], j + t));
+        }
+    }
+}
+
+fn store_parts(place: Place, block: u32, part: u32, sums: ptr<function, Sums>) {
+    for (var c = 0u; c < QUADS; c++) {
+        for (var j = 0u; j < 4u; j++) {
+            store_part(place, block, j, part, place.chunk * QUADS + c, (*sums)[c][j]);
         }
     }
 }
@@ -120,33 +157,46 @@ fn forward(workgroup: Workgroup, at: SubgroupInvocation) {
         return;
     }
     let place = place_of_group(i);
-    let queries = parts_of(place, place.block, QUERY);
+    let block = own_block(place, at.lane);
+    let queries = parts_of(place, block, QUERY);
+    var q = own_parts(queries, 0u);
     var highest = LOWEST;
-    var sum = vec4<f32>();      // over the lane's own keys
-    var products: Products;
-    for (var first = 0u; first < block_count(); first += LANES) {
-        let s = mask(query_key(queries, parts_of(place, first + at.lane, KEY), at.lane), exist(first + at.lane), LOWEST);
-        let higher = max(highest, subgroupMax(max(max(s[0], s[1]), max(s[2], s[3]))));
-        let p = exp_below(s, higher);
-        let shrink = exp(highest - higher);
-        highest = higher;
-        sum = sum * shrink + p[0] + p[1] + p[2] + p[3];
-        for (var c = 0u; c < QUADS; c++) {
-            let old = products[c];
-            products[c] = mat4x4<f32>(shrink.x * old[0], shrink.y * old[1], shrink.z * old[2], shrink.w * old[3]);
-        }
-        add_handed(&products, p, place, first, VALUE, at.lane);
-    }
-    sum = subgroupAdd(sum);
-    for (var c = 0u; c < QUADS; c++) {
-        if (has_channels(place, c)) {
-            for (var j = 0u; j < 4u; j++) {
-                store_o(place, place.block, j, channel_of(place, c, at.lane), products[c][j] / sum[j]);
+    var sum = vec4<f32>();
+    var products_v: Sums;
+    for (var first = 0u; first < params.tokens; first += LANES) {
+        let key = part_of(place, first + at.lane, KEY);
+        var k = other_part(key, 0u);
+        var v = other_part(part_of(place, first + at.lane, VALUE), place.chunk);
+        for (var j = 0u; j < LANES; j += AT_ONCE) {
+            var s = query_key(&q, &k, queries, key, j);
+            var higher = LOWEST;
+            for (var t = 0u; t < AT_ONCE; t++) {
+                s[t] = select(LOWEST, params.scale * s[t], first + j + t < params.tokens);
+                higher = max(higher, s[t]);
             }
+            let exceeds = higher > highest + MARGIN;
+            if (subgroupAny(any(exceeds))) {
+                let shrink = select(vec4<f32>(1.0), exp(highest - higher), exceeds);
+                highest = select(highest, higher, exceeds);
+                sum *= shrink;
+                for (var c = 0u; c < QUADS; c++) {
+                    products_v[c] = shrunk(products_v[c], shrink);
+                }
+            }
+            for (var t = 0u; t < AT_ONCE; t++) {
+                s[t] = exp(s[t] - highest);
+                sum += s[t];
+            }
+            add_others(&products_v, &s, &v, j);
         }
     }
-    if (place.chunk == 0u && at.lane == 0u) {
-        store_log_sums(place, place.block, highest, sum);
+    for (var c = 0u; c < QUADS; c++) {
+        for (var j = 0u; j < 4u; j++) {
+            store_o(place, block, j, place.chunk * QUADS + c, products_v[c][j] / sum[j]);
+        }
+    }
+    if (place.chunk == 0u && block < block_count()) {
+        store_log_sums(place, block, highest, sum);
     }
 }
 
@@ -158,23 +208,37 @@ fn backward_query(workgroup: Workgroup, at: SubgroupInvocation) {
         return;
     }
     let place = place_of_group(i);
-    let queries = parts_of(place, place.block, QUERY);
-    let gradients = rows_of(place, place.block);
-    let l = log_sums[place.image_head * block_count() + place.block];
-    let d = deltas[place.image_head * block_count() + place.block];
-    var products: Products;
-    for (var first = 0u; first < block_count(); first += LANES) {
-        let s = query_key(queries, parts_of(place, first + at.lane, KEY), at.lane);
-        let d_p = gradient_value(gradients, parts_of(place, first + at.lane, VALUE), true, at.lane);
-        let d_s = d_scores(exp_below(s, l), d_p, d);
-        add_handed(&products, mask(d_s, exist(first + at.lane), vec4<f32>()), place, first, KEY, at.lane);
-    }
-    for (var c = 0u; c < QUADS; c++) {
-        if (has_channels(place, c)) {
-            for (var j = 0u; j < 4u; j++) {
-                store_part(place, place.block, j, QUERY, channel_of(place, c, at.lane), products[c][j]);
+    let block = own_block(place, at.lane);
+    let queries = parts_of(place, block, QUERY);
+    let gradients = rows_of(place, block);
+    let l = log_sums[statistic_of(place, block)];
+    let d = delta_of(place, block);
+    var q = own_parts(queries, 0u);
+    var g = own_gradients(gradients, 0u);
+    var products_k: Sums;
+    for (var first = 0u; first < params.tokens; first += LANES) {
+        let key = part_of(place, first + at.lane, KEY);
+        let value = part_of(place, first + at.lane, VALUE);
+        var k = other_part(key, 0u);
+        var v = other_part(value, 0u);
+        for (var j = 0u; j < LANES; j += AT_ONCE) {
+            var s = query_key(&q, &k, queries, key, j);
+            let d_p = gradient_value(&g, &v, gradients, value, true, j);
+            for (var t = 0u; t < AT_ONCE; t++) {
+                let d_s = params.scale * (exp(params.scale * s[t] - l) * (d_p[t] - d));
+                s[t] = select(vec4<f32>(), d_s, first + j + t < params.tokens);
+            }
+            if (chunk_count() == 1u) {
+                add_others(&products_k, &s, &k, j);
+            } else {
+                var key_chunk = other_part(key, place.chunk);
+                add_others(&products_k, &s, &key_chunk, j);
             }
         }
+    }
+    store_parts(place, block, QUERY, &products_k);
+    if (place.chunk == 0u && block < block_count()) {
+        store_deltas(place, block, d);
     }
 }
 
@@ -186,38 +250,39 @@ fn backward_key_value(workgroup: Workgroup, at: SubgroupInvocation) {
         return;
     }
     let place = place_of_group(i);
-    let keys = parts_of(place, place.block, KEY);
-    let values = parts_of(place, place.block, VALUE);
-    var products_k: Products;
-    var products_v: Products;
-    for (var first = 0u; first < block_count(); first += LANES) {
-        let s = query_key(keys, parts_of(place, first + at.lane, QUERY), at.lane);
-        let d_p = gradient_value(values, rows_of(place, first + at.lane), false, at.lane);
-        let statistic = place.image_head * block_count() + min(first + at.lane, block_count() - 1u);
-        let l = log_sums[statistic];
-        let d = deltas[statistic];
-        let p = mask(mat4x4<f32>(exp(s[0] - l.x), exp(s[1] - l.y), exp(s[2] - l.z), exp(s[3] - l.w)), exist(first + at.lane), vec4<f32>());
-        let d_s = params.scale * mat4x4<f32>(p[0] * (d_p[0] - d.x), p[1] * (d_p[1] - d.y), p[2] * (d_p[2] - d.z), p[3] * (d_p[3] - d.w));
-        for (var holder = 0u; holder < holders(first); holder++) {
-            let queries = parts_of(place, first + holder, QUERY);
-            let gradients = rows_of(place, first + holder);
-            let weights_p = handed_round(p, holder);
-            let weights_s = handed_round(d_s, holder);
-            for (var c = 0u; c < QUADS; c++) {
-                if (has_channels(place, c)) {
-                    let channel = min(channel_of(place, c, at.lane), params.channels4 - 1u);
-                    products_k[c] = multiply_add4(products_k[c], load_part(queries, channel), weights_s);
-                    products_v[c] = multiply_add4(products_v[c], load_d_o(gradients, channel), weights_p);
-                }
+    let block = own_block(place, at.lane);
+    let keys = parts_of(place, block, KEY);
+    let values = parts_of(place, block, VALUE);
+    var k = own_parts(keys, 0u);
+    var v = own_parts(values, 0u);
+    var products_q: Sums;
+    var products_g: Sums;
+    for (var first = 0u; first < params.tokens; first += LANES) {
+        let token = min(first + at.lane, params.tokens - 1u);
+        let query = part_of(place, token, QUERY);
+        let gradient = row_of(place, token);
+        let l = log_sums[statistic_of(place, token / 4u)][token % 4u];
+        let d = deltas[statistic_of(place, token / 4u)][token % 4u];
+        var q = other_part(query, 0u);
+        var g = other_gradient(gradient, 0u);
+        for (var j = 0u; j < LANES; j += AT_ONCE) {
+            var p = query_key(&k, &q, keys, query, j);
+            var d_s = gradient_value(&v, &g, values, gradient, false, j);
+            for (var t = 0u; t < AT_ONCE; t++) {
+                p[t] = select(vec4<f32>(), exp(params.scale * p[t] - subgroupShuffle(l, j + t)), first + j + t < params.tokens);
+                d_s[t] = params.scale * (p[t] * (d_s[t] - subgroupShuffle(d, j + t)));
+            }
+            if (chunk_count() == 1u) {
+                add_others(&products_q, &d_s, &q, j);
+                add_others(&products_g, &p, &g, j);
+            } else {
+                var query_chunk = other_part(query, place.chunk);
+                var gradient_chunk = other_gradient(gradient, place.chunk);
+                add_others(&products_q, &d_s, &query_chunk, j);
+                add_others(&products_g, &p, &gradient_chunk, j);
             }
         }
     }
-    for (var c = 0u; c < QUADS; c++) {
-        if (has_channels(place, c)) {
-            for (var j = 0u; j < 4u; j++) {
-                store_part(place, place.block, j, KEY, channel_of(place, c, at.lane), products_k[c][j]);
-                store_part(place, place.block, j, VALUE, channel_of(place, c, at.lane), products_v[c][j]);
-            }
-        }
-    }
+    store_parts(place, block, KEY, &products_q);
+    store_parts(place, block, VALUE, &products_g);
 }

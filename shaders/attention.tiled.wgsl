@@ -1,8 +1,6 @@
 // Variant `tiled`, for GPUs: a workgroup owns 32 tokens of one head (queries; keys in backward_key_value) and 4 QUADS CHANNEL_LANES
 // channels of what it makes. It walks over the other tokens 32 at a time: their scores (and dP) with the own ones are made
-// once, from q, k (v, dO) staged 16 channels a turn in workgroup memory, and shared there. `forward` is that of Dao et al.,
-// "FlashAttention", 2022: it keeps the highest score so far and shrinks what it has summed where a higher one comes,
-// and makes L, in log_sums_out, beside o_out; the others write d_q, or d_k and d_v.
+// once, from q, k (v, dO) staged 16 channels a turn in workgroup memory, and shared there.
 //
 // A lane: 4 own tokens x QUADS quads, 16 QUADS sums (twice as many in backward_key_value), 4 x 32 / CHANNEL_LANES scores, as many
 // values staged, 16 multiplied: benches/compilers.md has the registers. With 8 lanes for 64 channels some GPUs spill. Workgroup
@@ -63,15 +61,6 @@ fn slot_of_share(buffer: u32, share: Share) -> u32 {
     return staged_slot(buffer, share.side, share.step, select(own_row, share.row, share.side == OTHER));
 }
 
-// The quadruple where a token begins in o, and its query, key or value in qkv; those behind the last repeat it.
-fn row_of(place: Place, token: u32) -> u32 {
-    return (place.token + min(token, params.tokens - 1u)) * (params.heads * params.channels4) + place.head;
-}
-
-fn part_of(place: Place, token: u32, part: u32) -> u32 {
-    return (3u * (place.token + min(token, params.tokens - 1u)) + part) * (params.heads * params.channels4) + place.head;
-}
-
 // Of 4 own tokens with each of a lane's other tokens: place.x + j CHANNEL_LANES of the block.
 alias Scores = array<vec4<f32>, MAX_SHARE>;
 
@@ -93,7 +82,7 @@ fn own_of(i: u32, at: TiledInvocation) -> Own {
     return Own(place, place.block * BLOCK, place.block * OWN_LANES + at.place.y, channels, min(channels, vec2<u32>(params.channels4 - 1u)));
 }
 
-// Quadruple of L or D of a lane's own queries.
+// Quadruple of L of a lane's own queries.
 fn statistic_of(own: Own) -> u32 {
     return own.place.image_head * block_count() + min(own.block, block_count() - 1u);
 }
@@ -278,7 +267,7 @@ fn backward_query(workgroup: Workgroup, at: TiledInvocation) {
     }
     let own = own_of(i, at);
     let l = log_sums[statistic_of(own)];
-    let d = deltas[statistic_of(own)];
+    let d = delta_of(own.place, own.block);
     var left: Sums;
     var right: Sums;
     for (var other = 0u; other < params.tokens; other += BLOCK) {
@@ -304,6 +293,9 @@ fn backward_query(workgroup: Workgroup, at: TiledInvocation) {
         if (QUADS == 2u) {
             store_part(own.place, own.block, j, QUERY, own.channels.y, right[j]);
         }
+    }
+    if (own.place.chunk == 0u && at.place.x == 0u && own.block < block_count()) {
+        store_deltas(own.place, own.block, d);
     }
 }
 

@@ -13,10 +13,8 @@
 // masked to 0 and stores are guarded.
 //
 //   entry               makes
-//   log_sum_exp         L; in the variants whose `forward` does not make it
-//   forward             O
-//   delta               D; the variant `register` alone
-//   backward_query      dQ
+//   forward             O and L
+//   backward_query      dQ and D
 //   backward_key_value  dK and dV
 //
 // qkv, d_qkv: [N, T, 3 heads, d], of a token all queries, then all keys, then all values, as one product makes them.
@@ -25,6 +23,9 @@
 //
 // A variant declares what a lane or workgroup makes as constants, which the host reads: TILE_TOKENS by TILE_QUADS of channels,
 // walking over OTHER_TOKENS at a time and over TURN_QUADS of channels in a turn.
+//
+// `forward` is that of Dao et al., "FlashAttention", 2022: it keeps the highest score so far and shrinks what it has summed where a
+// higher one comes.
 //
 // This file is the prefix of the variants, which hold the entry points: attention.register.wgsl and its neighbours.
 
@@ -54,6 +55,9 @@ const LOWEST = vec4<f32>(-1e30);
 const QUERY = 0u;
 const KEY = 1u;
 const VALUE = 2u;
+
+// By how much a score must exceed the highest so far for some variants to heed it: exp(8) = 2981, far from any overflow.
+const MARGIN = 8.0;
 
 // What a lane, or a workgroup, works on.
 struct Place {
@@ -98,6 +102,15 @@ fn parts_of(place: Place, block: u32, part: u32) -> vec4<u32> {
     return (3u * (place.token + loaded_tokens(block)) + part) * (params.heads * params.channels4) + place.head;
 }
 
+// The same of one token; those behind the last repeat it.
+fn row_of(place: Place, token: u32) -> u32 {
+    return (place.token + min(token, params.tokens - 1u)) * (params.heads * params.channels4) + place.head;
+}
+
+fn part_of(place: Place, token: u32, part: u32) -> u32 {
+    return (3u * (place.token + min(token, params.tokens - 1u)) + part) * (params.heads * params.channels4) + place.head;
+}
+
 // Of 4 tokens, in the columns; rows are 4 channels.
 fn load_part(rows: vec4<u32>, c: u32) -> mat4x4<f32> {
     return mat4x4<f32>(load4(qkv[rows.x + c]), load4(qkv[rows.y + c]), load4(qkv[rows.z + c]), load4(qkv[rows.w + c]));
@@ -129,6 +142,28 @@ fn store_log_sums(place: Place, block: u32, highest: vec4<f32>, sum: vec4<f32>) 
     log_sums_out[place.image_head * block_count() + block] = select(vec4<f32>(), highest + log(sum), exist(block));
 }
 
+// D of a block of 4 queries, dO_i . O_i, summed in the order of dP, so that dP_ij - D_i is 0 to the last bit where it should be:
+// with one token.
+fn delta_of(place: Place, block: u32) -> vec4<f32> {
+    let rows = rows_of(place, block);
+    var sum = vec4<f32>();
+    for (var c = 0u; c < params.channels4; c++) {
+        let a = transpose(load_d_o(rows, c));
+        let b = transpose(load_o(rows, c));
+        sum = sum + a[0] * b[0] + a[1] * b[1] + a[2] * b[2] + a[3] * b[3];
+    }
+    return sum;
+}
+
+fn store_deltas(place: Place, block: u32, d: vec4<f32>) {
+    deltas_out[place.image_head * block_count() + block] = select(vec4<f32>(), d, exist(block));
+}
+
+// What was summed of 4 queries, in the columns, counted from another highest score.
+fn shrunk(sum: mat4x4<f32>, shrink: vec4<f32>) -> mat4x4<f32> {
+    return mat4x4<f32>(shrink.x * sum[0], shrink.y * sum[1], shrink.z * sum[2], shrink.w * sum[3]);
+}
+
 // P = exp(S - L), L of the 4 queries in the rows.
 fn exp_below(s: mat4x4<f32>, l: vec4<f32>) -> mat4x4<f32> {
     return mat4x4<f32>(exp(s[0] - l), exp(s[1] - l), exp(s[2] - l), exp(s[3] - l));
@@ -139,7 +174,7 @@ fn d_scores(p: mat4x4<f32>, d_p: mat4x4<f32>, d: vec4<f32>) -> mat4x4<f32> {
     return params.scale * mat4x4<f32>(p[0] * (d_p[0] - d), p[1] * (d_p[1] - d), p[2] * (d_p[2] - d), p[3] * (d_p[3] - d));
 }
 
-// sum + a b. D is summed in the same order, so that dP_ij - D_i is 0 to the last bit where it should be: with one token.
+// sum + a b.
 fn multiply_add4(sum: mat4x4<f32>, a: mat4x4<f32>, b: mat4x4<f32>) -> mat4x4<f32> {
     return mat4x4<f32>(multiply_add(sum[0], a, b[0]), multiply_add(sum[1], a, b[1]), multiply_add(sum[2], a, b[2]), multiply_add(sum[3], a, b[3]));
 }

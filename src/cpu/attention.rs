@@ -99,7 +99,7 @@ fn cleared(call: &Call, parts: &[usize]) -> Array {
     d
 }
 
-pub fn log_sum_exp(call: &mut Call) {
+fn log_sum_exp(call: &mut Call) {
     let sizes = Sizes::of(call);
     let mut l = call.zeros("log_sums_out");
     for (n, head) in sizes.heads() {
@@ -113,53 +113,35 @@ pub fn log_sum_exp(call: &mut Call) {
     call.write("log_sums_out", l);
 }
 
-/// O from L in the tensor `log_sums`.
-fn output(call: &mut Call, log_sums: &str) {
+pub fn forward(call: &mut Call) {
+    log_sum_exp(call);
     let sizes = Sizes::of(call);
     let mut o = call.zeros("o_out");
     for head in sizes.heads() {
         for i in 0..sizes.tokens {
             for j in 0..sizes.tokens {
-                add(&mut o, head.1, i, probability(call, log_sums, head, i, j), part(call, VALUE, head), j);
+                let p = probability(call, "log_sums_out", head, i, j);
+                add(&mut o, head.1, i, p, part(call, VALUE, head), j);
             }
         }
     }
     call.write("o_out", o);
 }
 
-pub fn forward(call: &mut Call) {
-    output(call, "log_sums");
-}
-
-/// L and O at once.
-pub fn forward_with_log_sums(call: &mut Call) {
-    log_sum_exp(call);
-    output(call, "log_sums_out");
-}
-
-pub fn delta(call: &mut Call) {
-    let [images, tokens, heads, _] = call.read("o").shape;
-    let mut d = call.zeros("deltas_out");
-    for (n, head) in (0..images).flat_map(|n| (0..heads).map(move |head| (n, head))) {
-        for i in 0..tokens {
-            *d.at_mut(n, head, 0, i) = delta_of(call, (n, head), i);
-        }
-    }
-    call.write("deltas_out", d);
-}
-
 pub fn backward_query(call: &mut Call) {
     let sizes = Sizes::of(call);
-    let mut d = cleared(call, &[QUERY]);
+    let (mut d, mut deltas) = (cleared(call, &[QUERY]), call.zeros("deltas_out"));
     for head in sizes.heads() {
         for i in 0..sizes.tokens {
-            let delta = call.read("deltas").at(head.0, head.1, 0, i);
+            let delta = delta_of(call, head, i);
+            *deltas.at_mut(head.0, head.1, 0, i) = delta;
             for j in 0..sizes.tokens {
                 let factor = sizes.scale() * d_score(call, head, i, j, delta);
                 add(&mut d, head.1, i, factor, part(call, KEY, head), j);
             }
         }
     }
+    call.write("deltas_out", deltas);
     call.write("d_qkv", d);
 }
 

@@ -8,26 +8,14 @@ use crate::gpu::kernel::{File, wgsl};
 use crate::gpu::{Candidate, Kernel, Need, Recorder, Tensor, Ways};
 
 const PREFIX: File = wgsl!("attention.wgsl");
-/// Of the variants whose `forward` makes L as well.
 const TWINS: &[(&str, Twin)] = &[
-    ("forward", twin::forward_with_log_sums),
+    ("forward", twin::forward),
     ("backward_query", twin::backward_query),
     ("backward_key_value", twin::backward_key_value),
 ];
 
-pub static KERNEL: Kernel = Kernel::variant(
-    "attention",
-    "register",
-    &[],
-    &[PREFIX, wgsl!("attention.register.wgsl")],
-    &[
-        ("log_sum_exp", twin::log_sum_exp),
-        ("forward", twin::forward),
-        ("delta", twin::delta),
-        ("backward_query", twin::backward_query),
-        ("backward_key_value", twin::backward_key_value),
-    ],
-);
+pub static KERNEL: Kernel =
+    Kernel::variant("attention", "register", &[], &[PREFIX, wgsl!("attention.register.wgsl")], TWINS);
 static SUBGROUP: Kernel = Kernel::variant(
     "attention",
     "subgroup",
@@ -35,18 +23,36 @@ static SUBGROUP: Kernel = Kernel::variant(
     &[PREFIX, wgsl!("lib.subgroup.wgsl"), wgsl!("attention.subgroup.wgsl")],
     TWINS,
 );
+static WIDE: Kernel = Kernel::variant(
+    "attention",
+    "wide",
+    &[Need::Subgroups],
+    &[PREFIX, wgsl!("lib.subgroup.wgsl"), wgsl!("attention.wide.wgsl")],
+    TWINS,
+);
 static TILED: Kernel = Kernel::variant("attention", "tiled", &[], &[PREFIX, wgsl!("attention.tiled.wgsl")], TWINS);
 
-/// `in_order`: all sum products in one order. Else each sums the exponentials in an order of its own, the highest score so far
-/// being that of as many keys as it has lanes.
-const fn candidates(in_order: bool) -> [Candidate; 9] {
+/// `in_order`: all sum products in one order. Else they differ in how many keys they take between two looks for a higher score,
+/// or sum the exponentials in an order of their own.
+const fn candidates(in_order: bool) -> [Candidate; 15] {
     const fn classed(candidate: Candidate, class: &'static str, in_order: bool) -> Candidate {
         if in_order { candidate } else { candidate.of_class(class) }
     }
+    const ONE_BY_ONE: &str = "subgroup, key by key";
     [
-        classed(Candidate::for_cpus(&SUBGROUP, &[("LANES", 8)]), "subgroup 8", in_order),
-        classed(Candidate::for_cpus(&SUBGROUP, &[("LANES", 4)]), "subgroup 4", in_order),
-        classed(Candidate::for_cpus(&SUBGROUP, &[("LANES", 16)]), "subgroup 16", in_order),
+        Candidate::for_cpus(&SUBGROUP, &[("LANES", 8), ("QUADS", 2), ("AT_ONCE", 4)]).usual_for(|shape| shape[3] <= 8),
+        Candidate::for_cpus(&SUBGROUP, &[("LANES", 16), ("QUADS", 2), ("AT_ONCE", 4)]).usual_for(|shape| shape[3] <= 8),
+        classed(Candidate::for_cpus(&SUBGROUP, &[("LANES", 8), ("QUADS", 8)]), ONE_BY_ONE, in_order)
+            .usual_for(|shape| (9..=32).contains(&shape[3])),
+        classed(Candidate::for_cpus(&SUBGROUP, &[("LANES", 16), ("QUADS", 8)]), ONE_BY_ONE, in_order)
+            .usual_for(|shape| (9..=32).contains(&shape[3])),
+        classed(Candidate::for_cpus(&SUBGROUP, &[("LANES", 8), ("QUADS", 16)]), ONE_BY_ONE, in_order)
+            .usual_for(|shape| (33..=64).contains(&shape[3])),
+        classed(Candidate::for_cpus(&SUBGROUP, &[("LANES", 16), ("QUADS", 16)]), ONE_BY_ONE, in_order)
+            .usual_for(|shape| (33..=64).contains(&shape[3])),
+        classed(Candidate::for_cpus(&WIDE, &[("LANES", 8)]), "wide 8", in_order).usual_for(|shape| shape[3] > 8),
+        classed(Candidate::for_cpus(&WIDE, &[("LANES", 4)]), "wide 4", in_order).usual_for(|shape| shape[3] > 8),
+        classed(Candidate::for_cpus(&WIDE, &[("LANES", 16)]), "wide 16", in_order).usual_for(|shape| shape[3] > 8),
         Candidate::for_cpus(&KERNEL, &[("TILE_QUADS", 4)]),
         Candidate::new(&KERNEL, &[]),
         classed(Candidate::for_large_gpus(&TILED, &[("CHANNEL_LANES", 16), ("QUADS", 2)]), "tiled 16", in_order)
@@ -59,8 +65,8 @@ const fn candidates(in_order: bool) -> [Candidate; 9] {
             .usual_for(|shape| shape[3] > 128),
     ]
 }
-static FORWARD_CANDIDATES: [Candidate; 9] = candidates(false);
-static BACKWARD_CANDIDATES: [Candidate; 9] = candidates(true);
+static FORWARD_CANDIDATES: [Candidate; 15] = candidates(false);
+static BACKWARD_CANDIDATES: [Candidate; 15] = candidates(true);
 
 /// See [`Ways::trials`]: [images, tokens, heads, channels of a head].
 const TRIALS: &[&[u32]] = &[&[2, 37, 2, 20], &[1, 65, 1, 70], &[1, 33, 1, 132]];
@@ -75,16 +81,19 @@ pub static FORWARD: Ways = ways("forward", &FORWARD_CANDIDATES, |r, shape| {
 });
 pub static BACKWARD_QUERY: Ways = ways("backward_query", &BACKWARD_CANDIDATES, |r, shape| {
     let inputs = inputs(r, shape);
-    let d_qkv = r.temp(inputs.qkv.shape);
+    let d_qkv = r.temp(inputs.saved.qkv.shape);
     backward_query(r, &inputs, d_qkv);
 });
 pub static BACKWARD_KEY_VALUE: Ways = ways("backward_key_value", &BACKWARD_CANDIDATES, |r, shape| {
     let inputs = inputs(r, shape);
-    let d_qkv = r.temp(inputs.qkv.shape);
-    backward_key_value(r, &inputs, d_qkv);
+    let [images, tokens, heads, _] = of_shape(shape);
+    let delta = r.persistent("deltas", [images, heads, 1, tokens]);
+    let d_qkv = r.temp(inputs.saved.qkv.shape);
+    backward_key_value(r, &inputs, delta, d_qkv);
 });
 
 /// What the backward pass needs of a forward pass.
+#[derive(Clone, Copy)]
 pub struct Saved {
     qkv: Tensor,
     o: Tensor,
@@ -97,24 +106,14 @@ pub(super) fn tile(candidate: &Candidate) -> (u32, u32) {
     (declared(candidate, "TILE_TOKENS"), declared(candidate, "TILE_QUADS"))
 }
 
-/// The arithmetic of one T x T x d product for every image and head, padding left out. Counted are the products that
-/// the equations hold, not those that lanes of one block repeat: 1 in log_sum_exp (S), 2 in forward (S, O), 3 in
-/// backward_query (S, dP, dQ), 4 in backward_key_value (S, dP, dK, dV).
-fn product_flops(o: Tensor) -> u64 {
-    2 * o.count() * o.height() as u64
-}
-
-fn record(
-    r: &mut Recorder,
-    candidate: &Candidate,
-    entry: &'static str,
-    o: Tensor,
-    chunks: u32,
-    io: &[Tensor],
-    flops: u64,
-) {
+/// Records `products` products of T x T x d numbers for each image and head, padding left out. Counted are those that the equations
+/// hold, not those that lanes of one block repeat: 2 in forward (S, O), 3 in backward_query (S, dP, dQ), 4 in
+/// backward_key_value (S, dP, dK, dV).
+fn record(r: &mut Recorder, ways: &'static Ways, o: Tensor, io: &[Tensor], products: u64) {
     let [images, tokens, heads, channels] = o.shape;
-    let places = images * heads * tokens.div_ceil(tile(candidate).0) * chunks;
+    let candidate = r.choose(ways, &o.shape);
+    let (tile_tokens, tile_quads) = tile(candidate);
+    let places = images * heads * tokens.div_ceil(tile_tokens) * o.channels4().div_ceil(tile_quads);
     let params = [
         ("places", places.into()),
         ("tokens", tokens.into()),
@@ -122,12 +121,8 @@ fn record(
         ("channels4", o.channels4().into()),
         ("scale", (1.0 / (channels as f64).sqrt() as f32).into()),
     ];
-    r.dispatch_candidate(candidate, entry, &params, io, grid(candidate, places as u64), flops);
-}
-
-/// Chunks of channels, each for a lane or a workgroup.
-fn chunks(candidate: &Candidate, o: Tensor) -> u32 {
-    o.channels4().div_ceil(tile(candidate).1)
+    let flops = products * 2 * o.count() * tokens as u64;
+    r.dispatch_candidate(candidate, ways.entry, &params, io, grid(candidate, places as u64), flops);
 }
 
 /// One number for each image, head and token.
@@ -142,59 +137,38 @@ pub fn forward(r: &mut Recorder, qkv: Tensor) -> (Tensor, Saved) {
     assert!(parts.is_multiple_of(3), "as many heads of queries as of keys and of values");
     let o = r.temp([images, tokens, parts / 3, channels]);
     let log_sum_exp = statistic(r, o);
-    let flops = product_flops(o);
-    let candidate = r.choose(&FORWARD, &o.shape);
-    let chunks = chunks(candidate, o);
-    if candidate.is_register() {
-        record(r, candidate, "log_sum_exp", o, 1, &[qkv, log_sum_exp], flops);
-        record(r, candidate, "forward", o, chunks, &[qkv, log_sum_exp, o], 2 * flops);
-    } else {
-        record(r, candidate, "forward", o, chunks, &[qkv, o, log_sum_exp], 2 * flops);
-    }
+    record(r, &FORWARD, o, &[qkv, o, log_sum_exp], 2);
     (o, Saved { qkv, o, log_sum_exp })
-}
-
-/// What the gradients of q, k and v are made from.
-struct Inputs {
-    qkv: Tensor,
-    d_o: Tensor,
-    log_sum_exp: Tensor,
-    delta: Tensor,
-}
-
-impl Inputs {
-    fn bindings(&self) -> [Tensor; 4] {
-        [self.qkv, self.d_o, self.log_sum_exp, self.delta]
-    }
 }
 
 /// The gradient of <o, d_o> with respect to qkv.
 pub fn backward(r: &mut Recorder, saved: Saved, d_o: Tensor) -> Tensor {
-    let Saved { qkv, o, log_sum_exp } = saved;
-    assert_eq!(d_o.shape, o.shape);
-    let delta = statistic(r, o);
-    record(r, &Candidate::new(&KERNEL, &[]), "delta", o, 1, &[o, d_o, delta], 2 * o.count());
-    let inputs = Inputs { qkv, d_o, log_sum_exp, delta };
-    let d_qkv = r.temp(qkv.shape);
-    backward_query(r, &inputs, d_qkv);
-    backward_key_value(r, &inputs, d_qkv);
+    assert_eq!(d_o.shape, saved.o.shape);
+    let inputs = Inputs { saved, d_o };
+    let d_qkv = r.temp(inputs.saved.qkv.shape);
+    let delta = backward_query(r, &inputs, d_qkv);
+    backward_key_value(r, &inputs, delta, d_qkv);
     d_qkv
 }
 
-/// Writes the gradients of the queries to their part of `d_qkv`.
-fn backward_query(r: &mut Recorder, inputs: &Inputs, d_qkv: Tensor) {
-    let d_o = inputs.d_o;
-    let candidate = r.choose(&BACKWARD_QUERY, &d_o.shape);
-    let io = [&inputs.bindings()[..], &[d_qkv]].concat();
-    record(r, candidate, "backward_query", d_o, chunks(candidate, d_o), &io, 3 * product_flops(d_o));
+/// What the gradients of q, k and v are made from.
+struct Inputs {
+    saved: Saved,
+    d_o: Tensor,
+}
+
+/// Writes the gradients of the queries to their part of `d_qkv`, and gives D.
+fn backward_query(r: &mut Recorder, inputs: &Inputs, d_qkv: Tensor) -> Tensor {
+    let Inputs { saved: Saved { qkv, o, log_sum_exp }, d_o } = *inputs;
+    let delta = statistic(r, o);
+    record(r, &BACKWARD_QUERY, o, &[qkv, o, d_o, log_sum_exp, delta, d_qkv], 3);
+    delta
 }
 
 /// Writes the gradients of keys and values to their parts of `d_qkv`.
-fn backward_key_value(r: &mut Recorder, inputs: &Inputs, d_qkv: Tensor) {
-    let d_o = inputs.d_o;
-    let candidate = r.choose(&BACKWARD_KEY_VALUE, &d_o.shape);
-    let io = [&inputs.bindings()[..], &[d_qkv]].concat();
-    record(r, candidate, "backward_key_value", d_o, chunks(candidate, d_o), &io, 4 * product_flops(d_o));
+fn backward_key_value(r: &mut Recorder, inputs: &Inputs, delta: Tensor, d_qkv: Tensor) {
+    let Inputs { saved: Saved { qkv, log_sum_exp, .. }, d_o } = *inputs;
+    record(r, &BACKWARD_KEY_VALUE, d_o, &[qkv, d_o, log_sum_exp, delta, d_qkv], 4);
 }
 
 /// A shape as it was asked for.
@@ -206,12 +180,12 @@ fn of_shape(shape: &[u32]) -> [u32; 4] {
 fn inputs(r: &mut Recorder, shape: &[u32]) -> Inputs {
     let [images, tokens, heads, channels] = of_shape(shape);
     let qkv = r.persistent("qkv", [images, tokens, 3 * heads, channels]);
-    let d_o = r.persistent("d_o", of_shape(shape));
-    let [log_sum_exp, delta] = ["log_sums", "deltas"].map(|name| r.persistent(name, [images, heads, 1, tokens]));
-    Inputs { qkv, d_o, log_sum_exp, delta }
+    let [o, d_o] = ["o", "d_o"].map(|name| r.persistent(name, of_shape(shape)));
+    let log_sum_exp = r.persistent("log_sums", [images, heads, 1, tokens]);
+    Inputs { saved: Saved { qkv, o, log_sum_exp }, d_o }
 }
 
-/// The largest tiles are 32 tokens of its own by 64 others by 128 quadruples of channels, the widest turn 4 quadruples.
+/// The largest tiles are 64 tokens of its own by 64 others by 128 quadruples of channels, the widest turn 16 quadruples.
 pub const CORNERS: &[Corner] = &[
     Corner::new("one token of one channel", |draw| case_of(draw, [1, 1, 1, 1], 1.0)),
     Corner::full("one full tile of tokens", |draw| case_of(draw, [1, 32, 2, 8], 1.0)),
