@@ -97,7 +97,7 @@ fn add_products(sum: ptr<function, Scores>, own: ptr<function, Own>, other: ptr<
     }
 }
 
-// q . k over all channels, of which the first chunk is loaded; dO . v below.
+// q . k over all channels, which are loaded if they are one chunk; dO . v below.
 fn query_key(own: ptr<function, Own>, other: ptr<function, Other>, rows: vec4<u32>, row: u32, j: u32) -> Scores {
     var sum: Scores;
     if (chunk_count() == 1u) {
@@ -219,7 +219,7 @@ fn backward_query(workgroup: Workgroup, at: SubgroupInvocation) {
     for (var first = 0u; first < params.tokens; first += LANES) {
         let key = part_of(place, first + at.lane, KEY);
         let value = part_of(place, first + at.lane, VALUE);
-        var k = other_part(key, 0u);
+        var k = other_part(key, place.chunk);
         var v = other_part(value, 0u);
         for (var j = 0u; j < LANES; j += AT_ONCE) {
             var s = query_key(&q, &k, queries, key, j);
@@ -228,12 +228,7 @@ fn backward_query(workgroup: Workgroup, at: SubgroupInvocation) {
                 let d_s = params.scale * (exp(params.scale * s[t] - l) * (d_p[t] - d));
                 s[t] = select(vec4<f32>(), d_s, first + j + t < params.tokens);
             }
-            if (chunk_count() == 1u) {
-                add_others(&products_k, &s, &k, j);
-            } else {
-                var key_chunk = other_part(key, place.chunk);
-                add_others(&products_k, &s, &key_chunk, j);
-            }
+            add_others(&products_k, &s, &k, j);
         }
     }
     store_parts(place, block, QUERY, &products_k);
@@ -263,8 +258,8 @@ fn backward_key_value(workgroup: Workgroup, at: SubgroupInvocation) {
         let gradient = row_of(place, token);
         let l = log_sums[statistic_of(place, token / 4u)][token % 4u];
         let d = deltas[statistic_of(place, token / 4u)][token % 4u];
-        var q = other_part(query, 0u);
-        var g = other_gradient(gradient, 0u);
+        var q = other_part(query, place.chunk);
+        var g = other_gradient(gradient, place.chunk);
         for (var j = 0u; j < LANES; j += AT_ONCE) {
             var p = query_key(&k, &q, keys, query, j);
             var d_s = gradient_value(&v, &g, values, gradient, false, j);
@@ -272,15 +267,8 @@ fn backward_key_value(workgroup: Workgroup, at: SubgroupInvocation) {
                 p[t] = select(vec4<f32>(), exp(params.scale * p[t] - subgroupShuffle(l, j + t)), first + j + t < params.tokens);
                 d_s[t] = params.scale * (p[t] * (d_s[t] - subgroupShuffle(d, j + t)));
             }
-            if (chunk_count() == 1u) {
-                add_others(&products_q, &d_s, &q, j);
-                add_others(&products_g, &p, &g, j);
-            } else {
-                var query_chunk = other_part(query, place.chunk);
-                var gradient_chunk = other_gradient(gradient, place.chunk);
-                add_others(&products_q, &d_s, &query_chunk, j);
-                add_others(&products_g, &p, &gradient_chunk, j);
-            }
+            add_others(&products_q, &d_s, &q, j);
+            add_others(&products_g, &p, &g, j);
         }
     }
     store_parts(place, block, KEY, &products_q);

@@ -192,7 +192,7 @@ pub const CORNERS: &[Corner] = &[
     Corner::new("one token less than a tile", |draw| case_of(draw, [2, 31, 1, 13], 1.0)),
     Corner::new("several tiles of tokens", |draw| case_of(draw, [1, 69, 2, 5], 1.0)),
     Corner::full("one full tile of channels", |draw| case_of(draw, [1, 4, 2, 512], 1.0)),
-    Corner::new("several tiles of channels", |draw| case_of(draw, [1, 34, 1, 523], 0.5)),
+    Corner::new("several tiles of channels", |draw| case_of(draw, [1, 9, 1, 523], 0.5)),
     Corner::new("several images and heads", |draw| case_of(draw, [3, 33, 3, 6], 2.0)),
     Corner::full("workgroups without a lane idle", |draw| case_of(draw, [2, 64, 4, 17], 1.0)),
     Corner::new("scores of ten thousands", |draw| case_of_large_scores(draw, [2, 37, 2, 4], [4000.0, 1.0])),
