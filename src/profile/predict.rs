@@ -136,8 +136,10 @@ mod tests {
     use crate::gpu::Recorder;
     use crate::ops::{add, conv2d, linear};
 
+    type Record = fn(&mut Recorder);
+
     /// A card, the dispatch, and the TFLOP/s that others published for it; sources in docs/predictions.md.
-    const PUBLISHED: [(&str, fn(&mut Recorder), f64); 4] = [
+    const PUBLISHED: [(&str, Record, f64); 4] = [
         ("NVIDIA GeForce RTX 3090", convolve, 15.41),
         ("NVIDIA GeForce RTX 3090", convolve, 16.12),
         ("AMD Radeon RX 9070 XT", convolve, 14.27),
