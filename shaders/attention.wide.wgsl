@@ -114,8 +114,8 @@ fn add_handed(products: ptr<function, Products>, p: mat4x4<f32>, place: Place, f
 }
 
 @compute @workgroup_size(LANES)
-fn forward(at: SubgroupInvocation) {
-    let i = group_index(at.group, at.groups);
+fn forward(workgroup: Workgroup, at: SubgroupInvocation) {
+    let i = group_index(workgroup);
     if (i >= params.places) {
         return;
     }
@@ -151,8 +151,8 @@ fn forward(at: SubgroupInvocation) {
 
 // dQ = s dS K.
 @compute @workgroup_size(LANES)
-fn backward_query(at: SubgroupInvocation) {
-    let i = group_index(at.group, at.groups);
+fn backward_query(workgroup: Workgroup, at: SubgroupInvocation) {
+    let i = group_index(workgroup);
     if (i >= params.places) {
         return;
     }
@@ -182,8 +182,8 @@ fn backward_query(at: SubgroupInvocation) {
 
 // dK = s dS^T Q and dV = P^T dO.
 @compute @workgroup_size(LANES)
-fn backward_key_value(at: SubgroupInvocation) {
-    let i = group_index(at.group, at.groups);
+fn backward_key_value(workgroup: Workgroup, at: SubgroupInvocation) {
+    let i = group_index(workgroup);
     if (i >= params.places) {
         return;
     }

@@ -337,8 +337,8 @@ fn store_output(sum: vec4<f32>, m: u32, k: u32) {
 }
 
 @compute @workgroup_size(LANES)
-fn forward(at: SubgroupInvocation) {
-    let product = product_of(group_index(at.group, at.groups), at.lane);
+fn forward(workgroup: Workgroup, at: SubgroupInvocation) {
+    let product = product_of(group_index(workgroup), at.lane);
     if (product.block >= params.blocks) {
         return;
     }
@@ -360,8 +360,8 @@ fn forward(at: SubgroupInvocation) {
 }
 
 @compute @workgroup_size(LANES)
-fn backward_data(at: SubgroupInvocation) {
-    let product = product_of(group_index(at.group, at.groups), at.lane);
+fn backward_data(workgroup: Workgroup, at: SubgroupInvocation) {
+    let product = product_of(group_index(workgroup), at.lane);
     if (product.block >= params.blocks) {
         return;
     }
@@ -384,8 +384,8 @@ fn backward_data(at: SubgroupInvocation) {
 
 // Quad i of v in tile j of the turn is loaded by lane (4 i + j) mod LANES as its share (4 i + j) / LANES.
 @compute @workgroup_size(LANES)
-fn backward_weight(at: SubgroupInvocation) {
-    let i = group_index(at.group, at.groups);
+fn backward_weight(workgroup: Workgroup, at: SubgroupInvocation) {
+    let i = group_index(workgroup);
     let blocks_c = (params.c4 + WEIGHT_TILE_C - 1u) / WEIGHT_TILE_C;
     let blocks_k = (params.k4 + WEIGHT_TILE_K - 1u) / WEIGHT_TILE_K;
     let f = i / (blocks_c * blocks_k);

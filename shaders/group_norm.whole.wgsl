@@ -10,40 +10,51 @@ var<workgroup> found: array<vec4<f32>, 2u * LANES>;
 // Of each channel of the run: mean, slope and offset, or G1 and G2.
 var<workgroup> of_channels: array<f32, 12u * MOST_QUADS>;
 
+// What a workgroup takes. All of it is uniform, which a lane's share is not.
+struct Run {
+    image: u32,
+    first: u32,     // its first quad
+    width: u32,     // its quads: fewer than params.span in an image's last run
+    lanes: u32,     // that share a quad
+}
+
 // A lane's share: every so many rows of one quad of the run.
 struct Place {
     lane: u32,
     image: u32,
     run: u32,       // its first quad
-    width: u32,     // its quads: fewer than params.span in an image's last run
+    width: u32,
     quad: u32,
     row: u32,       // the first one; behind the last where there is none
     stride: u32,    // rows from one to the next
     first: u32,     // element of row 0
 }
 
-fn place_of(invocation: Invocation) -> Place {
+fn run_of(workgroup: Workgroup) -> Run {
     let runs = (params.c4 + params.span - 1u) / params.span;
-    let index = group_index(invocation.group, invocation.groups);
-    let image = index / runs;
-    let run = index % runs * params.span;
-    let width = min(params.span, params.c4 - run);
-    let quad = run + invocation.lane % width;
-    let stride = LANES / width;
-    let row = invocation.lane / width;
-    let first = image * params.rows * params.c4 + quad;
-    return Place(invocation.lane, image, run, width, quad, select(params.rows, row, row < stride), stride, first);
+    let index = group_index(workgroup);
+    let first = index % runs * params.span;
+    let width = min(params.span, params.c4 - first);
+    return Run(index / runs, first, width, LANES / width);
+}
+
+fn place_of(run: Run, lane: u32) -> Place {
+    let quad = run.first + lane % run.width;
+    let row = lane / run.width;
+    let first = run.image * params.rows * params.c4 + quad;
+    let start = select(params.rows, row, row < run.lanes);
+    return Place(lane, run.image, run.first, run.width, quad, start, run.lanes, first);
 }
 
 // Adds up what the lanes of each quad found, four at a time.
-fn join(place: Place) {
+fn join(run: Run, lane: u32) {
     workgroupBarrier();
-    for (var count = min(place.stride, params.rows); count > 1u;) {
+    for (var count = min(run.lanes, params.rows); count > 1u;) {
         let kept = (count + 3u) / 4u;
-        if (place.lane < kept * place.width) {
-            for (var other = place.lane + kept * place.width; other < count * place.width; other += kept * place.width) {
-                found[place.lane] += found[other];
-                found[LANES + place.lane] += found[LANES + other];
+        if (lane < kept * run.width) {
+            for (var other = lane + kept * run.width; other < count * run.width; other += kept * run.width) {
+                found[lane] += found[other];
+                found[LANES + lane] += found[LANES + other];
             }
         }
         workgroupBarrier();
@@ -52,10 +63,10 @@ fn join(place: Place) {
 }
 
 // Of sums of deviations from `origin` and of their squares: leaves each channel's mean and sum of squared deviations from it.
-fn settle_moments(place: Place, origin: vec4<f32>, sum: vec4<f32>, squares: vec4<f32>) {
+fn settle_moments(run: Run, place: Place, origin: vec4<f32>, sum: vec4<f32>, squares: vec4<f32>) {
     found[place.lane] = sum;
     found[LANES + place.lane] = squares;
-    join(place);
+    join(run, place.lane);
     if (place.lane < place.width) {
         let total = found[place.lane];
         let mean = total / f32(params.rows);
@@ -67,7 +78,7 @@ fn settle_moments(place: Place, origin: vec4<f32>, sum: vec4<f32>, squares: vec4
 
 // Deviations from a row, which is no further from the mean than rows are from each other: no cancellation where the mean is far
 // from 0.
-fn find_moments(place: Place) {
+fn find_moments(run: Run, place: Place) {
     let origin = load4(x[place.first + params.rows / 2u * params.c4]);
     var sum = vec4<f32>();
     var squares = vec4<f32>();
@@ -76,7 +87,7 @@ fn find_moments(place: Place) {
         sum += deviation;
         squares += deviation * deviation;
     }
-    settle_moments(place, origin, sum, squares);
+    settle_moments(run, place, origin, sum, squares);
 }
 
 // Mean and rstd of the group of the run's channel c, joined as in group_statistics.
@@ -130,12 +141,13 @@ fn apply_whole(place: Place) {
 }
 
 @compute @workgroup_size(LANES)
-fn forward(invocation: Invocation) {
-    let place = place_of(invocation);
-    if (place.image >= params.images) {
+fn forward(workgroup: Workgroup, @builtin(local_invocation_index) lane: u32) {
+    let run = run_of(workgroup);
+    let place = place_of(run, lane);
+    if (run.image >= params.images) {
         return;
     }
-    find_moments(place);
+    find_moments(run, place);
     for (var c = place.lane; c < 4u * place.width; c += LANES) {
         settle_affine(place, c, 1.0, 0.0);
     }
@@ -143,12 +155,13 @@ fn forward(invocation: Invocation) {
 }
 
 @compute @workgroup_size(LANES)
-fn forward_modulated(invocation: Invocation) {
-    let place = place_of(invocation);
-    if (place.image >= params.images) {
+fn forward_modulated(workgroup: Workgroup, @builtin(local_invocation_index) lane: u32) {
+    let run = run_of(workgroup);
+    let place = place_of(run, lane);
+    if (run.image >= params.images) {
         return;
     }
-    find_moments(place);
+    find_moments(run, place);
     for (var c = place.lane; c < 4u * place.width; c += LANES) {
         let modulated = modulation_of(place.image, 4u * place.run + c);
         settle_affine(place, c, modulated.x, modulated.y);
@@ -169,9 +182,10 @@ fn load_joined(place: Place, row: u32) -> vec4<f32> {
 }
 
 @compute @workgroup_size(LANES)
-fn forward_joined(invocation: Invocation) {
-    let place = place_of(invocation);
-    if (place.image >= params.images) {
+fn forward_joined(workgroup: Workgroup, @builtin(local_invocation_index) lane: u32) {
+    let run = run_of(workgroup);
+    let place = place_of(run, lane);
+    if (run.image >= params.images) {
         return;
     }
     let origin = load_joined(place, params.rows / 2u);
@@ -182,7 +196,7 @@ fn forward_joined(invocation: Invocation) {
         sum += deviation;
         squares += deviation * deviation;
     }
-    settle_moments(place, origin, sum, squares);
+    settle_moments(run, place, origin, sum, squares);
     for (var c = place.lane; c < 4u * place.width; c += LANES) {
         settle_affine(place, c, 1.0, 0.0);
     }
@@ -201,7 +215,7 @@ fn forward_joined(invocation: Invocation) {
 @group(0) @binding(3) var<storage, read_write> weight_sums: array<vec4<f32>>;
 
 // Leaves S1 and S2 of each quad of the run.
-fn find_sums(place: Place, own: Affine) {
+fn find_sums(run: Run, place: Place, own: Affine) {
     var s1 = vec4<f32>();
     var s2 = vec4<f32>();
     for (var row = place.row; row < params.rows; row += place.stride) {
@@ -213,7 +227,7 @@ fn find_sums(place: Place, own: Affine) {
     }
     found[place.lane] = s1;
     found[LANES + place.lane] = s2;
-    join(place);
+    join(run, place.lane);
 }
 
 // Leaves G1 and G2 of each channel of the run, and writes the image's dgamma and dbeta.
@@ -247,13 +261,14 @@ fn group_gradients(c: u32, is_channel: bool) -> vec2<f32> {
 }
 
 @compute @workgroup_size(LANES)
-fn backward(invocation: Invocation) {
-    let place = place_of(invocation);
-    if (place.image >= params.images) {
+fn backward(workgroup: Workgroup, @builtin(local_invocation_index) lane: u32) {
+    let run = run_of(workgroup);
+    let place = place_of(run, lane);
+    if (run.image >= params.images) {
         return;
     }
     let own = affine_of(place.image, place.quad);
-    find_sums(place, own);
+    find_sums(run, place, own);
     settle_sums(place, own);
     let g1 = channels_of(place, 0u);
     let g2 = channels_of(place, 1u);
@@ -264,13 +279,14 @@ fn backward(invocation: Invocation) {
 }
 
 @compute @workgroup_size(LANES)
-fn backward_modulated(invocation: Invocation) {
-    let place = place_of(invocation);
-    if (place.image >= params.images) {
+fn backward_modulated(workgroup: Workgroup, @builtin(local_invocation_index) lane: u32) {
+    let run = run_of(workgroup);
+    let place = place_of(run, lane);
+    if (run.image >= params.images) {
         return;
     }
     let own = affine_of(place.image, place.quad);
-    find_sums(place, own);
+    find_sums(run, place, own);
     if (place.lane < place.width) {
         write_modulation(place.image, place.quad, found[place.lane], found[LANES + place.lane]);
     }
@@ -286,13 +302,14 @@ fn backward_modulated(invocation: Invocation) {
 @group(0) @binding(5) var<storage, read_write> dx_sums: array<real4>;
 
 @compute @workgroup_size(LANES)
-fn backward_with_sums(invocation: Invocation) {
-    let place = place_of(invocation);
-    if (place.image >= params.images) {
+fn backward_with_sums(workgroup: Workgroup, @builtin(local_invocation_index) lane: u32) {
+    let run = run_of(workgroup);
+    let place = place_of(run, lane);
+    if (run.image >= params.images) {
         return;
     }
     let own = affine_of(place.image, place.quad);
-    find_sums(place, own);
+    find_sums(run, place, own);
     settle_sums(place, own);
     let g1 = channels_of(place, 0u);
     let g2 = channels_of(place, 1u);
@@ -304,7 +321,7 @@ fn backward_with_sums(invocation: Invocation) {
         sum += value;
     }
     found[place.lane] = sum;
-    join(place);
+    join(run, place.lane);
     if (place.lane < place.width) {
         dx_sums[modulation_at(place.image, place.quad)] = store4(found[place.lane]);
     }
@@ -313,13 +330,14 @@ fn backward_with_sums(invocation: Invocation) {
 @group(0) @binding(6) var<storage, read_write> dskip: array<real4>;
 
 @compute @workgroup_size(LANES)
-fn backward_joined(invocation: Invocation) {
-    let place = place_of(invocation);
-    if (place.image >= params.images) {
+fn backward_joined(workgroup: Workgroup, @builtin(local_invocation_index) lane: u32) {
+    let run = run_of(workgroup);
+    let place = place_of(run, lane);
+    if (run.image >= params.images) {
         return;
     }
     let own = affine_of(place.image, place.quad);
-    find_sums(place, own);
+    find_sums(run, place, own);
     settle_sums(place, own);
     let g1 = channels_of(place, 0u);
     let g2 = channels_of(place, 1u);

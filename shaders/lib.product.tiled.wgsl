@@ -240,7 +240,7 @@ fn backward_data(workgroup: Workgroup, at: TiledInvocation) {
         workgroupBarrier();
     }
     // Found once more, so that nothing of it takes registers while the loop runs.
-    let own_tile = tile_of(group_index(at.group, at.groups), params.c4);
+    let own_tile = tile_of(group_index(workgroup), params.c4);
     let own_inputs = inputs_of(own_tile.row);
     let own = own_tile.quad + at.place.x;
     for (var j = 0u; j < ROWS; j++) {
