@@ -269,8 +269,13 @@ struct Product {
     tiles: u32,     // of the block, those that there are
 }
 
+// Groups of quads.
+fn group_count() -> u32 {
+    return (params.k4 + TILE_QUADS - 1u) / TILE_QUADS;
+}
+
 fn product_of(i: u32, lane: u32) -> Product {
-    let groups = (params.k4 + TILE_QUADS - 1u) / TILE_QUADS;
+    let groups = group_count();
     let own = i % groups * TILE_QUADS + lane;
     let tiles = params.n * tiles_of_image().x * tiles_of_image().y;
     let before = (params.first + i / groups) * TILE_ROWS;
@@ -338,10 +343,11 @@ fn store_output(sum: vec4<f32>, m: u32, k: u32) {
 
 @compute @workgroup_size(LANES)
 fn forward(workgroup: Workgroup, at: SubgroupInvocation) {
-    let product = product_of(group_index(workgroup), at.lane);
-    if (product.block >= params.blocks) {
+    let i = group_index(workgroup);
+    if (i / group_count() >= params.blocks) {
         return;
     }
+    let product = product_of(i, at.lane);
     var outputs: Outputs;
     sum_frequencies(&outputs, product, at.lane);
     for (var i = 0u; i < rows_of_tile(); i++) {
@@ -361,10 +367,11 @@ fn forward(workgroup: Workgroup, at: SubgroupInvocation) {
 
 @compute @workgroup_size(LANES)
 fn backward_data(workgroup: Workgroup, at: SubgroupInvocation) {
-    let product = product_of(group_index(workgroup), at.lane);
-    if (product.block >= params.blocks) {
+    let i = group_index(workgroup);
+    if (i / group_count() >= params.blocks) {
         return;
     }
+    let product = product_of(i, at.lane);
     var outputs: Outputs;
     sum_frequencies(&outputs, product, at.lane);
     for (var i = 0u; i < rows_of_tile(); i++) {
