@@ -261,36 +261,29 @@ fn transform_gradient(at: Invocation) {
     }
 }
 
-// What a subgroup makes: a block of tiles by LANES quads, of which the lane has its own.
+// What a subgroup makes: a block of tiles by LANES quads from `quad` on, of which each lane has its own, maybe behind the last.
 struct Product {
     block: u32,
-    own: u32,       // may be behind the last
-    k: u32,
+    quad: u32,
     tiles: u32,     // of the block, those that there are
 }
 
-// Groups of quads.
-fn group_count() -> u32 {
-    return (params.k4 + TILE_QUADS - 1u) / TILE_QUADS;
-}
-
-fn product_of(i: u32, lane: u32) -> Product {
-    let groups = group_count();
-    let own = i % groups * TILE_QUADS + lane;
+fn product_of(i: u32) -> Product {
+    let groups = (params.k4 + TILE_QUADS - 1u) / TILE_QUADS;
     let tiles = params.n * tiles_of_image().x * tiles_of_image().y;
     let before = (params.first + i / groups) * TILE_ROWS;
-    return Product(i / groups, own, min(own, params.k4 - 1u), min(tiles - min(before, tiles), TILE_ROWS));
+    return Product(i / groups, i % groups * TILE_QUADS, min(tiles - min(before, tiles), TILE_ROWS));
 }
 
 // The frequencies one after the other, each straight into the outputs.
-fn sum_frequencies(outputs: ptr<function, Outputs>, product: Product, lane: u32) {
+fn sum_frequencies(outputs: ptr<function, Outputs>, block: u32, k: u32, lane: u32) {
     for (var f = 0u; f < FREQUENCIES; f++) {
         var sum: Sums;
         for (var j = 0u; j < TILE_ROWS; j++) {
             sum[j] = vec4<f32>();
         }
-        var from_v = place(product.block, f, params.c4, 0u, lane);
-        var from_u = matrix_place(f, 0u, product.k);
+        var from_v = place(block, f, params.c4, 0u, lane);
+        var from_u = matrix_place(f, 0u, k);
         for (var c = 0u; c < params.c4; c++) {
             var share: Share;
             for (var j = 0u; j < SHARE; j++) {
@@ -343,21 +336,21 @@ fn store_output(sum: vec4<f32>, m: u32, k: u32) {
 
 @compute @workgroup_size(LANES)
 fn forward(workgroup: Workgroup, at: SubgroupInvocation) {
-    let i = group_index(workgroup);
-    if (i / group_count() >= params.blocks) {
+    let product = product_of(group_index(workgroup));
+    if (product.block >= params.blocks) {
         return;
     }
-    let product = product_of(i, at.lane);
+    let own = product.quad + at.lane;
     var outputs: Outputs;
-    sum_frequencies(&outputs, product, at.lane);
+    sum_frequencies(&outputs, product.block, min(own, params.k4 - 1u), at.lane);
     for (var i = 0u; i < rows_of_tile(); i++) {
         var tile = tile_at((params.first + product.block) * TILE_ROWS);
         for (var j = 0u; j < TILE_ROWS; j++) {
             let row = row_of(tile, i);
-            if (j < product.tiles && product.own < params.k4 && 2u * tile.y + i < params.h) {
-                store_output(select(outputs[0][j], outputs[2][j], i == 1u), row, product.own);
+            if (j < product.tiles && own < params.k4 && 2u * tile.y + i < params.h) {
+                store_output(select(outputs[0][j], outputs[2][j], i == 1u), row, own);
                 if (2u * tile.z + 1u < params.w) {
-                    store_output(select(outputs[1][j], outputs[3][j], i == 1u), row + 1u, product.own);
+                    store_output(select(outputs[1][j], outputs[3][j], i == 1u), row + 1u, own);
                 }
             }
             tile = next_tile(tile);
@@ -367,21 +360,21 @@ fn forward(workgroup: Workgroup, at: SubgroupInvocation) {
 
 @compute @workgroup_size(LANES)
 fn backward_data(workgroup: Workgroup, at: SubgroupInvocation) {
-    let i = group_index(workgroup);
-    if (i / group_count() >= params.blocks) {
+    let product = product_of(group_index(workgroup));
+    if (product.block >= params.blocks) {
         return;
     }
-    let product = product_of(i, at.lane);
+    let own = product.quad + at.lane;
     var outputs: Outputs;
-    sum_frequencies(&outputs, product, at.lane);
+    sum_frequencies(&outputs, product.block, min(own, params.k4 - 1u), at.lane);
     for (var i = 0u; i < rows_of_tile(); i++) {
         var tile = tile_at((params.first + product.block) * TILE_ROWS);
         for (var j = 0u; j < TILE_ROWS; j++) {
             let row = row_of(tile, i);
-            if (j < product.tiles && product.own < params.k4 && 2u * tile.y + i < params.h) {
-                dx[row * params.k4 + product.own] = store4(select(outputs[0][j], outputs[2][j], i == 1u));
+            if (j < product.tiles && own < params.k4 && 2u * tile.y + i < params.h) {
+                dx[row * params.k4 + own] = store4(select(outputs[0][j], outputs[2][j], i == 1u));
                 if (2u * tile.z + 1u < params.w) {
-                    dx[(row + 1u) * params.k4 + product.own] = store4(select(outputs[1][j], outputs[3][j], i == 1u));
+                    dx[(row + 1u) * params.k4 + own] = store4(select(outputs[1][j], outputs[3][j], i == 1u));
                 }
             }
             tile = next_tile(tile);
