@@ -15,8 +15,7 @@ def variant(pipeline):
     parts = pipeline["entry"].split(".")
     if len(parts) < 3:
         return "other"
-    for_cpus = parts[1] == "subgroup" or parts[1] == "register" and pipeline["constants"]
-    return "for CPUs" if for_cpus else parts[1]
+    return parts[1]
 
 
 def name(pipeline):
@@ -51,19 +50,19 @@ def main(path, folder, chips):
         "# What compilers make of the kernels",
         "",
         "Written by `benches/compilers.sh`: each way to run each entry point, f32 and, where the chip has it, f16. A pipeline spills",
-        "if its compiler moves registers to memory or keeps an array there. Ways for drivers that compute on the CPU (`subgroup`, large tiles of `register`) don't",
-        "suit a GPU, and larger tiles not one of few registers (Apple's): none times or chooses them.",
+        "if its compiler moves registers to memory or keeps an array there. Ways for drivers that compute on the CPU run nowhere else;",
+        "large tiles don't suit a GPU of few registers (Apple's): it neither times nor chooses them.",
         "",
-        "| chip | driver | pipelines | spill: `register` | `tiled` | matrix units and the rest | for CPU drivers | of those that suit |",
-        "|---|---|---|---|---|---|---|---|",
+        "| chip | driver | pipelines | spill: `register` | `tiled` | matrix units and the rest | of those that suit |",
+        "|---|---|---|---|---|---|---|",
     ]
     for chip, run in runs.items():
         of = lambda kinds: sum(spills(p) for p in run["pipelines"] if variant(p) in kinds)
-        rest = {variant(p) for p in run["pipelines"]} - {"register", "tiled", "for CPUs"}
+        rest = {variant(p) for p in run["pipelines"]} - {"register", "tiled"}
         suited = sum(spills(p) and p["suits"] for p in run["pipelines"])
         lines.append(
             f"| {chip} | {run['driver']} | {len(run['pipelines'])} | {of({'register'})} | {of({'tiled'})} | {of(rest)} | "
-            f"{of({'for CPUs'})} | {suited} |"
+            f"{suited} |"
         )
     lines += ["", "## Suited ways that spill", "", "| chip | way | stored | registers | spills | scratch bytes | occupancy |", "|---|---|---|---|---|---|---|"]
     number = lambda value: "" if value is None else f"{value:g}"

@@ -31,10 +31,11 @@ fn scores(queries: vec4<u32>, keys: vec4<u32>) -> mat4x4<f32> {
 }
 
 // dP in the same shape.
-fn d_probabilities(gradients: vec4<u32>, values: vec4<u32>) -> mat4x4<f32> {
+fn d_probabilities(gradients: vec4<u32>, keys: vec4<u32>) -> mat4x4<f32> {
+    let values = params.heads * params.channels4;   // from a key to its value
     var d_p = mat4x4<f32>();
     for (var c = 0u; c < params.channels4; c++) {
-        d_p = multiply_add4(d_p, transpose(load_d_o(gradients, c)), load_part(values, c));
+        d_p = multiply_add4(d_p, transpose(load_d_o(gradients, c)), load_part(keys, values + c));
     }
     return d_p;
 }
@@ -107,7 +108,7 @@ fn backward_query(invocation: Invocation) {
     for (var block = 0u; block < block_count(); block++) {
         let keys = parts_of(place, block, KEY);
         let p = mask_keys(exp_below(scores(queries, keys), l), exist(block), vec4<f32>());
-        let d_p = d_probabilities(gradients, parts_of(place, block, VALUE));
+        let d_p = d_probabilities(gradients, keys);
         let d_s_transposed = transpose(d_scores(p, d_p, d));
         for (var c = 0u; c < TILE_QUADS; c++) {
             product[c] = multiply_add4(product[c], load_part(keys, loaded(channel_of(place, c))), d_s_transposed);
@@ -123,7 +124,7 @@ fn backward_query(invocation: Invocation) {
     }
 }
 
-// dK = s dS^T Q and dV = P^T dO.
+// dK = s dS^T Q and dV = P^T dO, one behind the other: the sums of both are more registers than every GPU has.
 @compute @workgroup_size(64)
 fn backward_key_value(invocation: Invocation) {
     let i = index_of(invocation, 64u);
@@ -132,26 +133,38 @@ fn backward_key_value(invocation: Invocation) {
     }
     let place = place_of(i, block_count(), chunk_count());
     let keys = parts_of(place, place.block, KEY);
-    let values = parts_of(place, place.block, VALUE);
-    var product_k = array<mat4x4<f32>, MAX_QUADS>();
-    var product_v = array<mat4x4<f32>, MAX_QUADS>();
+    var product = array<mat4x4<f32>, MAX_QUADS>();
     for (var block = 0u; block < block_count(); block++) {
-        let queries = parts_of(place, block, QUERY);
+        let p = probabilities(place, keys, block);
         let gradients = rows_of(place, block);
-        let l = log_sums[place.image_head * block_count() + block];
-        let d = deltas[place.image_head * block_count() + block];
-        let p = mask_queries(exp_below(scores(queries, keys), l), exist(block));
-        let d_s = d_scores(p, d_probabilities(gradients, values), d);
         for (var c = 0u; c < TILE_QUADS; c++) {
-            let channel = loaded(channel_of(place, c));
-            product_k[c] = multiply_add4(product_k[c], load_part(queries, channel), d_s);
-            product_v[c] = multiply_add4(product_v[c], load_d_o(gradients, channel), p);
+            product[c] = multiply_add4(product[c], load_d_o(gradients, loaded(channel_of(place, c))), p);
         }
     }
     for (var c = 0u; c < TILE_QUADS; c++) {
         for (var j = 0u; j < 4u; j++) {
-            store_part(place, place.block, j, KEY, channel_of(place, c), product_k[c][j]);
-            store_part(place, place.block, j, VALUE, channel_of(place, c), product_v[c][j]);
+            store_part(place, place.block, j, VALUE, channel_of(place, c), product[c][j]);
+        }
+        product[c] = mat4x4<f32>();
+    }
+    for (var block = 0u; block < block_count(); block++) {
+        let p = probabilities(place, keys, block);
+        let d = deltas[place.image_head * block_count() + block];
+        let d_s = d_scores(p, d_probabilities(rows_of(place, block), keys), d);
+        let queries = parts_of(place, block, QUERY);
+        for (var c = 0u; c < TILE_QUADS; c++) {
+            product[c] = multiply_add4(product[c], load_part(queries, loaded(channel_of(place, c))), d_s);
         }
     }
+    for (var c = 0u; c < TILE_QUADS; c++) {
+        for (var j = 0u; j < 4u; j++) {
+            store_part(place, place.block, j, KEY, channel_of(place, c), product[c][j]);
+        }
+    }
+}
+
+// P of a block of 4 queries, in the rows; 0 of those that do not exist.
+fn probabilities(place: Place, keys: vec4<u32>, block: u32) -> mat4x4<f32> {
+    let l = log_sums[place.image_head * block_count() + block];
+    return mask_queries(exp_below(scores(parts_of(place, block, QUERY), keys), l), exist(block));
 }

@@ -32,9 +32,9 @@ override LANES_OF_TILE = ROW_LANES * CHANNEL_LANES;
 override ROW_SHARE = ROWS * STEP / CHANNEL_LANES;
 override CHANNEL_SHARE = 8u * STEP / ROW_LANES;
 
-override PADDED = 1u;           // 0: not, where workgroup memory is full
-override ROW_LINE = TILE_ROWS + 4u * PADDED;
-override CHANNEL_LINE = TILE_QUADS + PADDED;
+override PAD = 1u;           // 0: not, where workgroup memory is full
+override ROW_LINE = TILE_ROWS + 4u * PAD;
+override CHANNEL_LINE = TILE_QUADS + PAD;
 
 // Two buffers each: one is read while the other is written.
 var<workgroup> staged_rows: array<vec4<f32>, 2u * STEP * ROW_LINE>;

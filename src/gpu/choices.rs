@@ -43,7 +43,8 @@ pub enum Meant {
 pub struct Candidate {
     pub kernel: &'static Kernel,
     pub constants: &'static [(&'static str, u32)],
-    /// Where it is timed and chosen. It runs everywhere, and is checked everywhere.
+    /// Where it is timed and chosen. One for drivers that compute on the CPU runs nowhere else: compilers of GPUs keep its sums in
+    /// memory, or fail. All others run everywhere, and are checked everywhere.
     pub meant: Meant,
     /// What its results are held to, where that is not what sums of products in any order are.
     pub bound: Option<Declared>,
@@ -135,6 +136,9 @@ impl Candidate {
     /// would do, but a driver that computes on the CPU would leave its lanes idle.
     pub fn runs_on(&self, device: &Device, precision: Precision) -> bool {
         if precision == Precision::F32 && self.kernel.needs.iter().any(|need| need.is_matrices()) {
+            return false;
+        }
+        if self.meant == Meant::ForCpus && device.gpu {
             return false;
         }
         let lanes = self.constants.iter().find(|(name, _)| *name == LANES).map(|(_, lanes)| *lanes);

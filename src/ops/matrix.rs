@@ -61,7 +61,7 @@ macro_rules! products {
             Candidate::for_cpus(&SUBGROUP, &[("LANES", 16)]),
             Candidate::for_cpus(&KERNEL, &[("TILE_ROWS", $register.0), ("WEIGHT_TILE_K", $register.1)]),
             Candidate::new(&KERNEL, &[]),
-            Candidate::for_large_gpus(&TILED, &[("ROW_LANES", 16), ("CHANNEL_LANES", 16), ("PADDED", 0)]),
+            Candidate::for_large_gpus(&TILED, &[("ROW_LANES", 16), ("CHANNEL_LANES", 16), ("PAD", 0)]),
             Candidate::for_large_gpus(&TILED, &[("ROW_LANES", 8), ("CHANNEL_LANES", 8)]),
             Candidate::for_gpus(&TILED, &[("ROW_LANES", 8), ("CHANNEL_LANES", 8), ("ROWS", 4)]),
             Candidate::for_gpus(&TILED, &[("ROW_LANES", 16), ("CHANNEL_LANES", 8), ("ROWS", 4)]),
