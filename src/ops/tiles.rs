@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::case::{Case, Which};
 use super::matrix::{declared, tile, weight_tile};
 use super::{ALL, Op, attention, conv2d};
+use crate::gpu::choices::Meant;
 use crate::gpu::kernel::Need;
 use crate::gpu::recorder::{Dispatch, Value};
 use crate::gpu::{Candidate, Choices, Device, Precision, Ways};
@@ -265,11 +266,13 @@ fn reached(op: &Op, candidate: &Candidate, choices: &Arc<Choices>, of: fn(&Candi
 /// What no corner reaches.
 fn missing(name: &str, of: fn(&Candidate, &Dispatch) -> Edges) -> Vec<String> {
     let op = ALL.iter().find(|op| op.kernel.name == name).expect("a kernel");
-    // Of a wider subgroup a GPU runs the narrower variants too.
-    let needs = vec![Need::Subgroups, Need::Matrices8, Need::Matrices16];
-    let device = Device { gpu: true, subgroup: 64, needs, ..Device::default() };
     let mut missing = Vec::new();
     for (index, candidate) in op.ways[0].candidates.iter().enumerate() {
+        // Of a wider subgroup a GPU runs the narrower variants too; a driver that computes on the CPU does not.
+        let gpu = candidate.meant != Meant::ForCpus;
+        let lanes = candidate.constants.iter().find(|(name, _)| *name == "LANES").map_or(8, |(_, lanes)| *lanes);
+        let needs = vec![Need::Subgroups, Need::Matrices8, Need::Matrices16];
+        let device = Device { gpu, subgroup: if gpu { 64 } else { lanes }, needs, ..Device::default() };
         let choices = Arc::new(Choices::forced(&device, Precision::F16, index));
         for ((entry, what), corners) in reached(op, candidate, &choices, of) {
             if corners.is_empty() {
