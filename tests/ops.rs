@@ -36,6 +36,13 @@ fn every_entry_ran(context: &Context, op: &Op, report: &Report) {
             println!("skipped: {} needs {:?}, which this adapter lacks", kernel.label(), kernel.needs);
             continue;
         }
+        let ways =
+            || op.ways.iter().flat_map(|ways| ways.candidates).filter(|way| way.kernel.label() == kernel.label());
+        let runs = |way: &Candidate| [Precision::F32, Precision::F16].iter().any(|p| way.runs_on(context.kind(), *p));
+        if ways().next().is_some() && !ways().any(runs) {
+            println!("skipped: {} has no way for subgroups as wide as this adapter's", kernel.label());
+            continue;
+        }
         for entry in kernel.entry_points() {
             let ran = report
                 .entries

@@ -404,7 +404,10 @@ fn flags_are_options_and_options_are_flags() {
     let others: Vec<&String> =
         written.as_object().unwrap().keys().filter(|key| !flags.contains(&key.as_str())).collect();
     // The command line says these in other ways, or not at all.
-    assert_eq!(others, ["adam_eps", "beta1", "beta2", "data", "model", "precision", "sample_steps", "task", "winograd"]);
+    assert_eq!(
+        others,
+        ["adam_eps", "beta1", "beta2", "data", "model", "precision", "sample_steps", "task", "winograd"]
+    );
 }
 
 /// As runs of old hold them.

@@ -13,7 +13,7 @@ products!(
     crate::cpu::conv2d,
     |s: &[u32]| [s[3], s[4]],
     |s: &[u32]| s[0] * s[1] * s[2],
-    (16, 4),
+    (8, 4),
     winograd(&[("LANES", 8)]),
     winograd(&[("LANES", 4)]),
     winograd(&[("LANES", 16)])
