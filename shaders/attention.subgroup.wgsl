@@ -253,7 +253,7 @@ fn backward_key_value(workgroup: Workgroup, at: SubgroupInvocation) {
     var products_q: Sums;
     var products_g: Sums;
     for (var first = 0u; first < params.tokens; first += LANES) {
-        let token = min(first + at.lane, params.tokens - 1u);
+        let token = first + at.lane;
         let query = part_of(place, token, QUERY);
         let gradient = row_of(place, token);
         let l = log_sums[statistic_of(place, token / 4u)][token % 4u];

@@ -2,7 +2,7 @@
 // narrow ones, so that rows are read 64 bytes at a time. Equations and shapes stand in group_norm.wgsl.
 
 const LANES = 256u;
-// Of the widest run.
+// Of the widest run: each of its channels has a lane.
 const MOST_QUADS = 64u;
 
 // What lanes found of their rows, two vectors each; once they are joined, of each quad of the run.
@@ -107,8 +107,9 @@ fn statistics_of(c: u32) -> vec2<f32> {
     return vec2<f32>(mean, 1.0 / sqrt(squares / (f32(params.rows) * f32(params.group_channels)) + params.eps));
 }
 
-// What scales and shifts the run's channel c; the padding behind the last channel becomes 0.
-fn settle_affine(place: Place, c: u32, scale: f32, shift: f32) {
+// What scales and shifts the lane's own channel of the run; the padding behind the last channel becomes 0.
+fn settle_affine(place: Place, scale: f32, shift: f32) {
+    let c = place.lane;
     let channel = 4u * place.run + c;
     var statistics = vec2<f32>();
     var affine = vec2<f32>();
@@ -148,8 +149,8 @@ fn forward(workgroup: Workgroup, @builtin(local_invocation_index) lane: u32) {
         return;
     }
     find_moments(run, place);
-    for (var c = place.lane; c < 4u * place.width; c += LANES) {
-        settle_affine(place, c, 1.0, 0.0);
+    if (place.lane < 4u * place.width) {
+        settle_affine(place, 1.0, 0.0);
     }
     apply_whole(place);
 }
@@ -162,9 +163,9 @@ fn forward_modulated(workgroup: Workgroup, @builtin(local_invocation_index) lane
         return;
     }
     find_moments(run, place);
-    for (var c = place.lane; c < 4u * place.width; c += LANES) {
-        let modulated = modulation_of(place.image, 4u * place.run + c);
-        settle_affine(place, c, modulated.x, modulated.y);
+    if (place.lane < 4u * place.width) {
+        let modulated = modulation_of(place.image, 4u * place.run + place.lane);
+        settle_affine(place, modulated.x, modulated.y);
     }
     apply_whole(place);
 }
@@ -197,8 +198,8 @@ fn forward_joined(workgroup: Workgroup, @builtin(local_invocation_index) lane: u
         squares += deviation * deviation;
     }
     settle_moments(run, place, origin, sum, squares);
-    for (var c = place.lane; c < 4u * place.width; c += LANES) {
-        settle_affine(place, c, 1.0, 0.0);
+    if (place.lane < 4u * place.width) {
+        settle_affine(place, 1.0, 0.0);
     }
     workgroupBarrier();
     let mean = channels_of(place, 0u);
@@ -241,20 +242,19 @@ fn settle_sums(place: Place, own: Affine) {
         found[LANES + place.lane] *= own.a;
     }
     workgroupBarrier();
-    for (var c = place.lane; c < 4u * place.width; c += LANES) {
-        let g = group_gradients(c, 4u * place.run + c < params.channels);
-        of_channels[c] = g.x;
-        of_channels[4u * MOST_QUADS + c] = g.y;
+    if (place.lane < 4u * place.width) {
+        let g = group_gradients(place.lane);
+        of_channels[place.lane] = g.x;
+        of_channels[4u * MOST_QUADS + place.lane] = g.y;
     }
     workgroupBarrier();
 }
 
-// G1 and G2 of the group of the run's channel c; 0 in the padding.
-fn group_gradients(c: u32, is_channel: bool) -> vec2<f32> {
+// G1 and G2 of the group of the run's channel c; in the padding, whose rstd is 0, any number.
+fn group_gradients(c: u32) -> vec2<f32> {
     let first = c / params.group_channels * params.group_channels;
-    let end = select(first, first + params.group_channels, is_channel);
     var g = vec2<f32>();
-    for (var k = first; k < end; k++) {
+    for (var k = first; k < first + params.group_channels; k++) {
         g += vec2<f32>(found[k / 4u][k % 4u], found[LANES + k / 4u][k % 4u]);
     }
     return g / (f32(params.rows) * f32(params.group_channels));

@@ -2,14 +2,14 @@
 // dW), as small as no GPU we know spills, larger for drivers that compute on the CPU; no workgroup memory, no barriers. Lanes run
 // over channels first: a wave reads neighbouring weights and the same x.
 
-override TILE_ROWS = 4u;        // 16 at the most
+override TILE_ROWS = 4u;        // 8 at the most
 const TILE_QUADS = 2u;
 const WEIGHT_TILE_C = 2u;
 override WEIGHT_TILE_K = 2u;    // 4 at the most
 const TURN_QUADS = 1u;
 const TURN_ROWS = 1u;
 
-const MAX_ROWS = 16u;
+const MAX_ROWS = 8u;
 const MAX_QUADS = 4u;
 
 // One quad of each row.

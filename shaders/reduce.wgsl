@@ -67,15 +67,14 @@ fn many(invocation: Invocation) {
         return;
     }
     let source = vec4<u32>(runs[2u * run]);
-    let quads = u32(runs[2u * run + 1u].x);
-    if (i % 64u >= quads) {
-        return;
+    let quad = i % 64u;
+    if (quad < u32(runs[2u * run + 1u].x)) {
+        var sum = vec4<f32>();
+        for (var n = 0u; n < source.z; n++) {
+            sum += parts[source.x + n * source.y + quad];
+        }
+        totals[source.w + quad] = sum;
     }
-    var sum = vec4<f32>();
-    for (var n = 0u; n < source.z; n++) {
-        sum += parts[source.x + n * source.y + i % 64u];
-    }
-    totals[source.w + i % 64u] = sum;
 }
 
 @group(0) @binding(2) var<storage, read_write> sum_of_all: array<vec4<f32>>;

@@ -433,7 +433,7 @@ pub const CORNERS: &[Corner] = &[
     Corner::new("a mean far from 0", |draw| case_of(draw, [2, 4, 5], [2, 5], 20.0, true)),
     Corner::new("a turn of each lane, all full", |draw| case_of(draw, [2, 8, 16], [8, 4], 0.5, false)),
     Corner::new("lanes that the run leaves over", |draw| case_of(draw, [2, 7, 13], [5, 12], 0.5, true)),
-    Corner::new("the last run narrower", |draw| case_of(draw, [2, 9, 9], [7, 3], 0.5, false)),
+    Corner::new("the last run of one quadruple", |draw| case_of(draw, [2, 9, 9], [5, 4], 0.5, false)),
     Corner::new("the widest run", |draw| case_of(draw, [2, 3, 3], [1, 256], 0.5, true)),
 ];
 

@@ -221,6 +221,7 @@ pub fn total(r: &mut Recorder, parts: Tensor, total: Tensor) {
 pub const CORNERS: &[Corner] = &[
     Corner::new("one element", |draw| case_of(draw, [1, 1, 1, 1], 1)),
     Corner::full("workgroups without a lane idle", |draw| case_of(draw, [4, 8, 8, 32], 1024)),
+    Corner::full("full workgroups of sums", |draw| case_of(draw, [5, 1, 2, 256], 3)),
     Corner::new("a list just over a turn", |draw| case_of(draw, [2, 3, 5, 7], 1025)),
     Corner::new("the last chunk not full", |draw| case_of(draw, [3, 5, 7, 9], 2051)),
     Corner::new("the last chunk of one row", |draw| case_of(draw, [1, 1, 17, 4], 5)),

@@ -172,13 +172,12 @@ impl Trial {
     }
 }
 
-/// What the dispatch of `single` writes without reading it: temporaries, so that a part may be left to others.
+/// What the dispatch of `single` writes without reading it, or in part: the rest is left to others.
 fn overwritten(single: &Recording) -> impl Iterator<Item = Tensor> {
     let dispatch = &single.dispatches[0];
     let bindings = &dispatch.kernel.entry_point(dispatch.entry).storage;
     let ids = dispatch.io.iter().zip(bindings).filter(|(_, binding)| binding.writable && !binding.access.reads());
-    let temporary = |id: &&u32| single.tensors[**id as usize].place == Place::Temporary;
-    ids.map(|(id, _)| id).filter(temporary).map(|id| single.tensor(*id))
+    ids.map(|(id, _)| single.tensor(*id))
 }
 
 fn with_grid(single: &Recording, grid: [u32; 3]) -> Recording {
