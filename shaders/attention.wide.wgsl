@@ -1,8 +1,7 @@
-// Variant `wide`, for heads of many channels, see lib.subgroup.wgsl: a subgroup owns 4 tokens of one head (queries; keys in backward_key_value) and 8 LANES quads of channels of
-// what it makes. It walks over the other tokens 4 LANES at a time: a lane makes the scores of 4 of them, which are then handed
-// round by subgroupShuffle, so that S is made once for all of those channels. `forward` keeps the highest score so far and
-// shrinks what it has summed where a higher one comes, and makes L, in log_sums_out, beside o_out; the others write d_q, or
-// d_k and d_v.
+// Variant `wide`, for heads of many channels, see lib.subgroup.wgsl: a subgroup owns 4 tokens of one head (queries; keys in
+// backward_key_value) and 8 LANES quads of channels of what it makes. It walks over the other tokens 4 LANES at a time: a lane
+// makes the scores of 4 of them, which are then handed round by subgroupShuffle, so that S is made once for all of those channels.
+// `forward` keeps the highest score so far and shrinks what it has summed where a higher one comes.
 
 const QUADS = 8u;       // of channels that a lane sums
 

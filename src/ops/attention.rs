@@ -40,16 +40,16 @@ const fn candidates(in_order: bool) -> [Candidate; 15] {
     }
     const ONE_BY_ONE: &str = "subgroup, key by key";
     [
-        Candidate::for_cpus(&SUBGROUP, &[("LANES", 8), ("QUADS", 2), ("AT_ONCE", 4)]).usual_for(|shape| shape[3] <= 8),
-        Candidate::for_cpus(&SUBGROUP, &[("LANES", 16), ("QUADS", 2), ("AT_ONCE", 4)]).usual_for(|shape| shape[3] <= 8),
+        Candidate::for_cpus(&SUBGROUP, &[("LANES", 8), ("QUADS", 2), ("AT_ONCE", 4)]).only_for(|shape| shape[3] <= 8),
+        Candidate::for_cpus(&SUBGROUP, &[("LANES", 16), ("QUADS", 2), ("AT_ONCE", 4)]).only_for(|shape| shape[3] <= 8),
         classed(Candidate::for_cpus(&SUBGROUP, &[("LANES", 8), ("QUADS", 8)]), ONE_BY_ONE, in_order)
-            .usual_for(|shape| (9..=32).contains(&shape[3])),
+            .only_for(|shape| shape[3] <= 32),
         classed(Candidate::for_cpus(&SUBGROUP, &[("LANES", 16), ("QUADS", 8)]), ONE_BY_ONE, in_order)
-            .usual_for(|shape| (9..=32).contains(&shape[3])),
+            .only_for(|shape| shape[3] <= 32),
         classed(Candidate::for_cpus(&SUBGROUP, &[("LANES", 8), ("QUADS", 16)]), ONE_BY_ONE, in_order)
-            .usual_for(|shape| (33..=64).contains(&shape[3])),
+            .only_for(|shape| shape[3] <= 64),
         classed(Candidate::for_cpus(&SUBGROUP, &[("LANES", 16), ("QUADS", 16)]), ONE_BY_ONE, in_order)
-            .usual_for(|shape| (33..=64).contains(&shape[3])),
+            .only_for(|shape| shape[3] <= 64),
         classed(Candidate::for_cpus(&WIDE, &[("LANES", 8)]), "wide 8", in_order).usual_for(|shape| shape[3] > 8),
         classed(Candidate::for_cpus(&WIDE, &[("LANES", 4)]), "wide 4", in_order).usual_for(|shape| shape[3] > 8),
         classed(Candidate::for_cpus(&WIDE, &[("LANES", 16)]), "wide 16", in_order).usual_for(|shape| shape[3] > 8),
@@ -192,9 +192,11 @@ pub const CORNERS: &[Corner] = &[
     Corner::new("one token less than a tile", |draw| case_of(draw, [2, 31, 1, 13], 1.0)),
     Corner::new("several tiles of tokens", |draw| case_of(draw, [1, 69, 2, 5], 1.0)),
     Corner::full("one full tile of channels", |draw| case_of(draw, [1, 4, 2, 512], 1.0)),
-    Corner::new("several tiles of channels", |draw| case_of(draw, [1, 9, 1, 523], 0.5)),
+    Corner::new("several tiles of channels, several turns", |draw| case_of(draw, [1, 37, 1, 523], 0.5)),
     Corner::new("several images and heads", |draw| case_of(draw, [3, 33, 3, 6], 2.0)),
     Corner::full("workgroups without a lane idle", |draw| case_of(draw, [2, 64, 4, 17], 1.0)),
+    Corner::full("as many channels as a lane of a subgroup may own", |draw| case_of(draw, [1, 32, 1, 64], 1.0)),
+    Corner::new("half as many, and a token in the next block", |draw| case_of(draw, [1, 33, 1, 32], 1.0)),
     Corner::new("scores of ten thousands", |draw| case_of_large_scores(draw, [2, 37, 2, 4], [4000.0, 1.0])),
     Corner::new("scores thousands apart", |draw| case_of_large_scores(draw, [1, 35, 2, 16], [-4000.0, 300.0])),
 ];
