@@ -111,6 +111,11 @@ impl Candidate {
         Candidate { fits: Some(fits), ..self }
     }
 
+    /// Whether it can run some shapes only.
+    pub fn is_limited(&self) -> bool {
+        self.fits.is_some()
+    }
+
     /// Whether it can run a shape.
     pub fn takes(&self, shape: &[u32]) -> bool {
         self.fits.is_none_or(|fits| fits(shape))

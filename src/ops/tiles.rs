@@ -30,11 +30,18 @@ struct Axis {
     name: &'static str,
     extents: Vec<u32>,
     tile: u32,
+    /// Whether there may be several.
+    is_cut: bool,
 }
 
 impl Axis {
     fn new(name: &'static str, extent: u32, tile: u32) -> Axis {
-        Axis { name, extents: vec![extent], tile }
+        Axis { name, extents: vec![extent], tile, is_cut: true }
+    }
+
+    /// Of one tile at the most.
+    fn uncut(name: &'static str, extent: u32, tile: u32) -> Axis {
+        Axis { is_cut: false, ..Axis::new(name, extent, tile) }
     }
 
     /// The cases of an axis that a corner must reach.
@@ -43,7 +50,11 @@ impl Axis {
 
     /// Those that there are: a tile of one is never but full.
     fn possible(&self) -> &'static [&'static str] {
-        if self.tile == 1 { &Axis::EDGES[1..2] } else { &Axis::EDGES }
+        match (self.tile, self.is_cut) {
+            (1, _) => &Axis::EDGES[1..2],
+            (_, true) => &Axis::EDGES,
+            (_, false) => &Axis::EDGES[..2],
+        }
     }
 
     fn edges(&self) -> Vec<&'static str> {
@@ -77,7 +88,8 @@ fn parameter(dispatch: &Dispatch, name: &str) -> u32 {
 fn of_splits(dispatch: &Dispatch, rows: u32, edges: &mut Edges) {
     let [splits, split_rows] = ["splits", "split_rows"].map(|name| parameter(dispatch, name));
     let last = rows - (splits - 1) * split_rows;
-    edges.axes.push(Axis { name: "rows of a split", extents: vec![split_rows, last], tile: turn_of_rows() });
+    let extents = vec![split_rows, last];
+    edges.axes.push(Axis { name: "rows of a split", extents, tile: turn_of_rows(), is_cut: true });
     let several = splits > 1;
     edges
         .others
@@ -150,6 +162,7 @@ fn of_conv2d(candidate: &Candidate, dispatch: &Dispatch) -> Edges {
                         name: if stride == 1 { "inputs" } else { "inputs of a parity" },
                         extents: inputs,
                         tile: rows,
+                        is_cut: true,
                     },
                     Axis::new("channels in", c4, quads),
                     Axis::new("channels out, in turns", k4, turn_of_quads()),
@@ -210,13 +223,16 @@ fn of_attention(candidate: &Candidate, dispatch: &Dispatch) -> Edges {
     let [places, tokens, channels4] = ["places", "tokens", "channels4"].map(|name| parameter(dispatch, name));
     let (own, quads) = attention::tile(candidate);
     let others = declared(candidate, "OTHER_TOKENS");
-    Edges {
-        axes: vec![
-            Axis::new("own tokens", tokens, own),
-            Axis::new("other tokens", tokens, others),
+    let mut axes = vec![Axis::new("own tokens", tokens, own), Axis::new("other tokens", tokens, others)];
+    match candidate.is_limited() {
+        true => axes.push(Axis::uncut("channels", channels4, quads)),
+        false => axes.extend([
             Axis::new("channels", channels4, quads),
             Axis::new("channels, in turns", channels4, longest_turn(&attention::FORWARD, "TURN_QUADS")),
-        ],
+        ]),
+    }
+    Edges {
+        axes,
         others: vec![("several images and heads", parameter(dispatch, "heads") > 1 && places > 2)],
         tiles: places,
     }
@@ -242,7 +258,9 @@ fn reached(op: &Op, candidate: &Candidate, choices: &Arc<Choices>, of: fn(&Candi
         let own = case.recording.dispatches.iter().filter(|dispatch| dispatch.kernel.name == op.kernel.name);
         // One that can't run a shape leaves it to another.
         let ran = |dispatch: &&Dispatch| {
-            candidate.class != conv2d::WINOGRAD || dispatch.kernel.label() == candidate.kernel.label()
+            let is_own =
+                dispatch.kernel.label() == candidate.kernel.label() && dispatch.constants == candidate.constants;
+            is_own || !candidate.is_limited()
         };
         for dispatch in own.filter(is_way).filter(ran) {
             assert_eq!((dispatch.kernel.label(), dispatch.constants), (candidate.kernel.label(), candidate.constants));
