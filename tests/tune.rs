@@ -397,8 +397,9 @@ fn the_members_of_a_class_agree_bit_for_bit() {
         let registers = |ways: &&&Ways| ways.candidates.iter().any(|candidate| candidate.is_register());
         for ways in ops::ALL.iter().flat_map(|op| op.ways).filter(registers) {
             let runs_here = |c: &&Candidate| c.runs_on(context.kind(), precision);
-            let candidates: Vec<_> = ways.candidates.iter().filter(runs_here).collect();
             for shape in ways.trials {
+                let takes = |c: &&Candidate| c.takes(shape);
+                let candidates: Vec<_> = ways.candidates.iter().filter(runs_here).filter(takes).collect();
                 let runs =
                     diffuse::gpu::tune::run(&context, precision, ways, shape, &candidates).expect("the device works");
                 let mut classes: BTreeMap<&str, (String, Vec<Vec<f32>>)> = BTreeMap::new();
