@@ -35,7 +35,8 @@
 // x, goal, out, d_out: [N, H, W, C]   previous: `slots` times that, f32   timestep, label, weight: [1, 1, 1, N]
 // schedule: T rows of 8: alpha, sigma, target_x0, target_eps, weight of the loss, log_small, log_ratio, mean_error
 // records, more_records: one list of bytes, 4 to a word, the low byte first; the first binding ends after first_words.
-//   A record is one image: its label in two bytes, the low one first, then H W C bytes.
+//   A record is one image: its label in two bytes, the low one first, then H W C bytes. Streamed, they are those of this step
+//   alone, in the order in which it takes them; image n of the batch has number step.record + n.
 // known, mask: [1, H, W, C], f32; mask is 1 where the known image stays, 0 elsewhere
 // partials: [1, 1, 1, 64 groups]
 //
@@ -64,6 +65,7 @@ const IMPUTE = 6u;
 struct Training {
     batch: u32,             // N
     images: u32,            // in the data set
+    streamed: u32,          // whether the records are a step's own
     half_bits: u32,         // the shuffle's domain is 4^half_bits >= images
     first_words: u32,       // length of `records`
     height: u32,
@@ -173,9 +175,12 @@ fn record_byte(address: u32) -> u32 {
 
 // The address of the record of image n of the batch.
 fn record_address(n: u32) -> u32 {
-    let position = step.cursor + n;
-    let image = shuffle(position % training.images, step.epoch + position / training.images);
-    return image * (2u + training.height * training.width * training.channels);
+    var record = step.record + n;
+    if (training.streamed == 0u) {
+        let position = step.cursor + n;
+        record = shuffle(position % training.images, step.epoch + position / training.images);
+    }
+    return record * (2u + training.height * training.width * training.channels);
 }
 
 // t, flip and class dropout of image n of the batch.

@@ -22,6 +22,7 @@ struct Step {
     counter: u32,           // forward passes so far (training), or steps of this sampler
     epoch: u32,             // which shuffle of the data
     cursor: u32,            // images of this epoch that are used up
+    record: u32,            // of the first image of this batch, where records are streamed
     sample: u32,            // index of the first image of this batch among all samples
     learning_rate: f32,
     bias_correction1: f32,  // 1 - beta1^t

@@ -12,6 +12,7 @@ mod folder;
 mod foreign;
 mod idx;
 mod parts;
+mod pixels;
 mod place;
 mod resize;
 mod source;
@@ -20,5 +21,6 @@ mod summary;
 
 pub use account::{Account, Changes, Skipped};
 pub use dataset::{Dataset, Picture, Want};
+pub use pixels::Pixels;
 pub use source::{load, load_image, load_mask, load_parts};
 pub use split::{HELD_OUT, Split, load_split};

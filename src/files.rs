@@ -25,6 +25,26 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     write(path, bytes).map_err(|error| Error::file(path, problem(&error)))
 }
 
+/// The environment variable that names another directory for what is kept between runs.
+pub const CACHE_DIRECTORY: &str = "DIFFUSE_CACHE_DIR";
+
+/// Where things are kept between runs: what [`CACHE_DIRECTORY`] names, or the user's cache directory, if there is one.
+pub fn cache_directory() -> Option<PathBuf> {
+    let named = std::env::var_os(CACHE_DIRECTORY).map(PathBuf::from);
+    named.or_else(|| dirs::cache_dir().map(|directory| directory.join("diffuse")))
+}
+
+/// A file without a name, for what is too large for memory: in the directory for what is kept, or among temporary files. It goes
+/// when it is closed, however the process ends.
+///
+/// # Errors
+/// If there is no place for one.
+pub fn scratch() -> io::Result<File> {
+    let directory = cache_directory().unwrap_or_else(std::env::temp_dir);
+    fs::create_dir_all(&directory)?;
+    tempfile::tempfile_in(directory)
+}
+
 /// `path` without links, as far as it is there already.
 pub fn resolved(path: &Path) -> PathBuf {
     let whole = std::path::absolute(path).unwrap_or_else(|_| path.into());

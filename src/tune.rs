@@ -88,9 +88,6 @@ struct Verdict {
     is_right: bool,
 }
 
-/// The environment variable that names another directory for the cache.
-pub const CACHE_DIRECTORY: &str = "DIFFUSE_CACHE_DIR";
-
 /// What measures: [`WallClock`], or a test's stand-in.
 pub trait Clock {
     /// Times the candidates for a shape.
@@ -135,7 +132,7 @@ impl Clock for WallClock {
 #[derive(Clone, Debug, Default)]
 pub struct Policy {
     pub mode: Mode,
-    /// Where winners are kept: see [`cache_directory`].
+    /// Where winners are kept: see [`crate::files::cache_directory`].
     pub directory: Option<PathBuf>,
     /// What someone chose, whatever the clock says.
     pub explicit: Vec<Chosen>,
@@ -494,12 +491,6 @@ impl<'a> Tuner<'a> {
 fn warn_of_wrong(context: &Context, way: &Way, error: f64) {
     let (name, Way { kernel, entry, way, .. }) = (&context.info.name, way);
     log::warn!("{name} computes {kernel} {entry}, {way} wrongly ({error:.1} times what rounding allows): not used");
-}
-
-/// Where the winners are kept: what [`CACHE_DIRECTORY`] names, or the user's cache directory, if there is one.
-pub fn cache_directory() -> Option<PathBuf> {
-    let named = std::env::var_os(CACHE_DIRECTORY).map(PathBuf::from);
-    named.or_else(|| dirs::cache_dir().map(|directory| directory.join("diffuse")))
 }
 
 /// A file for each adapter, driver and state of the shaders.

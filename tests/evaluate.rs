@@ -180,7 +180,7 @@ fn samples_are_judged() {
     let observer = Observer::new(Session::new(&context), &classifier, &weights).expect("it fits");
     let (train, test) = (dataset(60, 3), dataset(90, 3));
     let mut late = test.clone();
-    late.images.drain(..60 * 64);
+    late.images = late.images[60 * 64..].to_vec().into();
     late.labels.drain(..60);
     let split = Split { train, test: late, held_out: false };
     let tests = images_of(&split.test, 30);

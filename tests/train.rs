@@ -112,6 +112,30 @@ fn two_runs_give_equal_bits() {
 }
 
 #[test]
+fn streamed_images_give_the_bits_of_those_that_the_device_holds() {
+    let context = context();
+    let data = dataset(9, 3);
+    // Batches longer than an epoch, too, and a step that is asked for out of turn, as when a run goes on.
+    for (batch, accumulate) in [(4, 1), (4, 3), (20, 2)] {
+        let outcome = |stream, steps: &[u64]| {
+            let options = TrainOptions { stream: Some(stream), flip: Some(true), ..options(6, batch, accumulate) };
+            let unet = UNet::new(options.model.clone()).expect("a valid model");
+            let mut trainer = trainer(&context, &unet, &data, &options);
+            for step in steps {
+                trainer.step(*step).expect("the device works");
+            }
+            trainer.finish().expect("the device works");
+            assert_eq!(trainer.feed().is_some(), stream);
+            trainer.session.read(WEIGHTS).expect("the device works").into_iter().map(f32::to_bits).collect::<Vec<_>>()
+        };
+        for steps in [&[0, 1, 2, 3, 4, 5][..], &[3, 4, 0, 5]] {
+            assert_eq!(outcome(true, steps), outcome(false, steps), "batches of {batch}, {accumulate} of them");
+        }
+        assert_ne!(outcome(true, &[0, 1]), outcome(true, &[1, 2]));
+    }
+}
+
+#[test]
 fn it_overfits_one_image() {
     let context = context();
     let data = dataset(1, 1);

@@ -6,9 +6,10 @@ use std::str::FromStr;
 use super::output::say;
 use super::outputs::{Input, input};
 use anyhow::Result;
+use diffuse::files::cache_directory;
 use diffuse::gpu::{Context, Precision};
 use diffuse::run::Session;
-use diffuse::tune::{Mode, Policy, Tuning, Winograd, cache_directory};
+use diffuse::tune::{Mode, Policy, Tuning, Winograd};
 
 /// What to compute on, and which variants of the kernels run there.
 #[derive(clap::Args)]

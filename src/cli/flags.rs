@@ -145,7 +145,7 @@ impl Typed {
 }
 
 /// What may change in a run that goes on: the rest of it follows from its beginning.
-const MAY_CHANGE: [&str; 8] = [
+const MAY_CHANGE: [&str; 9] = [
     "steps",
     "learning_rate",
     "warmup",
@@ -154,6 +154,7 @@ const MAY_CHANGE: [&str; 8] = [
     "sample_every",
     "checkpoint_every",
     "recompute",
+    "stream",
 ];
 
 /// The differences of `now`, what a run goes on with, from `then`: a line each.

@@ -244,10 +244,19 @@ pub fn train(run: &mut Run, context: &Context, ending: &Ending) -> Result<bool> 
         run.options().batch * run.options().accumulate,
         mebibytes(run.allocated_bytes())
     ));
+    if let Some(feed) = run.feed() {
+        let (whole, held) = (mebibytes(feed.whole_bytes()), mebibytes(feed.bytes()));
+        say(format_args!("images are read as they come: of {whole} in records {held} are in memory at a time"));
+    }
     let mut progress = Progress::new("training", run.steps_done(), all);
+    let begun = Instant::now();
     let result = run.train(&mut progress);
     progress.finish();
     let done = result?;
+    if let Some(feed) = run.feed() {
+        let (waited, all) = (feed.waited().as_secs_f64(), begun.elapsed().as_secs_f64());
+        say(format_args!("steps waited {waited:.2} s for images, {:.2} % of the time", 100.0 * waited / all.max(1e-9)));
+    }
     let Ending { out, started, again, .. } = ending;
     if done {
         say(format_args!(

@@ -51,7 +51,7 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     let config = args.model.config(digits())?;
     let context = adapter.open()?;
     let options = profile::Options { batch: args.batch, steps: 1, infer: false, recompute: false };
-    let policy = Policy { directory: tune::cache_directory(), ..Policy::default() };
+    let policy = Policy { directory: diffuse::files::cache_directory(), ..Policy::default() };
     let choices = policy.known(&context, args.precision.precision(&context));
     let recordings = profile::record(&UNet::new(config)?, &options, &choices)?;
     let (choices, tuning) = tune::compare(&context, &policy, &choices, &recordings)?;

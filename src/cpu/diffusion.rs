@@ -11,6 +11,11 @@ const START: u32 = 4;
 const DENOISE: u32 = 5;
 const IMPUTE: u32 = 6;
 
+/// Which image stands `position` images behind the beginning of `epoch`: in that epoch or one that follows.
+pub fn image_at(position: u64, images: u64, seed: u32, epoch: u32) -> u64 {
+    shuffle(position % images, images, seed, epoch.wrapping_add((position / images) as u32))
+}
+
 /// Which image stands at `position` of epoch `epoch`: a permutation of 0..images. A Feistel network over the smallest
 /// power of four that isn't below `images` (nor below 4), applied until the result is an image.
 pub fn shuffle(position: u64, images: u64, seed: u32, epoch: u32) -> u64 {
@@ -70,14 +75,16 @@ pub fn noise(call: &mut Call) {
     let schedule = call.read("schedule");
     let first = &call.read("records").data[..call.u("first_words")];
     let records = Records { words: [first, &call.read("more_records").data] };
-    let images = call.u("images");
+    let images = call.u("images") as u64;
     let [seed, counter, epoch] = ["seed", "counter", "epoch"].map(|name| call.step(name) as u32);
     for n in 0..call.u("batch") {
         let [for_timestep, for_flip, for_label, _] = philox([n as u32, counter, 0, 0], [seed, IMAGE]);
-        let position = call.step("cursor") as usize + n;
-        let epoch = epoch + (position / images) as u32;
-        let image = shuffle((position % images) as u64, images as u64, seed, epoch) as usize;
-        let record = image * (2 + height * width * channels);
+        let position = call.step("cursor") as u64 + n as u64;
+        let number = match call.flag("streamed") {
+            true => call.step("record") as usize + n,
+            false => image_at(position, images, seed, epoch) as usize,
+        };
+        let record = number * (2 + height * width * channels);
         let t = (for_timestep as f64 / 2f64.powi(32) * call.f("timesteps")) as usize;
         let [alpha, sigma, target_x0, target_eps, loss_weight, ..] = schedule.row(t) else { unreachable!() };
         let dropped = uniform_open(for_label) < call.f("class_dropout");

@@ -117,6 +117,7 @@ pub(super) fn load(files: &Files, name: String, want: &Want) -> Result<Dataset> 
         account.notes.push(format!("{count} of the set's {expected} training files are there: get the others, too"));
     }
     let Shape { height, width, channels } = shape;
+    let images = images.into();
     Ok(Dataset { name, height, width, channels, images, labels, classes: class_names(files), account })
 }
 

@@ -3,23 +3,14 @@
 use std::path::Path;
 
 use super::account::{Account, Changes, FOLDER};
+use super::pixels::{Pixels, Room};
+use super::place::reason;
 use crate::error::{Error, Result, list_names};
-use crate::files::resolved;
+use crate::files::{CACHE_DIRECTORY, resolved};
 
 /// What `load` accepts, for the errors of those who gave it something else.
 pub(super) const ACCEPTED: &str = "give `digits`, a directory with IDX files (train-images-idx3-ubyte[.gz] and its labels), with \
                         CIFAR's binary files, or a folder of PNG, JPEG, GIF, WebP, BMP or TIFF images (one sub-folder per class, or none)";
-
-/// The most bytes of all images and their labels: kernels address them by a u32.
-const MAX_BYTES: u64 = u32::MAX as u64;
-/// Bytes of a label on the GPU.
-const LABEL_BYTES: u64 = 2;
-
-/// The bytes of `count` images of `each` bytes, without their labels; none where a kernel couldn't address them all.
-pub(super) fn bytes_of(count: u64, each: u64) -> Option<usize> {
-    let with_labels = each.checked_add(LABEL_BYTES)?.checked_mul(count)?;
-    if with_labels > MAX_BYTES { None } else { usize::try_from(count * each).ok() }
-}
 
 /// Images in memory as bytes, the way the GPU gets them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,7 +24,7 @@ pub struct Dataset {
     /// 1 (grey) or 3 (RGB).
     pub channels: u32,
     /// `[N, H, W, C]`, 0..=255.
-    pub images: Vec<u8>,
+    pub images: Pixels,
     /// `[N]`, indices into `classes`; all 0 when there is one class.
     pub labels: Vec<u32>,
     /// The names of the classes: the labels of IDX files from the least to the largest; the sub-folders, numbers first and
@@ -122,27 +113,23 @@ pub(super) struct Shape {
 }
 
 impl Shape {
-    /// The bytes of `count` images of this shape, refused where a kernel couldn't address them.
+    /// The bytes of `count` images of this shape, refused where nothing could address them.
     pub fn bytes(self, count: usize) -> Result<usize> {
-        let [height, width, channels] = [self.height, self.width, self.channels].map(u64::from);
-        let each = (height * width).checked_mul(channels);
-        each.and_then(|each| bytes_of(count as u64, each)).ok_or_else(|| self.too_large(count))
+        let sides = [self.height, self.width, self.channels].map(|side| side as usize);
+        let all = sides.into_iter().try_fold(count, usize::checked_mul).filter(|all| *all < isize::MAX as usize);
+        all.ok_or_else(|| self.too_large(count, "more than can be addressed"))
     }
 
-    /// Zeroed room for `count` images, or an error where the machine has too little memory for them.
-    pub fn allocate(self, count: usize) -> Result<Vec<u8>> {
-        let bytes = self.bytes(count)?;
-        let mut images = Vec::new();
-        images.try_reserve_exact(bytes).map_err(|_| self.too_large(count))?;
-        images.resize(bytes, 0);
-        Ok(images)
+    /// Zeroed room for `count` images, in memory or in a file; or an error where there is no place for them.
+    pub fn allocate(self, count: usize) -> Result<Room> {
+        Room::zeroed(self.bytes(count)?).map_err(|error| self.too_large(count, &reason(&error)))
     }
 
-    fn too_large(self, count: usize) -> Error {
+    fn too_large(self, count: usize, why: &str) -> Error {
         let Shape { height, width, channels } = self;
         Error::Config(format!(
-            "{count} images of {height}x{width}x{channels} are too large to hold, in memory or in the 4 GiB that kernels \
-             can address: ask for a smaller size or give fewer images"
+            "{count} images of {height}x{width}x{channels} are too large to hold ({why}): ask for a smaller size, give fewer \
+             images, or name a larger disk by {CACHE_DIRECTORY}"
         ))
     }
 }
@@ -166,15 +153,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_data_set_is_what_a_u32_can_address_with_its_labels() {
-        // 65,536 bytes each with the label.
-        let shape = Shape { height: 2, width: 32_767, channels: 1 };
-        assert_eq!(shape.bytes(65_535).expect("a word of 32 bits reaches the end"), 65_535 * 65_534);
-        let error = shape.bytes(65_536).expect_err("one byte too many").to_string();
-        assert!(
-            error.contains("65536 images of 2x32767x1 are too large to hold") && error.contains("4 GiB"),
-            "{error}"
-        );
-        assert!(Shape { height: u32::MAX, width: u32::MAX, channels: 3 }.bytes(usize::MAX).is_err());
+    fn what_no_number_can_count_is_refused() {
+        let shape = |side| Shape { height: side, width: side, channels: 3 };
+        assert_eq!(shape(4).bytes(5).expect("few bytes"), 240);
+        for (shape, count) in [(shape(u32::MAX), 1), (shape(4), usize::MAX)] {
+            let error = shape.bytes(count).expect_err("too many bytes").to_string();
+            assert!(error.contains("too large to hold (more than can be addressed)"), "{error}");
+        }
     }
 }

@@ -11,6 +11,7 @@ use super::dataset::{Dataset, Picture, Shape, Want};
 use super::decode::{FORMATS, decode, is_image};
 use super::fill::fill_images;
 use super::foreign::nothing_in;
+use super::pixels::Room;
 use super::place::{entries, name_of};
 use super::resize;
 use crate::error::{Error, Result, list_names};
@@ -59,7 +60,7 @@ pub(super) fn load(root: &Path, name: String, want: &Want) -> Result<Dataset> {
     let (labels, classes) = drop_empty_classes(root, labels, found.classes, &mut account);
     check_number(root, classes.len())?;
     let Shape { height, width, channels } = shape;
-    Ok(Dataset { name, height, width, channels, images, labels, classes, account })
+    Ok(Dataset { name, height, width, channels, images: images.into(), labels, classes, account })
 }
 
 /// Notes the files that could not be read, those of one reason together.
@@ -290,7 +291,7 @@ pub(super) fn load_mask(path: &Path, shape: Shape, picture: [u32; 2]) -> Result<
 }
 
 /// Closes the gaps that `failures` left among `images` and returns the labels of those that stay.
-fn keep_good(images: &mut Vec<u8>, bytes: usize, found: &Found, failures: &[(usize, String)]) -> Vec<u32> {
+fn keep_good(images: &mut Room, bytes: usize, found: &Found, failures: &[(usize, String)]) -> Vec<u32> {
     let mut labels = Vec::with_capacity(found.files.len() - failures.len());
     for (index, (_, label)) in found.files.iter().enumerate() {
         if failures.binary_search_by_key(&index, |(failed, _)| *failed).is_err() {

@@ -19,8 +19,9 @@ use flate2::bufread::MultiGzDecoder;
 use image::{DynamicImage, GrayImage};
 
 use super::account::Account;
-use super::dataset::{Dataset, Shape, Want, bytes_of};
+use super::dataset::{Dataset, Shape, Want};
 use super::fill::fill_images;
+use super::pixels::Room;
 use super::place::{entries, reason};
 use super::resize;
 use crate::error::{Error, Result, list_names};
@@ -66,7 +67,7 @@ impl Pair {
 /// The images of one file, [N, H, W].
 struct Images {
     shape: [u32; 3],
-    bytes: Vec<u8>,
+    bytes: Room,
 }
 
 /// The embedded set: the 10,000 test images of MNIST.
@@ -265,18 +266,13 @@ fn read_labels(source: &mut dyn Read) -> Parsed<Vec<u32>> {
 }
 
 /// The values, of `size` bytes each, that a header of this shape promises.
-fn body(source: &mut dyn Read, shape: &[u32], size: usize) -> Parsed<Vec<u8>> {
-    let each = shape[1..].iter().try_fold(size as u64, |product, &side| product.checked_mul(u64::from(side)));
-    let expected = each.and_then(|each| bytes_of(shape[0].into(), each)).ok_or_else(|| {
-        format!(
-            "its header promises {shape:?} values, more than can be held (4 GiB with labels): give fewer images, or is it \
-             damaged?"
-        )
-    })? as u64;
-    let mut bytes = Vec::new();
-    // The vector grows with what arrives, so a wrong header costs no memory. The one byte more shows a tail, and
-    // makes the gzip decoder reach its checksum.
-    source.take(expected + 1).read_to_end(&mut bytes).map_err(|error| damaged(&error))?;
+fn body(source: &mut dyn Read, shape: &[u32], size: usize) -> Parsed<Room> {
+    let expected = shape.iter().try_fold(size as u64, |product, &side| product.checked_mul(u64::from(side)));
+    let expected = expected
+        .filter(|expected| *expected < isize::MAX as u64)
+        .ok_or_else(|| format!("its header promises {shape:?} values, more than can be addressed: is it damaged?"))?;
+    // The one byte more shows a tail, and makes the gzip decoder reach its checksum.
+    let bytes = Room::read(&mut source.take(expected + 1)).map_err(|error| damaged(&error))?;
     let (found, promised) = (bytes.len() as u64, expected / size as u64);
     if found < expected {
         let values = found / size as u64;
@@ -334,7 +330,7 @@ fn dataset(name: String, images: Images, labels: Option<Vec<u32>>, want: &Want) 
     account.changes = resize::changes(&DynamicImage::ImageLuma8(first), shape).of_all(count);
     let images = if shape == own { images.bytes } else { fit_all(&images, own, shape)? };
     let Shape { height, width, channels } = shape;
-    let mut data = Dataset { name, height, width, channels, images, labels, classes, account };
+    let mut data = Dataset { name, height, width, channels, images: images.into(), labels, classes, account };
     note_empty_classes(&mut data);
     Ok(data)
 }
@@ -359,7 +355,7 @@ fn classify(mut labels: Vec<u32>, notes: &mut Vec<String>) -> (Vec<u32>, Vec<Str
 }
 
 /// Fits every image of the shape `own` into the wanted one.
-fn fit_all(images: &Images, own: Shape, shape: Shape) -> Result<Vec<u8>> {
+fn fit_all(images: &Images, own: Shape, shape: Shape) -> Result<Room> {
     let count = images.shape[0] as usize;
     let (from, to) = (own.bytes(1)?, shape.bytes(1)?);
     let mut fitted = shape.allocate(count)?;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::account::Account;
-use super::dataset::{Dataset, Want};
+use super::dataset::{Dataset, Shape, Want};
 use super::source::load_parts;
 use crate::error::Result;
 
@@ -55,27 +55,27 @@ impl Split {
 /// Those of [`super::load`], for either part; of test images of a class that isn't learnt, too.
 pub fn load_split(source: &str, want: &Want) -> Result<Split> {
     let (train, test) = load_parts(source, want)?;
-    Ok(match test? {
-        Some(test) => Split { train, test, held_out: false },
+    match test? {
+        Some(test) => Ok(Split { train, test, held_out: false }),
         None => hold_out(train),
-    })
+    }
 }
 
 /// Takes the test images out; where none can be spared, both parts are the whole.
-fn hold_out(whole: Dataset) -> Split {
+fn hold_out(whole: Dataset) -> Result<Split> {
     let tests = test_indices(&whole.labels);
     if tests.is_empty() {
-        return Split { test: whole.clone(), train: whole, held_out: true };
+        return Ok(Split { test: whole.clone(), train: whole, held_out: true });
     }
     let mut is_test = vec![false; whole.len()];
     tests.iter().for_each(|&index| is_test[index] = true);
     let rest: Vec<usize> = (0..whole.len()).filter(|&index| !is_test[index]).collect();
     let Account { source, format, is_labelled, .. } = whole.account.clone();
     let account = Account { source, format, is_labelled, part: Some("held out".into()), ..Account::default() };
-    let test = Dataset { account, ..part(&whole, &tests) };
-    let mut train = part(&whole, &rest);
+    let test = Dataset { account, ..part(&whole, &tests)? };
+    let mut train = part(&whole, &rest)?;
     train.account.held_out = test.len();
-    Split { train, test, held_out: true }
+    Ok(Split { train, test, held_out: true })
 }
 
 /// The images that are held out: every tenth of each class, in the order of the data; where no class has ten, the first
@@ -95,16 +95,21 @@ fn test_indices(labels: &[u32]) -> Vec<usize> {
 }
 
 /// The images at `indices`.
-fn part(whole: &Dataset, indices: &[usize]) -> Dataset {
+fn part(whole: &Dataset, indices: &[usize]) -> Result<Dataset> {
     let bytes = whole.images.len() / whole.len();
-    Dataset {
-        images: indices.iter().flat_map(|index| &whole.images[index * bytes..][..bytes]).copied().collect(),
+    let Dataset { height, width, channels, .. } = *whole;
+    let mut images = Shape { height, width, channels }.allocate(indices.len())?;
+    for (slot, index) in images.chunks_exact_mut(bytes).zip(indices) {
+        slot.copy_from_slice(&whole.images[index * bytes..][..bytes]);
+    }
+    Ok(Dataset {
+        images: images.into(),
         labels: indices.iter().map(|&index| whole.labels[index]).collect(),
         name: whole.name.clone(),
         classes: whole.classes.clone(),
         account: whole.account.clone(),
         ..*whole
-    }
+    })
 }
 
 #[cfg(test)]
@@ -126,11 +131,16 @@ mod tests {
         }
     }
 
+    fn taken(whole: Dataset) -> Split {
+        hold_out(whole).expect("a few bytes")
+    }
+
     #[test]
     fn every_tenth_image_is_held_out() {
-        let Split { train, test, held_out } = hold_out(numbered(&[0; 25]));
+        let Split { train, test, held_out } = taken(numbered(&[0; 25]));
         assert!(held_out);
-        assert_eq!((test.images, test.labels), (vec![9, 109, 19, 119], vec![0, 0]));
+        assert_eq!(test.images, [9, 109, 19, 119]);
+        assert_eq!(test.labels, [0, 0]);
         assert_eq!((train.len(), train.images.len(), train.account.warnings()), (23, 46, vec!["odd".to_string()]));
         assert_eq!(train.images[16..20], [8, 108, 10, 110]);
         assert!(test.account.warnings().is_empty() && train.account.held_out == 2);
@@ -139,22 +149,22 @@ mod tests {
     #[test]
     fn every_class_is_held_out_alike_whatever_the_order() {
         let cycling: Vec<u32> = (0..100).map(|i| i % 10).collect();
-        let test = hold_out(numbered(&cycling)).test;
+        let test = taken(numbered(&cycling)).test;
         assert_eq!(test.labels, (0..10).collect::<Vec<_>>());
         assert_eq!(test.images.iter().step_by(2).copied().collect::<Vec<_>>(), (90..100).collect::<Vec<_>>());
         let sorted: Vec<u32> = (0..60).map(|i| i / 20).collect();
-        assert_eq!(hold_out(numbered(&sorted)).test.labels, [0, 1, 2, 0, 1, 2]);
+        assert_eq!(taken(numbered(&sorted)).test.labels, [0, 1, 2, 0, 1, 2]);
         let uneven: Vec<u32> = [vec![0; 31], vec![1; 9], vec![2; 10]].concat();
-        let Split { train, test, .. } = hold_out(numbered(&uneven));
+        let Split { train, test, .. } = taken(numbered(&uneven));
         assert_eq!((test.labels, train.len()), (vec![0, 2, 0, 0], 46));
     }
 
     #[test]
     fn a_small_set_keeps_an_image_of_each_class() {
-        let few = hold_out(numbered(&[0, 0, 1, 2, 2, 2]));
+        let few = taken(numbered(&[0, 0, 1, 2, 2, 2]));
         assert_eq!((few.test.labels, few.train.labels), (vec![0, 2], vec![0, 1, 2, 2]));
         for alone in [&[0][..], &[0, 1, 2]] {
-            let whole = hold_out(numbered(alone));
+            let whole = taken(numbered(alone));
             assert_eq!((&whole.test.labels[..], &whole.train.labels[..]), (alone, alone));
         }
     }

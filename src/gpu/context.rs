@@ -226,6 +226,12 @@ impl Context {
         }
     }
 
+    /// Bytes of the largest buffer that can be bound in halves.
+    pub fn most_in_halves(&self) -> u64 {
+        let limits = self.device.limits();
+        limits.max_buffer_size.min(2 * limits.max_storage_buffer_binding_size)
+    }
+
     /// Creates a buffer; a failed allocation is an error, not a panic.
     pub(crate) fn create_buffer(&self, name: &str, bytes: u64, usage: wgpu::BufferUsages) -> Result<wgpu::Buffer> {
         let limit = self.device.limits().max_buffer_size;

@@ -3,6 +3,7 @@
 use super::case::{Corner, Draw};
 use super::{concat, reduce};
 use crate::cpu::diffusion as twin;
+pub use crate::cpu::diffusion::image_at;
 use crate::gpu::kernel::wgsl;
 use crate::gpu::{Grid, Kernel, Recorder, Tensor};
 
@@ -23,10 +24,16 @@ pub static KERNEL: Kernel = Kernel::new(
 /// Words that a binding of 128 MiB holds, which every device can bind.
 const BINDING_WORDS: u64 = 1 << 25;
 
-/// A data set as the GPU holds it: a list of bytes, 4 to a word, in one or two bindings.
+/// Bytes of a label in a record.
+const LABEL_BYTES: usize = 2;
+
+/// A data set as the GPU holds it, or what a step takes of it: a list of bytes, 4 to a word, in one or two bindings.
 #[derive(Clone, Copy, Debug)]
 pub struct Records {
+    /// Of the data set.
     pub images: u32,
+    /// Whether they are those of a step alone, in the order in which it takes them.
+    pub are_streamed: bool,
     pub height: u32,
     pub width: u32,
     pub channels: u32,
@@ -38,28 +45,54 @@ impl Records {
     /// The words to upload: for each image its label in two bytes, then its bytes `[H, W, C]`. Panics if a label is
     /// above 65,535.
     pub fn pack(images: &[u8], labels: &[u32]) -> Vec<u32> {
-        let mut bytes = Vec::with_capacity(images.len() + 2 * labels.len() + 256);
-        for (image, label) in images.chunks_exact(images.len() / labels.len()).zip(labels) {
-            bytes.extend(u16::try_from(*label).expect("at most 65,536 classes").to_le_bytes());
-            bytes.extend(image);
-        }
-        bytes.resize(bytes.len().next_multiple_of(256), 0);
-        bytes.chunks_exact(4).map(|word| u32::from_le_bytes([word[0], word[1], word[2], word[3]])).collect()
+        let each = images.len() / labels.len();
+        let mut words = vec![0; Records::words_of(labels.len(), each)];
+        Records::pack_into(images.chunks_exact(each).zip(labels.iter().copied()), &mut words);
+        words
     }
 
-    /// Binds the named buffer `name`, which is to hold [`Records::pack`]. Up to 256 MiB every device can bind; beyond
+    /// How many words hold `count` images of `each` bytes.
+    pub fn words_of(count: usize, each: usize) -> usize {
+        (count * (each + LABEL_BYTES)).next_multiple_of(256) / 4
+    }
+
+    /// As [`Records::pack`], into words that there are.
+    pub fn pack_into<'a>(images: impl Iterator<Item = (&'a [u8], u32)>, words: &mut [u32]) {
+        let mut rest: &mut [u8] = bytemuck::cast_slice_mut(&mut *words);
+        for (image, label) in images {
+            let (record, behind) = rest.split_at_mut(LABEL_BYTES + image.len());
+            let (own_label, bytes) = record.split_at_mut(LABEL_BYTES);
+            own_label.copy_from_slice(&u16::try_from(label).expect("at most 65,536 classes").to_le_bytes());
+            bytes.copy_from_slice(image);
+            rest = behind;
+        }
+        words.iter_mut().for_each(|word| *word = u32::from_le(*word));
+    }
+
+    /// Binds the named buffer `name`, which is to hold [`Records::pack`] of all images. Up to 256 MiB every device can bind; beyond
     /// that the halves are larger. Panics beyond 4 GiB, which is what a u32 can address.
-    pub fn bind(r: &mut Recorder, name: &str, images: u32, [height, width, channels]: [u32; 3]) -> Records {
-        let bytes = images as u64 * (2 + height as u64 * width as u64 * channels as u64);
-        assert!(bytes < 1 << 32, "{images} images of {height}x{width}x{channels} are more than 4 GiB");
+    pub fn bind(r: &mut Recorder, name: &str, images: u32, shape: [u32; 3]) -> Records {
+        Records { images, are_streamed: false, ..Records::bind_streamed(r, name, images, images, shape) }
+    }
+
+    /// The same for the images of a step, `held` of the data set's `images`.
+    pub fn bind_streamed(r: &mut Recorder, name: &str, images: u32, held: u32, shape: [u32; 3]) -> Records {
+        let bytes = bytes_of(held as u64, shape);
+        let [height, width, channels] = shape;
+        assert!(bytes < 1 << 32, "{held} images of {height}x{width}x{channels} are more than 4 GiB");
         let total = bytes.next_multiple_of(256) / 4;
         let first = total.min(BINDING_WORDS.max(total.div_ceil(128) * 64));
         // Where nothing is left for the second binding, it gets the beginning again, and isn't read.
         let (offset, rest) = if first < total { (first, total - first) } else { (0, 64) };
         let words = [(0, first), (offset, rest)];
         let words = words.map(|(offset, count)| r.range(name, total, offset, [1, 1, 1, count as u32]));
-        Records { images, height, width, channels, words }
+        Records { images, are_streamed: true, height, width, channels, words }
     }
+}
+
+/// Bytes of the records of `images` images.
+pub fn bytes_of(images: u64, [height, width, channels]: [u32; 3]) -> u64 {
+    images * (LABEL_BYTES as u64 + height as u64 * width as u64 * channels as u64)
 }
 
 /// How training pairs are made.
@@ -96,9 +129,10 @@ pub struct Batch {
 /// Makes a batch of training pairs out of the data set, all in one dispatch. The step's seed, counter, epoch and cursor
 /// say which.
 pub fn noise(r: &mut Recorder, records: &Records, noise: &Noise) -> Batch {
-    let Records { images, height, width, channels, words: [first, rest] } = *records;
-    let bytes = images as u64 * (2 + height as u64 * width as u64 * channels as u64);
-    assert!(bytes < 1 << 32, "{images} images of {height}x{width}x{channels} are more than 4 GiB");
+    let Records { images, are_streamed, height, width, channels, words: [first, rest] } = *records;
+    let held = if are_streamed { noise.batch } else { images };
+    let bytes = bytes_of(held as u64, [height, width, channels]);
+    assert!(bytes < 1 << 32, "{held} images of {height}x{width}x{channels} are more than 4 GiB");
     assert!(bytes <= 4 * (first.count() + rest.count()), "the records are too few");
     assert_eq!(noise.schedule.channels(), 8);
     let half_bits = (1..16).find(|half| 1u64 << (2 * half) >= images as u64).unwrap_or(16);
@@ -108,6 +142,7 @@ pub fn noise(r: &mut Recorder, records: &Records, noise: &Noise) -> Batch {
     let params = [
         ("batch", noise.batch.into()),
         ("images", images.into()),
+        ("streamed", are_streamed.into()),
         ("half_bits", half_bits.into()),
         ("first_words", first.channels().into()),
         ("height", height.into()),
@@ -305,7 +340,11 @@ fn noise_of(draw: &mut Draw, images: u32, [height, width, channels]: [u32; 3], b
     draw_step(draw);
     let cursor = draw.range(0, images - 1);
     draw.step.set("cursor", cursor as f64);
-    let words = (images * (2 + height * width * channels)).div_ceil(4);
+    let are_streamed = draw.flip();
+    let before = draw.range(0, 3);
+    draw.step.set("record", before as f64);
+    let held = if are_streamed { before + batch } else { images };
+    let words = (held * (2 + height * width * channels)).div_ceil(4);
     let first = draw.range(1, words);
     let words = [("records", first), ("more records", (words - first).max(1))];
     let words = words.map(|(name, count)| draw.integers(name, count, |draw| draw.bits() as u32));
@@ -316,7 +355,7 @@ fn noise_of(draw: &mut Draw, images: u32, [height, width, channels]: [u32; 3], b
         classes: 10,
         class_dropout: draw.choose(&[0.0, 0.5, 1.0]),
     };
-    noise(&mut draw.recorder, &Records { images, height, width, channels, words }, &pairs);
+    noise(&mut draw.recorder, &Records { images, are_streamed, height, width, channels, words }, &pairs);
 }
 
 fn draw_shape(draw: &mut Draw, side: u32) -> [u32; 4] {

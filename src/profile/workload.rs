@@ -156,7 +156,7 @@ fn data(unet: &UNet, batch: u32) -> Result<DataShape> {
     let (height, width) = size(&unet.config)?;
     // The last embedding is the null class.
     let classes = unet.config.num_class_embeds.map_or(1, |embeds| embeds - 1);
-    Ok(DataShape { images: batch, shape: [height, width, unet.config.in_channels], classes })
+    Ok(DataShape { images: batch, shape: [height, width, unet.config.in_channels], classes, are_streamed: false })
 }
 
 fn random_records(data: &DataShape) -> Vec<u32> {

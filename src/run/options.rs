@@ -116,6 +116,10 @@ pub struct TrainOptions {
     /// Less memory, a little more time: compute outputs of norms and activations once more in the backward pass
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set)]
     pub recompute: bool,
+    /// Whether images are read as they come instead of being held on the device, with the same bits [default: where they don't fit]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stream: Option<bool>,
     /// Steps between sample grids; 0 draws none
     #[arg(long)]
     pub sample_every: u64,
@@ -158,6 +162,7 @@ impl Default for TrainOptions {
             precision: Precision::F32,
             winograd: Winograd::default(),
             recompute: false,
+            stream: None,
             sample_every: 1000,
             sample_steps: 50,
             checkpoint_every: 1000,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::feed::Feed;
 use super::fit;
 use super::objective::Objective;
 use super::options::TrainOptions;
@@ -11,7 +12,8 @@ use crate::data::Dataset;
 use crate::error::{Error, Result};
 use crate::gpu::context::mebibytes;
 use crate::gpu::{
-    Choices, EMA, GRADIENTS, Plan, Precision, Recorder, Recording, Recordings, Ring, Step, Tensor, WEIGHTS, Work,
+    Choices, Context, EMA, GRADIENTS, Plan, Precision, Recorder, Recording, Recordings, Ring, Step, Tensor, WEIGHTS,
+    Work,
 };
 use crate::ops::diffusion::{self, Noise, Records};
 use crate::ops::{adamw, add, reduce};
@@ -49,6 +51,8 @@ pub struct Trainer<'a> {
     accumulate: Option<Plan>,
     update: Plan,
     ring: Ring,
+    /// Of the images, where the device doesn't hold them.
+    feed: Option<Feed>,
     options: TrainOptions,
     images: u64,
     /// Steps in a row whose gradient wasn't finite.
@@ -78,7 +82,10 @@ pub fn record(
     let r = &mut Recorder::for_model(elements, WEIGHTS).with_choices(choices).with_recompute(options.recompute);
     let table: Vec<f32> = schedule.training_table(prediction, options.loss_weight).into_iter().flatten().collect();
     let schedule = r.constant("schedule", [table.len() as u32 / 8, 1, 1, 8], &table);
-    let records = Records::bind(r, DATA, data.images, data.shape);
+    let records = match data.are_streamed {
+        true => Records::bind_streamed(r, DATA, data.images, options.batch * options.accumulate, data.shape),
+        false => Records::bind(r, DATA, data.images, data.shape),
+    };
     let noise = Noise {
         batch: options.batch,
         schedule,
@@ -104,11 +111,15 @@ pub struct DataShape {
     pub images: u32,
     pub shape: [u32; 3],
     pub classes: u32,
+    /// Whether the device holds those of a step alone.
+    pub are_streamed: bool,
 }
 
 impl DataShape {
+    /// Of data that the device holds.
     pub fn of(data: &Dataset) -> DataShape {
         DataShape {
+            are_streamed: false,
             images: data.len() as u32,
             shape: [data.height, data.width, data.channels],
             classes: data.classes.len() as u32,
@@ -196,21 +207,51 @@ fn record_update(elements: u64, options: &TrainOptions, precision: Precision) ->
     std::mem::take(r).finish()
 }
 
+/// Where a batch begins: the epoch, and how many images of it are used up.
+pub(super) struct Position {
+    pub epoch: u32,
+    pub cursor: u64,
+}
+
+/// Of batch number `counter`, of `batch` images each, of a data set of `images`.
+pub(super) fn position(images: u64, counter: u64, batch: u64) -> Position {
+    let before = counter * batch;
+    Position { epoch: (before / images) as u32, cursor: before % images }
+}
+
 /// The step's uniform for batch number `batch` of step `step` (both from 0): all of it follows from these two numbers.
 pub fn step_values(options: &TrainOptions, images: u64, step: u64, batch: u64) -> Step {
     let counter = step * options.accumulate as u64 + batch;
-    let position = counter * options.batch as u64;
+    let Position { epoch, cursor } = position(images, counter, options.batch as u64);
     let mut values = Step::default();
     values
         .set("seed", (options.seed as u32) as f64)
         .set("counter", counter as f64)
-        .set("epoch", (position / images) as u32 as f64)
-        .set("cursor", (position % images) as f64)
+        .set("epoch", epoch as f64)
+        .set("cursor", cursor as f64)
+        .set("record", (batch * options.batch as u64) as f64)
         .set("learning_rate", options.learning_rate_at(step))
         .set("bias_correction1", 1.0 - options.beta1.powf((step + 1) as f64))
         .set("bias_correction2", 1.0 - options.beta2.powf((step + 1) as f64))
         .set("ema_decay", options.ema_decay_at(step));
     values
+}
+
+/// Bytes of data that a device holds unless it is told to hold more.
+const MOST_HELD: u64 = 1 << 30;
+
+/// Whether the device shall not hold the data, or can't.
+fn must_stream(context: &Context, options: &TrainOptions, data: &Dataset) -> Result<bool> {
+    let bytes = diffusion::bytes_of(data.len() as u64, [data.height, data.width, data.channels]);
+    let most = context.most_in_halves().min(u32::MAX as u64);
+    match options.stream {
+        Some(false) if bytes > most => {
+            let [data, most] = [bytes, most].map(mebibytes);
+            let problem = format!("the data have {data}, of which kernels here reach {most}: --stream true");
+            Err(Error::Config(problem))
+        }
+        told => Ok(told.unwrap_or(bytes > most.min(MOST_HELD))),
+    }
 }
 
 impl<'a> Trainer<'a> {
@@ -224,17 +265,21 @@ impl<'a> Trainer<'a> {
         data: &Dataset,
         options: &TrainOptions,
     ) -> Result<Trainer<'a>> {
-        let shape = DataShape::of(data);
+        let shape = DataShape { are_streamed: must_stream(session.context, options, data)?, ..DataShape::of(data) };
         let record = |batch, choices: &_| record(model, &TrainOptions { batch, ..options.clone() }, &shape, choices);
         let (recordings, mut plans) = session.fit(options.batch, record)?;
         log::info!("batch {}: {} on the device", options.batch, mebibytes(recordings.peak_bytes()));
-        session.write(DATA, &Records::pack(&data.images, &data.labels));
+        let feed = shape.are_streamed.then(|| Feed::new(data, options));
+        if feed.is_none() {
+            session.write(DATA, &Records::pack(&data.images, &data.labels));
+        }
         let [gradients, update] = ["gradients", "update"].map(|name| plans.take(name).expect("recorded for every run"));
         Ok(Trainer {
             gradients,
             accumulate: plans.take("accumulate"),
             update,
             ring: Ring::new(session.context, options.accumulate as u64 + SQUARE_SUM)?,
+            feed,
             session,
             options: options.clone(),
             images: data.len() as u64,
@@ -275,6 +320,9 @@ impl<'a> Trainer<'a> {
         // If those under way may be one skip too many, no step may follow them.
         if self.skipped as usize + self.ring.under_way() > MOST_SKIPPED as usize {
             known.extend(self.finish()?);
+        }
+        if let Some(feed) = &mut self.feed {
+            feed.step(step, |records| self.session.write(DATA, records))?;
         }
         let start = Instant::now();
         let mut work = Work::new(self.session.context);
@@ -333,6 +381,11 @@ impl<'a> Trainer<'a> {
     /// Steps done before the one that broke, if one did: where weights, moments and average stand.
     pub fn broken_step(&self) -> Option<u64> {
         self.broken
+    }
+
+    /// What brings the images, where the device doesn't hold them.
+    pub fn feed(&self) -> Option<&Feed> {
+        self.feed.as_ref()
     }
 
     /// Bytes allocated for the run.

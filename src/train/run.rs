@@ -17,7 +17,7 @@ use crate::error::{Error, Result, counted, list_names};
 use crate::gpu::{Context, EMA, WEIGHTS};
 use crate::nn::config::Size;
 use crate::run::trainer::{FIRST_MOMENT, SECOND_MOMENT};
-use crate::run::{Generator, Metrics, Networks, Request, Session, Start, Task, TrainOptions, Trainer};
+use crate::run::{Feed, Generator, Metrics, Networks, Request, Session, Start, Task, TrainOptions, Trainer};
 use crate::tensors::FileTensors;
 use crate::tune::{Chosen, Policy};
 use crate::{chart, picture, tensors, tune};
@@ -255,6 +255,11 @@ impl<'a> Run<'a> {
     /// Learnt numbers of the model.
     pub fn parameters(&self) -> u64 {
         self.model.params().count()
+    }
+
+    /// What brings the images, where the device doesn't hold them.
+    pub fn feed(&self) -> Option<&Feed> {
+        self.trainer.feed()
     }
 
     /// Bytes on the device.

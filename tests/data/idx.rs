@@ -162,10 +162,10 @@ fn sets_under_names_of_their_own_are_found() {
     ];
     let set = directory(&files);
     let Split { train, test, held_out } = load_split(set.path().to_str().unwrap(), &AS_THEY_ARE).unwrap();
-    assert_eq!((&train.images, &train.labels, train.classes.len()), (&vec![1, 2, 3], &vec![0, 25, 1], 26));
+    assert_eq!((&train.images.to_vec(), &train.labels, train.classes.len()), (&vec![1, 2, 3], &vec![0, 25, 1], 26));
     assert_eq!((train.classes[0].as_str(), train.classes[25].as_str(), held_out), ("1", "26", false));
     // Its own labels begin at 2.
-    assert_eq!((test.images, test.labels), (vec![4, 5, 6], vec![1, 2, 2]));
+    assert_eq!((test.images.to_vec(), test.labels), (vec![4, 5, 6], vec![1, 2, 2]));
     let warnings = train.account.warnings();
     assert!(warnings.iter().any(|line| line.contains("labels begin at 1: class 1 is number 0")), "{warnings:?}");
 
@@ -195,7 +195,7 @@ fn labels_of_qmnist_are_the_first_column_of_its_ints() {
         let set = directory(&[("qmnist-train-images-idx3-ubyte", &images), (name, &labels)]);
         let data = open(set.path(), &AS_THEY_ARE).unwrap();
         let named: Vec<u32> = data.labels.iter().map(|label| data.classes[*label as usize].parse().unwrap()).collect();
-        assert_eq!((data.images, named), (vec![8, 9], expected));
+        assert_eq!((data.images.to_vec(), named), (vec![8, 9], expected));
     }
     for (labels, part) in [
         (ints(0x0c, &[2, 1], &[255; 8]), "label -1 is none of 0 to 65535"),

@@ -38,9 +38,9 @@ fn training_and_test_folders_are_no_classes() {
     ]);
     let source = set.path().to_str().unwrap();
     let Split { train, test, held_out } = load_split(source, &want(1, 1, 1)).unwrap();
-    assert_eq!((train.images, train.classes.len(), held_out), (vec![0, 1, 2], 3, false));
+    assert_eq!((train.images.to_vec(), train.classes.len(), held_out), (vec![0, 1, 2], 3, false));
     // By their names, though one class is missing.
-    assert_eq!((test.images, test.labels, test.classes), (vec![5, 4], vec![1, 2], train.classes));
+    assert_eq!((test.images.to_vec(), test.labels, test.classes), (vec![5, 4], vec![1, 2], train.classes));
     let data = open(set.path(), &want(1, 1, 1)).unwrap();
     assert!(data.summary().contains("(train): 3 grey images of 1x1 from 8x8 (scaled), 3 classes of 1 each: a, b, c"));
     warned(&data, &["Validation: a further part of the set, which is not read"]);
@@ -53,7 +53,7 @@ fn training_and_test_folders_are_no_classes() {
     assert_eq!(open(alone.path(), &want(1, 1, 1)).unwrap().classes, ["a", "b"]);
     let flat = directory(&[("train/0.png", &images[0]), ("test/0.png", &images[1])]);
     let Split { train, test, .. } = load_split(flat.path().to_str().unwrap(), &want(1, 1, 1)).unwrap();
-    assert_eq!((train.images, test.images, train.classes.clone()), (vec![0], vec![1], test.classes));
+    assert_eq!((train.images.to_vec(), test.images.to_vec(), train.classes.clone()), (vec![0], vec![1], test.classes));
     assert_eq!(train.classes, [train.name]);
     // As competitions hand them out: what is to be told is not told.
     let untold = directory(&[("train/a/0.png", &images[0]), ("train/b/0.png", &images[1]), ("test/0.png", &images[2])]);
@@ -87,7 +87,7 @@ fn what_systems_leave_is_passed_over() {
         ("labels.csv", b"x"),
     ]);
     let data = open(set.path(), &want(1, 1, 1)).unwrap();
-    assert_eq!((&data.images, &data.classes), (&vec![1, 2], &vec!["cats".into(), "dogs".into()]));
+    assert_eq!((&data.images.to_vec(), &data.classes), (&vec![1, 2], &vec!["cats".into(), "dogs".into()]));
     warned(&data, &["labels.csv: no PNG, JPEG, GIF, WebP, BMP or TIFF image; skipped"]);
     let flat = directory(&[("0.png", &grey(1)), ("@eaDir/0.png/thumb.jpg", &grey(5))]);
     assert_eq!(open(flat.path(), &want(1, 1, 1)).unwrap().images, [1]);
@@ -128,7 +128,10 @@ fn parts_have_other_common_names() {
         let files = [format!("{train}/a/0.png"), format!("{train}/b/0.png"), format!("{test}/b/0.png")];
         let set = directory(&[(&files[0], &grey(1)), (&files[1], &grey(2)), (&files[2], &grey(3))]);
         let Split { train, test, .. } = load_split(set.path().to_str().unwrap(), &want(1, 1, 1)).unwrap();
-        assert_eq!((train.classes, train.images, test.images), (vec!["a".into(), "b".into()], vec![1, 2], vec![3]));
+        assert_eq!(
+            (train.classes, train.images.to_vec(), test.images.to_vec()),
+            (vec!["a".into(), "b".into()], vec![1, 2], vec![3])
+        );
     }
     let inner = directory(&[("train/train/a/0.png", &grey(1)), ("train/train/b/0.png", &grey(2))]);
     assert_eq!(open(inner.path(), &want(1, 1, 1)).unwrap().classes, ["a", "b"]);
