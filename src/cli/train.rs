@@ -245,8 +245,8 @@ pub fn train(run: &mut Run, context: &Context, ending: &Ending) -> Result<bool> 
         mebibytes(run.allocated_bytes())
     ));
     if let Some(feed) = run.feed() {
-        let (whole, held) = (mebibytes(feed.whole_bytes()), mebibytes(feed.bytes()));
-        say(format_args!("images are read as they come: of {whole} in records {held} are in memory at a time"));
+        let (whole, held) = (mebibytes(feed.whole_bytes()), feed.bytes() as f64 / (1 << 20) as f64);
+        say(format_args!("images are read as they come: {held:.2} MiB of {whole} are in memory at a time"));
     }
     let mut progress = Progress::new("training", run.steps_done(), all);
     let begun = Instant::now();
