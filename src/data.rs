@@ -11,6 +11,7 @@ mod fill;
 mod folder;
 mod foreign;
 mod idx;
+mod kept;
 mod parts;
 mod pixels;
 mod place;

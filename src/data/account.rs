@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The format of a folder of images.
 pub(super) const FOLDER: &str = "folder";
@@ -36,7 +36,7 @@ pub struct Skipped {
 }
 
 /// How images differ from their files.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Changes {
     /// Height and width of the smallest and the largest file, by area.
     pub smallest: [u32; 2],

@@ -11,10 +11,12 @@ use super::dataset::{Dataset, Picture, Shape, Want};
 use super::decode::{FORMATS, decode, is_image};
 use super::fill::fill_images;
 use super::foreign::nothing_in;
+use super::kept::{self, Decoded};
 use super::pixels::Room;
-use super::place::{entries, name_of};
+use super::place::{entries, name_of, reason};
 use super::resize;
 use crate::error::{Error, Result, list_names};
+use crate::files::cache_directory;
 
 /// Labels have two bytes.
 const MOST_CLASSES: usize = 1 << 16;
@@ -42,20 +44,13 @@ pub(super) fn load(root: &Path, name: String, want: &Want) -> Result<Dataset> {
     let Some(shape) = shape_of(&found, want) else {
         return Err(all_corrupt(root, &found));
     };
-    let bytes = shape.bytes(1)?;
-    let mut images = shape.allocate(found.files.len())?;
-    let changes = Mutex::new(Changes::default());
-    let failures = fill_images(&mut images, bytes, |index, slot| {
-        let decoded = decode(&found.files[index].0)?;
-        resize::fit_counted(decoded, shape, slot, &changes);
-        Ok(())
-    });
+    let Decoded { images, changes, failures } = decoded(&found, shape)?;
     if failures.len() == found.files.len() {
         return Err(all_corrupt(root, &found));
     }
-    account.changes = changes.into_inner().unwrap_or_default();
+    account.changes = changes;
     skip_unread(&mut account, &found, &failures);
-    let labels = keep_good(&mut images, bytes, &found, &failures);
+    let labels = good_labels(&found, &failures);
     warn_of_colour(&mut account, labels.len());
     let (labels, classes) = drop_empty_classes(root, labels, found.classes, &mut account);
     check_number(root, classes.len())?;
@@ -290,17 +285,54 @@ pub(super) fn load_mask(path: &Path, shape: Shape, picture: [u32; 2]) -> Result<
     Ok(bytes)
 }
 
-/// Closes the gaps that `failures` left among `images` and returns the labels of those that stay.
-fn keep_good(images: &mut Room, bytes: usize, found: &Found, failures: &[(usize, String)]) -> Vec<u32> {
-    let mut labels = Vec::with_capacity(found.files.len() - failures.len());
-    for (index, (_, label)) in found.files.iter().enumerate() {
-        if failures.binary_search_by_key(&index, |(failed, _)| *failed).is_err() {
-            images.copy_within(index * bytes..(index + 1) * bytes, labels.len() * bytes);
-            labels.push(*label);
-        }
+/// What became of the files, from what was kept of it where they are many.
+fn decoded(found: &Found, shape: Shape) -> Result<Decoded> {
+    let count = found.files.len();
+    let directory = cache_directory().filter(|_| count >= kept::FEWEST).map(|directory| directory.join("data"));
+    let place = directory.zip(kept::name_of(found.files.iter().map(|(path, _)| path.as_path()), shape));
+    let Some((directory, name)) = place else { return decode_all(found, shape) };
+    if let Some(decoded) = kept::find(&directory, &name, count, shape) {
+        return Ok(decoded);
     }
-    images.truncate(labels.len() * bytes);
-    labels
+    let decoded = decode_all(found, shape)?;
+    match kept::keep(&directory, &name, &decoded, count - decoded.failures.len()) {
+        Ok(()) => log::info!("{count} decoded images are kept in {}", directory.display()),
+        Err(error) => log::warn!("{}: decoded images can't be kept: {}", directory.display(), reason(&error)),
+    }
+    Ok(decoded)
+}
+
+fn decode_all(found: &Found, shape: Shape) -> Result<Decoded> {
+    let bytes = shape.bytes(1)?;
+    let mut images = shape.allocate(found.files.len())?;
+    let changes = Mutex::new(Changes::default());
+    let failures = fill_images(&mut images, bytes, |index, slot| {
+        let decoded = decode(&found.files[index].0)?;
+        resize::fit_counted(decoded, shape, slot, &changes);
+        Ok(())
+    });
+    close_gaps(&mut images, bytes, &failures);
+    Ok(Decoded { images, changes: changes.into_inner().unwrap_or_default(), failures })
+}
+
+fn has_failed(failures: &[(usize, String)], index: usize) -> bool {
+    failures.binary_search_by_key(&index, |(failed, _)| *failed).is_ok()
+}
+
+/// Closes the gaps that `failures` left among `images`.
+fn close_gaps(images: &mut Room, bytes: usize, failures: &[(usize, String)]) {
+    let mut kept = 0;
+    for index in (0..images.len() / bytes).filter(|index| !has_failed(failures, *index)) {
+        images.copy_within(index * bytes..(index + 1) * bytes, kept * bytes);
+        kept += 1;
+    }
+    images.truncate(kept * bytes);
+}
+
+/// The labels of the images that stay.
+fn good_labels(found: &Found, failures: &[(usize, String)]) -> Vec<u32> {
+    let all = found.files.iter().enumerate();
+    all.filter(|(index, _)| !has_failed(failures, *index)).map(|(_, (_, label))| *label).collect()
 }
 
 /// A class without an image can't be learnt: those after it move up.

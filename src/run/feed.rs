@@ -5,10 +5,24 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::options::TrainOptions;
-use super::trainer::position;
 use crate::data::{Dataset, Pixels};
 use crate::error::{Error, Result};
 use crate::ops::diffusion::{Records, image_at};
+
+/// Where a batch begins.
+pub(super) struct Position {
+    pub epoch: u32,
+    /// Images of the epoch that are used up.
+    pub cursor: u64,
+}
+
+impl Position {
+    /// Of batch number `counter`, of `batch` images each, of a data set of `images`.
+    pub fn of(images: u64, counter: u64, batch: u64) -> Position {
+        let before = counter * batch;
+        Position { epoch: (before / images) as u32, cursor: before % images }
+    }
+}
 
 /// Steps that are gathered ahead of the one that is asked for.
 const AHEAD: usize = 2;
@@ -140,7 +154,7 @@ impl Gather {
     fn gather(&self, step: u64, records: &mut [u32]) {
         let (images, each) = (self.labels.len() as u64, self.each());
         let image_of = |n: u64| {
-            let place = position(images, step * self.accumulate + n / self.batch, self.batch);
+            let place = Position::of(images, step * self.accumulate + n / self.batch, self.batch);
             image_at(place.cursor + n % self.batch, images, self.seed, place.epoch) as usize
         };
         let chosen = (0..self.accumulate * self.batch).map(image_of);

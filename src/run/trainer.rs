@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::feed::Feed;
+use super::feed::{Feed, Position};
 use super::fit;
 use super::objective::Objective;
 use super::options::TrainOptions;
@@ -207,22 +207,10 @@ fn record_update(elements: u64, options: &TrainOptions, precision: Precision) ->
     std::mem::take(r).finish()
 }
 
-/// Where a batch begins: the epoch, and how many images of it are used up.
-pub(super) struct Position {
-    pub epoch: u32,
-    pub cursor: u64,
-}
-
-/// Of batch number `counter`, of `batch` images each, of a data set of `images`.
-pub(super) fn position(images: u64, counter: u64, batch: u64) -> Position {
-    let before = counter * batch;
-    Position { epoch: (before / images) as u32, cursor: before % images }
-}
-
 /// The step's uniform for batch number `batch` of step `step` (both from 0): all of it follows from these two numbers.
 pub fn step_values(options: &TrainOptions, images: u64, step: u64, batch: u64) -> Step {
     let counter = step * options.accumulate as u64 + batch;
-    let Position { epoch, cursor } = position(images, counter, options.batch as u64);
+    let Position { epoch, cursor } = Position::of(images, counter, options.batch as u64);
     let mut values = Step::default();
     values
         .set("seed", (options.seed as u32) as f64)
