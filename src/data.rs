@@ -13,15 +13,15 @@ mod foreign;
 mod idx;
 mod kept;
 mod parts;
-mod pixels;
 mod place;
 mod resize;
+mod room;
 mod source;
 mod split;
 mod summary;
 
 pub use account::{Account, Changes, Skipped};
 pub use dataset::{Dataset, Picture, Want};
-pub use pixels::Pixels;
+pub use room::ImageBytes;
 pub use source::{load, load_image, load_mask, load_parts};
 pub use split::{HELD_OUT, Split, load_split};

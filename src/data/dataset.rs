@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use super::account::{Account, Changes, FOLDER};
-use super::pixels::{Pixels, Room};
 use super::place::reason;
+use super::room::{ImageBytes, Room};
 use crate::error::{Error, Result, list_names};
 use crate::files::{CACHE_DIRECTORY, resolved};
 
@@ -24,7 +24,7 @@ pub struct Dataset {
     /// 1 (grey) or 3 (RGB).
     pub channels: u32,
     /// `[N, H, W, C]`, 0..=255.
-    pub images: Pixels,
+    pub images: ImageBytes,
     /// `[N]`, indices into `classes`; all 0 when there is one class.
     pub labels: Vec<u32>,
     /// The names of the classes: the labels of IDX files from the least to the largest; the sub-folders, numbers first and

@@ -12,9 +12,9 @@ use super::decode::{FORMATS, decode, is_image};
 use super::fill::fill_images;
 use super::foreign::nothing_in;
 use super::kept::{self, Decoded};
-use super::pixels::Room;
 use super::place::{entries, name_of, reason};
 use super::resize;
+use super::room::Room;
 use crate::error::{Error, Result, list_names};
 use crate::files::cache_directory;
 

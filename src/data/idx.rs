@@ -21,9 +21,9 @@ use image::{DynamicImage, GrayImage};
 use super::account::Account;
 use super::dataset::{Dataset, Shape, Want};
 use super::fill::fill_images;
-use super::pixels::Room;
 use super::place::{entries, reason};
 use super::resize;
+use super::room::Room;
 use crate::error::{Error, Result, list_names};
 use crate::files;
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::account::Changes;
 use super::dataset::Shape;
-use super::pixels::Room;
+use super::room::Room;
 
 /// Fewer images are decoded in a moment.
 pub(super) const FEWEST: usize = 2000;

@@ -5,7 +5,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::options::TrainOptions;
-use crate::data::{Dataset, Pixels};
+use crate::data::{Dataset, ImageBytes};
 use crate::error::{Error, Result};
 use crate::ops::diffusion::{Records, image_at};
 
@@ -46,7 +46,7 @@ struct Gathered {
 /// What says which images come.
 #[derive(Clone)]
 struct Gather {
-    images: Pixels,
+    images: ImageBytes,
     labels: std::sync::Arc<[u32]>,
     seed: u32,
     batch: u64,

@@ -112,34 +112,34 @@ impl DerefMut for Room {
 
 /// Bytes of images, `[N, H, W, C]`, that nobody changes any more. A clone is the same bytes.
 #[derive(Clone, Debug)]
-pub struct Pixels(Arc<Room>);
+pub struct ImageBytes(Arc<Room>);
 
-impl Pixels {
+impl ImageBytes {
     /// Whether they lie in a file.
     pub fn are_mapped(&self) -> bool {
         matches!(self.0.storage, Storage::Mapped(_))
     }
 }
 
-impl From<Room> for Pixels {
-    fn from(room: Room) -> Pixels {
-        Pixels(Arc::new(room))
+impl From<Room> for ImageBytes {
+    fn from(room: Room) -> ImageBytes {
+        ImageBytes(Arc::new(room))
     }
 }
 
-impl From<Vec<u8>> for Pixels {
-    fn from(bytes: Vec<u8>) -> Pixels {
+impl From<Vec<u8>> for ImageBytes {
+    fn from(bytes: Vec<u8>) -> ImageBytes {
         Room::from(bytes).into()
     }
 }
 
-impl FromIterator<u8> for Pixels {
-    fn from_iter<I: IntoIterator<Item = u8>>(bytes: I) -> Pixels {
+impl FromIterator<u8> for ImageBytes {
+    fn from_iter<I: IntoIterator<Item = u8>>(bytes: I) -> ImageBytes {
         bytes.into_iter().collect::<Vec<u8>>().into()
     }
 }
 
-impl Deref for Pixels {
+impl Deref for ImageBytes {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
@@ -147,19 +147,19 @@ impl Deref for Pixels {
     }
 }
 
-impl AsRef<[u8]> for Pixels {
+impl AsRef<[u8]> for ImageBytes {
     fn as_ref(&self) -> &[u8] {
         self
     }
 }
 
-impl<T: AsRef<[u8]> + ?Sized> PartialEq<T> for Pixels {
+impl<T: AsRef<[u8]> + ?Sized> PartialEq<T> for ImageBytes {
     fn eq(&self, other: &T) -> bool {
         **self == *other.as_ref()
     }
 }
 
-impl Eq for Pixels {}
+impl Eq for ImageBytes {}
 
 #[cfg(test)]
 mod tests {
@@ -173,11 +173,11 @@ mod tests {
             assert_eq!((&room[..], matches!(room.storage, Storage::Mapped(_))), (&bytes[..], is_mapped));
             room[PIECE] = 7;
             room.truncate(PIECE + 1);
-            let pixels = Pixels::from(room);
-            assert_eq!((pixels.len(), pixels[PIECE], pixels.are_mapped()), (PIECE + 1, 7, is_mapped));
+            let kept = ImageBytes::from(room);
+            assert_eq!((kept.len(), kept[PIECE], kept.are_mapped()), (PIECE + 1, 7, is_mapped));
         }
         let mut zeroed = Room::zeroed_within(2 * PIECE, 1).expect("a place for 2 MiB");
         zeroed[2 * PIECE - 1] = 1;
-        assert!(Pixels::from(zeroed).iter().rev().eq([1].iter().chain(&vec![0; 2 * PIECE - 1])));
+        assert!(ImageBytes::from(zeroed).iter().rev().eq([1].iter().chain(&vec![0; 2 * PIECE - 1])));
     }
 }
