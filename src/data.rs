@@ -4,6 +4,7 @@
 //! of images. All of them end as one [`Dataset`] of one size. Nothing here knows of the GPU.
 
 mod account;
+mod arrays;
 mod cifar;
 mod dataset;
 mod decode;
@@ -11,7 +12,10 @@ mod fill;
 mod folder;
 mod foreign;
 mod idx;
+mod npy;
+mod packed;
 mod parts;
+mod pixels;
 mod place;
 mod resize;
 mod source;
@@ -19,6 +23,6 @@ mod split;
 mod summary;
 
 pub use account::{Account, Changes, Skipped};
-pub use dataset::{Dataset, Picture, Want};
+pub use dataset::{Dataset, MEMORY_LIMIT, Picture, Want};
 pub use source::{load, load_image, load_mask, load_parts};
 pub use split::{HELD_OUT, Split, load_split};

@@ -12,8 +12,21 @@ pub(super) const ACCEPTED: &str = "give `digits`, a directory with IDX files (tr
 
 /// The most bytes of all images and their labels: kernels address them by a u32.
 const MAX_BYTES: u64 = u32::MAX as u64;
+/// What one array may take, or one file within an archive, if nobody says otherwise: twenty times MNIST.
+pub const MEMORY_LIMIT: u64 = 1 << 30;
 /// Bytes of a label on the GPU.
 const LABEL_BYTES: u64 = 2;
+
+/// Bytes in the largest unit of which there is one.
+fn said_bytes(bytes: u64) -> String {
+    let unit = |shift: u32, unit: &str| format!("{:.1} {unit}", bytes as f64 / (1_u64 << shift) as f64);
+    match bytes {
+        0..1024 => format!("{bytes} bytes"),
+        1024..0x10_0000 => unit(10, "KiB"),
+        0x10_0000..0x4000_0000 => unit(20, "MiB"),
+        _ => unit(30, "GiB"),
+    }
+}
 
 /// The bytes of `count` images of `each` bytes, without their labels; none where a kernel couldn't address them all.
 pub(super) fn bytes_of(count: u64, each: u64) -> Option<usize> {
@@ -85,6 +98,9 @@ impl Dataset {
     }
 }
 
+/// Training images, and test images if they are wanted and there are some.
+pub(super) type Read = (Dataset, Result<Option<Dataset>>);
+
 /// One picture of the size that was wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Picture {
@@ -103,13 +119,34 @@ pub struct Want {
     pub height: Option<u32>,
     pub width: Option<u32>,
     pub channels: Option<u32>,
+    /// The most bytes of one array, of one file within an archive or of one page of a table once it is unpacked; by default
+    /// 1 GiB.
+    pub memory_limit: Option<u64>,
 }
 
 impl Want {
     /// Images of `sides`, height and width, or as they are.
     pub fn of(sides: Option<(u32, u32)>, channels: u32) -> Want {
         let (height, width) = sides.unzip();
-        Want { height, width, channels: Some(channels) }
+        Want { height, width, channels: Some(channels), memory_limit: None }
+    }
+
+    /// The most bytes that one thing may take once it is unpacked.
+    pub(super) fn limit(&self) -> u64 {
+        self.memory_limit.unwrap_or(MEMORY_LIMIT)
+    }
+
+    /// Refuses `bytes` above the limit; `who` has them. The error is the rest of a line that names the file.
+    pub(super) fn check_memory(&self, bytes: u64, who: &str) -> std::result::Result<(), String> {
+        let limit = self.limit();
+        match bytes > limit {
+            true => Err(format!(
+                "{who} {}, more than --memory-limit allows ({}): raise it if the file is to be trusted",
+                said_bytes(bytes),
+                said_bytes(limit)
+            )),
+            false => Ok(()),
+        }
     }
 }
 

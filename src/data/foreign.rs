@@ -17,8 +17,6 @@ const KINDS: [(&[&str], &str); 2] = [
         &[
             "parquet",
             "arrow",
-            "npz",
-            "npy",
             "mat",
             "pkl",
             "pickle",

@@ -16,16 +16,14 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use flate2::bufread::MultiGzDecoder;
-use image::{DynamicImage, GrayImage};
 
-use super::account::Account;
 use super::dataset::{Dataset, Shape, Want, bytes_of};
-use super::fill::fill_images;
+use super::pixels::{self, LARGEST_LABEL, Labels, Pixels};
 use super::place::{entries, reason};
-use super::resize;
-use crate::error::{Error, Result, list_names};
+use crate::error::{Error, Result};
 use crate::files;
 
+pub(super) const FORMAT: &str = "IDX files";
 /// How the names of image files end.
 const IMAGES: [&str; 2] = ["-images-idx3-ubyte", "-images.idx3-ubyte"];
 /// How those of their labels go on behind the same beginning.
@@ -258,7 +256,7 @@ fn read_labels(source: &mut dyn Read) -> Parsed<Vec<u32>> {
     let bytes = body(source, &shape, size)?;
     let label = |bytes: &[u8]| bytes[..size].iter().fold(0, |value, byte| value << 8 | u32::from(*byte));
     let labels: Vec<u32> = bytes.chunks_exact(size * columns).map(label).collect();
-    match labels.iter().find(|label| **label > u32::from(u16::MAX)) {
+    match labels.iter().find(|label| **label > LARGEST_LABEL) {
         Some(label) => Err(format!("label {} is none of 0 to 65535: is it damaged?", *label as i32)),
         None => Ok(labels),
     }
@@ -315,59 +313,7 @@ fn damaged(error: &std::io::Error) -> String {
 
 /// Builds the data set from parsed files that agree in their counts.
 fn dataset(name: String, images: Images, labels: Option<Vec<u32>>, want: &Want) -> Result<Dataset> {
-    let [_, height, width] = images.shape;
-    let own = Shape { height, width, channels: 1 };
-    let shape = Shape {
-        height: want.height.unwrap_or(height),
-        width: want.width.unwrap_or(width),
-        channels: want.channels.unwrap_or(1),
-    };
-    let count = images.shape[0] as usize;
-    let mut account = Account { format: "IDX files", ..Account::default() };
-    account.is_labelled = labels.is_some();
-    let (labels, classes) = match labels {
-        Some(labels) => classify(labels, &mut account.notes),
-        None => (vec![0; count], vec![name.clone()]),
-    };
-    // All are alike.
-    let first = GrayImage::new(own.width, own.height);
-    account.changes = resize::changes(&DynamicImage::ImageLuma8(first), shape).of_all(count);
-    let images = if shape == own { images.bytes } else { fit_all(&images, own, shape)? };
-    let Shape { height, width, channels } = shape;
-    let mut data = Dataset { name, height, width, channels, images, labels, classes, account };
-    note_empty_classes(&mut data);
-    Ok(data)
-}
-
-fn note_empty_classes(data: &mut Dataset) {
-    let classes = data.classes.iter().zip(data.counts());
-    let empty: Vec<String> = classes.filter(|(_, count)| *count == 0).map(|(name, _)| name.clone()).collect();
-    if !empty.is_empty() {
-        let problem = format!("no image of class {}, of which nothing can be learnt", list_names(&empty));
-        data.account.notes.push(problem);
-    }
-}
-
-/// Labels as indices, and the names of all classes from the least label to the largest.
-fn classify(mut labels: Vec<u32>, notes: &mut Vec<String>) -> (Vec<u32>, Vec<String>) {
-    let (least, largest) = (labels.iter().min().copied().unwrap_or(0), labels.iter().max().copied().unwrap_or(0));
-    if least > 0 {
-        notes.push(format!("labels begin at {least}: class {least} is number 0 of the model, and so on"));
-        labels.iter_mut().for_each(|label| *label -= least);
-    }
-    (labels, (least..=largest).map(|class| class.to_string()).collect())
-}
-
-/// Fits every image of the shape `own` into the wanted one.
-fn fit_all(images: &Images, own: Shape, shape: Shape) -> Result<Vec<u8>> {
-    let count = images.shape[0] as usize;
-    let (from, to) = (own.bytes(1)?, shape.bytes(1)?);
-    let mut fitted = shape.allocate(count)?;
-    fill_images(&mut fitted, to, |index, slot| {
-        let pixels = images.bytes[index * from..][..from].to_vec();
-        let image = GrayImage::from_raw(own.width, own.height, pixels).ok_or(())?;
-        resize::fit(DynamicImage::ImageLuma8(image), shape, slot);
-        Ok::<(), ()>(())
-    });
-    Ok(fitted)
+    let [count, height, width] = images.shape;
+    let pixels = Pixels { count: count as usize, shape: Shape { height, width, channels: 1 }, bytes: images.bytes };
+    pixels::dataset(name, FORMAT, pixels, labels.map_or(Labels::None, Labels::Numbers), want)
 }
