@@ -108,6 +108,21 @@ impl Account {
         }
     }
 
+    /// Notes the files that could not be read, each with what is wrong with it; those of one reason together.
+    pub(super) fn skip_each(&mut self, unread: &[(PathBuf, String)]) {
+        const MOST_REASONS: usize = 5;
+        let (mut reasons, mut further): (Vec<(&str, Vec<&PathBuf>)>, _) = (Vec::new(), Vec::new());
+        for (file, problem) in unread {
+            match reasons.iter().position(|(reason, _)| reason == problem) {
+                Some(at) => reasons[at].1.push(file),
+                None if reasons.len() < MOST_REASONS => reasons.push((problem, vec![file])),
+                None => further.push(file),
+            }
+        }
+        reasons.push(("can't be read for other reasons", further));
+        reasons.into_iter().for_each(|(reason, files)| self.skip(&files, reason));
+    }
+
     /// Colour that a model of grey images can't learn is worth more than a word in the summary.
     pub(super) fn note_lost_colour(&mut self, count: usize) {
         let coloured = self.changes.made_grey;

@@ -1,14 +1,16 @@
 //! CIFAR's binary files (Krizhevsky 2009): records of a label, of CIFAR-100 two, and 32x32 pixels: all red values, all green
 //! ones, all blue ones.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::dataset::{Dataset, Shape, Want};
+use super::dataset::{Dataset, Read, Shape, Want};
 use super::pixels::{self, Labels, Pixels};
-use super::place::{entries, name_of, reason};
+use super::place::{entries, name_of, reason, stem};
 use crate::error::{Error, Result};
 
-pub(super) const FORMAT: &str = "CIFAR files";
+const FORMAT: &str = "CIFAR files";
+const PYTHON: &str = "CIFAR for Python is not read: get the binary version of the set";
 const SIDE: u32 = 32;
 const PLANE: usize = (SIDE * SIDE) as usize;
 const PIXELS: usize = 3 * PLANE;
@@ -66,7 +68,7 @@ pub(super) fn find(directory: &Path) -> Result<Option<(Files, Option<Files>)>> {
     let found = pair(ten, ten_test, 5, &of_ten).or_else(|| pair(hundred, hundred_test, 1, &of_hundred));
     let python = named(&|name| name == "data_batch_1" || name == "test_batch");
     match (found, python.first()) {
-        (None, Some(path)) => Err(Error::file(path, "CIFAR for Python is not read: get the binary version of the set")),
+        (None, Some(path)) => Err(Error::file(path, PYTHON)),
         (found, _) => Ok(found),
     }
 }
@@ -88,12 +90,7 @@ pub(super) fn load(files: &Files, name: String, want: &Want) -> Result<Dataset> 
     let names = std::fs::read_to_string(&files.names).unwrap_or_default();
     let mut data = records.dataset(name, &names, want)?;
     data.account.part = Some(files.part.to_string());
-    let (count, expected) = (files.images.len(), files.expected);
-    if count < expected {
-        data.account
-            .notes
-            .push(format!("{count} of the set's {expected} training files are there: get the others, too"));
-    }
+    note_missing(&mut data, files.images.len(), files.expected);
     Ok(data)
 }
 
@@ -138,6 +135,68 @@ impl Records {
         let labels = Labels::Named(self.labels, class_names(names, self.classes));
         let want = Want { height: want.height.or(want.width), width: want.width.or(want.height), ..*want };
         pixels::dataset(name, FORMAT, pixels, labels, &want)
+    }
+}
+
+/// CIFAR's files out of its archive, by their names without the folder.
+#[derive(Default)]
+pub(super) struct Packed(BTreeMap<String, Vec<u8>>);
+
+impl Packed {
+    /// Whether the file `path` in an archive is one of CIFAR's. The error is what is wrong with it if it is one for Python.
+    pub fn takes(path: &str) -> std::result::Result<bool, String> {
+        let Some((folder, name)) = path.rsplit_once('/') else { return Ok(false) };
+        match folder.rsplit('/').next() {
+            Some("cifar-10-batches-py" | "cifar-100-python") => Err(PYTHON.into()),
+            Some("cifar-10-batches-bin" | "cifar-100-binary") => Ok(name.ends_with(".bin") || name.ends_with(".txt")),
+            _ => Ok(false),
+        }
+    }
+
+    /// Adds the file `path`.
+    pub fn add(&mut self, path: &str, bytes: Vec<u8>) {
+        self.0.insert(path.rsplit('/').next().unwrap_or(path).into(), bytes);
+    }
+
+    /// The bytes of all files.
+    pub fn bytes(&self) -> u64 {
+        self.0.values().map(|bytes| bytes.len() as u64).sum()
+    }
+
+    /// The set that these files of the archive at `path` are; none if none has training images.
+    ///
+    /// # Errors
+    /// As [`load`].
+    pub fn load(mut self, path: &Path, want: &Want, tested: bool) -> Result<Option<Read>> {
+        let batches: Vec<String> = self.0.keys().filter(|name| name.starts_with("data_batch_")).cloned().collect();
+        let (train, test, expected, (classes, label_bytes), names) = match batches.is_empty() {
+            false => (batches, "test_batch.bin", 5, (10, 1), "batches.meta.txt"),
+            true if !self.0.contains_key("train.bin") => return Ok(None),
+            true => (vec!["train.bin".into()], "test.bin", 1, (100, 2), "fine_label_names.txt"),
+        };
+        let names = String::from_utf8_lossy(&self.0.remove(names).unwrap_or_default()).into_owned();
+        let is_tested = tested && self.0.contains_key(test);
+        let mut read = |files: &[String], part: &str| -> Result<Dataset> {
+            let mut records = Records::new(classes, label_bytes);
+            for file in files {
+                let bytes = self.0.remove(file).unwrap_or_default();
+                records.add(&bytes).map_err(|problem| Error::file(path.join(file), problem))?;
+            }
+            let mut data = records.dataset(stem(path), &names, want)?;
+            data.account.part = Some(part.into());
+            Ok(data)
+        };
+        let mut data = read(&train, "train")?;
+        note_missing(&mut data, train.len(), expected);
+        Ok(Some((data, is_tested.then(|| read(&[test.into()], "test")).transpose())))
+    }
+}
+
+fn note_missing(data: &mut Dataset, count: usize, expected: usize) {
+    if count < expected {
+        data.account
+            .notes
+            .push(format!("{count} of the set's {expected} training files are there: get the others, too"));
     }
 }
 

@@ -175,6 +175,14 @@ impl Shape {
         Ok(images)
     }
 
+    /// Makes `images`, of this shape, `count` images, of which the further ones are zero.
+    pub fn grow(self, images: &mut Vec<u8>, count: usize) -> Result<()> {
+        let bytes = self.bytes(count)?;
+        images.try_reserve(bytes.saturating_sub(images.len())).map_err(|_| self.too_large(count))?;
+        images.resize(bytes, 0);
+        Ok(())
+    }
+
     fn too_large(self, count: usize) -> Error {
         let Shape { height, width, channels } = self;
         Error::Config(format!(

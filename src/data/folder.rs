@@ -44,7 +44,7 @@ pub(super) fn load(root: &Path, name: String, want: &Want) -> Result<Dataset> {
     let bytes = shape.bytes(1)?;
     let mut images = shape.allocate(found.files.len())?;
     let changes = Mutex::new(Changes::default());
-    let failures = fill_images(&mut images, bytes, |index, slot| {
+    let failures: Vec<(usize, String)> = fill_images(&mut images, bytes, |index, slot| {
         let decoded = decode(&found.files[index].0)?;
         resize::fit_counted(decoded, shape, slot, &changes);
         Ok(())
@@ -53,29 +53,15 @@ pub(super) fn load(root: &Path, name: String, want: &Want) -> Result<Dataset> {
         return Err(all_corrupt(root, &found));
     }
     account.changes = changes.into_inner().unwrap_or_default();
-    skip_unread(&mut account, &found, &failures);
+    let unread: Vec<(PathBuf, String)> =
+        failures.iter().map(|(index, problem)| (found.files[*index].0.clone(), problem.clone())).collect();
+    account.skip_each(&unread);
     let labels = keep_good(&mut images, bytes, &found, &failures);
     account.note_lost_colour(labels.len());
     let (labels, classes) = drop_empty_classes(root, labels, found.classes, &mut account);
     check_number(root, classes.len())?;
     let Shape { height, width, channels } = shape;
     Ok(Dataset { name, height, width, channels, images, labels, classes, account })
-}
-
-/// Notes the files that could not be read, those of one reason together.
-fn skip_unread(account: &mut Account, found: &Found, failures: &[(usize, String)]) {
-    const MOST_REASONS: usize = 5;
-    let (mut reasons, mut further): (Vec<(&str, Vec<&PathBuf>)>, _) = (Vec::new(), Vec::new());
-    for (index, problem) in failures {
-        let file = &found.files[*index].0;
-        match reasons.iter().position(|(reason, _)| reason == problem) {
-            Some(at) => reasons[at].1.push(file),
-            None if reasons.len() < MOST_REASONS => reasons.push((problem, vec![file])),
-            None => further.push(file),
-        }
-    }
-    reasons.push(("can't be read for other reasons", further));
-    reasons.into_iter().for_each(|(reason, files)| account.skip(&files, reason));
 }
 
 fn check_number(root: &Path, classes: usize) -> Result<()> {

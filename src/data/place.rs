@@ -61,9 +61,10 @@ pub(super) fn name_of(path: &Path) -> String {
     name.map_or_else(|| "data".into(), |name| name.to_string_lossy().into_owned())
 }
 
-/// A file's name without its ending.
+/// A file's name without its ending, of `x.tar.gz` without both.
 pub(super) fn stem(path: &Path) -> String {
-    path.file_stem().map_or_else(|| name_of(path), |stem| stem.to_string_lossy().into_owned())
+    let stem = path.file_stem().map_or_else(|| name_of(path), |stem| stem.to_string_lossy().into_owned());
+    stem.strip_suffix(".tar").map(String::from).unwrap_or(stem)
 }
 
 /// What a file's name ends with, in small letters and without the dot.
