@@ -12,7 +12,7 @@ pub(super) const FOLDER: &str = "folder";
 pub struct Account {
     /// What was typed.
     pub source: String,
-    /// `digits`, `IDX files`, `CIFAR files`, `folder`.
+    /// `digits`, `IDX files`, `CIFAR files`, `NumPy arrays`, `Parquet files`, `WebDataset`, `folder`.
     pub format: &'static str,
     /// Whether it says of which class each image is.
     pub is_labelled: bool,

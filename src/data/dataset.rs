@@ -3,12 +3,14 @@
 use std::path::Path;
 
 use super::account::{Account, Changes, FOLDER};
+use super::{arrays, parquet, webdataset};
 use crate::error::{Error, Result, list_names};
 use crate::files::resolved;
 
 /// What `load` accepts, for the errors of those who gave it something else.
 pub(super) const ACCEPTED: &str = "give `digits`, a directory with IDX files (train-images-idx3-ubyte[.gz] and its labels), with \
-                        CIFAR's binary files, or a folder of PNG, JPEG, GIF, WebP, BMP or TIFF images (one sub-folder per class, or none)";
+                        CIFAR's binary files, or a folder of PNG, JPEG, GIF, WebP, BMP or TIFF images (one sub-folder per class, or \
+                        none); or .npz, .npy, .parquet, .tar or .tar.gz files, or a directory of such";
 
 /// The most bytes of all images and their labels: kernels address them by a u32.
 const MAX_BYTES: u64 = u32::MAX as u64;
@@ -26,6 +28,26 @@ fn said_bytes(bytes: u64) -> String {
         0x10_0000..0x4000_0000 => unit(20, "MiB"),
         _ => unit(30, "GiB"),
     }
+}
+
+/// The bytes that `1500`, `64K`, `500MB`, `4G` or `1GiB` mean; units are powers of 1024.
+///
+/// # Errors
+/// What is wrong with the text.
+pub fn parse_bytes(text: &str) -> std::result::Result<u64, String> {
+    let text = text.trim();
+    let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let unit = unit.trim().to_uppercase();
+    let shift = match unit.trim_end_matches('B').trim_end_matches('I') {
+        "" => Some(0),
+        "K" => Some(10),
+        "M" => Some(20),
+        "G" => Some(30),
+        "T" => Some(40),
+        _ => None,
+    };
+    let bytes = digits.parse::<u64>().ok().zip(shift).and_then(|(number, shift)| number.checked_mul(1 << shift));
+    bytes.filter(|bytes| *bytes > 0).ok_or_else(|| "bytes, such as 500MiB or 4G".into())
 }
 
 /// The bytes of `count` images of `each` bytes, without their labels; none where a kernel couldn't address them all.
@@ -68,7 +90,10 @@ impl Dataset {
     /// [`Error::File`] names `out`.
     pub fn check_outside(&self, out: &Path) -> Result<()> {
         let source = Path::new(&self.account.source);
-        if self.account.format == FOLDER && resolved(out).starts_with(resolved(source)) {
+        // Images go before files of many images.
+        let is_looked_for =
+            [FOLDER, arrays::FORMAT, parquet::FORMAT, webdataset::FORMAT].contains(&self.account.format);
+        if is_looked_for && resolved(out).starts_with(resolved(source)) {
             let problem =
                 format!("lies in {}, where it would be read as images: --out takes another place", source.display());
             return Err(Error::file(out, problem));
@@ -129,6 +154,11 @@ impl Want {
     pub fn of(sides: Option<(u32, u32)>, channels: u32) -> Want {
         let (height, width) = sides.unzip();
         Want { height, width, channels: Some(channels), memory_limit: None }
+    }
+
+    /// The same with `memory_limit` bytes.
+    pub fn limited(self, memory_limit: u64) -> Want {
+        Want { memory_limit: Some(memory_limit), ..self }
     }
 
     /// The most bytes that one thing may take once it is unpacked.
@@ -209,6 +239,15 @@ pub(super) fn check(want: &Want) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bytes_are_typed_with_units() {
+        let all = [("1500", 1500), ("64K", 65_536), ("2MB", 2 << 20), ("1GiB", 1 << 30), ("3 t", 3 << 40)];
+        all.iter().for_each(|(text, bytes)| assert_eq!(parse_bytes(text), Ok(*bytes), "{text}"));
+        ["", "0", "G", "-1", "1.5G", "99999999T", "1X"]
+            .iter()
+            .for_each(|text| assert!(parse_bytes(text).is_err(), "{text}"));
+    }
 
     #[test]
     fn a_data_set_is_what_a_u32_can_address_with_its_labels() {

@@ -71,8 +71,10 @@ struct Images {
 pub(super) fn embedded(want: &Want) -> Result<Dataset> {
     let images: &[u8] = include_bytes!("../../assets/digits/t10k-images-idx3-ubyte.gz");
     let labels: &[u8] = include_bytes!("../../assets/digits/t10k-labels-idx1-ubyte.gz");
-    let images = parse(images, read_images).map_err(|problem| Error::file("digits (embedded images)", problem))?;
-    let labels = parse(labels, read_labels).map_err(|problem| Error::file("digits (embedded labels)", problem))?;
+    let images =
+        parse(images, want, read_images).map_err(|problem| Error::file("digits (embedded images)", problem))?;
+    let labels =
+        parse(labels, want, read_labels).map_err(|problem| Error::file("digits (embedded labels)", problem))?;
     let mut data = dataset("digits".into(), images, Some(labels), want)?;
     data.account.format = "digits";
     Ok(data)
@@ -176,8 +178,8 @@ fn stem_of(path: &Path) -> Option<&str> {
 /// # Errors
 /// One line that names the file that is unreadable, damaged, empty or no IDX, or both when their counts differ.
 pub(super) fn load(pair: &Pair, name: String, want: &Want) -> Result<Dataset> {
-    let images = read(&pair.images, read_images)?;
-    let labels = pair.labels.as_deref().map(|path| read(path, read_labels)).transpose()?;
+    let images = read(&pair.images, want, read_images)?;
+    let labels = pair.labels.as_deref().map(|path| read(path, want, read_labels)).transpose()?;
     let [count, height, width] = images.shape;
     if images.bytes.is_empty() {
         let problem = format!("holds no pixels ({count} images of {height}x{width}): give a set with some");
@@ -204,16 +206,19 @@ pub(super) fn load(pair: &Pair, name: String, want: &Want) -> Result<Dataset> {
 }
 
 /// Reads one file.
-fn read<T>(path: &Path, values: fn(&mut dyn Read) -> Parsed<T>) -> Result<T> {
+fn read<T>(path: &Path, want: &Want, values: Values<T>) -> Result<T> {
     let file = File::open(path).map_err(|error| Error::file(path, reason(&error)))?;
-    parse(BufReader::new(file), values).map_err(|problem| Error::file(path, problem))
+    parse(BufReader::new(file), want, values).map_err(|problem| Error::file(path, problem))
 }
 
 /// The error is what is wrong with a file.
 type Parsed<T> = std::result::Result<T, String>;
 
+/// Reads images or labels out of an unpacked file.
+type Values<T> = fn(&mut dyn Read, &Want) -> Parsed<T>;
+
 /// Parses one file, gzipped or not.
-fn parse<T>(mut source: impl BufRead, values: fn(&mut dyn Read) -> Parsed<T>) -> Parsed<T> {
+fn parse<T>(mut source: impl BufRead, want: &Want, values: Values<T>) -> Parsed<T> {
     let start = source.fill_buf().map_err(|error| reason(&error))?;
     if let Some(problem) = files::lfs_pointer(start) {
         return Err(problem.into());
@@ -222,10 +227,14 @@ fn parse<T>(mut source: impl BufRead, values: fn(&mut dyn Read) -> Parsed<T>) ->
         return Err("empty file: get it again".into());
     }
     // By content: browsers unpack files and leave them the name.
-    if start.starts_with(&[0x1f, 0x8b]) { values(&mut MultiGzDecoder::new(source)) } else { values(&mut source) }
+    if start.starts_with(&[0x1f, 0x8b]) {
+        values(&mut MultiGzDecoder::new(source), want)
+    } else {
+        values(&mut source, want)
+    }
 }
 
-fn read_images(source: &mut dyn Read) -> Parsed<Images> {
+fn read_images(source: &mut dyn Read, want: &Want) -> Parsed<Images> {
     let (kind, shape) = header(source)?;
     let [count, height, width] = *shape.as_slice() else {
         let why = if shape.len() > 3 { "only grey images are read" } else { "are images and labels swapped?" };
@@ -234,10 +243,10 @@ fn read_images(source: &mut dyn Read) -> Parsed<Images> {
     if kind != UNSIGNED_BYTE {
         return Err(format!("values of type {kind:#04x}: only unsigned bytes (0x08) can be read"));
     }
-    Ok(Images { shape: [count, height, width], bytes: body(source, &shape, 1)? })
+    Ok(Images { shape: [count, height, width], bytes: body(source, &shape, 1, want)? })
 }
 
-fn read_labels(source: &mut dyn Read) -> Parsed<Vec<u32>> {
+fn read_labels(source: &mut dyn Read, want: &Want) -> Parsed<Vec<u32>> {
     let (kind, shape) = header(source)?;
     let columns = match *shape.as_slice() {
         [_] => 1,
@@ -253,7 +262,7 @@ fn read_labels(source: &mut dyn Read) -> Parsed<Vec<u32>> {
         INT => 4,
         _ => return Err(format!("labels of type {kind:#04x}: only whole numbers (0x08, 0x0b, 0x0c) can be read")),
     };
-    let bytes = body(source, &shape, size)?;
+    let bytes = body(source, &shape, size, want)?;
     let label = |bytes: &[u8]| bytes[..size].iter().fold(0, |value, byte| value << 8 | u32::from(*byte));
     let labels: Vec<u32> = bytes.chunks_exact(size * columns).map(label).collect();
     match labels.iter().find(|label| **label > LARGEST_LABEL) {
@@ -263,7 +272,7 @@ fn read_labels(source: &mut dyn Read) -> Parsed<Vec<u32>> {
 }
 
 /// The values, of `size` bytes each, that a header of this shape promises.
-fn body(source: &mut dyn Read, shape: &[u32], size: usize) -> Parsed<Vec<u8>> {
+fn body(source: &mut dyn Read, shape: &[u32], size: usize, want: &Want) -> Parsed<Vec<u8>> {
     let each = shape[1..].iter().try_fold(size as u64, |product, &side| product.checked_mul(u64::from(side)));
     let expected = each.and_then(|each| bytes_of(shape[0].into(), each)).ok_or_else(|| {
         format!(
@@ -271,6 +280,7 @@ fn body(source: &mut dyn Read, shape: &[u32], size: usize) -> Parsed<Vec<u8>> {
              damaged?"
         )
     })? as u64;
+    want.check_memory(expected, "its header promises")?;
     let mut bytes = Vec::new();
     // The vector grows with what arrives, so a wrong header costs no memory. The one byte more shows a tail, and
     // makes the gzip decoder reach its checksum.

@@ -53,6 +53,10 @@ fn what_others_wrote_is_read_to_the_byte() {
     for (name, expected) in expected {
         let (train, test) = load_parts(sets().join(name).to_str().unwrap(), &AS_THEY_ARE).unwrap();
         compare(name, expected, &train, test.unwrap().as_ref());
+        if let Some(grey) = expected.get("grey") {
+            let want = want(train.height, train.width, 1);
+            assert_eq!(said(&open(&sets().join(name), &want).unwrap().images), *grey, "{name}: grey");
+        }
     }
 }
 
@@ -211,4 +215,132 @@ fn declared_sizes_are_bounded_before_anything_is_unpacked() {
     refused(&sets().join("keras.npz"), &limited, &["x_train", "declares 120 bytes", "100 bytes"]);
     let limited = Want { memory_limit: Some(120), ..AS_THEY_ARE };
     assert_eq!(open(&sets().join("keras.npz"), &limited).unwrap().len(), 6);
+}
+
+#[test]
+fn pages_and_entries_are_bounded() {
+    let limited = |memory_limit| Want { memory_limit: Some(memory_limit), ..AS_THEY_ARE };
+    refused(&sets().join("tables/img.parquet"), &limited(64), &["img.parquet", "--memory-limit"]);
+    let table = sets().join("tables/repeated_files.parquet");
+    let sizes: Vec<u64> = (1..60).map(|i| i * 50).filter(|limit| open(&table, &limited(*limit)).is_ok()).collect();
+    assert!(sizes.len() > 1 && sizes[0] > 500, "{sizes:?}");
+    refused(&sets().join("shards/pax.tar"), &limited(40), &["000000.png", "--memory-limit"]);
+    refused(
+        &sets().join("cifar/cifar-10-binary.tar.gz"),
+        &limited(4000),
+        &["cifar-10-binary.tar.gz", "the batches in it"],
+    );
+}
+
+#[test]
+fn a_picture_that_claims_to_be_huge_is_not_decoded() {
+    let mut huge = encode(GrayImage::new(4, 4), ImageFormat::Png);
+    huge[16..24].copy_from_slice(&[0, 0, 0xea, 0x60, 0, 0, 0xea, 0x60]);
+    let mut crc = flate2::Crc::new();
+    crc.update(&huge[12..29]);
+    huge[29..33].copy_from_slice(&crc.sum().to_be_bytes());
+    let mut header = [0; 512];
+    header[..5].copy_from_slice(b"0.png");
+    header[124..135].copy_from_slice(format!("{:011o}", huge.len()).as_bytes());
+    header[156] = b'0';
+    let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum::<u32>() + 8 * 32;
+    header[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+    header[155] = b' ';
+    let padding = vec![0; 512 - huge.len() % 512 + 1024];
+    let tar = [&header[..], &huge, &padding].concat();
+    let set = directory(&[("set.tar", &tar), ("folder/0.png", &huge)]);
+    let line = "larger than 32768 pixels a side or 300 MiB of them: scale it down";
+    refused(&set.path().join("set.tar"), &AS_THEY_ARE, &["set.tar/0.png", line]);
+    refused(&set.path().join("folder"), &AS_THEY_ARE, &["0.png", line]);
+}
+
+#[test]
+fn no_damage_to_a_file_of_many_images_makes_it_panic() {
+    let seed = 0x51ed_270b_u64;
+    println!("seed {seed}");
+    let mut state = seed;
+    let mut random = |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 20) as usize % below
+    };
+    let tables = ["snappy", "plain", "gzip", "newer_pages", "small_pages", "repeated_files", "required"];
+    let tables = tables.map(|name| format!("tables/{name}.parquet"));
+    let others = [
+        "unit.npz",
+        "bool.npz",
+        "version2.npy",
+        "fortran_nchw.npz",
+        "shards/pax.tar",
+        "shards/gnu.tar",
+        "shards/packed.tgz",
+    ];
+    for name in tables.into_iter().chain(others.map(String::from)) {
+        let bytes = fs::read(sets().join(&name)).unwrap();
+        for _ in 0..300 {
+            let mut damaged = bytes.clone();
+            for _ in 0..=random(3) {
+                let at = random(damaged.len());
+                damaged[at] = if random(2) == 0 { damaged[at] ^ 1 << random(8) } else { [0, 0x7f, 0xff][random(3)] };
+            }
+            let file = name.rsplit('/').next().unwrap();
+            let set = directory(&[(file, &damaged)]);
+            match open(&set.path().join(file), &want(5, 6, 3)) {
+                Ok(data) => {
+                    assert_eq!(data.images.len(), data.len() * 5 * 6 * 3);
+                    assert!(data.labels.iter().all(|&label| (label as usize) < data.classes.len()));
+                }
+                Err(error) => assert!(!error.contains('\n') && error.contains(file), "{error}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn pointers_in_the_place_of_files_are_named() {
+    let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 9\n";
+    for name in ["train.parquet", "x.npz", "images.npy", "set.tar", "set.tar.gz"] {
+        let set = directory(&[(name, pointer)]);
+        refused(&set.path().join(name), &AS_THEY_ARE, &[name, "git lfs pull"]);
+        refused(set.path(), &AS_THEY_ARE, &[name, "git lfs pull"]);
+    }
+}
+
+#[test]
+fn what_is_known_and_not_read_is_told_how_to_convert() {
+    let cases = [
+        ("set.h5", "HDF5: read it in Python and np.savez"),
+        ("train_32x32.mat", "scipy.io.loadmat"),
+        ("data.pkl", "a pickle, which could run any code"),
+        ("train.tfrecord-00000-of-00002", "records of TensorFlow: write each image"),
+        ("data.mdb", "a data base: write each image"),
+        ("set.arrow", "to_parquet"),
+        ("set.zip", "an archive: unpack it"),
+        ("set.tar.zst", "a packed file: unpack it"),
+    ];
+    for (name, part) in cases {
+        let set = directory(&[("a.csv", b"x"), (name, b"x")]);
+        refused(&set.path().join(name), &AS_THEY_ARE, &[name, part]);
+        refused(set.path(), &AS_THEY_ARE, &["no images, but", name, part]);
+    }
+    let set = directory(&[("labels_only.npy", b"x")]);
+    refused(set.path(), &AS_THEY_ARE, &["labels_only.npy, an array that isn't called as images are"]);
+}
+
+#[test]
+fn several_sets_in_a_directory_are_asked_about() {
+    let table = fs::read(sets().join("tables/img.parquet")).unwrap();
+    let two = directory(&[("small/train.parquet", &table), ("large/train.parquet", &table)]);
+    refused(two.path(), &AS_THEY_ARE, &["several sets, in", "large", "small: name one"]);
+    let parts = directory(&[("default/train/0000.parquet", &table), ("default/test/0000.parquet", &table)]);
+    let (train, test) = load_parts(parts.path().to_str().unwrap(), &AS_THEY_ARE).unwrap();
+    assert_eq!((train.len(), train.account.part.as_deref(), test.unwrap().unwrap().len()), (6, Some("train"), 6));
+    let data = open(&sets().join("hub"), &AS_THEY_ARE).unwrap();
+    let warnings = data.account.warnings();
+    assert!(
+        warnings.len() == 1 && warnings[0].contains("validation-00000-of-00001.parquet: a further part"),
+        "{warnings:?}"
+    );
+    assert!(data.check_outside(&sets().join("hub/sheet.png")).is_err());
 }
