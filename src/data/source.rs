@@ -11,8 +11,9 @@ use crate::error::{Error, Result, list_names};
 ///
 /// `digits` is the embedded set (a directory of that name is `./digits`). A directory with IDX files gives its training
 /// pair, else its test pair, else its only one; of several sets `DIRECTORY/PREFIX` names one. A directory with CIFAR's binary
-/// files gives all training files. Any other directory is a folder of images; of `train` and `test` folders in it, that
-/// of `train`.
+/// files gives all training files. A file of many images (`packed.rs`) gives what it holds to train on, and a directory of such
+/// files without images the files of its training part. Any other directory is a folder of images; of `train` and `test` folders in
+/// it, that of `train`.
 ///
 /// # Errors
 /// One line that names the file or directory, if it's missing, holds no images, or holds an IDX file that is damaged
