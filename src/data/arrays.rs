@@ -260,6 +260,8 @@ fn layout(array: &Array) -> Parsed<(usize, Shape, Strides)> {
 /// reach both ends of that to a level.
 fn levels(array: &Array) -> Parsed<Option<Vec<u8>>> {
     const LEVEL: f64 = 1.0 / 255.0;
+    const SIGNED_LOW: f64 = -1.0 + 2.0 * LEVEL;
+    const SIGNED_HIGH: f64 = 1.0 - 2.0 * LEVEL;
     if array.is_bytes() {
         return Ok(None);
     }
@@ -276,9 +278,7 @@ fn levels(array: &Array) -> Parsed<Option<Vec<u8>>> {
         _ if array.kind == Kind::Bool => (0.0, 1.0),
         (0.0..=255.0, 0.0..=255.0) if !is_float || is_whole && most > 1.0 => (0.0, 255.0),
         (0.0..=LEVEL, _) if is_float && (1.0 - LEVEL..=1.0).contains(&most) => (0.0, 1.0),
-        _ if is_float && least >= -1.0 && least <= -1.0 + 2.0 * LEVEL && (1.0 - 2.0 * LEVEL..=1.0).contains(&most) => {
-            (-1.0, 1.0)
-        }
+        (-1.0..=SIGNED_LOW, SIGNED_HIGH..=1.0) if is_float => (-1.0, 1.0),
         _ if is_float => {
             return Err(format!(
                 "floats from {least} to {most}: read are 0 to 1 and -1 to 1, where both ends are reached, and whole numbers of 0 to \
