@@ -10,6 +10,8 @@ mod idx;
 mod parts;
 #[path = "data/picture.rs"]
 mod picture;
+#[path = "data/sets.rs"]
+mod sets;
 
 use std::fs;
 use std::io::{Cursor, Write};
@@ -20,10 +22,10 @@ use flate2::{Compression, write::GzEncoder};
 use image::{DynamicImage, GrayImage, ImageFormat, Luma, Rgb, RgbImage};
 use tempfile::TempDir;
 
-const AS_THEY_ARE: Want = Want { height: None, width: None, channels: None };
+const AS_THEY_ARE: Want = Want { height: None, width: None, channels: None, memory_limit: None };
 
 fn want(height: u32, width: u32, channels: u32) -> Want {
-    Want { height: Some(height), width: Some(width), channels: Some(channels) }
+    Want { height: Some(height), width: Some(width), channels: Some(channels), memory_limit: None }
 }
 
 fn open(directory: &Path, want: &Want) -> Result<Dataset, String> {

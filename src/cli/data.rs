@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 
-use super::flags::ModelFlags;
+use super::flags::{MemoryFlag, ModelFlags};
 use super::output::{Json, say};
 use super::outputs::{Input, Source, check_apart, file};
 use diffuse::chart::{Row, write_sheet};
@@ -17,11 +17,14 @@ use diffuse::run::TrainOptions;
 /// Say what a data set holds and draw some images of each class, as a model would see them
 #[derive(clap::Args)]
 pub struct Args {
-    /// `digits` (embedded), a directory of IDX files, of CIFAR's binary files, or of images with a sub-folder a class
+    /// `digits` (embedded), a directory of IDX files, of CIFAR's binary files, or of images with a sub-folder a class; or .npz, .npy,
+    /// .parquet or .tar[.gz] files, by their path or in a directory
     #[arg(value_name = "PATH")]
     source: String,
     #[command(flatten)]
     model: ModelFlags,
+    #[command(flatten)]
+    memory: MemoryFlag,
     /// Images of each class [default: 8; where there is one class, 64]
     #[arg(long)]
     count: Option<usize>,
@@ -75,7 +78,7 @@ pub fn run(args: &Args) -> Result<()> {
 /// The size and channels of the model that was named.
 fn want(args: &Args) -> Result<Want> {
     let model = args.model.config(TrainOptions::default().model)?;
-    Ok(Want::of(model.sample_size.map(Size::sides), model.in_channels))
+    Ok(args.memory.put(Want::of(model.sample_size.map(Size::sides), model.in_channels)))
 }
 
 /// Up to `count` images of each class, spread over all of them.

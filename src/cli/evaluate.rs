@@ -146,7 +146,7 @@ fn check_outputs(args: &Args, adapter: &Adapter) -> Result<()> {
 /// The data in the model's size.
 fn load_split(args: &Args, model: &Checkpoint) -> Result<Split> {
     let config = &model.unet.config;
-    let want = Want::of(config.sample_size.map(Size::sides), config.in_channels);
+    let want = args.memory.put(Want::of(config.sample_size.map(Size::sides), config.in_channels));
     let mut split = data::load_split(&args.data, &want)?;
     split.train.account.warnings().iter().for_each(|warning| log::warn!("{warning}"));
     let tests = split.test.len();

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::outputs::{Input, input};
 use diffuse::checkpoint;
+use diffuse::data::{MEMORY_LIMIT, Want, parse_bytes};
 use diffuse::nn::{UNetConfig, preset, preset_names};
 use diffuse::run::TrainOptions;
 
@@ -67,10 +68,26 @@ fn read_model(path: &Path) -> Result<UNetConfig> {
     Ok(checkpoint::read_config(&file)?)
 }
 
+/// How much memory reading data may take.
+#[derive(Args)]
+pub struct MemoryFlag {
+    /// Most bytes that one array, one file of an archive or one page of a table may unpack to, such as 500M or 4GiB [default: 1GiB]
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    memory_limit: Option<u64>,
+}
+
+impl MemoryFlag {
+    /// `want` within that limit.
+    pub fn put(&self, want: Want) -> Want {
+        want.limited(self.memory_limit.unwrap_or(MEMORY_LIMIT))
+    }
+}
+
 /// What every run is told: on what it trains, which model, where it is.
 #[derive(Args)]
 pub struct RunFlags {
-    /// `digits` (embedded), a directory of IDX files, of CIFAR's binary files, or of images with a sub-folder a class
+    /// `digits` (embedded), a directory of IDX files, of CIFAR's binary files, or of images with a sub-folder a class; or .npz, .npy,
+    /// .parquet or .tar[.gz] files, by their path or in a directory
     #[arg(long, required_unless_present = "resume")]
     pub data: Option<String>,
     #[command(flatten)]
@@ -145,12 +162,13 @@ impl Typed {
 }
 
 /// What may change in a run that goes on: the rest of it follows from its beginning.
-const MAY_CHANGE: [&str; 9] = [
+const MAY_CHANGE: [&str; 10] = [
     "steps",
     "learning_rate",
     "warmup",
     "learning_rate_schedule",
     "data",
+    "memory_limit",
     "sample_every",
     "checkpoint_every",
     "recompute",

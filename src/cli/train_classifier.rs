@@ -35,7 +35,8 @@ pub struct Args {
 }
 
 /// The options that may be set.
-const FLAGS: &str = "steps batch learning_rate noise_schedule timesteps sigma_min sigma_max seed checkpoint_every";
+const FLAGS: &str =
+    "memory_limit steps batch learning_rate noise_schedule timesteps sigma_min sigma_max seed checkpoint_every";
 
 fn defaults() -> TrainOptions {
     TrainOptions {
@@ -91,7 +92,7 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
         }
         Begun::Done { options, stored } => (*options, stored.into_lock()),
     };
-    let (accuracies, held_out) = measure(&context, out, &options.data)?;
+    let (accuracies, held_out) = measure(&context, out, &options)?;
     let object = || {
         Ok(json!({
             "out": out, "step": options.steps, "checkpoint": out.join("checkpoint"), "accuracy": accuracies,
@@ -102,10 +103,11 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
 }
 
 /// The accuracy of the checkpoint on test images, and whether these were held out of the training images.
-fn measure(context: &Context, out: &Path, source: &str) -> Result<(Vec<Accuracy>, bool)> {
+fn measure(context: &Context, out: &Path, options: &TrainOptions) -> Result<(Vec<Accuracy>, bool)> {
     let model = checkpoint::classifier::load(out)?;
     let config = &model.classifier.config;
-    let split = data::load_split(source, &Want::of(Some(config.sides()?), config.unet.in_channels))?;
+    let want = Want::of(Some(config.sides()?), config.unet.in_channels).limited(options.memory_limit);
+    let split = data::load_split(&options.data, &want)?;
     let observer = Observer::new(Session::new(context), &model.classifier, &model.weights)?;
     let (images, schedule) = (images_of(&split.test, 1000), model.scheduler.schedule()?);
     let labels = &split.test.labels[..images.count];

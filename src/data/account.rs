@@ -12,7 +12,7 @@ pub(super) const FOLDER: &str = "folder";
 pub struct Account {
     /// What was typed.
     pub source: String,
-    /// `digits`, `IDX files`, `CIFAR files`, `folder`.
+    /// `digits`, `IDX files`, `CIFAR files`, `NumPy arrays`, `Parquet files`, `WebDataset`, `folder`.
     pub format: &'static str,
     /// Whether it says of which class each image is.
     pub is_labelled: bool,
@@ -69,20 +69,6 @@ impl Changes {
         self.first_frames += other.first_frames;
     }
 
-    /// The same of `count` images alike.
-    pub(super) fn of_all(&self, count: usize) -> Changes {
-        let times = |one: usize| one * count;
-        Changes {
-            smallest: self.smallest,
-            largest: self.largest,
-            scaled: times(self.scaled),
-            cropped: times(self.cropped),
-            made_grey: times(self.made_grey),
-            made_opaque: times(self.made_opaque),
-            first_frames: times(self.first_frames),
-        }
-    }
-
     /// ` from 30x40 (scaled, cropped)`, with numbers where it is not all of `count`.
     pub fn said(&self, count: usize) -> String {
         let of = |number: usize, what: &str| match number {
@@ -119,6 +105,32 @@ impl Account {
     pub(super) fn skip(&mut self, files: &[impl AsRef<Path>], why: impl Into<String>) {
         if let Some(first) = files.first() {
             self.skipped.push(Skipped { count: files.len(), first: first.as_ref().into(), why: why.into() });
+        }
+    }
+
+    /// Notes the files that could not be read, each with what is wrong with it; those of one reason together.
+    pub(super) fn skip_each(&mut self, unread: &[(PathBuf, String)]) {
+        const MOST_REASONS: usize = 5;
+        let (mut reasons, mut further): (Vec<(&str, Vec<&PathBuf>)>, _) = (Vec::new(), Vec::new());
+        for (file, problem) in unread {
+            match reasons.iter().position(|(reason, _)| reason == problem) {
+                Some(at) => reasons[at].1.push(file),
+                None if reasons.len() < MOST_REASONS => reasons.push((problem, vec![file])),
+                None => further.push(file),
+            }
+        }
+        reasons.push(("can't be read for other reasons", further));
+        reasons.into_iter().for_each(|(reason, files)| self.skip(&files, reason));
+    }
+
+    /// Colour that a model of grey images can't learn is worth more than a word in the summary.
+    pub(super) fn note_lost_colour(&mut self, count: usize) {
+        let coloured = self.changes.made_grey;
+        if coloured > 0 {
+            self.notes.push(format!(
+                "{coloured} of {count} images are in colour and the model is of grey ones: it learns them grey; a model of 3 \
+                 channels (--preset base, cifar10) keeps their colours"
+            ));
         }
     }
 

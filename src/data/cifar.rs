@@ -1,18 +1,16 @@
 //! CIFAR's binary files (Krizhevsky 2009): records of a label, of CIFAR-100 two, and 32x32 pixels: all red values, all green
 //! ones, all blue ones.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use image::{DynamicImage, RgbImage};
-
-use super::account::{Account, Changes};
-use super::dataset::{Dataset, Shape, Want};
-use super::decode::Decoded;
-use super::fill::fill_images;
-use super::place::{entries, name_of, reason};
-use super::resize;
+use super::dataset::{Dataset, Read, Shape, Want};
+use super::pixels::{self, Labels, Pixels};
+use super::place::{entries, name_of, reason, stem};
 use crate::error::{Error, Result};
 
+const FORMAT: &str = "CIFAR files";
+const PYTHON: &str = "CIFAR for Python is not read: get the binary version of the set";
 const SIDE: u32 = 32;
 const PLANE: usize = (SIDE * SIDE) as usize;
 const PIXELS: usize = 3 * PLANE;
@@ -70,7 +68,7 @@ pub(super) fn find(directory: &Path) -> Result<Option<(Files, Option<Files>)>> {
     let found = pair(ten, ten_test, 5, &of_ten).or_else(|| pair(hundred, hundred_test, 1, &of_hundred));
     let python = named(&|name| name == "data_batch_1" || name == "test_batch");
     match (found, python.first()) {
-        (None, Some(path)) => Err(Error::file(path, "CIFAR for Python is not read: get the binary version of the set")),
+        (None, Some(path)) => Err(Error::file(path, PYTHON)),
         (found, _) => Ok(found),
     }
 }
@@ -78,53 +76,132 @@ pub(super) fn find(directory: &Path) -> Result<Option<(Files, Option<Files>)>> {
 /// Reads the records and fits the images to what is wanted; as they are, they are 32x32 and RGB.
 ///
 /// # Errors
-/// One line that names the file that can't be read, or holds no whole records.
+/// One line that names the file that can't be read, holds no whole records, or is larger than the limit.
 pub(super) fn load(files: &Files, name: String, want: &Want) -> Result<Dataset> {
-    let (height, width) = (want.height.or(want.width).unwrap_or(SIDE), want.width.or(want.height).unwrap_or(SIDE));
-    let shape = Shape { height, width, channels: want.channels.unwrap_or(3) };
-    let length = files.labels + PIXELS;
-    let (mut records, mut labels) = (Vec::new(), Vec::new());
+    let mut records = Records::new(files.classes, files.labels);
     for path in &files.images {
-        let bytes = std::fs::read(path).map_err(|error| Error::file(path, reason(&error)))?;
-        if bytes.is_empty() || !bytes.len().is_multiple_of(length) {
-            let problem = format!("{} bytes are no whole records of {length}: get it again", bytes.len());
-            return Err(Error::file(path, problem));
-        }
-        for (index, record) in bytes.chunks_exact(length).enumerate() {
-            let label = u32::from(record[files.labels - 1]);
-            if label >= files.classes {
-                let problem = format!("record {index} has label {label} of {} classes: get it again", files.classes);
-                return Err(Error::file(path, problem));
-            }
-            labels.push(label);
-            records.extend_from_slice(&record[files.labels..]);
-        }
+        let mut read = || -> std::result::Result<(), String> {
+            let length = path.metadata().map_err(|error| reason(&error))?.len();
+            want.check_memory(length, "the file has")?;
+            records.add(&std::fs::read(path).map_err(|error| reason(&error))?)
+        };
+        read().map_err(|problem| Error::file(path, problem))?;
     }
-    let mut images = shape.allocate(labels.len())?;
-    let changes = std::sync::Mutex::new(Changes::default());
-    fill_images(&mut images, shape.bytes(1)?, |index, slot| {
-        let planes = &records[index * PIXELS..][..PIXELS];
-        let pixels = (0..PIXELS).map(|i| planes[i % 3 * PLANE + i / 3]).collect();
-        let image = DynamicImage::ImageRgb8(RgbImage::from_raw(SIDE, SIDE, pixels).ok_or(())?);
-        resize::fit_counted(Decoded { image, is_animation: false }, shape, slot, &changes);
-        Ok::<(), ()>(())
-    });
-    let changes = changes.into_inner().unwrap_or_default();
-    let part = Some(files.part.to_string());
-    let mut account = Account { format: "CIFAR files", is_labelled: true, part, changes, ..Account::default() };
-    let (count, expected) = (files.images.len(), files.expected);
-    if count < expected {
-        account.notes.push(format!("{count} of the set's {expected} training files are there: get the others, too"));
-    }
-    let Shape { height, width, channels } = shape;
-    let images = images.into();
-    Ok(Dataset { name, height, width, channels, images, labels, classes: class_names(files), account })
+    let names = std::fs::read_to_string(&files.names).unwrap_or_default();
+    let mut data = records.dataset(name, &names, want)?;
+    data.account.part = Some(files.part.to_string());
+    note_missing(&mut data, files.images.len(), files.expected);
+    Ok(data)
 }
 
-/// The names in the file, if it has as many as there are classes, else numbers.
-fn class_names(files: &Files) -> Vec<String> {
-    let text = std::fs::read_to_string(&files.names).unwrap_or_default();
+/// What the records of one set hold.
+pub(super) struct Records {
+    classes: u32,
+    /// Bytes before the pixels, of which the last is the label.
+    label_bytes: usize,
+    labels: Vec<u32>,
+    /// `[N, 32, 32, 3]`.
+    pixels: Vec<u8>,
+}
+
+impl Records {
+    pub fn new(classes: u32, label_bytes: usize) -> Records {
+        Records { classes, label_bytes, labels: Vec::new(), pixels: Vec::new() }
+    }
+
+    /// Adds those of one file. The error is what is wrong with it.
+    pub fn add(&mut self, bytes: &[u8]) -> std::result::Result<(), String> {
+        let length = self.label_bytes + PIXELS;
+        if bytes.is_empty() || !bytes.len().is_multiple_of(length) {
+            return Err(format!("{} bytes are no whole records of {length}: get it again", bytes.len()));
+        }
+        for (index, record) in bytes.chunks_exact(length).enumerate() {
+            let label = u32::from(record[self.label_bytes - 1]);
+            if label >= self.classes {
+                let classes = self.classes;
+                return Err(format!("record {index} has label {label} of {classes} classes: get it again"));
+            }
+            self.labels.push(label);
+            let planes = &record[self.label_bytes..];
+            self.pixels.extend((0..PIXELS).map(|i| planes[i % 3 * PLANE + i / 3]));
+        }
+        Ok(())
+    }
+
+    /// The data set of these records; `names` has a line for each class, or they are numbers.
+    pub fn dataset(self, name: String, names: &str, want: &Want) -> Result<Dataset> {
+        let shape = Shape { height: SIDE, width: SIDE, channels: 3 };
+        let pixels = Pixels { count: self.labels.len(), shape, bytes: self.pixels.into() };
+        let labels = Labels::Named(self.labels, class_names(names, self.classes));
+        let want = Want { height: want.height.or(want.width), width: want.width.or(want.height), ..*want };
+        pixels::dataset(name, FORMAT, pixels, labels, &want)
+    }
+}
+
+/// CIFAR's files out of its archive, by their names without the folder.
+#[derive(Default)]
+pub(super) struct Packed(BTreeMap<String, Vec<u8>>);
+
+impl Packed {
+    /// Whether the file `path` in an archive is one of CIFAR's. The error is what is wrong with it if it is one for Python.
+    pub fn takes(path: &str) -> std::result::Result<bool, String> {
+        let Some((folder, name)) = path.rsplit_once('/') else { return Ok(false) };
+        match folder.rsplit('/').next() {
+            Some("cifar-10-batches-py" | "cifar-100-python") => Err(PYTHON.into()),
+            Some("cifar-10-batches-bin" | "cifar-100-binary") => Ok(name.ends_with(".bin") || name.ends_with(".txt")),
+            _ => Ok(false),
+        }
+    }
+
+    /// Adds the file `path`.
+    pub fn add(&mut self, path: &str, bytes: Vec<u8>) {
+        self.0.insert(path.rsplit('/').next().unwrap_or(path).into(), bytes);
+    }
+
+    /// The bytes of all files.
+    pub fn bytes(&self) -> u64 {
+        self.0.values().map(|bytes| bytes.len() as u64).sum()
+    }
+
+    /// The set that these files of the archive at `path` are; none if none has training images.
+    ///
+    /// # Errors
+    /// As [`load`].
+    pub fn load(mut self, path: &Path, want: &Want, tested: bool) -> Result<Option<Read>> {
+        let batches: Vec<String> = self.0.keys().filter(|name| name.starts_with("data_batch_")).cloned().collect();
+        let (train, test, expected, (classes, label_bytes), names) = match batches.is_empty() {
+            false => (batches, "test_batch.bin", 5, (10, 1), "batches.meta.txt"),
+            true if !self.0.contains_key("train.bin") => return Ok(None),
+            true => (vec!["train.bin".into()], "test.bin", 1, (100, 2), "fine_label_names.txt"),
+        };
+        let names = String::from_utf8_lossy(&self.0.remove(names).unwrap_or_default()).into_owned();
+        let is_tested = tested && self.0.contains_key(test);
+        let mut read = |files: &[String], part: &str| -> Result<Dataset> {
+            let mut records = Records::new(classes, label_bytes);
+            for file in files {
+                let bytes = self.0.remove(file).unwrap_or_default();
+                records.add(&bytes).map_err(|problem| Error::file(path.join(file), problem))?;
+            }
+            let mut data = records.dataset(stem(path), &names, want)?;
+            data.account.part = Some(part.into());
+            Ok(data)
+        };
+        let mut data = read(&train, "train")?;
+        note_missing(&mut data, train.len(), expected);
+        Ok(Some((data, is_tested.then(|| read(&[test.into()], "test")).transpose())))
+    }
+}
+
+fn note_missing(data: &mut Dataset, count: usize, expected: usize) {
+    if count < expected {
+        data.account
+            .notes
+            .push(format!("{count} of the set's {expected} training files are there: get the others, too"));
+    }
+}
+
+/// The names in the text, if it has as many as there are classes, else numbers.
+fn class_names(text: &str, classes: u32) -> Vec<String> {
     let names: Vec<String> = text.lines().map(str::trim).filter(|line| !line.is_empty()).map(String::from).collect();
-    let numbers = || (0..files.classes).map(|class| class.to_string()).collect();
-    if names.len() == files.classes as usize { names } else { numbers() }
+    if names.len() == classes as usize { names } else { (0..classes).map(|class| class.to_string()).collect() }
 }

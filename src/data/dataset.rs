@@ -5,12 +5,47 @@ use std::path::Path;
 use super::account::{Account, Changes, FOLDER};
 use super::place::reason;
 use super::room::{ImageBytes, Room};
+use super::{arrays, parquet, webdataset};
 use crate::error::{Error, Result, list_names};
 use crate::files::{CACHE_DIRECTORY, resolved};
 
 /// What `load` accepts, for the errors of those who gave it something else.
 pub(super) const ACCEPTED: &str = "give `digits`, a directory with IDX files (train-images-idx3-ubyte[.gz] and its labels), with \
-                        CIFAR's binary files, or a folder of PNG, JPEG, GIF, WebP, BMP or TIFF images (one sub-folder per class, or none)";
+                        CIFAR's binary files, or a folder of PNG, JPEG, GIF, WebP, BMP or TIFF images (one sub-folder per class, or \
+                        none); or .npz, .npy, .parquet, .tar or .tar.gz files, or a directory of such";
+
+/// What one array may take, or one file within an archive, if nobody says otherwise: twenty times MNIST.
+pub const MEMORY_LIMIT: u64 = 1 << 30;
+/// Bytes in the largest unit of which there is one.
+fn said_bytes(bytes: u64) -> String {
+    let unit = |shift: u32, unit: &str| format!("{:.1} {unit}", bytes as f64 / (1_u64 << shift) as f64);
+    match bytes {
+        0..1024 => format!("{bytes} bytes"),
+        1024..0x10_0000 => unit(10, "KiB"),
+        0x10_0000..0x4000_0000 => unit(20, "MiB"),
+        _ => unit(30, "GiB"),
+    }
+}
+
+/// The bytes that `1500`, `64K`, `500MB`, `4G` or `1GiB` mean; units are powers of 1024.
+///
+/// # Errors
+/// What is wrong with the text.
+pub fn parse_bytes(text: &str) -> std::result::Result<u64, String> {
+    let text = text.trim();
+    let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let unit = unit.trim().to_uppercase();
+    let shift = match unit.trim_end_matches('B').trim_end_matches('I') {
+        "" => Some(0),
+        "K" => Some(10),
+        "M" => Some(20),
+        "G" => Some(30),
+        "T" => Some(40),
+        _ => None,
+    };
+    let bytes = digits.parse::<u64>().ok().zip(shift).and_then(|(number, shift)| number.checked_mul(1 << shift));
+    bytes.filter(|bytes| *bytes > 0).ok_or_else(|| "bytes, such as 500MiB or 4G".into())
+}
 
 /// Images in memory as bytes, the way the GPU gets them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,7 +81,10 @@ impl Dataset {
     /// [`Error::File`] names `out`.
     pub fn check_outside(&self, out: &Path) -> Result<()> {
         let source = Path::new(&self.account.source);
-        if self.account.format == FOLDER && resolved(out).starts_with(resolved(source)) {
+        // Images go before files of many images.
+        let is_looked_for =
+            [FOLDER, arrays::FORMAT, parquet::FORMAT, webdataset::FORMAT].contains(&self.account.format);
+        if is_looked_for && resolved(out).starts_with(resolved(source)) {
             let problem =
                 format!("lies in {}, where it would be read as images: --out takes another place", source.display());
             return Err(Error::file(out, problem));
@@ -76,6 +114,9 @@ impl Dataset {
     }
 }
 
+/// Training images, and test images if they are wanted and there are some.
+pub(super) type Read = (Dataset, Result<Option<Dataset>>);
+
 /// One picture of the size that was wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Picture {
@@ -94,13 +135,39 @@ pub struct Want {
     pub height: Option<u32>,
     pub width: Option<u32>,
     pub channels: Option<u32>,
+    /// The most bytes of one array, of one file within an archive or of one page of a table once it is unpacked; by default
+    /// 1 GiB.
+    pub memory_limit: Option<u64>,
 }
 
 impl Want {
     /// Images of `sides`, height and width, or as they are.
     pub fn of(sides: Option<(u32, u32)>, channels: u32) -> Want {
         let (height, width) = sides.unzip();
-        Want { height, width, channels: Some(channels) }
+        Want { height, width, channels: Some(channels), memory_limit: None }
+    }
+
+    /// The same with `memory_limit` bytes.
+    pub fn limited(self, memory_limit: u64) -> Want {
+        Want { memory_limit: Some(memory_limit), ..self }
+    }
+
+    /// The most bytes that one thing may take once it is unpacked.
+    pub(super) fn limit(&self) -> u64 {
+        self.memory_limit.unwrap_or(MEMORY_LIMIT)
+    }
+
+    /// Refuses `bytes` above the limit; `who` has them. The error is the rest of a line that names the file.
+    pub(super) fn check_memory(&self, bytes: u64, who: &str) -> std::result::Result<(), String> {
+        let limit = self.limit();
+        match bytes > limit {
+            true => Err(format!(
+                "{who} {}, more than --memory-limit allows ({}): raise it if the file is to be trusted",
+                said_bytes(bytes),
+                said_bytes(limit)
+            )),
+            false => Ok(()),
+        }
     }
 }
 
@@ -123,6 +190,14 @@ impl Shape {
     /// Zeroed room for `count` images, in memory or in a file; or an error where there is no place for them.
     pub fn allocate(self, count: usize) -> Result<Room> {
         Room::zeroed(self.bytes(count)?).map_err(|error| self.too_large(count, &reason(&error)))
+    }
+
+    /// Makes `images`, of this shape, `count` images, of which the further ones are zero.
+    pub fn grow(self, images: &mut Vec<u8>, count: usize) -> Result<()> {
+        let bytes = self.bytes(count)?;
+        images.try_reserve(bytes.saturating_sub(images.len())).map_err(|_| self.too_large(count, "no memory is left"))?;
+        images.resize(bytes, 0);
+        Ok(())
     }
 
     fn too_large(self, count: usize, why: &str) -> Error {
@@ -151,6 +226,15 @@ pub(super) fn check(want: &Want) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bytes_are_typed_with_units() {
+        let all = [("1500", 1500), ("64K", 65_536), ("2MB", 2 << 20), ("1GiB", 1 << 30), ("3 t", 3 << 40)];
+        all.iter().for_each(|(text, bytes)| assert_eq!(parse_bytes(text), Ok(*bytes), "{text}"));
+        ["", "0", "G", "-1", "1.5G", "99999999T", "1X"]
+            .iter()
+            .for_each(|text| assert!(parse_bytes(text).is_err(), "{text}"));
+    }
 
     #[test]
     fn what_no_number_can_count_is_refused() {

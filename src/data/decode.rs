@@ -15,7 +15,7 @@ use crate::files;
 const MAX_SIDE: u32 = 32_768;
 const MAX_DECODED: u64 = 300 << 20;
 /// The largest file that is read as an image.
-const MAX_FILE: u64 = 256 << 20;
+pub(super) const MAX_FILE: u64 = 256 << 20;
 
 /// The formats that are read, as a sentence lists them.
 pub(super) const FORMATS: &str = "PNG, JPEG, GIF, WebP, BMP or TIFF";
@@ -55,9 +55,13 @@ fn readable(format: Option<ImageFormat>) -> bool {
 
 /// Decodes the image at `path`. The error is what is wrong with it.
 pub(super) fn decode(path: &Path) -> std::result::Result<Decoded, String> {
-    let bytes = read(path)?;
+    decode_guarded(&read(path)?)
+}
+
+/// Decodes an image out of the bytes of its file. The error is what is wrong with them.
+pub(super) fn decode_guarded(bytes: &[u8]) -> std::result::Result<Decoded, String> {
     // A decoder that trips over a file nobody foresaw must not end the run.
-    std::panic::catch_unwind(|| decode_bytes(&bytes)).unwrap_or_else(|_| Err("corrupt image".into()))
+    std::panic::catch_unwind(|| decode_bytes(bytes)).unwrap_or_else(|_| Err("corrupt image".into()))
 }
 
 fn read(path: &Path) -> std::result::Result<Vec<u8>, String> {

@@ -13,8 +13,8 @@ use super::fill::fill_images;
 use super::foreign::nothing_in;
 use super::kept::{self, Decoded};
 use super::place::{entries, name_of, reason};
-use super::resize;
 use super::room::Room;
+use super::{packed, resize};
 use crate::error::{Error, Result, list_names};
 use crate::files::cache_directory;
 
@@ -49,29 +49,15 @@ pub(super) fn load(root: &Path, name: String, want: &Want) -> Result<Dataset> {
         return Err(all_corrupt(root, &found));
     }
     account.changes = changes;
-    skip_unread(&mut account, &found, &failures);
+    let unread: Vec<(PathBuf, String)> =
+        failures.iter().map(|(index, problem)| (found.files[*index].0.clone(), problem.clone())).collect();
+    account.skip_each(&unread);
     let labels = good_labels(&found, &failures);
-    warn_of_colour(&mut account, labels.len());
+    account.note_lost_colour(labels.len());
     let (labels, classes) = drop_empty_classes(root, labels, found.classes, &mut account);
     check_number(root, classes.len())?;
     let Shape { height, width, channels } = shape;
     Ok(Dataset { name, height, width, channels, images: images.into(), labels, classes, account })
-}
-
-/// Notes the files that could not be read, those of one reason together.
-fn skip_unread(account: &mut Account, found: &Found, failures: &[(usize, String)]) {
-    const MOST_REASONS: usize = 5;
-    let (mut reasons, mut further): (Vec<(&str, Vec<&PathBuf>)>, _) = (Vec::new(), Vec::new());
-    for (index, problem) in failures {
-        let file = &found.files[*index].0;
-        match reasons.iter().position(|(reason, _)| reason == problem) {
-            Some(at) => reasons[at].1.push(file),
-            None if reasons.len() < MOST_REASONS => reasons.push((problem, vec![file])),
-            None => further.push(file),
-        }
-    }
-    reasons.push(("can't be read for other reasons", further));
-    reasons.into_iter().for_each(|(reason, files)| account.skip(&files, reason));
 }
 
 fn check_number(root: &Path, classes: usize) -> Result<()> {
@@ -82,19 +68,12 @@ fn check_number(root: &Path, classes: usize) -> Result<()> {
     Ok(())
 }
 
-/// Colour that a model of grey images can't learn is worth more than a word in the summary.
-fn warn_of_colour(account: &mut Account, count: usize) {
-    let coloured = account.changes.made_grey;
-    if coloured > 0 {
-        account.notes.push(format!(
-            "{coloured} of {count} images are in colour and the model is of grey ones: it learns them grey; a model of 3 \
-             channels (--preset base, cifar10) keeps their colours"
-        ));
-    }
-}
-
-fn no_image() -> String {
-    format!("no {FORMATS} image")
+/// Notes the files that are no images; files of many images might have been meant.
+fn skip_others(account: &mut Account, others: &[PathBuf]) {
+    let (packed, others): (Vec<&PathBuf>, Vec<&PathBuf>) =
+        others.iter().partition(|path| packed::format_of(path).is_some());
+    account.skip(&packed, "a set of its own beside images, which are what is read: its path names it");
+    account.skip(&others, format!("no {FORMATS} image"));
 }
 
 /// Sub-folders that hold images are the classes; without any, the images in `root` itself are one class.
@@ -117,14 +96,14 @@ fn find(root: &Path, name: &str, account: &mut Account) -> Result<Found> {
     if classes.files.is_empty() {
         flat.others.append(&mut classes.others);
         flat.classes = vec![name.to_string()];
-        account.skip(&flat.others, no_image());
+        skip_others(account, &flat.others);
         return Ok(flat);
     }
     let beside: Vec<PathBuf> = flat.files.drain(..).map(|(path, _)| path).collect();
     check_beside(root, &beside, &classes.files[0].0, classes.files.len())?;
     account.skip(&beside, "beside the folders of the classes, so in none");
     classes.others.append(&mut flat.others);
-    account.skip(&classes.others, no_image());
+    skip_others(account, &classes.others);
     account.skip(&classes.links, "a link to a folder within a class, not followed");
     account.is_labelled = true;
     note_nested_classes(root, &classes, account);

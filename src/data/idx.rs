@@ -16,17 +16,15 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use flate2::bufread::MultiGzDecoder;
-use image::{DynamicImage, GrayImage};
 
-use super::account::Account;
 use super::dataset::{Dataset, Shape, Want};
-use super::fill::fill_images;
+use super::pixels::{self, LARGEST_LABEL, Labels, Pixels};
 use super::place::{entries, reason};
-use super::resize;
 use super::room::Room;
-use crate::error::{Error, Result, list_names};
+use crate::error::{Error, Result};
 use crate::files;
 
+pub(super) const FORMAT: &str = "IDX files";
 /// How the names of image files end.
 const IMAGES: [&str; 2] = ["-images-idx3-ubyte", "-images.idx3-ubyte"];
 /// How those of their labels go on behind the same beginning.
@@ -74,8 +72,10 @@ struct Images {
 pub(super) fn embedded(want: &Want) -> Result<Dataset> {
     let images: &[u8] = include_bytes!("../../assets/digits/t10k-images-idx3-ubyte.gz");
     let labels: &[u8] = include_bytes!("../../assets/digits/t10k-labels-idx1-ubyte.gz");
-    let images = parse(images, read_images).map_err(|problem| Error::file("digits (embedded images)", problem))?;
-    let labels = parse(labels, read_labels).map_err(|problem| Error::file("digits (embedded labels)", problem))?;
+    let images =
+        parse(images, want, read_images).map_err(|problem| Error::file("digits (embedded images)", problem))?;
+    let labels =
+        parse(labels, want, read_labels).map_err(|problem| Error::file("digits (embedded labels)", problem))?;
     let mut data = dataset("digits".into(), images, Some(labels), want)?;
     data.account.format = "digits";
     Ok(data)
@@ -179,8 +179,8 @@ fn stem_of(path: &Path) -> Option<&str> {
 /// # Errors
 /// One line that names the file that is unreadable, damaged, empty or no IDX, or both when their counts differ.
 pub(super) fn load(pair: &Pair, name: String, want: &Want) -> Result<Dataset> {
-    let images = read(&pair.images, read_images)?;
-    let labels = pair.labels.as_deref().map(|path| read(path, read_labels)).transpose()?;
+    let images = read(&pair.images, want, read_images)?;
+    let labels = pair.labels.as_deref().map(|path| read(path, want, read_labels)).transpose()?;
     let [count, height, width] = images.shape;
     if images.bytes.is_empty() {
         let problem = format!("holds no pixels ({count} images of {height}x{width}): give a set with some");
@@ -207,16 +207,19 @@ pub(super) fn load(pair: &Pair, name: String, want: &Want) -> Result<Dataset> {
 }
 
 /// Reads one file.
-fn read<T>(path: &Path, values: fn(&mut dyn Read) -> Parsed<T>) -> Result<T> {
+fn read<T>(path: &Path, want: &Want, values: Values<T>) -> Result<T> {
     let file = File::open(path).map_err(|error| Error::file(path, reason(&error)))?;
-    parse(BufReader::new(file), values).map_err(|problem| Error::file(path, problem))
+    parse(BufReader::new(file), want, values).map_err(|problem| Error::file(path, problem))
 }
 
 /// The error is what is wrong with a file.
 type Parsed<T> = std::result::Result<T, String>;
 
+/// Reads images or labels out of an unpacked file.
+type Values<T> = fn(&mut dyn Read, &Want) -> Parsed<T>;
+
 /// Parses one file, gzipped or not.
-fn parse<T>(mut source: impl BufRead, values: fn(&mut dyn Read) -> Parsed<T>) -> Parsed<T> {
+fn parse<T>(mut source: impl BufRead, want: &Want, values: Values<T>) -> Parsed<T> {
     let start = source.fill_buf().map_err(|error| reason(&error))?;
     if let Some(problem) = files::lfs_pointer(start) {
         return Err(problem.into());
@@ -225,10 +228,15 @@ fn parse<T>(mut source: impl BufRead, values: fn(&mut dyn Read) -> Parsed<T>) ->
         return Err("empty file: get it again".into());
     }
     // By content: browsers unpack files and leave them the name.
-    if start.starts_with(&[0x1f, 0x8b]) { values(&mut MultiGzDecoder::new(source)) } else { values(&mut source) }
+    if start.starts_with(&[0x1f, 0x8b]) {
+        values(&mut MultiGzDecoder::new(source), want)
+    } else {
+        // It fills no memory, and no more of the disk than the file does.
+        values(&mut source, &want.limited(u64::MAX))
+    }
 }
 
-fn read_images(source: &mut dyn Read) -> Parsed<Images> {
+fn read_images(source: &mut dyn Read, want: &Want) -> Parsed<Images> {
     let (kind, shape) = header(source)?;
     let [count, height, width] = *shape.as_slice() else {
         let why = if shape.len() > 3 { "only grey images are read" } else { "are images and labels swapped?" };
@@ -237,10 +245,10 @@ fn read_images(source: &mut dyn Read) -> Parsed<Images> {
     if kind != UNSIGNED_BYTE {
         return Err(format!("values of type {kind:#04x}: only unsigned bytes (0x08) can be read"));
     }
-    Ok(Images { shape: [count, height, width], bytes: body(source, &shape, 1)? })
+    Ok(Images { shape: [count, height, width], bytes: body(source, &shape, 1, want)? })
 }
 
-fn read_labels(source: &mut dyn Read) -> Parsed<Vec<u32>> {
+fn read_labels(source: &mut dyn Read, want: &Want) -> Parsed<Vec<u32>> {
     let (kind, shape) = header(source)?;
     let columns = match *shape.as_slice() {
         [_] => 1,
@@ -256,21 +264,22 @@ fn read_labels(source: &mut dyn Read) -> Parsed<Vec<u32>> {
         INT => 4,
         _ => return Err(format!("labels of type {kind:#04x}: only whole numbers (0x08, 0x0b, 0x0c) can be read")),
     };
-    let bytes = body(source, &shape, size)?;
+    let bytes = body(source, &shape, size, want)?;
     let label = |bytes: &[u8]| bytes[..size].iter().fold(0, |value, byte| value << 8 | u32::from(*byte));
     let labels: Vec<u32> = bytes.chunks_exact(size * columns).map(label).collect();
-    match labels.iter().find(|label| **label > u32::from(u16::MAX)) {
+    match labels.iter().find(|label| **label > LARGEST_LABEL) {
         Some(label) => Err(format!("label {} is none of 0 to 65535: is it damaged?", *label as i32)),
         None => Ok(labels),
     }
 }
 
 /// The values, of `size` bytes each, that a header of this shape promises.
-fn body(source: &mut dyn Read, shape: &[u32], size: usize) -> Parsed<Room> {
+fn body(source: &mut dyn Read, shape: &[u32], size: usize, want: &Want) -> Parsed<Room> {
     let expected = shape.iter().try_fold(size as u64, |product, &side| product.checked_mul(u64::from(side)));
     let expected = expected
         .filter(|expected| *expected < isize::MAX as u64)
         .ok_or_else(|| format!("its header promises {shape:?} values, more than can be addressed: is it damaged?"))?;
+    want.check_memory(expected, "its header promises")?;
     // The one byte more shows a tail, and makes the gzip decoder reach its checksum.
     let bytes = Room::read(&mut source.take(expected + 1)).map_err(|error| damaged(&error))?;
     let (found, promised) = (bytes.len() as u64, expected / size as u64);
@@ -311,59 +320,7 @@ fn damaged(error: &std::io::Error) -> String {
 
 /// Builds the data set from parsed files that agree in their counts.
 fn dataset(name: String, images: Images, labels: Option<Vec<u32>>, want: &Want) -> Result<Dataset> {
-    let [_, height, width] = images.shape;
-    let own = Shape { height, width, channels: 1 };
-    let shape = Shape {
-        height: want.height.unwrap_or(height),
-        width: want.width.unwrap_or(width),
-        channels: want.channels.unwrap_or(1),
-    };
-    let count = images.shape[0] as usize;
-    let mut account = Account { format: "IDX files", ..Account::default() };
-    account.is_labelled = labels.is_some();
-    let (labels, classes) = match labels {
-        Some(labels) => classify(labels, &mut account.notes),
-        None => (vec![0; count], vec![name.clone()]),
-    };
-    // All are alike.
-    let first = GrayImage::new(own.width, own.height);
-    account.changes = resize::changes(&DynamicImage::ImageLuma8(first), shape).of_all(count);
-    let images = if shape == own { images.bytes } else { fit_all(&images, own, shape)? };
-    let Shape { height, width, channels } = shape;
-    let mut data = Dataset { name, height, width, channels, images: images.into(), labels, classes, account };
-    note_empty_classes(&mut data);
-    Ok(data)
-}
-
-fn note_empty_classes(data: &mut Dataset) {
-    let classes = data.classes.iter().zip(data.counts());
-    let empty: Vec<String> = classes.filter(|(_, count)| *count == 0).map(|(name, _)| name.clone()).collect();
-    if !empty.is_empty() {
-        let problem = format!("no image of class {}, of which nothing can be learnt", list_names(&empty));
-        data.account.notes.push(problem);
-    }
-}
-
-/// Labels as indices, and the names of all classes from the least label to the largest.
-fn classify(mut labels: Vec<u32>, notes: &mut Vec<String>) -> (Vec<u32>, Vec<String>) {
-    let (least, largest) = (labels.iter().min().copied().unwrap_or(0), labels.iter().max().copied().unwrap_or(0));
-    if least > 0 {
-        notes.push(format!("labels begin at {least}: class {least} is number 0 of the model, and so on"));
-        labels.iter_mut().for_each(|label| *label -= least);
-    }
-    (labels, (least..=largest).map(|class| class.to_string()).collect())
-}
-
-/// Fits every image of the shape `own` into the wanted one.
-fn fit_all(images: &Images, own: Shape, shape: Shape) -> Result<Room> {
-    let count = images.shape[0] as usize;
-    let (from, to) = (own.bytes(1)?, shape.bytes(1)?);
-    let mut fitted = shape.allocate(count)?;
-    fill_images(&mut fitted, to, |index, slot| {
-        let pixels = images.bytes[index * from..][..from].to_vec();
-        let image = GrayImage::from_raw(own.width, own.height, pixels).ok_or(())?;
-        resize::fit(DynamicImage::ImageLuma8(image), shape, slot);
-        Ok::<(), ()>(())
-    });
-    Ok(fitted)
+    let [count, height, width] = images.shape;
+    let pixels = Pixels { count: count as usize, shape: Shape { height, width, channels: 1 }, bytes: images.bytes };
+    pixels::dataset(name, FORMAT, pixels, labels.map_or(Labels::None, Labels::Numbers), want)
 }

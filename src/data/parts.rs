@@ -32,6 +32,42 @@ fn rank(name: &str, parts: &[&str]) -> Option<usize> {
     words.iter().all(|word| *word == parts[rank] || BESIDE.contains(word)).then_some(rank)
 }
 
+/// The part of a set that a file or an array is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Part {
+    Train,
+    /// Named so.
+    Test(usize),
+    /// No part is named.
+    Whole,
+}
+
+impl Part {
+    /// Its usual name.
+    pub fn name(self) -> Option<&'static str> {
+        match self {
+            Part::Train => Some(TRAIN[0]),
+            Part::Test(rank) => TEST.get(rank).copied(),
+            Part::Whole => None,
+        }
+    }
+
+    /// The part that these words name, whatever else they say; `Whole` if they name none, or several.
+    pub fn of<'a>(words: impl Iterator<Item = &'a str>) -> Part {
+        let named: Vec<Part> = words.filter_map(Part::of_word).collect();
+        match named.as_slice() {
+            [first, rest @ ..] if rest.iter().all(|part| part == first) => *first,
+            _ => Part::Whole,
+        }
+    }
+
+    /// The part that a word names.
+    pub fn of_word(word: &str) -> Option<Part> {
+        let test = || TEST.iter().position(|test| *test == word).map(Part::Test);
+        if TRAIN.contains(&word) { Some(Part::Train) } else { test() }
+    }
+}
+
 /// Whether a folder of that name is a part of a set.
 pub(super) fn is_part(name: &str) -> bool {
     rank(name, &TRAIN).is_some() || rank(name, &TEST).is_some()

@@ -1,8 +1,11 @@
 //! Files and directories, and what is said of them.
 
+use std::fs::File;
+use std::io::{Read, Seek};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::files;
 
 /// What systems and their tools leave beside people's files.
 const SYSTEM: [&str; 10] = [
@@ -34,11 +37,34 @@ pub(super) fn entries(directory: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
+/// The file at `path`, which is no pipe, where a read may wait for ever, not empty and not the pointer of Git LFS.
+pub(super) fn open(path: &Path) -> Result<File> {
+    let failed = |error| Error::file(path, reason(&error));
+    if !path.metadata().map_err(failed)?.is_file() {
+        return Err(Error::file(path, "not a file"));
+    }
+    let mut file = File::open(path).map_err(failed)?;
+    let mut start = Vec::new();
+    (&mut file).take(64).read_to_end(&mut start).map_err(failed)?;
+    file.rewind().map_err(failed)?;
+    match files::lfs_pointer(&start) {
+        Some(problem) => Err(Error::file(path, problem)),
+        None if start.is_empty() => Err(Error::file(path, "an empty file: get it again")),
+        None => Ok(file),
+    }
+}
+
 /// The last component of `path`, also for `.` and `..`.
 pub(super) fn name_of(path: &Path) -> String {
     let whole = path.canonicalize().ok();
     let name = path.file_name().or_else(|| whole.as_deref()?.file_name());
     name.map_or_else(|| "data".into(), |name| name.to_string_lossy().into_owned())
+}
+
+/// A file's name without its ending, of `x.tar.gz` without both.
+pub(super) fn stem(path: &Path) -> String {
+    let stem = path.file_stem().map_or_else(|| name_of(path), |stem| stem.to_string_lossy().into_owned());
+    stem.strip_suffix(".tar").map(String::from).unwrap_or(stem)
 }
 
 /// What a file's name ends with, in small letters and without the dot.

@@ -19,7 +19,7 @@ pub(super) fn fit(image: DynamicImage, shape: Shape, slot: &mut [u8]) {
     let part = if whole { image } else { image.crop_imm(left, top, width, height) };
     let part = if part.color().has_alpha() { over_white(&part) } else { part };
     match shape.channels {
-        1 => scale(part.into_luma8(), shape, slot),
+        1 => scale(grey(part), shape, slot),
         _ => scale(part.into_rgb8(), shape, slot),
     }
 }
@@ -104,6 +104,20 @@ fn over_white(image: &DynamicImage) -> DynamicImage {
         to.0 = [blend(from[0]), blend(from[1]), blend(from[2])];
     }
     rgb.into()
+}
+
+/// The brightness of ITU-R BT.601, 0.299 R + 0.587 G + 0.114 B in 16 bits behind the point, as Pillow, OpenCV and TensorFlow have it;
+/// the weights of the crate `image` are BT.709's.
+fn grey(image: DynamicImage) -> GrayImage {
+    if !image.color().has_color() {
+        return image.into_luma8();
+    }
+    let rgb = image.into_rgb8();
+    let weighed = |[red, green, blue]: [u8; 3]| {
+        let sum = 19_595 * u32::from(red) + 38_470 * u32::from(green) + 7_471 * u32::from(blue);
+        ((sum + 0x8000) >> 16) as u8
+    };
+    GrayImage::from_fn(rgb.width(), rgb.height(), |x, y| Luma([weighed(rgb.get_pixel(x, y).0)]))
 }
 
 /// Resizes and copies. The filter widens with the reduction, so all of the source counts, and is the bicubic of the

@@ -2,17 +2,18 @@
 
 use std::path::{Path, PathBuf};
 
-use super::dataset::{ACCEPTED, Dataset, Picture, Shape, Want, check};
+use super::dataset::{ACCEPTED, Dataset, Picture, Read, Shape, Want, check};
 use super::place::{entries, name_of, reason};
-use super::{cifar, folder, foreign, idx, parts};
+use super::{cifar, folder, foreign, idx, packed, parts};
 use crate::error::{Error, Result, list_names};
 
 /// Reads the data set that `source` names, with every image scaled and centre-cropped to what `want` says.
 ///
 /// `digits` is the embedded set (a directory of that name is `./digits`). A directory with IDX files gives its training
 /// pair, else its test pair, else its only one; of several sets `DIRECTORY/PREFIX` names one. A directory with CIFAR's binary
-/// files gives all training files. Any other directory is a folder of images; of `train` and `test` folders in it, that
-/// of `train`.
+/// files gives all training files. A file of many images (`packed.rs`) gives what it holds to train on, and a directory of such
+/// files without images the files of its training part. Any other directory is a folder of images; of `train` and `test` folders in
+/// it, that of `train`.
 ///
 /// # Errors
 /// One line that names the file or directory, if it's missing, holds no images, or holds an IDX file that is damaged
@@ -47,15 +48,14 @@ fn align(train: &mut Dataset, mut test: Dataset) -> Result<Option<Dataset>> {
         return Ok(None);
     }
     test.put_in_order(&train.classes).map_err(|problem| {
-        let alone = train.account.part.as_deref().unwrap_or_default();
-        Error::file(&source, format!("test images: {problem}; {source}/{alone} names the training images alone"))
+        let alone = format!("{source}/{}", train.account.part.as_deref().unwrap_or_default());
+        let is_place = train.account.format == idx::FORMAT || Path::new(&alone).exists();
+        let hint = if is_place { format!("; {alone} names the training images alone") } else { String::new() };
+        Error::file(&source, format!("test images: {problem}{hint}"))
     })?;
     test.account.source = source;
     Ok(Some(test))
 }
-
-/// Training images, and test images if they are wanted and there are some.
-type Read = (Dataset, Result<Option<Dataset>>);
 
 fn read(source: &str, want: &Want, tested: bool) -> Result<Read> {
     let (mut train, test) = match source {
@@ -63,14 +63,24 @@ fn read(source: &str, want: &Want, tested: bool) -> Result<Read> {
         _ => {
             let (path, prefix) = locate(source)?;
             let name = prefix.map_or_else(|| name_of(path), String::from);
-            match read_files(path, prefix, &name, want, tested)? {
-                Some(read) => read,
-                None => read_folder(path, &name, want, tested)?,
+            match packed::format_of(path).filter(|_| !path.is_dir()) {
+                Some(format) => packed::read_file(path, format, want, tested)?,
+                None => read_directory(path, prefix, &name, want, tested)?,
             }
         }
     };
     train.account.source = source.into();
     Ok((train, test))
+}
+
+fn read_directory(path: &Path, prefix: Option<&str>, name: &str, want: &Want, tested: bool) -> Result<Read> {
+    if let Some(read) = read_files(path, prefix, name, want, tested)? {
+        return Ok(read);
+    }
+    match packed::read_directory(path, name, want, tested)? {
+        Some(read) => Ok(read),
+        None => read_folder(path, name, want, tested),
+    }
 }
 
 /// Of IDX files or CIFAR's in `path`, if it holds any.
@@ -135,13 +145,15 @@ fn files_below(path: &Path) -> Option<Error> {
     Some(Error::file(path, format!("its files are in {}: give that", found.display())))
 }
 
-/// The directory that `source` names, or the one in which it names a set of IDX files by what their names begin with.
+/// The directory or the file of many images that `source` names, or the directory in which it names a set of IDX files by what their names begin with.
 fn locate(source: &str) -> Result<(&Path, Option<&str>)> {
     let path = Path::new(source);
     match std::fs::metadata(path) {
         Ok(kind) if kind.is_dir() => Ok((path, None)),
+        Ok(_) if packed::format_of(path).is_some() => Ok((path, None)),
         Ok(_) => {
-            let what = foreign::what(path).map_or_else(|| format!("not a directory: {ACCEPTED}"), String::from);
+            let what = foreign::what(path)
+                .map_or_else(|| format!("not a directory, nor a file of many images: {ACCEPTED}"), String::from);
             Err(Error::file(path, what))
         }
         Err(_) if source.contains("://") => {
@@ -173,6 +185,6 @@ pub fn load_mask(path: &Path, shape: [u32; 3], picture: [u32; 2]) -> Result<Vec<
 }
 
 fn shape_of([height, width, channels]: [u32; 3]) -> Result<Shape> {
-    check(&Want { height: Some(height), width: Some(width), channels: Some(channels) })?;
+    check(&Want { height: Some(height), width: Some(width), channels: Some(channels), ..Want::default() })?;
     Ok(Shape { height, width, channels })
 }

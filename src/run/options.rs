@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::choice;
 use crate::checkpoint::SchedulerConfig;
+use crate::data::{MEMORY_LIMIT, parse_bytes};
 use crate::diffusion::{BetaSchedule, LossWeight, Prediction, Sampler, SamplerKind, ScheduleKind, Variance};
 use crate::error::{Error, Result};
 use crate::gpu::Precision;
@@ -37,9 +38,12 @@ pub enum Task {
 pub struct TrainOptions {
     #[arg(skip)]
     pub task: Task,
-    /// `digits`, or a directory of IDX files or of images.
+    /// `digits`, or the path of a data set.
     #[arg(skip)]
     pub data: String,
+    /// Most bytes that one array, one file of an archive or one page of a table may unpack to, such as 500M or 4GiB
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    pub memory_limit: u64,
     #[arg(skip)]
     pub model: UNetConfig,
     /// Optimizer steps
@@ -137,6 +141,7 @@ impl Default for TrainOptions {
         TrainOptions {
             task: Task::Denoise,
             data: "digits".into(),
+            memory_limit: MEMORY_LIMIT,
             model: nn::digits(),
             steps: 2000,
             batch: 64,

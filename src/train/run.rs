@@ -98,6 +98,7 @@ pub fn load_data(options: &mut TrainOptions) -> Result<Dataset> {
 
 fn read_data(options: &mut TrainOptions) -> Result<Dataset> {
     let want = Want::of(options.model.sample_size.map(Size::sides), options.model.in_channels);
+    let want = want.limited(options.memory_limit);
     options.model.validate_denoiser()?;
     if ![1, 3].contains(&options.model.in_channels) {
         let inputs = options.model.in_channels;
@@ -158,8 +159,9 @@ fn describe(directory: &Path, options: &TrainOptions, data: &Dataset) -> Result<
     checkpoint::write_json(&directory.join(DATA), &data.description(Some(mirrored)))?;
     let mirrored = match (mirrored, data.account.format) {
         (true, _) => "; half of them shown mirrored (--flip false: none)",
-        (false, "folder" | "CIFAR files") => "; none shown mirrored (--flip true: half of them)",
-        (false, _) => "",
+        // Of digits and letters, which nobody would mirror.
+        (false, "digits" | "IDX files") => "",
+        (false, _) => "; none shown mirrored (--flip true: half of them)",
     };
     let unused = options.task == Task::Denoise && options.model.num_class_embeds.is_none() && data.classes.len() > 1;
     let unused = if unused { "; the model is told no classes (its num_class_embeds is null)" } else { "" };

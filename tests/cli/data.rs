@@ -134,3 +134,27 @@ fn options_and_models_are_told_apart() {
     refused(place.path(), "train --config typo.json --out other", &["typo.json", "stepz"]);
     assert!(!place.path().join("other").exists());
 }
+
+#[test]
+fn files_of_many_images_are_sources_by_their_path() {
+    let place = place();
+    let sets = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/sets");
+    fs::copy(sets.join("keras.npz"), place.path().join("mnist.npz")).unwrap();
+    let said = accepted(place.path(), "data mnist.npz --model plain.json");
+    assert!(
+        said.out.contains("mnist.npz (train): 6 grey images of 8x8 from 4x5 (scaled, cropped), 3 classes of 2 each"),
+        "{}",
+        said.out
+    );
+    assert!(said.out.contains("mnist.npz (test): 2 grey images"), "{}", said.out);
+    accepted(place.path(), &STEP.replace("--data data", "--data mnist.npz"));
+    let limited =
+        STEP.replace("--data data", "--data mnist.npz --memory-limit 100").replace("--out run", "--out other");
+    refused(
+        place.path(),
+        &limited,
+        &["mnist.npz/x_train: its header declares 120 bytes", "--memory-limit allows (100 bytes)"],
+    );
+    refused(place.path(), "data mnist.npz --memory-limit 0.1K", &["memory-limit", "500MiB or 4G"]);
+    refused(place.path(), "data mnist.npz --out mnist.npz", &["would replace"]);
+}

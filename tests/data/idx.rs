@@ -112,15 +112,16 @@ fn a_wrong_idx_header_is_refused_without_believing_it() {
     let mut checksum = gzip(&images);
     let end = checksum.len();
     checksum[end - 6] ^= 1;
-    let cases: [(Vec<u8>, &str); 10] = [
+    let cases: [(Vec<u8>, &str); 11] = [
         (longer, "more than the 72 values"),
         (floats, "values of type 0x0d"),
         (labels.clone(), "swapped"),
         (b"<html>not found</html>".to_vec(), "not an IDX file"),
         (idx(&[u32::MAX; 3], &[1; 50]), "more than can be addressed"),
         (idx(&[65_536, 2, 32_767], &[1; 50]), "truncated: its header promises 4294836224 values, 50 follow"),
-        (idx(&[65_535, 2, 32_767], &[1; 50]), "promises 4294770690 values, 50 follow"),
-        (gzip(&idx(&[65_535, 2, 32_767], &[1; 50])), "promises 4294770690 values, 50 follow"),
+        (gzip(&idx(&[65_535, 2, 32_767], &[1; 50])), "promises 4.0 GiB, more than --memory-limit allows"),
+        (idx(&[65_535, 2, 8_192], &[1; 50]), "promises 1073725440 values, 50 follow"),
+        (gzip(&idx(&[65_535, 2, 8_192], &[1; 50])), "promises 1073725440 values, 50 follow"),
         (idx(&[0, 28, 28], &[]), "no pixels"),
         (checksum, "damaged"),
     ];

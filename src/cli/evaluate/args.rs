@@ -25,9 +25,11 @@ pub enum Likelihood {
 pub struct Args {
     /// Checkpoint directory, run directory, or diffusers pipeline
     pub checkpoint: PathBuf,
-    /// `digits` (embedded), a directory of IDX files or of images; of test images where it has some
+    /// `digits` (embedded), or the path of a data set, as training takes it; of test images where it has some
     #[arg(long)]
     pub data: String,
+    #[command(flatten)]
+    pub memory: super::super::flags::MemoryFlag,
     /// Bits per dimension of the test images
     #[arg(long, value_enum)]
     pub likelihood: Option<Likelihood>,

@@ -1,0 +1,308 @@
+//! NumPy's arrays of images and of labels: those of an `.npz`, an `.npy` alone, or those of a directory.
+//!
+//! Names say what an array is: `x_train`, `train_images`, `X`, `images`, `data`, `arr_0` are images; `y_train`, `train_labels`, `y`,
+//! `labels`, `target`, `arr_1` labels.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use zip::ZipArchive;
+
+use super::dataset::{Dataset, Shape, Want};
+use super::npy::{self, Array, Kind, Parsed};
+use super::parts::Part;
+use super::pixels::{self, LARGEST_LABEL, Labels, Pixels};
+use super::place::{ending, open, stem};
+use crate::error::{Error, Result, list_names};
+
+pub(super) const FORMAT: &str = "NumPy arrays";
+const IMAGES: [&str; 6] = ["x", "images", "image", "imgs", "img", "data"];
+const LABELS: [&str; 7] = ["y", "labels", "label", "targets", "target", "class", "classes"];
+
+/// Where an array is.
+#[derive(Clone)]
+struct Place {
+    /// What it is called.
+    key: String,
+    file: PathBuf,
+    /// Its number in the archive that the file is.
+    number: Option<usize>,
+}
+
+impl Place {
+    /// What errors and warnings call it.
+    fn path(&self) -> PathBuf {
+        if self.number.is_some() { self.file.join(&self.key) } else { self.file.clone() }
+    }
+
+    fn read<T>(&self, want: &Want, make: impl FnOnce(Array) -> Parsed<T>) -> Result<T> {
+        let refused = |problem| Error::file(self.path(), problem);
+        let mut file = open(&self.file)?;
+        let array = match self.number {
+            None => npy::read(&mut file, want),
+            Some(number) => archive(&self.file)?
+                .by_index(number)
+                .map_err(|error| said(&error))
+                .and_then(|mut entry| npy::read(&mut entry, want)),
+        };
+        array.and_then(make).map_err(refused)
+    }
+}
+
+/// The images of a part and their labels.
+#[derive(Clone)]
+pub(super) struct Pair {
+    part: Part,
+    images: Place,
+    labels: Option<Place>,
+}
+
+/// The arrays of a source.
+pub(super) struct Arrays {
+    pub train: Pair,
+    pub test: Option<Pair>,
+    /// Further parts, by their images.
+    pub further: Vec<PathBuf>,
+    /// Arrays of which the names say nothing.
+    pub unknown: Vec<PathBuf>,
+}
+
+fn archive(path: &Path) -> Result<ZipArchive<File>> {
+    ZipArchive::new(open(path)?).map_err(|error| Error::file(path, said(&error)))
+}
+
+fn said(error: &zip::result::ZipError) -> String {
+    let said = error.to_string();
+    format!("no whole archive of arrays ({}): get it again", said.lines().next().unwrap_or_default())
+}
+
+/// The arrays of the file at `path`, an `.npz` or `.npy`; an array alone is images, whatever it is called.
+///
+/// # Errors
+/// One line that names the file, if it can't be read or holds no images.
+pub(super) fn of_file(path: &Path) -> Result<Arrays> {
+    if ending(path) == "npy" {
+        let images = Place { key: stem(path), file: path.into(), number: None };
+        let train = Pair { part: Part::Whole, images, labels: None };
+        return Ok(Arrays { train, test: None, further: Vec::new(), unknown: Vec::new() });
+    }
+    let archive = archive(path)?;
+    let place = |(number, name): (usize, String)| {
+        let key = name.strip_suffix(".npy")?.to_string();
+        Some(Place { key, file: path.into(), number: Some(number) })
+    };
+    let places: Vec<Place> =
+        (0..archive.len()).filter_map(|i| place((i, archive.name_for_index(i)?.ok()?.into_owned()))).collect();
+    let keys: Vec<String> = places.iter().map(|place| place.key.clone()).collect();
+    choose(path, places)?.ok_or_else(|| {
+        let found = if keys.is_empty() { "no arrays".into() } else { format!("arrays {}", list_names(&keys)) };
+        let problem = format!("{found}, none called as images are (x_train, train_images, images, data): save them so");
+        Error::file(path, problem)
+    })
+}
+
+/// The arrays in these files, each an `.npy`; none if none is called as images are.
+///
+/// # Errors
+/// As [`of_file`].
+pub(super) fn of_files(directory: &Path, files: &[PathBuf]) -> Result<Option<Arrays>> {
+    let place = |file: &PathBuf| Place { key: stem(file), file: file.clone(), number: None };
+    choose(directory, files.iter().map(place).collect())
+}
+
+/// Whether the array is images and of which part, if its name says so.
+fn role(key: &str) -> Option<(bool, Part)> {
+    match key {
+        "arr_0" => return Some((true, Part::Whole)),
+        "arr_1" => return Some((false, Part::Whole)),
+        _ => {}
+    }
+    let key = key.to_lowercase();
+    let words: Vec<&str> = key.split(|c: char| !c.is_alphabetic()).filter(|word| !word.is_empty()).collect();
+    let of = |known: &[&str]| words.iter().filter(|word| known.contains(word)).count();
+    let parts = words.iter().filter(|word| Part::of_word(word).is_some()).count();
+    match (of(&IMAGES), of(&LABELS)) {
+        (images, labels) if images + labels == 0 || images + labels + parts < words.len() => None,
+        (_, labels) => Some((labels == 0, Part::of(words.into_iter()))),
+    }
+}
+
+/// Pairs arrays by their names; none if none is called as images are.
+fn choose(source: &Path, places: Vec<Place>) -> Result<Option<Arrays>> {
+    let (mut images, mut labels, mut unknown) = (Vec::new(), Vec::new(), Vec::new());
+    for place in places {
+        let (list, part) = match role(&place.key) {
+            Some((true, part)) => (&mut images, part),
+            Some((false, part)) => (&mut labels, part),
+            None => {
+                unknown.push(place.path());
+                continue;
+            }
+        };
+        if let Some((_, other)) = list.iter().find(|(own, _)| *own == part) {
+            let other: &Place = other;
+            let problem = format!("{} and {} can't both be meant: take one away", other.key, place.key);
+            return Err(Error::file(source, problem));
+        }
+        list.push((part, place));
+    }
+    images.sort_by_key(|(part, _)| *part);
+    let label = |part: Part| labels.iter().find(|(own, _)| *own == part).map(|(_, place)| place.clone());
+    let pair = |(part, images): (Part, Place)| Pair { part, images, labels: label(part) };
+    let mut pairs = images.into_iter().map(pair);
+    let Some(train) = pairs.next() else { return Ok(None) };
+    // Without a part to train on, a set without parts is one.
+    let mut rest: Vec<Pair> = pairs.collect();
+    let (train, rest) = match rest.pop_if(|last| last.part == Part::Whole && train.part != Part::Train) {
+        Some(whole) => (whole, [vec![train], rest].concat()),
+        None => (train, rest),
+    };
+    let is_test = |pair: &Pair| matches!(pair.part, Part::Test(_));
+    let test = rest.first().filter(|pair| is_test(pair)).cloned();
+    let further = rest.iter().skip(test.iter().len()).map(|pair| pair.images.path()).collect();
+    Ok(Some(Arrays { train, test, further, unknown }))
+}
+
+/// Reads the pair and fits the images to what is wanted.
+///
+/// # Errors
+/// One line that names the array which can't be read, is none of images or labels, or both when their counts differ.
+pub(super) fn load(pair: &Pair, name: String, want: &Want) -> Result<Dataset> {
+    let pixels = pair.images.read(want, images)?;
+    let labels = pair.labels.as_ref().map(|place| place.read(want, labels)).transpose()?;
+    if let (Some(labels), Some(place)) = (&labels, &pair.labels)
+        && labels.len() != pixels.count
+    {
+        let (count, other) = (pixels.count, place.path());
+        let problem = format!("{count} images, but {} has {} labels", other.display(), labels.len());
+        return Err(Error::file(pair.images.path(), problem));
+    }
+    let is_dim = pixels.bytes.iter().all(|value| *value <= 1);
+    let images = pair.images.path();
+    let mut data = pixels::dataset(name, FORMAT, pixels, labels.map_or(Labels::None, Labels::Numbers), want)?;
+    data.account.part = pair.part.name().map(String::from);
+    if pair.labels.is_none() {
+        data.account.notes.push(format!("{}: no labels beside it, so all images are one class", images.display()));
+    }
+    if is_dim {
+        let problem = "no value is above 1 of 255, so all images are black: are these 0 and 1? Save them as bool";
+        data.account.notes.push(format!("{}: {problem}", images.display()));
+    }
+    Ok(data)
+}
+
+/// Labels, `[N]` or `[N, 1]`.
+fn labels(array: Array) -> Parsed<Vec<u32>> {
+    match *array.shape.as_slice() {
+        [_] | [_, 1] => {}
+        [_, _] => return Err(format!("labels of shape {:?}: if these are one-hot, save y.argmax(1)", array.shape)),
+        _ => return Err(format!("labels of shape {:?}: there is one for each image, [N]", array.shape)),
+    }
+    if array.kind == Kind::Float {
+        return Err("labels are floats: save whole numbers, y.astype(int)".into());
+    }
+    match array.numbers().find(|label| !(0.0..=f64::from(LARGEST_LABEL)).contains(label)) {
+        Some(label) => Err(format!("label {label} is none of 0 to {LARGEST_LABEL}")),
+        None => Ok(array.numbers().map(|label| label as u32).collect()),
+    }
+}
+
+/// The strides of images, rows, columns and channels.
+type Strides = [usize; 4];
+
+/// Images `[N, H, W]`, `[N, H, W, C]` or `[N, C, H, W]`, as `[N, H, W, C]` bytes.
+fn images(array: Array) -> Parsed<Pixels> {
+    let (count, shape, strides) = layout(&array)?;
+    let bytes = match levels(&array)? {
+        None => array.into_bytes(),
+        Some(bytes) => bytes,
+    };
+    Ok(Pixels { count, shape, bytes: in_order(bytes, count, shape, strides).into() })
+}
+
+fn layout(array: &Array) -> Parsed<(usize, Shape, Strides)> {
+    let sides = &array.shape;
+    let few = |channels: usize| [1, 3].contains(&channels);
+    let product = |sides: &[usize]| sides.iter().product::<usize>();
+    let stride = |at: usize| if array.is_fortran { product(&sides[..at]) } else { product(&sides[at + 1..]) };
+    let (height, width, channels) = match *sides.as_slice() {
+        [_, _, last] if few(last) => {
+            return Err(format!("shape {sides:?} is that of one image: save [N, H, W] or [N, H, W, C]"));
+        }
+        [_, _, _] => (1, 2, None),
+        [_, first, _, last] if few(first) && few(last) => {
+            return Err(format!(
+                "shape {sides:?} is [N, H, W, C] as well as [N, C, H, W]: save [N, H, W] of grey ones"
+            ));
+        }
+        [_, _, _, last] if few(last) => (1, 2, Some(3)),
+        [_, first, _, _] if few(first) => (2, 3, Some(1)),
+        [_, _, _, _] => return Err(format!("shape {sides:?}: images have 1 (grey) or 3 (RGB) channels, [N, H, W, C]")),
+        [_, flat] => return Err(format!("rows of {flat} values: save images, x.reshape(-1, height, width)")),
+        _ => return Err(format!("shape {sides:?} is none of images: [N, H, W] or [N, H, W, C]")),
+    };
+    if array.len() == 0 {
+        return Err(format!("shape {sides:?} holds no pixels: give a set with some"));
+    }
+    let side = |at: usize| u32::try_from(sides[at]).map_err(|_| format!("shape {sides:?} is too large to hold"));
+    let channel = channels.map_or(0, stride);
+    let shape = Shape { height: side(height)?, width: side(width)?, channels: channels.map_or(Ok(1), side)? };
+    Ok((sides[0], shape, [stride(0), stride(height), stride(width), channel]))
+}
+
+/// The values as 0..=255, in the order of the file; none if that is what they are.
+///
+/// Whole numbers are levels. Floats are levels if all are whole and one is above 1; else they are shares of 0 to 1, or of -1 to 1, if they
+/// reach both ends of that to a level.
+fn levels(array: &Array) -> Parsed<Option<Vec<u8>>> {
+    const LEVEL: f64 = 1.0 / 255.0;
+    const SIGNED_LOW: f64 = -1.0 + 2.0 * LEVEL;
+    const SIGNED_HIGH: f64 = 1.0 - 2.0 * LEVEL;
+    if array.is_bytes() {
+        return Ok(None);
+    }
+    let (mut least, mut most, mut is_whole) = (f64::INFINITY, f64::NEG_INFINITY, true);
+    for value in array.numbers() {
+        if !value.is_finite() {
+            return Err("a value is infinite or not a number".into());
+        }
+        (least, most) = (least.min(value), most.max(value));
+        is_whole &= value.fract() == 0.0;
+    }
+    let is_float = array.kind == Kind::Float;
+    let (from, to) = match (least, most) {
+        _ if array.kind == Kind::Bool => (0.0, 1.0),
+        (0.0..=255.0, 0.0..=255.0) if !is_float || is_whole && most > 1.0 => (0.0, 255.0),
+        (0.0..=LEVEL, _) if is_float && (1.0 - LEVEL..=1.0).contains(&most) => (0.0, 1.0),
+        (-1.0..=SIGNED_LOW, SIGNED_HIGH..=1.0) if is_float => (-1.0, 1.0),
+        _ if is_float => {
+            return Err(format!(
+                "floats from {least} to {most}: read are 0 to 1 and -1 to 1, where both ends are reached, and whole numbers of 0 to \
+                 255; save x.astype(np.uint8) of 0 to 255"
+            ));
+        }
+        _ => return Err(format!("values from {least} to {most}: pixels are 0 to 255")),
+    };
+    let level = |value: f64| ((value - from) / (to - from) * 255.0).round() as u8;
+    Ok(Some(array.numbers().map(level).collect()))
+}
+
+/// `[N, H, W, C]` out of values that lie so.
+fn in_order(bytes: Vec<u8>, count: usize, shape: Shape, strides: Strides) -> Vec<u8> {
+    let [height, width, channels] = [shape.height, shape.width, shape.channels].map(|side| side as usize);
+    let row = width * channels;
+    let channel = if channels == 1 { strides[3] } else { 1 };
+    if strides == [height * row, row, channels, channel] {
+        return bytes;
+    }
+    let mut ordered = Vec::with_capacity(bytes.len());
+    for image in 0..count {
+        for y in 0..height {
+            for x in 0..width {
+                let first = image * strides[0] + y * strides[1] + x * strides[2];
+                ordered.extend((0..channels).map(|c| bytes[first + c * strides[3]]));
+            }
+        }
+    }
+    ordered
+}

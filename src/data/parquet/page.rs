@@ -1,0 +1,301 @@
+//! The pages of one column in one group of rows.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::ops::Range;
+
+use flate2::bufread::MultiGzDecoder;
+
+use super::Parsed;
+use super::footer::{Group, Leaf, Type};
+use super::runs::Runs;
+use super::thrift::{self, Value};
+use crate::data::dataset::Want;
+use crate::data::place::reason;
+use crate::error::{Error, Result};
+
+/// The longest header of a page that is read; what statistics are in it is cut by its writers.
+const MAX_HEADER: u64 = 1 << 16;
+
+/// Of a label in memory: a run of labels takes next to nothing in a file.
+const ROW_BYTES: u64 = size_of::<Option<i64>>() as u64;
+
+/// What becomes of a value; null is none.
+type Sink<'a> = &'a mut dyn FnMut(Option<&[u8]>) -> Result<()>;
+
+/// A column in a group of rows.
+pub struct Chunk<'a> {
+    file: &'a File,
+    leaf: &'a Leaf,
+    want: &'a Want,
+    codec: i64,
+    /// What is left of it in the file.
+    at: u64,
+    end: u64,
+    rows: u64,
+}
+
+/// Values one behind the other, and where each is.
+#[derive(Default)]
+struct Values {
+    bytes: Vec<u8>,
+    places: Vec<Range<usize>>,
+}
+
+/// A page out of the file, as its header and its unpacked bytes are.
+struct Page {
+    kind: PageKind,
+    /// How many values, nulls included.
+    count: u64,
+    encoding: i64,
+    /// Bytes of levels that precede the values, where the header says so.
+    levels: Option<usize>,
+    bytes: Vec<u8>,
+}
+
+#[derive(PartialEq, Eq)]
+enum PageKind {
+    Data,
+    Dictionary,
+    /// Of no values.
+    Other,
+}
+
+fn damaged() -> String {
+    "a page is damaged: get it again".into()
+}
+
+impl<'a> Chunk<'a> {
+    /// The column `number`. The error is what is wrong with its file.
+    pub fn new(file: &'a File, group: &Group, number: usize, leaf: &'a Leaf, want: &'a Want) -> Parsed<Chunk<'a>> {
+        let place = &group.places[number];
+        let end = place.start.checked_add(place.length).ok_or_else(damaged)?;
+        want.check_memory(group.rows.saturating_mul(ROW_BYTES), "the labels of a group of rows take")?;
+        match place.codec {
+            0..=2 => {}
+            codec => {
+                let name = ["", "", "", "LZO", "Brotli", "LZ4", "Zstandard", "LZ4"].get(codec as usize);
+                let name = name.map_or_else(|| format!("codec {codec}"), |name| name.to_string());
+                let problem = format!(
+                    "packed with {name}: read are Snappy, gzip and plain; write it with compression=\"snappy\""
+                );
+                return Err(problem);
+            }
+        }
+        Ok(Chunk { file, leaf, want, codec: place.codec, at: place.start, end, rows: group.rows })
+    }
+
+    /// Hands all values over, one a row.
+    ///
+    /// # Errors
+    /// One line about the column; and what `sink` gives.
+    pub fn each(mut self, path: &std::path::Path, sink: Sink) -> Result<()> {
+        let name = self.leaf.path.join(".");
+        let refused = |problem: String| Error::file(path, format!("column {name}: {problem}"));
+        let mut dictionary = Values::default();
+        let mut row = 0;
+        while row < self.rows {
+            let Some(page) = self.next().map_err(refused)? else {
+                let rows = self.rows;
+                return Err(refused(format!("truncated: {row} of {rows} rows are there: get it again")));
+            };
+            match page.kind {
+                PageKind::Other => {}
+                PageKind::Dictionary => {
+                    dictionary = plain(page.bytes, 0, page.count, self.leaf.kind).map_err(refused)?
+                }
+                PageKind::Data => {
+                    row = row.saturating_add(page.count);
+                    if row > self.rows {
+                        return Err(refused("more values than rows: is it damaged?".into()));
+                    }
+                    self.hand_over(page, &dictionary, &refused, sink)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands over the values of one page.
+    fn hand_over(&self, page: Page, dictionary: &Values, refused: &dyn Fn(String) -> Error, sink: Sink) -> Result<()> {
+        let (levels, start) = levels(&page, self.leaf.optional).map_err(refused)?;
+        let width = u32::BITS - self.leaf.optional.leading_zeros();
+        let mut levels = Runs::new(page.bytes.get(levels).unwrap_or_default(), width);
+        let optional = self.leaf.optional;
+        let mut is_there = move || if optional == 0 { Some(true) } else { Some(levels.next()? == optional) };
+        match page.encoding {
+            0 => {
+                let mut at = start;
+                for _ in 0..page.count {
+                    let value = match is_there().ok_or_else(|| refused(damaged()))? {
+                        false => None,
+                        true => {
+                            let place = next(&page.bytes, &mut at, self.leaf.kind).ok_or_else(|| refused(damaged()))?;
+                            Some(&page.bytes[place])
+                        }
+                    };
+                    sink(value)?;
+                }
+            }
+            2 | 8 => {
+                let (width, indices) = match page.bytes.get(start..) {
+                    Some([width @ 0..=32, indices @ ..]) => (u32::from(*width), indices),
+                    // All are null.
+                    Some([]) => (0, &[][..]),
+                    _ => return Err(refused(damaged())),
+                };
+                let mut indices = Runs::new(indices, width);
+                for _ in 0..page.count {
+                    let value = match is_there().ok_or_else(|| refused(damaged()))? {
+                        false => None,
+                        true => {
+                            let place = indices.next().and_then(|index| dictionary.places.get(index as usize));
+                            Some(&dictionary.bytes[place.ok_or_else(|| refused(damaged()))?.clone()])
+                        }
+                    };
+                    sink(value)?;
+                }
+            }
+            encoding => {
+                let problem = format!(
+                    "encoding {encoding}: read are plain values and dictionaries; write it with pyarrow's defaults"
+                );
+                return Err(refused(problem));
+            }
+        }
+        Ok(())
+    }
+
+    /// The next page; none at the end.
+    fn next(&mut self) -> Parsed<Option<Page>> {
+        if self.at >= self.end {
+            return Ok(None);
+        }
+        let bytes = self.read(MAX_HEADER.min(self.end - self.at))?;
+        let (header, length) = thrift::read(&bytes)?;
+        self.at += length as u64;
+        let size = |id: i16| header.int(id).and_then(|size| u64::try_from(size).ok()).ok_or_else(damaged);
+        let (unpacked, packed) = (size(2)?, size(3)?);
+        if packed > self.end - self.at {
+            return Err("truncated: a page ends behind its column: get it again".into());
+        }
+        self.want.check_memory(unpacked.max(packed), "a page has")?;
+        let about = about(&header)?;
+        if about.kind == PageKind::Other {
+            self.at += packed;
+            return Ok(Some(about));
+        }
+        let bytes = self.read(packed)?;
+        self.at += packed;
+        if bytes.len() as u64 != packed {
+            return Err("truncated: it ends within a page: get it again".into());
+        }
+        // Levels of the newer kind of page are not packed, whatever the values are.
+        let is_packed = header.get(8).and_then(|header| header.bool(7)).unwrap_or(true);
+        let before = about.levels.unwrap_or(0);
+        let bytes = match (self.codec, is_packed) {
+            (0, _) | (_, false) => bytes,
+            _ => {
+                let (levels, rest) = bytes.split_at_checked(before).ok_or_else(damaged)?;
+                let rest_unpacked = usize::try_from(unpacked).ok().and_then(|all| all.checked_sub(before));
+                unpack(self.codec, levels, rest, rest_unpacked.ok_or_else(damaged)?)?
+            }
+        };
+        Ok(Some(Page { bytes, ..about }))
+    }
+
+    /// Up to `count` bytes of the file from here.
+    fn read(&mut self, count: u64) -> Parsed<Vec<u8>> {
+        let mut file = self.file;
+        file.seek(SeekFrom::Start(self.at)).map_err(|error| reason(&error))?;
+        let mut bytes = Vec::new();
+        file.take(count).read_to_end(&mut bytes).map_err(|error| reason(&error))?;
+        Ok(bytes)
+    }
+}
+
+/// What the header of a page says, without its bytes.
+fn about(header: &Value) -> Parsed<Page> {
+    let count = |about: &Value| about.int(1).and_then(|count| u64::try_from(count).ok()).ok_or_else(damaged);
+    let (kind, about, encoding) = match header.int(1) {
+        Some(0) => (PageKind::Data, header.get(5), 2),
+        Some(2) => (PageKind::Dictionary, header.get(7), 2),
+        Some(3) => (PageKind::Data, header.get(8), 4),
+        _ => return Ok(Page { kind: PageKind::Other, count: 0, encoding: 0, levels: None, bytes: Vec::new() }),
+    };
+    let about = about.ok_or_else(damaged)?;
+    let levels = match header.int(1) {
+        Some(3) => {
+            let length = |id: i16| about.int(id).and_then(|length| usize::try_from(length).ok()).ok_or_else(damaged);
+            // Columns that repeat are not read, so they have no levels of repetition.
+            if length(6)? != 0 {
+                return Err(damaged());
+            }
+            Some(length(5)?)
+        }
+        _ => None,
+    };
+    let encoding = about.int(encoding).ok_or_else(damaged)?;
+    if kind == PageKind::Dictionary && !matches!(encoding, 0 | 2) {
+        return Err(damaged());
+    }
+    Ok(Page { kind, count: count(about)?, encoding, levels, bytes: Vec::new() })
+}
+
+/// Where the levels are in the bytes of a page, and where its values begin.
+fn levels(page: &Page, optional: u32) -> Parsed<(Range<usize>, usize)> {
+    if let Some(length) = page.levels {
+        return if length <= page.bytes.len() { Ok((0..length, length)) } else { Err(damaged()) };
+    }
+    if optional == 0 {
+        return Ok((0..0, 0));
+    }
+    let length =
+        page.bytes.first_chunk::<4>().map(|length| u32::from_le_bytes(*length) as usize).ok_or_else(damaged)?;
+    let end = length.checked_add(4).filter(|end| *end <= page.bytes.len()).ok_or_else(damaged)?;
+    Ok((4..end, end))
+}
+
+/// `levels` and behind them the bytes that `packed` holds, as many as are said.
+fn unpack(codec: i64, levels: &[u8], packed: &[u8], length: usize) -> Parsed<Vec<u8>> {
+    let mut bytes = levels.to_vec();
+    if codec == 1 {
+        if length > 0 {
+            if snap::raw::decompress_len(packed).ok() != Some(length) {
+                return Err(damaged());
+            }
+            bytes.resize(levels.len() + length, 0);
+            let mut decoder = snap::raw::Decoder::new();
+            decoder.decompress(packed, &mut bytes[levels.len()..]).map_err(|_| damaged())?;
+        }
+        return Ok(bytes);
+    }
+    MultiGzDecoder::new(packed).take(length as u64 + 1).read_to_end(&mut bytes).map_err(|_| damaged())?;
+    if bytes.len() == levels.len() + length { Ok(bytes) } else { Err(damaged()) }
+}
+
+/// The place of the value at `at`, which moves behind it.
+fn next(bytes: &[u8], at: &mut usize, kind: Type) -> Option<Range<usize>> {
+    let length = match kind {
+        Type::Int32 => 4,
+        Type::Int64 => 8,
+        Type::Bytes => {
+            let length = bytes.get(*at..)?.first_chunk::<4>()?;
+            *at += 4;
+            u32::from_le_bytes(*length) as usize
+        }
+        Type::Other => return None,
+    };
+    let place = *at..at.checked_add(length).filter(|end| *end <= bytes.len())?;
+    *at = place.end;
+    Some(place)
+}
+
+/// `count` plain values from `at` on.
+fn plain(bytes: Vec<u8>, mut at: usize, count: u64, kind: Type) -> Parsed<Values> {
+    let mut places = Vec::new();
+    for _ in 0..count {
+        places.push(next(&bytes, &mut at, kind).ok_or_else(damaged)?);
+    }
+    Ok(Values { bytes, places })
+}

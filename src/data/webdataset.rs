@@ -1,0 +1,200 @@
+//! Tar archives of images: those of WebDataset, shards in which `KEY.jpg` and `KEY.cls` stand side by side, and that of CIFAR's binary
+//! files.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::cifar::Packed;
+use super::dataset::{Dataset, Read, Want};
+use super::decode::MAX_FILE;
+use super::encoded::Encoded;
+use super::place::stem;
+use super::tar::{Entry, Next, Tar};
+use crate::error::{Error, Result};
+
+pub(super) const FORMAT: &str = "WebDataset";
+const IMAGES: [&str; 8] = ["png", "jpg", "jpeg", "gif", "webp", "bmp", "tif", "tiff"];
+/// The longest file of a label.
+const MAX_LABEL: u64 = 1 << 20;
+
+/// What stands side by side under one key.
+#[derive(Default)]
+struct Sample {
+    key: String,
+    image: Option<(PathBuf, Vec<u8>)>,
+    label: Option<i64>,
+}
+
+/// A set in the making.
+struct Set<'a> {
+    encoded: Encoded<'a>,
+    sample: Sample,
+    /// How many images there are, and one in a folder.
+    count: usize,
+    in_folder: Option<PathBuf>,
+    others: Vec<PathBuf>,
+    links: Vec<PathBuf>,
+    further: Vec<PathBuf>,
+    has_labels: bool,
+}
+
+/// Reads the shards as one set, and fits the images to what is wanted.
+///
+/// # Errors
+/// One line that names the shard which can't be read or has no images.
+pub(super) fn load(shards: &[PathBuf], name: String, want: &Want) -> Result<Dataset> {
+    let mut set = Set::new(want);
+    for path in shards {
+        set.add(path, want, None)?;
+    }
+    set.finish(shards.first().map_or(Path::new(""), |first| first), name)
+}
+
+/// Reads the one archive at `path`: a shard, or CIFAR's.
+///
+/// # Errors
+/// As [`load`].
+pub(super) fn load_one(path: &Path, want: &Want, tested: bool) -> Result<Read> {
+    let (mut set, mut cifar) = (Set::new(want), Packed::default());
+    set.add(path, want, Some(&mut cifar))?;
+    match cifar.load(path, want, tested)? {
+        Some(read) => Ok(read),
+        None => Ok((set.finish(path, stem(path))?, Ok(None))),
+    }
+}
+
+impl<'a> Set<'a> {
+    fn new(want: &'a Want) -> Set<'a> {
+        Set {
+            encoded: Encoded::new(want),
+            sample: Sample::default(),
+            count: 0,
+            in_folder: None,
+            others: Vec::new(),
+            links: Vec::new(),
+            further: Vec::new(),
+            has_labels: false,
+        }
+    }
+
+    /// Adds what is in one archive; files of CIFAR go to `cifar`.
+    fn add(&mut self, path: &Path, want: &Want, mut cifar: Option<&mut Packed>) -> Result<()> {
+        let refused = |problem: String| Error::file(path, problem);
+        let mut tar = Tar::open(path)?;
+        loop {
+            let entry = match tar.next().map_err(refused)? {
+                Next::End => break,
+                Next::Other(name) => {
+                    self.links.push(path.join(name));
+                    continue;
+                }
+                Next::File(entry) => entry,
+            };
+            if let Some(cifar) = &mut cifar
+                && Packed::takes(&entry.name).map_err(refused)?
+            {
+                want.check_memory(entry.length.saturating_add(cifar.bytes()), "the batches in it have")
+                    .map_err(refused)?;
+                cifar.add(&entry.name, tar.content().map_err(refused)?);
+                continue;
+            }
+            self.add_entry(path, entry, &mut tar, want)?;
+        }
+        self.flush()
+    }
+
+    /// Adds one file of a sample.
+    fn add_entry(&mut self, path: &Path, entry: Entry, tar: &mut Tar, want: &Want) -> Result<()> {
+        let place = path.join(&entry.name);
+        let refused = |problem: String| Error::file(path, problem);
+        let (folder, file) = entry.name.rsplit_once('/').unwrap_or(("", &entry.name));
+        if entry.name.split('/').any(|part| part.starts_with('.')) {
+            return Ok(());
+        }
+        let Some((key, ending)) = file.split_once('.') else {
+            self.others.push(place);
+            return Ok(());
+        };
+        let (key, ending) = (format!("{folder}/{key}"), ending.to_lowercase());
+        if key != self.sample.key {
+            self.flush()?;
+            self.sample.key = key;
+        }
+        let is_label = ending == "cls" || ending == "json";
+        let most = if is_label { MAX_LABEL } else { MAX_FILE };
+        let check = || want.check_memory(entry.length, "the file has");
+        if IMAGES.contains(&ending.as_str()) {
+            if self.sample.image.is_some() {
+                self.further.push(place);
+                return Ok(());
+            }
+            if entry.length > most {
+                return Err(Error::file(place, format!("an image file larger than {} MiB", most >> 20)));
+            }
+            check().map_err(|problem| Error::file(&place, problem))?;
+            if !folder.is_empty() {
+                self.in_folder.get_or_insert_with(|| place.clone());
+            }
+            self.sample.image = Some((place, tar.content().map_err(refused)?));
+        } else if is_label && entry.length <= most {
+            let text = tar.content().map_err(refused)?;
+            let label = if ending == "cls" { label_of_text(&text).map(Some) } else { Ok(label_of_json(&text)) };
+            let label = label.map_err(|problem| Error::file(&place, problem))?;
+            self.sample.label = label.or(self.sample.label);
+        } else {
+            self.others.push(place);
+        }
+        Ok(())
+    }
+
+    /// The sample is whole.
+    fn flush(&mut self) -> Result<()> {
+        let Sample { image, label, .. } = std::mem::take(&mut self.sample);
+        let Some((place, bytes)) = image else { return Ok(()) };
+        self.count += 1;
+        self.has_labels |= label.is_some();
+        self.encoded.push(place, bytes, label)
+    }
+
+    fn finish(self, source: &Path, name: String) -> Result<Dataset> {
+        if self.count == 0 {
+            let first = self.others.first().or(self.links.first());
+            let first = first.map_or_else(String::new, |first| format!(" (but {})", first.display()));
+            return Err(Error::file(source, format!("an archive without images{first}")));
+        }
+        if let (false, Some(place)) = (self.has_labels, &self.in_folder) {
+            let problem = format!(
+                "images in folders ({}) and no KEY.cls beside them: unpack it and give the folder",
+                place.display()
+            );
+            return Err(Error::file(source, problem));
+        }
+        let mut data = self.encoded.finish(source, name, FORMAT, None)?;
+        if !self.has_labels {
+            data.account.notes.push(format!("{}: no KEY.cls, so all images are one class", source.display()));
+        }
+        data.account.skip(&self.further, "a second image of its key");
+        data.account.skip(&self.links, "a link or a device in the archive, not followed");
+        data.account.skip(&self.others, "neither an image nor a label (.cls, .json)");
+        Ok(data)
+    }
+}
+
+fn label_of_text(text: &[u8]) -> std::result::Result<i64, String> {
+    let text = String::from_utf8_lossy(text);
+    text.trim()
+        .parse()
+        .map_err(|_| format!("{:?} is no label, a whole number", text.trim().chars().take(40).collect::<String>()))
+}
+
+/// The `label` or `cls` of the JSON of a sample, which may be about something else.
+fn label_of_json(text: &[u8]) -> Option<i64> {
+    let value: Value = serde_json::from_slice(text).ok()?;
+    value.get("label").or(value.get("cls"))?.as_i64()
+}
+
+/// Whether an archive of that name may hold images.
+pub(super) fn is_archive(name: &str) -> bool {
+    [".tar", ".tar.gz", ".tgz"].iter().any(|ending| name.ends_with(ending))
+}

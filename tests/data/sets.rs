@@ -1,0 +1,346 @@
+//! Sets that NumPy, pyarrow, Pillow and tarfile wrote (`sets/make.py`), and what these say is in them.
+
+use std::path::PathBuf;
+
+use serde_json::Value;
+
+use super::*;
+
+fn sets() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/sets")
+}
+
+/// Bytes as the script says them: in hexadecimal, or of many the checksum.
+fn said(bytes: &[u8]) -> String {
+    if bytes.len() < 1024 {
+        return bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    }
+    let mut crc = flate2::Crc::new();
+    crc.update(bytes);
+    format!("crc {}", crc.sum())
+}
+
+fn numbers(list: &Value) -> Vec<u32> {
+    list.as_array().unwrap().iter().map(|number| number.as_u64().unwrap() as u32).collect()
+}
+
+/// What its writer says of the set `name`, which these are.
+fn compare(name: &str, expected: &Value, train: &Dataset, test: Option<&Dataset>) {
+    let [count, height, width, channels] = numbers(&expected["shape"])[..] else { panic!("{name}: four sides") };
+    assert_eq!(
+        [train.len() as u32, train.height, train.width, train.channels],
+        [count, height, width, channels],
+        "{name}"
+    );
+    assert_eq!(said(&train.images), expected["images"], "{name}: images");
+    let labels = if expected["labels"].is_null() { vec![0; count as usize] } else { numbers(&expected["labels"]) };
+    assert_eq!((&train.labels, train.account.is_labelled), (&labels, !expected["labels"].is_null()), "{name}");
+    if let Some(classes) = expected["classes"].as_array() {
+        assert_eq!(train.classes, classes.iter().map(|class| class.as_str().unwrap()).collect::<Vec<_>>(), "{name}");
+    }
+    assert_eq!(test.is_some(), expected.get("test_images").is_some(), "{name}: test images");
+    if let Some(test) = test {
+        assert_eq!(said(&test.images), expected["test_images"], "{name}: test images");
+        assert_eq!(test.labels, numbers(&expected["test_labels"]), "{name}: test labels");
+    }
+}
+
+#[test]
+fn what_others_wrote_is_read_to_the_byte() {
+    let expected: Value = serde_json::from_slice(&fs::read(sets().join("expected.json")).unwrap()).unwrap();
+    let expected = expected.as_object().unwrap();
+    assert!(expected.len() >= 45);
+    for (name, expected) in expected {
+        let (train, test) = load_parts(sets().join(name).to_str().unwrap(), &AS_THEY_ARE).unwrap();
+        compare(name, expected, &train, test.unwrap().as_ref());
+        if let Some(grey) = expected.get("grey") {
+            let want = want(train.height, train.width, 1);
+            assert_eq!(said(&open(&sets().join(name), &want).unwrap().images), *grey, "{name}: grey");
+        }
+    }
+}
+
+#[test]
+fn arrays_that_are_no_images_or_labels_get_a_line() {
+    let cases = [
+        ("pickled", "images: pickled Python objects"),
+        ("pickled_labels", "labels: pickled Python objects"),
+        ("one_hot", "labels of shape [6, 6]: if these are one-hot, save y.argmax(1)"),
+        ("float_labels", "labels are floats"),
+        ("text_labels", "an array of text"),
+        ("negative", "label -1 is none of 0 to 65535"),
+        ("flat", "rows of 20 values: save images, x.reshape(-1, height, width)"),
+        ("four_channels", "images have 1 (grey) or 3 (RGB) channels"),
+        ("either_order", "is [N, H, W, C] as well as [N, C, H, W]"),
+        ("standardised", "floats from -1."),
+        ("dim_floats", "floats from 0 to 0.255"),
+        ("nan", "infinite or not a number"),
+        ("wide", "values from 1 to 256: pixels are 0 to 255"),
+        ("complex", "values of type \"<c8\""),
+        ("fields", "values of several fields"),
+        ("fewer_labels", "6 images, but"),
+        ("empty", "holds no pixels"),
+        ("one_image", "is that of one image"),
+        ("no_images", "arrays mean, labels, none called as images are"),
+        ("two_images", "images and data can't both be meant"),
+    ];
+    for (name, part) in cases {
+        let file = format!("{name}.npz");
+        refused(&sets().join("refused").join(&file), &AS_THEY_ARE, &[&file, part]);
+    }
+}
+
+#[test]
+fn parts_and_unknown_arrays_are_said() {
+    let data = open(&sets().join("medmnist.npz"), &AS_THEY_ARE).unwrap();
+    let warnings = data.account.warnings();
+    assert!(warnings.len() == 1 && warnings[0].contains("val_images: a further part of the set"), "{warnings:?}");
+    assert_eq!((data.account.format, data.account.part.as_deref()), ("NumPy arrays", Some("train")));
+    let both = directory(&[
+        ("a.npz", &fs::read(sets().join("bool.npz")).unwrap()),
+        ("b.npz", &fs::read(sets().join("bool.npz")).unwrap()),
+    ]);
+    refused(both.path(), &AS_THEY_ARE, &["2 sets of arrays: name one, as", "a.npz"]);
+    let alone = directory(&[("a.npz", &fs::read(sets().join("bool.npz")).unwrap()), ("notes.txt", b"")]);
+    assert_eq!(open(alone.path(), &AS_THEY_ARE).unwrap().len(), 6);
+    let beside = directory(&[("a.npz", &fs::read(sets().join("bool.npz")).unwrap()), ("0.png", &grey(1))]);
+    let data = open(beside.path(), &AS_THEY_ARE).unwrap();
+    assert_eq!((data.len(), data.account.format), (1, "folder"));
+    assert!(
+        data.account.warnings()[0].contains("a.npz: a set of its own beside images"),
+        "{:?}",
+        data.account.warnings()
+    );
+}
+
+#[test]
+fn tables_that_hold_no_set_get_a_line() {
+    let cases = [
+        ("zstd", "packed with Zstandard: read are Snappy, gzip and plain"),
+        ("delta", "column label: encoding 5: read are plain values and dictionaries"),
+        ("nested", "the column images.list.element.bytes is nested"),
+        ("nested_label", "the column label.list.element is nested"),
+        ("text_label", "the column label holds no whole numbers"),
+        ("path_only", "row 1: no bytes in the column image.bytes"),
+        ("no_images", "no column of images among text, label"),
+        ("two_images", "several columns of images (left, right): call the one to read `image`"),
+        ("some_labels", "row 1: no label, though"),
+        ("beyond_names", "label 3, but there are 3 names of classes"),
+        ("no_rows", "a table without rows"),
+    ];
+    for (name, part) in cases {
+        let file = format!("{name}.parquet");
+        refused(&sets().join("refused").join(&file), &AS_THEY_ARE, &[&file, part]);
+    }
+}
+
+#[test]
+fn archives_that_hold_no_set_get_a_line() {
+    let cases = [
+        ("upward", "\"../../000000.png\" leads out of the archive"),
+        ("inner_upward", "\"set/../../000000.png\" leads out of the archive"),
+        ("absolute", "\"/etc/000000.png\" leads out of the archive"),
+        ("links", "an archive without images (but"),
+        ("classes", "images in folders ("),
+        ("text_class", "0.cls: \"ant\" is no label"),
+        ("some_labels", "1.png: no label, though"),
+        ("no_images", "an archive without images (but"),
+        ("python", "CIFAR for Python is not read"),
+        ("broken", "no image can be read (1 tried, first"),
+        ("large_label", "label 70000 is none of 0 to 65535"),
+    ];
+    for (name, part) in cases {
+        let file = format!("{name}.tar.gz");
+        refused(&sets().join("refused").join(&file), &AS_THEY_ARE, &[&file, part]);
+    }
+}
+
+#[test]
+fn many_rows_come_in_their_order() {
+    let data = open(&sets().join("tables/many.parquet"), &AS_THEY_ARE).unwrap();
+    assert_eq!((data.len(), data.images.len()), (3000, 3000 * 25));
+    assert_eq!(data.labels, (0..3000).map(|row| row % 3).collect::<Vec<_>>());
+    let images: Vec<&[u8]> = data.images.chunks(25).collect();
+    assert!(images[0] != images[1] && (0..3000).all(|row| images[row] == images[row % 2]));
+}
+
+#[test]
+fn what_is_passed_over_in_an_archive_is_said() {
+    let data = open(&sets().join("shards/with_link.tar.gz"), &AS_THEY_ARE).unwrap();
+    let warnings = data.account.warnings();
+    assert_eq!((data.len(), warnings.len()), (6, 2));
+    assert!(warnings[0].contains("000009.png: a link or a device in the archive, not followed"), "{warnings:?}");
+    assert!(warnings[1].contains("000002.txt: neither an image nor a label"), "{warnings:?}");
+}
+
+/// The file cut at each of `lengths` is refused with one line that names it.
+fn cut(name: &str, lengths: impl Iterator<Item = usize>) {
+    let bytes = fs::read(sets().join(name)).unwrap();
+    for length in lengths.take_while(|length| *length < bytes.len()) {
+        let name = name.rsplit('/').next().unwrap();
+        let set = directory(&[(name, &bytes[..length])]);
+        refused(&set.path().join(name), &AS_THEY_ARE, &[name]);
+    }
+}
+
+#[test]
+fn arrays_that_end_early_are_named() {
+    cut("bool.npz", 0..);
+    cut("version2.npy", 0..);
+}
+
+#[test]
+fn tables_that_end_early_are_named() {
+    cut("tables/img.parquet", 0..);
+    cut("tables/newer_pages_plain.parquet", (0..).step_by(3));
+}
+
+#[test]
+fn archives_that_end_early_are_named() {
+    // Six pairs of two blocks each; behind them zeros, of which one block is enough.
+    cut("shards/pax.tar", (0..=12 * 1024).step_by(37));
+    cut("cifar/cifar-10-binary.tar.gz", (0..).step_by(11));
+    cut("shards/packed.tgz", 0..);
+}
+
+#[test]
+fn declared_sizes_are_bounded_before_anything_is_unpacked() {
+    let mut array = b"\x93NUMPY\x01\x00\x70\x00".to_vec();
+    let text = "{'descr': '|u1', 'fortran_order': False, 'shape': (1000000, 60000, 60000), }";
+    array.extend(format!("{text:<111}\n").bytes());
+    let set = directory(&[("x.npy", &array)]);
+    refused(&set.path().join("x.npy"), &AS_THEY_ARE, &["x.npy", "declares 3352761.3 GiB", "--memory-limit", "1.0 GiB"]);
+    // What unpacks to more than the limit, though its file is small.
+    let limited = Want { memory_limit: Some(100), ..AS_THEY_ARE };
+    refused(&sets().join("keras.npz"), &limited, &["x_train", "declares 120 bytes", "100 bytes"]);
+    let limited = Want { memory_limit: Some(120), ..AS_THEY_ARE };
+    assert_eq!(open(&sets().join("keras.npz"), &limited).unwrap().len(), 6);
+}
+
+#[test]
+fn pages_and_entries_are_bounded() {
+    let limited = |memory_limit| Want { memory_limit: Some(memory_limit), ..AS_THEY_ARE };
+    refused(&sets().join("tables/img.parquet"), &limited(64), &["img.parquet", "--memory-limit"]);
+    let table = sets().join("tables/repeated_files.parquet");
+    let sizes: Vec<u64> = (1..60).map(|i| i * 50).filter(|limit| open(&table, &limited(*limit)).is_ok()).collect();
+    assert!(sizes.len() > 1 && sizes[0] > 500, "{sizes:?}");
+    refused(&sets().join("shards/pax.tar"), &limited(40), &["000000.png", "--memory-limit"]);
+    refused(
+        &sets().join("cifar/cifar-10-binary.tar.gz"),
+        &limited(4000),
+        &["cifar-10-binary.tar.gz", "the batches in it"],
+    );
+}
+
+#[test]
+fn a_picture_that_claims_to_be_huge_is_not_decoded() {
+    let mut huge = encode(GrayImage::new(4, 4), ImageFormat::Png);
+    huge[16..24].copy_from_slice(&[0, 0, 0xea, 0x60, 0, 0, 0xea, 0x60]);
+    let mut crc = flate2::Crc::new();
+    crc.update(&huge[12..29]);
+    huge[29..33].copy_from_slice(&crc.sum().to_be_bytes());
+    let mut header = [0; 512];
+    header[..5].copy_from_slice(b"0.png");
+    header[124..135].copy_from_slice(format!("{:011o}", huge.len()).as_bytes());
+    header[156] = b'0';
+    let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum::<u32>() + 8 * 32;
+    header[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+    header[155] = b' ';
+    let padding = vec![0; 512 - huge.len() % 512 + 1024];
+    let tar = [&header[..], &huge, &padding].concat();
+    let set = directory(&[("set.tar", &tar), ("folder/0.png", &huge)]);
+    let line = "larger than 32768 pixels a side or 300 MiB of them: scale it down";
+    refused(&set.path().join("set.tar"), &AS_THEY_ARE, &["set.tar/0.png", line]);
+    refused(&set.path().join("folder"), &AS_THEY_ARE, &["0.png", line]);
+}
+
+#[test]
+fn no_damage_to_a_file_of_many_images_makes_it_panic() {
+    let seed = 0x51ed_270b_u64;
+    println!("seed {seed}");
+    let mut state = seed;
+    let mut random = |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 20) as usize % below
+    };
+    let tables = ["snappy", "plain", "gzip", "newer_pages", "small_pages", "repeated_files", "required"];
+    let tables = tables.map(|name| format!("tables/{name}.parquet"));
+    let others = [
+        "unit.npz",
+        "bool.npz",
+        "version2.npy",
+        "fortran_nchw.npz",
+        "shards/pax.tar",
+        "shards/gnu.tar",
+        "shards/packed.tgz",
+    ];
+    for name in tables.into_iter().chain(others.map(String::from)) {
+        let bytes = fs::read(sets().join(&name)).unwrap();
+        for _ in 0..300 {
+            let mut damaged = bytes.clone();
+            for _ in 0..=random(3) {
+                let at = random(damaged.len());
+                damaged[at] = if random(2) == 0 { damaged[at] ^ 1 << random(8) } else { [0, 0x7f, 0xff][random(3)] };
+            }
+            let file = name.rsplit('/').next().unwrap();
+            let set = directory(&[(file, &damaged)]);
+            match open(&set.path().join(file), &want(5, 6, 3)) {
+                Ok(data) => {
+                    assert_eq!(data.images.len(), data.len() * 5 * 6 * 3);
+                    assert!(data.labels.iter().all(|&label| (label as usize) < data.classes.len()));
+                }
+                Err(error) => assert!(!error.contains('\n') && error.contains(file), "{error}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn pointers_in_the_place_of_files_are_named() {
+    let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 9\n";
+    for name in ["train.parquet", "x.npz", "images.npy", "set.tar", "set.tar.gz"] {
+        let set = directory(&[(name, pointer)]);
+        refused(&set.path().join(name), &AS_THEY_ARE, &[name, "git lfs pull"]);
+        refused(set.path(), &AS_THEY_ARE, &[name, "git lfs pull"]);
+    }
+}
+
+#[test]
+fn what_is_known_and_not_read_is_told_how_to_convert() {
+    let cases = [
+        ("set.h5", "HDF5: read it in Python and np.savez"),
+        ("train_32x32.mat", "scipy.io.loadmat"),
+        ("data.pkl", "a pickle, which could run any code"),
+        ("train.tfrecord-00000-of-00002", "records of TensorFlow: write each image"),
+        ("data.mdb", "a data base: write each image"),
+        ("set.arrow", "to_parquet"),
+        ("set.zip", "an archive: unpack it"),
+        ("set.tar.zst", "a packed file: unpack it"),
+    ];
+    for (name, part) in cases {
+        let set = directory(&[("a.csv", b"x"), (name, b"x")]);
+        refused(&set.path().join(name), &AS_THEY_ARE, &[name, part]);
+        refused(set.path(), &AS_THEY_ARE, &["no images, but", name, part]);
+    }
+    let set = directory(&[("labels_only.npy", b"x")]);
+    refused(set.path(), &AS_THEY_ARE, &["labels_only.npy, an array that isn't called as images are"]);
+}
+
+#[test]
+fn several_sets_in_a_directory_are_asked_about() {
+    let table = fs::read(sets().join("tables/img.parquet")).unwrap();
+    let two = directory(&[("small/train.parquet", &table), ("large/train.parquet", &table)]);
+    refused(two.path(), &AS_THEY_ARE, &["several sets, in", "large", "small: name one"]);
+    let parts = directory(&[("default/train/0000.parquet", &table), ("default/test/0000.parquet", &table)]);
+    let (train, test) = load_parts(parts.path().to_str().unwrap(), &AS_THEY_ARE).unwrap();
+    assert_eq!((train.len(), train.account.part.as_deref(), test.unwrap().unwrap().len()), (6, Some("train"), 6));
+    let data = open(&sets().join("hub"), &AS_THEY_ARE).unwrap();
+    let warnings = data.account.warnings();
+    assert!(
+        warnings.len() == 1 && warnings[0].contains("validation-00000-of-00001.parquet: a further part"),
+        "{warnings:?}"
+    );
+    assert!(data.check_outside(&sets().join("hub/sheet.png")).is_err());
+}
