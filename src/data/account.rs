@@ -4,8 +4,11 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-/// The format of a folder of images.
+/// Formats of which images are looked for in a directory.
 pub(super) const FOLDER: &str = "folder";
+pub(super) const ARRAYS: &str = "NumPy arrays";
+pub(super) const PARQUET: &str = "Parquet files";
+pub(super) const WEBDATASET: &str = "WebDataset";
 
 /// What became of the files of a source.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]

@@ -2,10 +2,9 @@
 
 use std::path::Path;
 
-use super::account::{Account, Changes, FOLDER};
+use super::account::{ARRAYS, Account, Changes, FOLDER, PARQUET, WEBDATASET};
 use super::place::reason;
 use super::room::{ImageBytes, Room};
-use super::{arrays, parquet, webdataset};
 use crate::error::{Error, Result, list_names};
 use crate::files::{CACHE_DIRECTORY, resolved};
 
@@ -82,8 +81,7 @@ impl Dataset {
     pub fn check_outside(&self, out: &Path) -> Result<()> {
         let source = Path::new(&self.account.source);
         // Images go before files of many images.
-        let is_looked_for =
-            [FOLDER, arrays::FORMAT, parquet::FORMAT, webdataset::FORMAT].contains(&self.account.format);
+        let is_looked_for = [FOLDER, ARRAYS, PARQUET, WEBDATASET].contains(&self.account.format);
         if is_looked_for && resolved(out).starts_with(resolved(source)) {
             let problem =
                 format!("lies in {}, where it would be read as images: --out takes another place", source.display());
@@ -195,7 +193,9 @@ impl Shape {
     /// Makes `images`, of this shape, `count` images, of which the further ones are zero.
     pub fn grow(self, images: &mut Vec<u8>, count: usize) -> Result<()> {
         let bytes = self.bytes(count)?;
-        images.try_reserve(bytes.saturating_sub(images.len())).map_err(|_| self.too_large(count, "no memory is left"))?;
+        images
+            .try_reserve(bytes.saturating_sub(images.len()))
+            .map_err(|_| self.too_large(count, "no memory is left"))?;
         images.resize(bytes, 0);
         Ok(())
     }

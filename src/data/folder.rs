@@ -11,10 +11,11 @@ use super::dataset::{Dataset, Picture, Shape, Want};
 use super::decode::{FORMATS, decode, is_image};
 use super::fill::fill_images;
 use super::foreign::nothing_in;
+use super::format::format_of;
 use super::kept::{self, Decoded};
 use super::place::{entries, name_of, reason};
+use super::resize;
 use super::room::Room;
-use super::{packed, resize};
 use crate::error::{Error, Result, list_names};
 use crate::files::cache_directory;
 
@@ -70,8 +71,7 @@ fn check_number(root: &Path, classes: usize) -> Result<()> {
 
 /// Notes the files that are no images; files of many images might have been meant.
 fn skip_others(account: &mut Account, others: &[PathBuf]) {
-    let (packed, others): (Vec<&PathBuf>, Vec<&PathBuf>) =
-        others.iter().partition(|path| packed::format_of(path).is_some());
+    let (packed, others): (Vec<&PathBuf>, Vec<&PathBuf>) = others.iter().partition(|path| format_of(path).is_some());
     account.skip(&packed, "a set of its own beside images, which are what is read: its path names it");
     account.skip(&others, format!("no {FORMATS} image"));
 }

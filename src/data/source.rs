@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::dataset::{ACCEPTED, Dataset, Picture, Read, Shape, Want, check};
+use super::format::format_of;
 use super::place::{entries, name_of, reason};
 use super::{cifar, folder, foreign, idx, packed, parts};
 use crate::error::{Error, Result, list_names};
@@ -63,7 +64,7 @@ fn read(source: &str, want: &Want, tested: bool) -> Result<Read> {
         _ => {
             let (path, prefix) = locate(source)?;
             let name = prefix.map_or_else(|| name_of(path), String::from);
-            match packed::format_of(path).filter(|_| !path.is_dir()) {
+            match format_of(path).filter(|_| !path.is_dir()) {
                 Some(format) => packed::read_file(path, format, want, tested)?,
                 None => read_directory(path, prefix, &name, want, tested)?,
             }
@@ -150,7 +151,7 @@ fn locate(source: &str) -> Result<(&Path, Option<&str>)> {
     let path = Path::new(source);
     match std::fs::metadata(path) {
         Ok(kind) if kind.is_dir() => Ok((path, None)),
-        Ok(_) if packed::format_of(path).is_some() => Ok((path, None)),
+        Ok(_) if format_of(path).is_some() => Ok((path, None)),
         Ok(_) => {
             let what = foreign::what(path)
                 .map_or_else(|| format!("not a directory, nor a file of many images: {ACCEPTED}"), String::from);

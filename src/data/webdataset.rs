@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use super::account::WEBDATASET;
 use super::cifar::Packed;
 use super::dataset::{Dataset, Read, Want};
 use super::decode::MAX_FILE;
@@ -13,7 +14,6 @@ use super::place::stem;
 use super::tar::{Entry, Next, Tar};
 use crate::error::{Error, Result};
 
-pub(super) const FORMAT: &str = "WebDataset";
 const IMAGES: [&str; 8] = ["png", "jpg", "jpeg", "gif", "webp", "bmp", "tif", "tiff"];
 /// The longest file of a label.
 const MAX_LABEL: u64 = 1 << 20;
@@ -170,7 +170,7 @@ impl<'a> Set<'a> {
             );
             return Err(Error::file(source, problem));
         }
-        let mut data = self.encoded.finish(source, name, FORMAT, None)?;
+        let mut data = self.encoded.finish(source, name, WEBDATASET, None)?;
         if !self.has_labels {
             data.account.notes.push(format!("{}: no KEY.cls, so all images are one class", source.display()));
         }
