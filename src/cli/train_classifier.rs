@@ -35,7 +35,7 @@ pub struct Args {
 }
 
 /// The options that may be set.
-const FLAGS: &str = "steps batch learning_rate noise_schedule timesteps sigma_min sigma_max seed checkpoint_every";
+const FLAGS: &str = "steps batch learning_rate noise_schedule timesteps sigma_min sigma_max seed checkpoint_every keep";
 
 fn defaults() -> TrainOptions {
     TrainOptions {
