@@ -295,7 +295,7 @@ mod tests {
         assert!(names(path.parent().unwrap()).is_empty());
         let file = place.path().join("file");
         fs::write(&file, "kept").unwrap();
-        let message = replace_directory(&file.join("x"), |_| Ok(())).unwrap_err().to_string();
+        let message = replace_directory(&file.join("x/y"), |_| Ok(())).unwrap_err().to_string();
         assert!(message.contains("is a file, not a directory"), "{message}");
     }
 
