@@ -4,6 +4,8 @@
 mod classes;
 pub mod classifier;
 mod json;
+pub mod manifest;
+pub mod pipeline;
 mod place;
 mod scheduler;
 
@@ -69,10 +71,12 @@ fn config_of(given: Map<String, Value>, path: &Path) -> Result<UNetConfig> {
 /// `scheduler`, and is diffusers' default without.
 ///
 /// # Errors
-/// [`Error::File`] names the file and the tensor that is missing, extra, of another shape, or not finite.
+/// [`Error::File`] names the file that is not as its manifest has it, or the tensor that is missing, extra, of another shape, or
+/// not finite.
 pub fn load(path: &Path) -> Result<Checkpoint> {
     let place = Place::find(path)?;
     let directory = place.directory.clone();
+    manifest::check(&directory, |name| [CONFIG, SCHEDULER].contains(&name) || name.starts_with(STEM))?;
     let given: Map<String, Value> = read_json(&directory.join(CONFIG))?;
     let unet = UNet::new(config_of(given.clone(), &directory.join(CONFIG))?)?;
     let classes = unet.config.num_class_embeds.map(|embeds| Classes::read(&given, embeds, &directory)).transpose()?;
@@ -203,13 +207,23 @@ pub fn save(
     weights: &[f32],
     scheduler: &SchedulerConfig,
 ) -> Result<()> {
-    let mut config: Map<String, Value> = match serde_json::to_value(&unet.config) {
-        Ok(Value::Object(config)) => config,
-        _ => return Err(Error::file(directory, "the configuration is no JSON object")),
-    };
-    Classes::write(&mut config, names, unet.config.num_class_embeds);
-    config.insert("_diffusers_version".into(), "0.35.0".into());
-    write_json(&directory.join(CONFIG), &config)?;
+    let classes = unet.config.num_class_embeds.map(|embeds| Classes::of_run(names, embeds));
     write_json(&directory.join(SCHEDULER), &scheduler.to_json())?;
+    save_unet(directory, unet, classes.as_ref(), weights)
+}
+
+/// The release of diffusers whose keys are written.
+const DIFFUSERS: &str = "0.35.0";
+
+/// Writes configuration and weights into `directory`, as `UNet2DModel.save_pretrained` does.
+fn save_unet(directory: &Path, unet: &UNet, classes: Option<&Classes>, weights: &[f32]) -> Result<()> {
+    let Ok(Value::Object(mut config)) = serde_json::to_value(&unet.config) else {
+        return Err(Error::file(directory, "the configuration is no JSON object"));
+    };
+    if let (Some(classes), Some(embeds)) = (classes, unet.config.num_class_embeds) {
+        classes.write(&mut config, embeds);
+    }
+    config.insert("_diffusers_version".into(), DIFFUSERS.into());
+    write_json(&directory.join(CONFIG), &config)?;
     tensors::write(&directory.join(MODEL), &unflatten(&unet.params, weights, ""))
 }

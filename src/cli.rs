@@ -8,6 +8,7 @@ pub mod devices;
 mod draw;
 mod edit;
 pub mod evaluate;
+pub mod export;
 mod flags;
 mod interrupt;
 pub mod output;
@@ -56,6 +57,7 @@ pub enum Command {
     Data(data::Args),
     Sample(Box<sample::Args>),
     Evaluate(Box<evaluate::Args>),
+    Export(export::Args),
     Verify(verify::Args),
     Certify(certify::Args),
     Profile(profile::Args),
@@ -87,6 +89,7 @@ impl Cli {
             Command::Data(args) => data::run(args),
             Command::Sample(args) => sample::run(args, adapter),
             Command::Evaluate(args) => evaluate::run(args, adapter),
+            Command::Export(args) => export::run(args),
             Command::Verify(args) => verify::run(args, adapter),
             Command::Certify(args) => certify::run(args),
             Command::Profile(args) => profile::run(args, adapter),

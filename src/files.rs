@@ -89,6 +89,59 @@ pub fn check_writable(path: &Path) -> Result<()> {
     check().map_err(|error: io::Error| Error::file(path, problem(&error)))
 }
 
+/// Makes what `write` writes into a new directory the one at `path`, whole or not at all; the one that was there goes.
+///
+/// It is written under a temporary name beside `path`, then renamed. A process that is killed between two renames leaves
+/// no directory at `path`, and both under temporary names.
+///
+/// # Errors
+/// Of `write`; [`Error::File`], naming `path`, if the place can't be written.
+pub fn replace_directory(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let named = |error: io::Error| Error::file(path, problem(&error));
+    let parent = directory_of(path);
+    fs::create_dir_all(parent).map_err(named)?;
+    let fresh = temporary(parent, |fresh| fs::create_dir(fresh)).map_err(named)?.0;
+    let replaced = write(&fresh).and_then(|()| {
+        let old = if path.exists() { Some(set_aside(path).map_err(named)?) } else { None };
+        if let Err(error) = fs::rename(&fresh, path) {
+            // The error that led here is the one to report.
+            old.iter().for_each(|old| drop(fs::rename(old, path)));
+            return Err(named(error));
+        }
+        sync_directory(parent);
+        old.map_or(Ok(()), |old| fs::remove_dir_all(old).map_err(named))
+    });
+    if replaced.is_err() {
+        let _ = fs::remove_dir_all(&fresh);
+    }
+    replaced
+}
+
+/// Removes a directory, if there is one, so that nobody ever finds a part of it at `path`.
+///
+/// # Errors
+/// [`Error::File`] if it can't be removed.
+pub fn remove_directory(path: &Path) -> Result<()> {
+    if !path.exists() {
+        return Ok(());
+    }
+    set_aside(path).and_then(fs::remove_dir_all).map_err(|error| Error::file(path, problem(&error)))
+}
+
+/// Renames `path` to a new hidden name beside it.
+fn set_aside(path: &Path) -> io::Result<PathBuf> {
+    let (aside, _) = temporary(directory_of(path), |aside| match aside.symlink_metadata() {
+        Ok(_) => Err(ErrorKind::AlreadyExists.into()),
+        Err(_) => fs::rename(path, aside),
+    })?;
+    Ok(aside)
+}
+
+/// Where `path` lies.
+fn directory_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     if path == Path::new("/dev/stdout") {
         // It may lead to a plain file, which a new one in its place would hide from whoever reads it.
@@ -109,10 +162,7 @@ fn replace(path: &Path, bytes: &[u8], permissions: Option<fs::Permissions>) -> i
     if path.file_name().is_none() {
         return Err(ErrorKind::InvalidFilename.into());
     }
-    let directory = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
+    let directory = directory_of(path);
     fs::create_dir_all(directory)?;
     let (temporary, file) = create_temporary(directory)?;
     let result = fill(file, bytes, permissions).and_then(|()| fs::rename(&temporary, path));
@@ -125,15 +175,20 @@ fn replace(path: &Path, bytes: &[u8], permissions: Option<fs::Permissions>) -> i
     Ok(())
 }
 
-/// A new hidden file in `directory`. Its name does not grow with the name it stands for, which may be as long as the
-/// file system allows.
+/// A new hidden file in `directory`.
 fn create_temporary(directory: &Path) -> io::Result<(PathBuf, File)> {
+    temporary(directory, |path| File::create_new(path))
+}
+
+/// What `create` makes under a hidden name in `directory` that is still free. The name does not grow with the name it stands
+/// for, which may be as long as the file system allows.
+fn temporary<T>(directory: &Path, create: impl Fn(&Path) -> io::Result<T>) -> io::Result<(PathBuf, T)> {
     static COUNTER: AtomicU64 = AtomicU64::new(0);
     loop {
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
         let path = directory.join(format!("{PREFIX}{}-{number}{SUFFIX}", std::process::id()));
-        match File::create_new(&path) {
-            Ok(file) => return Ok((path, file)),
+        match create(&path) {
+            Ok(made) => return Ok((path, made)),
             // Left by a process that was killed, or another machine's on a shared disk.
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error),
@@ -153,7 +208,7 @@ fn fill(mut file: File, bytes: &[u8], permissions: Option<fs::Permissions>) -> i
 /// A write takes less time than this between two touches of its temporary file.
 const ABANDONED: Duration = Duration::from_secs(600);
 
-/// Removes temporary files in `directory` that [`write_atomic`] left there because its process was killed: those that
+/// Removes temporary files and directories in `directory` that were left there because their process was killed: those that
 /// nobody has written to for ten minutes. What can't be removed stays; it is in nobody's way.
 pub fn remove_abandoned(directory: &Path) {
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
@@ -162,7 +217,8 @@ pub fn remove_abandoned(directory: &Path) {
         let touched = entry.metadata().and_then(|metadata| metadata.modified());
         let age = touched.ok().and_then(|touched| touched.elapsed().ok());
         if is_ours && age.is_some_and(|age| age > ABANDONED) {
-            let _ = fs::remove_file(entry.path());
+            let path = entry.path();
+            let _ = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
         }
     }
 }
@@ -224,9 +280,43 @@ mod tests {
         }
         // Somebody may be writing it.
         File::create(directory.path().join(".diffuse-18-0.tmp")).unwrap();
+        let half = directory.path().join(".diffuse-17-1.tmp");
+        fs::create_dir(&half).unwrap();
+        File::create(half.join("file")).unwrap();
+        #[cfg(unix)]
+        File::open(&half).unwrap().set_modified(old).unwrap();
+        #[cfg(not(unix))]
+        fs::remove_dir_all(&half).unwrap();
         remove_abandoned(directory.path());
         remove_abandoned(&directory.path().join("nowhere"));
         assert_eq!(names(directory.path()), [".diffuse-18-0.tmp", ".diffuse-notes", "old.tmp"]);
+    }
+
+    #[test]
+    fn directories_are_replaced_whole_or_not_at_all() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("made/directory");
+        replace_directory(&path, |fresh| write_atomic(&fresh.join("old"), b"")).unwrap();
+        replace_directory(&path, |fresh| {
+            // What was there is whole while the new one is written.
+            assert!(names(&path) == ["old"] && fresh.parent() == path.parent());
+            write_atomic(&fresh.join("new"), b"")
+        })
+        .unwrap();
+        assert_eq!(names(&path), ["new"]);
+        let failed = replace_directory(&path, |fresh| {
+            write_atomic(&fresh.join("half"), b"")?;
+            Err(Error::Interrupted)
+        });
+        assert!(matches!(failed, Err(Error::Interrupted)));
+        assert_eq!((names(&path), names(path.parent().unwrap())), (vec!["new".into()], vec!["directory".into()]));
+        remove_directory(&path).unwrap();
+        remove_directory(&path).unwrap();
+        assert!(names(path.parent().unwrap()).is_empty());
+        let file = place.path().join("file");
+        fs::write(&file, "kept").unwrap();
+        let message = replace_directory(&file.join("x/y"), |_| Ok(())).unwrap_err().to_string();
+        assert!(message.contains("is a file, not a directory"), "{message}");
     }
 
     #[test]

@@ -12,6 +12,8 @@ mod data;
 mod editing;
 #[path = "cli/evaluating.rs"]
 mod evaluating;
+#[path = "cli/pipelines.rs"]
+mod pipelines;
 #[path = "cli/sampling.rs"]
 mod sampling;
 #[path = "cli/training.rs"]
@@ -172,6 +174,11 @@ fn place_with_run() -> TempDir {
     let place = place();
     copy(&trained().0.join("run"), &place.path().join("run"));
     place
+}
+
+/// Takes the manifest away, so that files of a checkpoint may be changed: programs of old wrote none.
+fn forget_manifest(checkpoint: &Path) {
+    fs::remove_file(checkpoint.join("manifest.json")).expect("a checkpoint of a run");
 }
 
 /// Writes an untrained checkpoint of `model` to `place/name`.

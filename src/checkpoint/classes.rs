@@ -64,11 +64,20 @@ impl Classes {
         Classes { names, are_named, has_null }
     }
 
-    /// Writes the keys of a model of `embeds` embeddings, if it has any, whose last is the null class.
-    pub(super) fn write(config: &mut Map<String, Value>, names: &[String], embeds: Option<u32>) {
-        if let Some(embeds) = embeds {
+    /// Of a run's model of `embeds` embeddings, whose last is the null class; unnamed if `names` are none.
+    pub(super) fn of_run(names: &[String], embeds: u32) -> Classes {
+        let numbers = || (0..embeds - 1).map(|index| index.to_string()).collect();
+        let names_or_numbers = if names.is_empty() { numbers() } else { names.to_vec() };
+        Classes { names: names_or_numbers, are_named: !names.is_empty(), has_null: true }
+    }
+
+    /// Writes the keys that [`Classes::read`] reads, of a model of `embeds` embeddings.
+    pub(super) fn write(&self, config: &mut Map<String, Value>, embeds: u32) {
+        if self.has_null {
             config.insert(NULL_CLASS.into(), (embeds - 1).into());
-            Classes::write_names(config, names);
+        }
+        if self.are_named {
+            Classes::write_names(config, &self.names);
         }
     }
 

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use super::{CLASSIFIER, CONFIG, Classes, SCHEDULER, SchedulerConfig, flatten, read_json, unflatten, write_json};
+use super::{
+    CLASSIFIER, CONFIG, Classes, SCHEDULER, SchedulerConfig, flatten, manifest, read_json, unflatten, write_json,
+};
 use crate::error::{Error, Result};
 use crate::nn::{Classifier, ClassifierConfig, UNetConfig};
 use crate::tensors;
@@ -67,6 +69,7 @@ fn read_config(path: &Path) -> Result<ClassifierConfig> {
 /// [`Error::File`] names the file and what is wrong with it.
 pub fn load(path: &Path) -> Result<Checkpoint> {
     let directory = find(path)?;
+    manifest::check(&directory, |name| [CONFIG, SCHEDULER, CLASSIFIER].contains(&name))?;
     let config = directory.join(CONFIG);
     let given: Map<String, Value> = read_json(&config)?;
     let classifier = Classifier::new(read_config(&config)?).map_err(|error| Error::file(&config, error))?;

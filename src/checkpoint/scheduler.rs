@@ -198,6 +198,41 @@ impl SchedulerConfig {
         found.ok_or_else(|| Error::Config(format!("prediction_type {:?} is unknown", self.prediction_type)))
     }
 
+    /// Whether the steps of ddpm take their variance from the network.
+    pub fn learns_variance(&self) -> bool {
+        self.variance_type == "learned_range"
+    }
+
+    /// The configuration of diffusers' class that draws the same: all keys of the file, or what this program trains with.
+    ///
+    /// # Errors
+    /// [`Error::Config`] names what diffusers can't say.
+    pub fn for_diffusers(&self) -> Result<Map<String, Value>> {
+        let refuse = |what: String| Err(Error::Config(format!("diffusers' schedulers have no {what}")));
+        if let Some(name) = &self.schedule {
+            return refuse(format!(
+                "schedule {name} whose network is told the time as here: they draw on tables of betas"
+            ));
+        }
+        self.schedule()?;
+        let prediction = self.prediction()?;
+        if !matches!(prediction, Prediction::Eps | Prediction::X0 | Prediction::V) {
+            let known = [Prediction::Eps, Prediction::X0, Prediction::V].map(Prediction::name).join(", ");
+            return refuse(format!("prediction_type {}: they know {known}", prediction.name()));
+        }
+        let mut object = if self.keys.are_of_a_file() { self.keys.as_in_the_file()? } else { self.to_json() };
+        object.insert("_class_name".into(), self.class_name.clone().into());
+        if self.beta_schedule == "cosine" {
+            object.insert("beta_schedule".into(), BetaSchedule::Cosine.name().into());
+        }
+        let known = keys::beta_schedules(&self.class_name);
+        let betas = self.betas()?.name();
+        if !known.contains(&betas) && self.keys.trained_betas()?.is_none() {
+            return refuse(format!("beta_schedule {betas} in {}: it knows {}", self.class_name, known.join(", ")));
+        }
+        Ok(object)
+    }
+
     /// What the file holds: without a table of betas where there is none.
     pub fn to_json(&self) -> Map<String, Value> {
         let mut object = match serde_json::to_value(self) {

@@ -46,11 +46,14 @@ impl Method {
     /// Of a drawing by `sampler` that took so many evaluations a sample.
     pub fn of(drawing: &Drawing, sampler: &Sampler, evaluations: f64) -> Method {
         let (request, mut kind) = (&drawing.request, sampler.kind);
-        let settings = sampler::settings(&mut kind, None).into_iter();
+        let mut settings = sampler::settings(&mut kind, None);
+        if matches!(kind, SamplerKind::Ddim { .. }) {
+            settings.push(("use-clipped-model-output", sampler.use_clipped_model_output.into()));
+        }
         let listed = !matches!(sampler.kind, SamplerKind::Rk45 { .. });
         Method {
             sampler: sampler.kind.name(),
-            settings: settings.map(|(name, value)| (name.replace('-', "_"), value)).collect(),
+            settings: settings.into_iter().map(|(name, value)| (name.replace('-', "_"), value)).collect(),
             steps: listed.then_some(sampler.steps),
             spacing: listed.then(|| sampler.spacing_name()),
             evaluations_per_sample: evaluations,
@@ -102,8 +105,14 @@ pub fn guidance(asked: Option<f64>, model: &Checkpoint, otherwise: f64) -> Resul
 /// One line if it doesn't say.
 pub fn sides(model: &Checkpoint) -> Result<[u32; 2]> {
     match model.unet.config.sample_size.map(Size::sides) {
-        Some((height, width)) => Ok([height, width]),
-        None => bail!("{}: config.json has no sample_size", model.directory.display()),
+        Some((height, width)) => {
+            model.unet.config.validate_size(height, width)?;
+            Ok([height, width])
+        }
+        None => bail!(
+            "{}: config.json has no sample_size: say it there, or to sample with --size",
+            model.directory.display()
+        ),
     }
 }
 

@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::outputs::{Input, input};
 use diffuse::checkpoint;
 use diffuse::data::{MEMORY_LIMIT, Want, parse_bytes};
+use diffuse::nn::config::Size;
 use diffuse::nn::{UNetConfig, preset, preset_names};
 use diffuse::run::TrainOptions;
 
@@ -22,6 +23,9 @@ pub struct ModelFlags {
     /// Model of a checkpoint directory or a diffusers `config.json`; the weights are not read
     #[arg(long, value_name = "DIR|CONFIG.json")]
     model: Option<PathBuf>,
+    /// Size of its images, in place of the model's sample_size
+    #[arg(long, value_name = "N|HxW")]
+    size: Option<Size>,
 }
 
 impl ModelFlags {
@@ -41,7 +45,7 @@ impl ModelFlags {
     }
 
     /// The model that is named, if one is.
-    pub fn named(&self) -> Result<Option<UNetConfig>> {
+    fn named(&self) -> Result<Option<UNetConfig>> {
         match (&self.preset, &self.model) {
             (Some(name), _) => Ok(Some(preset(name)?)),
             (_, Some(path)) => read_model(path).map(Some),
@@ -49,9 +53,19 @@ impl ModelFlags {
         }
     }
 
-    /// The model that is named, else `otherwise`.
+    /// The model that is named, else `otherwise`, of the size that is asked for.
     pub fn config(&self, otherwise: UNetConfig) -> Result<UNetConfig> {
-        Ok(self.named()?.unwrap_or(otherwise))
+        self.sized(self.named()?.unwrap_or(otherwise))
+    }
+
+    /// `model` of the size that is asked for, if one is.
+    pub fn sized(&self, mut model: UNetConfig) -> Result<UNetConfig> {
+        if let Some(size) = self.size {
+            let (height, width) = size.sides();
+            model.validate_size(height, width)?;
+            model.sample_size = Some(size);
+        }
+        Ok(model)
     }
 }
 
@@ -139,7 +153,7 @@ impl Typed {
     fn model_flags(&self) -> String {
         let is_known = |id: &str| self.0.ids().any(|known| known.as_str() == id);
         let given = |id: &&str| is_known(id) && self.is_given(id);
-        let flags = ["preset", "model", "learned_variance", "config"].into_iter().filter(given);
+        let flags = ["preset", "model", "size", "learned_variance", "config"].into_iter().filter(given);
         let flags: Vec<String> = flags.map(|id| id.replace('_', "-")).collect();
         if flags.is_empty() { "model".into() } else { flags.join(" and --") }
     }
@@ -162,7 +176,7 @@ impl Typed {
 }
 
 /// What may change in a run that goes on: the rest of it follows from its beginning.
-const MAY_CHANGE: [&str; 10] = [
+const MAY_CHANGE: [&str; 11] = [
     "steps",
     "learning_rate",
     "warmup",
@@ -171,6 +185,7 @@ const MAY_CHANGE: [&str; 10] = [
     "memory_limit",
     "sample_every",
     "checkpoint_every",
+    "keep",
     "recompute",
     "stream",
 ];

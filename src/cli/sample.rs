@@ -16,6 +16,7 @@ use diffuse::checkpoint::{self, Checkpoint, Classes};
 use diffuse::diffusion::Sampler;
 use diffuse::error::{counted, list_names};
 use diffuse::files;
+use diffuse::nn::config::Size;
 use diffuse::picture::{self, Images};
 use diffuse::run::{Drawn, Noise, Request, Start};
 use diffuse::tensors::{self, FileTensor, FileTensors};
@@ -42,6 +43,9 @@ pub struct Args {
     /// [N, C, H, W] of deviation 1. --tensor then holds what the sampler leaves, not clamped to [-1, 1]
     #[arg(long, value_name = "F.safetensors", conflicts_with_all = ["from", "interpolate", "seed"])]
     noise: Option<PathBuf>,
+    /// Size of the images [default: the checkpoint's sample_size]
+    #[arg(long, value_name = "N|HxW")]
+    size: Option<Size>,
     /// Class of every image: its name, else its number from 0 [default: each class in turn]
     #[arg(long, value_name = "NAME|N")]
     class: Option<String>,
@@ -89,6 +93,7 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     args.json.check()?;
     check(args, adapter)?;
     let mut model = checkpoint::load(checkpoint)?;
+    model.unet.config.sample_size = args.size.or(model.unet.config.sample_size);
     if args.raw {
         model.weights = raw_weights(&model)?;
     }
@@ -216,6 +221,7 @@ fn raw_weights(model: &Checkpoint) -> Result<Vec<f32>> {
     if !path.is_file() {
         bail!("{}: no raw weights here: a run keeps them in {TRAINER}", model.directory.display());
     }
+    checkpoint::manifest::check(&model.directory, |name| name == TRAINER)?;
     let raw = take_prefix(&mut tensors::read(&path)?, "weights.");
     Ok(checkpoint::flatten(&model.unet.params, raw, &path)?)
 }

@@ -115,6 +115,10 @@ pub struct Flags {
     #[arg(long, group = "sampling", value_name = "NAME",
           value_parser = PossibleValuesParser::new(Spacing::ALL.map(Spacing::name)))]
     pub spacing: Option<String>,
+    /// ddim: whether eps is what the clamped estimate of x0 implies, or the network's [default: false where
+    /// scheduler_config.json is a DDIMScheduler's, as diffusers' DDIMPipeline has it by default; else true]
+    #[arg(long, group = "sampling", value_name = "true|false")]
+    pub use_clipped_model_output: Option<bool>,
 }
 
 impl Flags {
@@ -131,7 +135,8 @@ impl Flags {
         self.refuse_others(kind)?;
         let steps = self.steps.unwrap_or(config.num_train_timesteps.min(50));
         let spacing = Spacing::ALL.into_iter().find(|spacing| Some(spacing.name()) == self.spacing.as_deref());
-        let sampler = config.sampler(kind, steps, spacing)?;
+        let mut sampler = config.sampler(kind, steps, spacing)?;
+        sampler.use_clipped_model_output = self.use_clipped_model_output.unwrap_or(sampler.use_clipped_model_output);
         let is_too_long = ["linspace", "trailing"].contains(&sampler.spacing_name());
         if matches!(kind, SamplerKind::Heun { .. }) && is_too_long {
             log::warn!(
@@ -166,6 +171,9 @@ impl Flags {
             if !takers.contains(&kind.name()) {
                 bail!("--{id} goes with --sampler {}", takers.join(" and "));
             }
+        }
+        if self.use_clipped_model_output.is_some() && !matches!(kind, SamplerKind::Ddim { .. }) {
+            bail!("--use-clipped-model-output goes with --sampler ddim");
         }
         if matches!(kind, SamplerKind::Rk45 { .. }) && (self.steps.is_some() || self.spacing.is_some()) {
             bail!("rk45 finds its own steps: --tolerance says how many, not --steps or --spacing");

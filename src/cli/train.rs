@@ -191,8 +191,8 @@ impl Asked<'_> {
         if let (Some(place), Task::Denoise, false, false) =
             (&self.flags.init, options.task, self.flags.model.is_given(), self.config.is_some())
         {
-            options.model =
-                checkpoint::read_config(&checkpoint::Place::find(place)?.directory.join(checkpoint::CONFIG))?;
+            let config = checkpoint::Place::find(place)?.directory.join(checkpoint::CONFIG);
+            options.model = self.flags.model.sized(checkpoint::read_config(&config)?)?;
         }
         let classes = if self.counts_classes { options.model.num_class_embeds.take() } else { None };
         let data = run::load_data(&mut options)?;

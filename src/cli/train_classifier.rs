@@ -36,7 +36,7 @@ pub struct Args {
 
 /// The options that may be set.
 const FLAGS: &str =
-    "memory_limit steps batch learning_rate noise_schedule timesteps sigma_min sigma_max seed checkpoint_every";
+    "memory_limit steps batch learning_rate noise_schedule timesteps sigma_min sigma_max seed checkpoint_every keep";
 
 fn defaults() -> TrainOptions {
     TrainOptions {

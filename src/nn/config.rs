@@ -22,6 +22,24 @@ impl Size {
     }
 }
 
+/// As it is typed: `64`, or height and width, `48x64`.
+impl std::str::FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Size, String> {
+        let side = |text: &str| text.parse().ok().filter(|side| (1..=MOST_PIXELS).contains(side));
+        let size = match text.split_once(['x', 'X']) {
+            Some((height, width)) if height == width => side(width).map(Size::Square),
+            Some((height, width)) => side(height).zip(side(width)).map(|(height, width)| Size::Sides([height, width])),
+            None => side(text).map(Size::Square),
+        };
+        size.ok_or_else(|| format!("a size is a whole number of pixels up to {MOST_PIXELS}, or HEIGHTxWIDTH"))
+    }
+}
+
+/// Longest side that can be asked for.
+const MOST_PIXELS: u32 = 1 << 14;
+
 /// Keys, meanings and defaults of diffusers' `UNet2DModel`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]

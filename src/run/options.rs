@@ -133,6 +133,9 @@ pub struct TrainOptions {
     /// Steps between checkpoints; 0 saves at the end alone
     #[arg(long)]
     pub checkpoint_every: u64,
+    /// Checkpoints kept beside the newest
+    #[arg(long, value_name = "N")]
+    pub keep: usize,
 }
 
 impl Default for TrainOptions {
@@ -171,6 +174,7 @@ impl Default for TrainOptions {
             sample_every: 1000,
             sample_steps: 50,
             checkpoint_every: 1000,
+            keep: 2,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A run directory: `config.json`, `data.json`, `metrics.csv`, `loss.png`, `samples/`, `checkpoint/`.
+//! A run directory: `config.json`, `data.json`, `metrics.csv`, `loss.png`, `samples/`, `checkpoint/`, `checkpoints/`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -422,7 +422,8 @@ impl<'a> Run<'a> {
             choices: tune::chosen(self.trainer.session.choices()),
             loss_scale: self.trainer.loss_scale()?,
         };
-        replace_checkpoint(&self.directory, |fresh| self.write_checkpoint(fresh, &state))?;
+        let keep = self.options.keep;
+        replace_checkpoint(&self.directory, self.step, keep, |fresh| self.write_checkpoint(fresh, &state))?;
         self.saved = Some(Saved { step: self.step, learning_rate: self.options.learning_rate });
         let title = format!("training loss, {}", counted(self.step, "step"));
         let drawn = chart::write_loss_chart(&self.directory.join(LOSS_CHART), &title, self.log.points());

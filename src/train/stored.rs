@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::lock::Lock;
 use super::log;
-use crate::checkpoint;
+use crate::checkpoint::{self, manifest};
 use crate::data::Dataset;
 use crate::error::{Error, Result};
 use crate::files;
@@ -19,6 +19,10 @@ const CHECKPOINT: &str = "checkpoint";
 /// The one that is being written, and the one that makes way for it.
 const FRESH: &str = "checkpoint.new";
 const OLD: &str = "checkpoint.old";
+/// Those that were kept before it, each `step_N`.
+const KEPT: &str = "checkpoints";
+/// What is never to be published with a run. Nothing is written there yet.
+const PRIVATE: &str = "private";
 /// What the run trains on.
 pub const DATA: &str = "data.json";
 pub(super) const LOSS_CHART: &str = "loss.png";
@@ -90,7 +94,8 @@ impl Stored {
     /// Locks `directory`, then looks where the run in it stands; none if it ended before its first checkpoint.
     ///
     /// # Errors
-    /// [`Error::File`] if another process trains there, or it holds something else than a run.
+    /// [`Error::File`] if another process trains there, it holds something else than a run, or its checkpoint is not as it was
+    /// saved.
     pub fn find(directory: &Path) -> Result<Option<Stored>> {
         check_entries(directory)?;
         if !directory.is_dir() {
@@ -98,6 +103,7 @@ impl Stored {
         }
         let lock = claim(directory)?;
         let Some(checkpoint) = checkpoint_of(directory) else { return Ok(None) };
+        manifest::check(&checkpoint, |_| true)?;
         let state = checkpoint::read_json(&checkpoint.join(TRAINER_STATE))?;
         Ok(Some(Stored { directory: directory.to_path_buf(), checkpoint, state, lock }))
     }
@@ -158,11 +164,13 @@ pub fn check_place(directory: &Path) -> Result<()> {
     files::check_writable(&directory.join(log::METRICS)).map_err(named)
 }
 
+/// All directories of a run.
+const DIRECTORIES: [&str; 6] = [SAMPLES, CHECKPOINT, FRESH, OLD, KEPT, PRIVATE];
+
 /// Whether a run keeps something under that name, relative to its directory.
 pub fn is_of_a_run(name: &Path) -> bool {
     let files = [log::METRICS, LOSS_CHART, DATA, checkpoint::CONFIG];
-    files.iter().any(|file| name == Path::new(file))
-        || [SAMPLES, CHECKPOINT, FRESH, OLD].iter().any(|own| name.starts_with(own))
+    files.iter().any(|file| name == Path::new(file)) || DIRECTORIES.iter().any(|own| name.starts_with(own))
 }
 
 /// Refuses what could be written only when the work is done, or would be lost.
@@ -173,7 +181,7 @@ fn check_entries(directory: &Path) -> Result<()> {
     if directory.join(TRAINER_STATE).is_file() {
         return Err(Error::file(directory, "a checkpoint; --out takes the directory of the run, which holds it"));
     }
-    for place in [SAMPLES, CHECKPOINT, FRESH, OLD].map(|name| directory.join(name)) {
+    for place in DIRECTORIES.map(|name| directory.join(name)) {
         if place.symlink_metadata().is_ok() && !place.is_dir() {
             return Err(Error::file(place, "this is no directory, and a run keeps one here; move it away"));
         }
@@ -215,8 +223,9 @@ fn refuse_foreign(directory: &Path) -> Result<()> {
 /// Locks `directory` and removes what killed processes left there.
 pub(super) fn claim(directory: &Path) -> Result<Lock> {
     let lock = Lock::take(directory)?;
-    files::remove_abandoned(directory);
-    files::remove_abandoned(&directory.join(SAMPLES));
+    [directory.to_path_buf(), directory.join(SAMPLES), directory.join(KEPT)]
+        .iter()
+        .for_each(|place| files::remove_abandoned(place));
     Ok(lock)
 }
 
@@ -248,32 +257,74 @@ fn checkpoint_of(directory: &Path) -> Option<PathBuf> {
     places.into_iter().find(|place| place.join(TRAINER_STATE).is_file())
 }
 
-/// Makes what `write` writes into a new directory the checkpoint of the run in `directory`, whole or not at all.
-pub(super) fn replace_checkpoint(directory: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+/// Makes what `write` writes into a new directory the checkpoint of the run in `directory` after `step` steps, whole or not at
+/// all, and keeps the `keep` before it.
+pub(super) fn replace_checkpoint(
+    directory: &Path,
+    step: u64,
+    keep: usize,
+    write: impl FnOnce(&Path) -> Result<()>,
+) -> Result<()> {
     let fresh = directory.join(FRESH);
-    let swapped = remove(&fresh).and_then(|()| write(&fresh)).and_then(|()| swap(directory, &fresh));
+    let written = files::remove_directory(&fresh).and_then(|()| write(&fresh)).and_then(|()| manifest::write(&fresh));
+    let swapped = written.and_then(|()| swap(directory, &fresh, keep));
     if swapped.is_err() {
         // The error that led here is the one to report; the old checkpoint stands.
         let _ = fs::remove_dir_all(&fresh);
     }
-    swapped
+    swapped?;
+    retire(directory, keep)?;
+    remove_oldest(&directory.join(KEPT), step, keep)
 }
 
 /// The old checkpoint makes way only when the new one is whole; between the two renames [`checkpoint::Place::find`] takes
 /// `checkpoint.old`.
-fn swap(directory: &Path, fresh: &Path) -> Result<()> {
+fn swap(directory: &Path, fresh: &Path, keep: usize) -> Result<()> {
     let (current, old) = (directory.join(CHECKPOINT), directory.join(OLD));
     if current.exists() {
-        remove(&old)?;
-        fs::rename(&current, &old).map_err(|error| Error::file(&current, error))?;
+        // Of a process that was killed right behind this. Without a manifest it may be a part, as older programs left it.
+        if old.join(manifest::MANIFEST).is_file() {
+            retire(directory, keep)?
+        } else {
+            files::remove_directory(&old)?
+        }
+        rename(&current, &old)?;
     }
-    fs::rename(fresh, &current).map_err(|error| Error::file(&current, error))?;
-    remove(&old)
+    rename(fresh, &current)
 }
 
-fn remove(directory: &Path) -> Result<()> {
-    match directory.exists() {
-        true => fs::remove_dir_all(directory).map_err(|error| Error::file(directory, error)),
-        false => Ok(()),
-    }
+/// Puts the checkpoint that made way among those that are kept, unless the newest is of the same step.
+fn retire(directory: &Path, keep: usize) -> Result<()> {
+    let old = directory.join(OLD);
+    let step_of = |checkpoint: &Path| {
+        let state = checkpoint::read_json::<serde_json::Value>(&checkpoint.join(TRAINER_STATE)).ok()?;
+        state["step"].as_u64()
+    };
+    let Some(step) = step_of(&old).filter(|step| keep > 0 && step_of(&directory.join(CHECKPOINT)) != Some(*step))
+    else {
+        return files::remove_directory(&old);
+    };
+    let kept = directory.join(KEPT);
+    fs::create_dir_all(&kept).map_err(|error| Error::file(&kept, error))?;
+    let place = kept.join(format!("{STEP}{step:06}"));
+    files::remove_directory(&place)?;
+    rename(&old, &place)
+}
+
+/// What the names of kept checkpoints begin with.
+const STEP: &str = "step_";
+
+/// Removes checkpoints of before `step` but for the last `keep`. Later ones are of somebody who went back.
+fn remove_oldest(kept: &Path, step: u64, keep: usize) -> Result<()> {
+    let number = |name: &str| name.strip_prefix(STEP)?.parse::<u64>().ok();
+    let entries = fs::read_dir(kept).into_iter().flatten().flatten();
+    let found = entries.filter_map(|entry| Some((number(entry.file_name().to_str()?)?, entry.path())));
+    let mut before: Vec<(u64, PathBuf)> = found.filter(|(then, _)| *then < step).collect();
+    before.sort();
+    before.truncate(before.len().saturating_sub(keep));
+    before.iter().try_for_each(|(_, place)| files::remove_directory(place))
+}
+
+fn rename(from: &Path, to: &Path) -> Result<()> {
+    fs::rename(from, to).map_err(|error| Error::file(to, error))
 }

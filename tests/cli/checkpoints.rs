@@ -281,6 +281,7 @@ fn weights_that_are_not_read_are_named() {
 #[test]
 fn bad_runs_are_not_resumed() {
     let place = place_with_run();
+    forget_manifest(&place.path().join("run/checkpoint"));
     let trainer = place.path().join("run/checkpoint/trainer.safetensors");
     let whole = fs::read(&trainer).unwrap();
     let line = "train --resume --out run --steps 20";
@@ -347,4 +348,80 @@ fn the_class_of_the_scheduler_chooses_the_sampler() {
     let (pndm, said) = drawn("PNDMScheduler", "");
     assert!(said.contains("PNDMScheduler has no sampler here: ddpm draws"), "{said}");
     assert_eq!(pndm, drawn("PNDMScheduler", "--sampler ddpm").0);
+}
+
+#[test]
+fn files_that_are_not_as_they_were_saved_are_named() {
+    let place = place_with_run();
+    let at = |name: &str| place.path().join("run/checkpoint").join(name);
+    let weights = "diffusion_pytorch_model.safetensors";
+    let changed = |name: &str, line: &str, parts: &[&str]| {
+        let whole = fs::read(at(name)).unwrap();
+        let mut other = whole.clone();
+        // A number in the last tensor, or a letter of the last key.
+        let last = other.len() - 5;
+        other[last] ^= 1;
+        fs::write(at(name), other).unwrap();
+        refused(place.path(), line, parts);
+        fs::write(at(name), whole).unwrap();
+    };
+    let (draw, resume) = ("sample run --count 1 --steps 2 --out t.png", "train --resume --out run --steps 13");
+    let said = ["is not as it was saved (manifest.json has its hash)", "checkpoints/", "remove manifest.json"];
+    for name in ["config.json", "scheduler_config.json", weights] {
+        changed(name, draw, &[&[name], &said[..]].concat());
+        changed(name, "train --data digits --init run --steps 1 --out other", &[name]);
+    }
+    for name in ["trainer.safetensors", "trainer.json", weights] {
+        changed(name, resume, &[&[name], &said[..]].concat());
+    }
+    changed("trainer.safetensors", &format!("{draw} --raw"), &["trainer.safetensors", said[0]]);
+    // Without its schedule it would be drawn on another one.
+    let scheduler = fs::read(at("scheduler_config.json")).unwrap();
+    fs::remove_file(at("scheduler_config.json")).unwrap();
+    refused(place.path(), draw, &["scheduler_config.json: is missing"]);
+    fs::write(at("scheduler_config.json"), &scheduler).unwrap();
+    // What isn't read may change.
+    fs::write(at("trainer.json"), "{}").unwrap();
+    accepted(place.path(), draw);
+    fs::write(at("manifest.json"), r#"{"format_version": 9, "blake3": {}}"#).unwrap();
+    refused(place.path(), draw, &["manifest.json: format_version 9 is not read here, 1 is"]);
+    forget_manifest(&place.path().join("run/checkpoint"));
+    fs::write(at("scheduler_config.json"), [&scheduler[..], b" "].concat()).unwrap();
+    accepted(place.path(), draw);
+    assert!(!place.path().join("other").exists());
+}
+
+#[test]
+fn a_size_can_be_typed() {
+    let place = place_with_model();
+    let sample = "sample model --count 1 --steps 2 --out t.png --tensor t.st";
+    let drawn = |flags: &str| {
+        accepted(place.path(), &format!("{sample} {flags}"));
+        tensors::read(&place.path().join("t.st")).unwrap()["samples"].clone()
+    };
+    let want = drawn("");
+    let config = place.path().join("model/config.json");
+    let sizeless = fs::read_to_string(&config).unwrap().replace("\"sample_size\": 8", "\"sample_size\": null");
+    fs::write(config, sizeless).unwrap();
+    sample_refused(place.path(), &["config.json has no sample_size", "--size"]);
+    assert!(drawn("--size 8") == want && drawn("--size 8x8") == want);
+    assert_eq!(drawn("--size 6x10").shape, [1, 1, 6, 10]);
+    refused(place.path(), &format!("{sample} --size 8x9"), &["8x9 images can't be halved", "multiples of 2"]);
+    for size in ["0", "8x", "x8", "8x8x8", "-8", "1.5", "16385", "99999999999"] {
+        let said = run(typed(place.path(), &format!("{sample} --size {size}")));
+        assert_eq!(said.code, Some(2), "{size}: {}", said.err);
+        assert!(said.err.contains("up to 16384, or HEIGHTxWIDTH"), "{}", said.err);
+    }
+    let train = "train --data digits --steps 1 --batch 2 --sample-every 0";
+    refused(place.path(), &format!("{train} --preset base --size 60 --out r"), &["60x60", "multiples of 8"]);
+    assert!(!place.path().join("r").exists());
+    accepted(place.path(), &format!("{train} --model tiny.json --size 6x10 --out r"));
+    accepted(place.path(), "train --resume --out r --model tiny.json --size 6x10 --steps 2");
+    refused(place.path(), "train --resume --out r --model tiny.json --size 6 --steps 3", &["--model and --size can't"]);
+    let of_run = fs::read_to_string(place.path().join("r/checkpoint/config.json")).unwrap();
+    let of_run: serde_json::Value = serde_json::from_str(&of_run).unwrap();
+    assert_eq!(of_run["sample_size"], serde_json::json!([6, 10]));
+    accepted(place.path(), &format!("{train} --init model --size 4 --out i"));
+    let sides = json(&accepted(place.path(), "data digits --preset digits --size 12x16 --json --out d.png"));
+    assert_eq!((&sides["height"], &sides["width"]), (&12.into(), &16.into()));
 }

@@ -119,6 +119,7 @@ fn runs_of_old_go_on_as_they_were() {
     let line = "train --data data --model plain.json --steps 1 --batch 2 --sample-every 0 --out run";
     accepted(place, &format!("{line} --flip true"));
     let age = || {
+        forget_manifest(&place.join("run/checkpoint"));
         change_json(&place.join("run/checkpoint/trainer.json"), |state| {
             state.remove("classes");
             state.remove("digest");

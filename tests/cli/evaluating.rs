@@ -28,8 +28,14 @@ fn untrained_classifier(place: &Path, classes: u32, name: &str) {
 fn a_classifier_is_trained_resumed_and_judges() {
     let place = place_with_classifier();
     let place = place.path();
-    let expected =
-        ["classifier.safetensors", "config.json", "scheduler_config.json", "trainer.json", "trainer.safetensors"];
+    let expected = [
+        "classifier.safetensors",
+        "config.json",
+        "manifest.json",
+        "scheduler_config.json",
+        "trainer.json",
+        "trainer.safetensors",
+    ];
     assert_eq!(files(&place.join("judge/checkpoint")), expected);
     let said = accepted(place, "train-classifier --resume --out judge --steps 6");
     assert!(said.err.contains("from step 4") && said.out.contains("images held out of training"), "{}", said.out);
@@ -80,6 +86,7 @@ fn a_classifier_steers_samples() {
     untrained(place, "larger.json", "larger");
     refused(place, "sample larger --classifier judge", &["8x8x1", "16x16x1"]);
     let path = place.join("judge/checkpoint/scheduler_config.json");
+    forget_manifest(&place.join("judge/checkpoint"));
     let other = fs::read_to_string(&path).unwrap().replace("linear", "squaredcos_cap_v2");
     fs::write(&path, other).unwrap();
     refused(place, "sample run --classifier judge", &["cosine over 1000", "linear over 1000", "train it on the same"]);
@@ -97,7 +104,7 @@ fn samples_of_any_sampler_and_guidance_are_judged() {
     let both = "--guidance 2.5 --classifier judge --classifier-scale 9";
     let report = judged(&format!("run --sampler ddim --eta 0.5 --steps 4 --spacing trailing --batch 4 {both}"));
     let drawn = serde_json::json!({
-        "sampler": "ddim", "settings": { "eta": 0.5 }, "steps": 4, "spacing": "trailing", "evaluations_per_sample": 4.0,
+        "sampler": "ddim", "settings": { "eta": 0.5, "use_clipped_model_output": true }, "steps": 4, "spacing": "trailing", "evaluations_per_sample": 4.0,
         "doubled_batch": true, "guidance": 2.5, "classifier_scale": 9.0, "seed": 0
     });
     assert_eq!(report["drawn"], drawn);

@@ -37,8 +37,12 @@ fn a_run_is_written_whole() {
     let run = place.join("run");
     let report = json(said);
     assert_eq!((&report["step"], &report["done"]), (&12.into(), &true.into()));
-    let checkpoint = ["config.json", STORED[0], "scheduler_config.json", "trainer.json", "trainer.safetensors"];
-    let mut expected: Vec<String> = checkpoint.iter().map(|name| format!("checkpoint/{name}")).collect();
+    let checkpoint =
+        ["config.json", STORED[0], "manifest.json", "scheduler_config.json", "trainer.json", "trainer.safetensors"];
+    // The newest, and the two before it.
+    let checkpoints = ["checkpoint", "checkpoints/step_000005", "checkpoints/step_000010"];
+    let files_of = |place: &&str| checkpoint.map(|name| format!("{place}/{name}"));
+    let mut expected: Vec<String> = checkpoints.iter().flat_map(files_of).collect();
     let others =
         ["config.json", "data.json", "loss.png", "metrics.csv", "samples/step_000006.png", "samples/step_000012.png"];
     expected.extend(others.map(String::from));
@@ -286,9 +290,97 @@ fn killed_and_resumed_gives_equal_bits() {
     assert!(said.err.contains("from step "), "{}", said.err);
     accepted(place.path(), &format!("{line} --out whole"));
     assert_same_bits(&run, &place.path().join("whole"));
-    let left = |name: &String| name.ends_with(".tmp");
+    let left = |name: &String| name.contains(".tmp");
     let files: Vec<String> = files(&run).into_iter().filter(|name| !left(name)).collect();
-    assert_eq!(files.len(), 9, "{files:?}");
+    // Four of the run, and three checkpoints of six.
+    assert_eq!(files.len(), 22, "{files:?}");
+}
+
+/// What the checkpoints that were kept are called.
+fn kept(run: &Path) -> Vec<String> {
+    let mut names: Vec<String> = fs::read_dir(run.join("checkpoints"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| !name.starts_with('.'))
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn as_many_checkpoints_are_kept_as_asked() {
+    let place = place_with_run();
+    let run = place.path().join("run");
+    let step = |name: &str| read_json(&run.join(name).join("trainer.json"))["step"].as_u64().unwrap();
+    assert_eq!(kept(&run), ["step_000005", "step_000010"]);
+    assert_eq!((step("checkpoints/step_000005"), step("checkpoints/step_000010"), step("checkpoint")), (5, 10, 12));
+    accepted(place.path(), "sample run/checkpoints/step_000005 --count 1 --steps 1 --out s.png");
+    let line = "train --resume --out run --sample-every 0 --checkpoint-every 1";
+    accepted(place.path(), &format!("{line} --steps 15 --keep 3"));
+    assert_eq!((kept(&run), step("checkpoint")), (["12", "13", "14"].map(|at| format!("step_0000{at}")).to_vec(), 15));
+    accepted(place.path(), &format!("{line} --steps 16 --keep 1"));
+    assert_eq!(kept(&run), ["step_000015"]);
+    // Back to an older one: what comes later stays.
+    fs::rename(run.join("checkpoint"), run.join("checkpoints/step_000016")).unwrap();
+    fs::rename(run.join("checkpoints/step_000015"), run.join("checkpoint")).unwrap();
+    accepted(place.path(), &format!("{line} --steps 16 --keep 1"));
+    assert_eq!((kept(&run), step("checkpoint")), (vec!["step_000015".into(), "step_000016".into()], 16));
+    accepted(place.path(), &format!("{line} --steps 17 --keep 0"));
+    assert_eq!((kept(&run), step("checkpoint")), (vec![], 17));
+    assert!(!run.join("private").exists() && !run.join("checkpoint.old").exists());
+}
+
+/// Where a process may be killed while it puts a new checkpoint in the place of the old one.
+#[test]
+fn a_killed_save_loses_no_checkpoint() {
+    let at_step = |run: &Path| read_json(&run.join("checkpoint/trainer.json"))["step"].as_u64().unwrap();
+    let saves = |place: &TempDir, kept_then: &[&str]| {
+        let run = place.path().join("run");
+        accepted(place.path(), "sample run --count 1 --steps 1 --out s.png");
+        accepted(place.path(), "train --resume --out run --steps 13 --sample-every 0");
+        assert_eq!((kept(&run), at_step(&run)), (kept_then.iter().map(|name| name.to_string()).collect(), 13));
+        assert!(!run.join("checkpoint.old").exists() && !run.join("checkpoint.new").exists());
+    };
+    // While it writes.
+    let place = place_with_run();
+    fs::create_dir(place.path().join("run/checkpoint.new")).unwrap();
+    fs::write(place.path().join("run/checkpoint.new/config.json"), "half").unwrap();
+    saves(&place, &["step_000010", "step_000012"]);
+    // Between the renames.
+    let place = place_with_run();
+    copy(&place.path().join("run/checkpoint"), &place.path().join("run/checkpoint.new"));
+    fs::rename(place.path().join("run/checkpoint"), place.path().join("run/checkpoint.old")).unwrap();
+    saves(&place, &["step_000010", "step_000012"]);
+    // Before the old one is with the others.
+    let place = place_with_run();
+    fs::rename(place.path().join("run/checkpoints/step_000010"), place.path().join("run/checkpoint.old")).unwrap();
+    saves(&place, &["step_000010", "step_000012"]);
+}
+
+/// Every directory that a killed run leaves under a name that people read is whole.
+#[test]
+fn a_killed_run_leaves_whole_checkpoints() {
+    let place = place();
+    let run = place.path().join("run");
+    let line = "--steps 100000 --sample-every 0 --checkpoint-every 1 --out run";
+    for round in 0..4 {
+        let start = if round == 0 { "train --data digits --model tiny.json --batch 2" } else { "train --resume" };
+        let mut child = begin(place.path(), &format!("{start} {line}"));
+        wait_for(&run.join(format!("checkpoints/step_{:06}", 1 + 7 * round)), &mut child);
+        std::thread::sleep(Duration::from_millis(7 * round));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let kept = kept(&run).into_iter().map(|name| run.join("checkpoints").join(name));
+        let places: Vec<PathBuf> = kept.chain(["checkpoint", "checkpoint.old"].map(|name| run.join(name))).collect();
+        let mut whole = 0;
+        for place in places.iter().filter(|place| place.is_dir()) {
+            assert!(place.join("manifest.json").is_file(), "{}", place.display());
+            checkpoint::manifest::check(place, |_| true).unwrap();
+            assert_eq!(files(place).len(), 6, "{:?}", files(place));
+            whole += 1;
+        }
+        assert!((2..=5).contains(&whole), "{whole}");
+    }
 }
 
 #[cfg(unix)]
@@ -450,7 +542,7 @@ fn what_is_in_the_way_of_a_run_is_found_before_it() {
     let place = place_with_run();
     let at = |name: &str| place.path().join(name);
     let line = "train --data digits --model tiny.json --steps 1 --out";
-    for name in ["samples", "checkpoint", "checkpoint.new", "checkpoint.old"] {
+    for name in ["samples", "checkpoint", "checkpoint.new", "checkpoint.old", "checkpoints", "private"] {
         fs::create_dir(at(&format!("of-{name}"))).unwrap();
         fs::write(at(&format!("of-{name}/{name}")), "mine").unwrap();
         refused(place.path(), &format!("{line} of-{name}"), &[&format!("of-{name}/{name}: this is no directory")]);
@@ -520,6 +612,7 @@ fn the_demo_goes_on_where_it_was_interrupted() {
     assert_eq!(said.lines().last(), Some(expected.as_str()));
     let steps = stored["options"]["steps"].as_u64().unwrap();
     stored["step"] = (steps - 1).into();
+    forget_manifest(&place.path().join("demo/checkpoint"));
     fs::write(&state, stored.to_string()).unwrap();
     let said = stop_when("trained ");
     assert!(said.contains(&format!("from step {}\n", steps - 1)), "{said}");
@@ -598,6 +691,7 @@ fn the_state_of_a_run_is_what_resumption_reads() {
     {
         state[key] = value;
     }
+    forget_manifest(&old.path().join("run/checkpoint"));
     fs::write(old.path().join("run/checkpoint/trainer.json"), state.to_string()).unwrap();
     accepted(old.path(), "train --resume --out run --steps 14");
     assert_same_bits(&place.path().join("run"), &old.path().join("run"));
@@ -636,7 +730,7 @@ fn a_full_disk_leaves_the_last_checkpoint() {
     let line = "train --data digits --model tiny.json --steps 9 --batch 2 --sample-every 0 --checkpoint-every 3";
     refused(place.path(), &format!("{line} --out disk/run"), &["disk/run/checkpoint", "the disk is full"]);
     let left: Vec<String> = files(&disk.0).into_iter().filter(|name| name.contains("checkpoint")).collect();
-    assert!(left.len() == 5 && left.iter().all(|name| name.starts_with("run/checkpoint/")), "{left:?}");
+    assert!(left.len() == 6 && left.iter().all(|name| name.starts_with("run/checkpoint/")), "{left:?}");
     assert_eq!(read_json(&disk.0.join("run/checkpoint/trainer.json"))["step"], 3);
     accepted(place.path(), "sample disk/run --count 1 --steps 1 --out s.png");
 }

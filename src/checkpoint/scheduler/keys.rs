@@ -48,6 +48,9 @@ const REFUSED: [(Option<&str>, &str, &str, &str); 6] = [
     (Some("UniPCMultistepScheduler"), "predict_x0", "false", "true is"),
 ];
 
+/// What [`super::super::read_json`] makes of numbers that JSON hasn't.
+const NOT_IN_JSON: [&str; 3] = ["Infinity", "-Infinity", "NaN"];
+
 /// Values that the code here knows, where a key has a choice of words.
 const WORDS: [(&str, &[&str]); 6] = [
     ("timestep_spacing", &["leading", "linspace", "trailing"]),
@@ -57,6 +60,15 @@ const WORDS: [(&str, &[&str]); 6] = [
     ("solver_type", &["midpoint", "heun", "logrho", "bh1", "bh2"]),
     ("algorithm_type", &["dpmsolver++", "sde-dpmsolver++", "deis", "dpmsolver", "sde-dpmsolver"]),
 ];
+
+/// The schedules of betas that diffusers' `class` builds.
+pub(super) fn beta_schedules(class: &str) -> &'static [&'static str] {
+    match class {
+        "DDPMScheduler" => &["linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid", "laplace"],
+        "HeunDiscreteScheduler" => &["linear", "scaled_linear", "squaredcos_cap_v2", "exp"],
+        _ => &["linear", "scaled_linear", "squaredcos_cap_v2"],
+    }
+}
 
 /// What a file says, and behind it the defaults of its class.
 #[derive(Clone, Debug, PartialEq)]
@@ -97,6 +109,21 @@ impl Keys {
             }
         }
         all
+    }
+
+    /// All keys of the file. A number that JSON hasn't is left out where the class has it by default.
+    ///
+    /// # Errors
+    /// [`Error::Config`] names the key of another such number.
+    pub(super) fn as_in_the_file(&self) -> Result<Object> {
+        let is_in_words = |value: &Value| value.as_str().is_some_and(|word| NOT_IN_JSON.contains(&word));
+        let default = |key: &str| self.defaults.and_then(|defaults| defaults.get(key));
+        let mut all = self.given.clone();
+        all.retain(|key, value| !is_in_words(value) || default(key) != Some(value));
+        match all.iter().find(|(_, value)| is_in_words(value)) {
+            Some((key, value)) => Err(wrong(key, value, "a number that JSON has")),
+            None => Ok(all),
+        }
     }
 
     /// Whether there was a file.
