@@ -13,6 +13,7 @@ mod encoded;
 mod fill;
 mod folder;
 mod foreign;
+mod format;
 mod idx;
 mod npy;
 mod packed;

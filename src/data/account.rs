@@ -6,6 +6,10 @@ use serde::Serialize;
 
 /// The format of a folder of images.
 pub(super) const FOLDER: &str = "folder";
+/// Those of files of many images.
+pub(super) const ARRAYS: &str = "NumPy arrays";
+pub(super) const TABLES: &str = "Parquet files";
+pub(super) const SHARDS: &str = "WebDataset";
 
 /// What became of the files of a source.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use zip::ZipArchive;
 
+use super::account::ARRAYS;
 use super::dataset::{Dataset, Shape, Want, bytes_of};
 use super::npy::{self, Array, Kind, Parsed};
 use super::parts::Part;
@@ -15,7 +16,6 @@ use super::pixels::{self, LARGEST_LABEL, Labels, Pixels};
 use super::place::{ending, open, stem};
 use crate::error::{Error, Result, list_names};
 
-pub(super) const FORMAT: &str = "NumPy arrays";
 const IMAGES: [&str; 6] = ["x", "images", "image", "imgs", "img", "data"];
 const LABELS: [&str; 7] = ["y", "labels", "label", "targets", "target", "class", "classes"];
 
@@ -179,7 +179,7 @@ pub(super) fn load(pair: &Pair, name: String, want: &Want) -> Result<Dataset> {
     }
     let is_dim = pixels.bytes.iter().all(|value| *value <= 1);
     let images = pair.images.path();
-    let mut data = pixels::dataset(name, FORMAT, pixels, labels.map_or(Labels::None, Labels::Numbers), want)?;
+    let mut data = pixels::dataset(name, ARRAYS, pixels, labels.map_or(Labels::None, Labels::Numbers), want)?;
     data.account.part = pair.part.name().map(String::from);
     if pair.labels.is_none() {
         data.account.notes.push(format!("{}: no labels beside it, so all images are one class", images.display()));

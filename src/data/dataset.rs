@@ -2,8 +2,7 @@
 
 use std::path::Path;
 
-use super::account::{Account, Changes, FOLDER};
-use super::{arrays, parquet, webdataset};
+use super::account::{ARRAYS, Account, Changes, FOLDER, SHARDS, TABLES};
 use crate::error::{Error, Result, list_names};
 use crate::files::resolved;
 
@@ -91,8 +90,7 @@ impl Dataset {
     pub fn check_outside(&self, out: &Path) -> Result<()> {
         let source = Path::new(&self.account.source);
         // Images go before files of many images.
-        let is_looked_for =
-            [FOLDER, arrays::FORMAT, parquet::FORMAT, webdataset::FORMAT].contains(&self.account.format);
+        let is_looked_for = [FOLDER, ARRAYS, TABLES, SHARDS].contains(&self.account.format);
         if is_looked_for && resolved(out).starts_with(resolved(source)) {
             let problem =
                 format!("lies in {}, where it would be read as images: --out takes another place", source.display());

@@ -12,7 +12,7 @@ use super::decode::{FORMATS, decode, is_image};
 use super::fill::fill_images;
 use super::foreign::nothing_in;
 use super::place::{entries, name_of};
-use super::{packed, resize};
+use super::{format, resize};
 use crate::error::{Error, Result, list_names};
 
 /// Labels have two bytes.
@@ -75,7 +75,7 @@ fn check_number(root: &Path, classes: usize) -> Result<()> {
 /// Notes the files that are no images; files of many images might have been meant.
 fn skip_others(account: &mut Account, others: &[PathBuf]) {
     let (packed, others): (Vec<&PathBuf>, Vec<&PathBuf>) =
-        others.iter().partition(|path| packed::format_of(path).is_some());
+        others.iter().partition(|path| format::format_of(path).is_some());
     account.skip(&packed, "a set of its own beside images, which are what is read: its path names it");
     account.skip(&others, format!("no {FORMATS} image"));
 }

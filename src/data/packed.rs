@@ -6,31 +6,14 @@ use std::path::{Path, PathBuf};
 use super::arrays;
 use super::dataset::{Dataset, Read, Want};
 use super::folder::first_image;
+use super::format::{Format, format_of};
 use super::parts::Part;
-use super::place::{ending, entries, name_of, stem};
+use super::place::{ending, entries, stem};
 use super::{parquet, webdataset};
 use crate::error::{Error, Result};
 
 /// How deep below a directory its files may be: `data/train/0000.parquet`.
 const MOST_DEPTH: usize = 3;
-
-/// How such files hold their images.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Format {
-    Parquet,
-    Archive,
-    Arrays,
-}
-
-/// What a file of that name holds images in, if it is one that is read.
-pub(super) fn format_of(path: &Path) -> Option<Format> {
-    match ending(path).as_str() {
-        "npz" | "npy" => Some(Format::Arrays),
-        "parquet" => Some(Format::Parquet),
-        _ if webdataset::is_archive(&name_of(path).to_lowercase()) => Some(Format::Archive),
-        _ => None,
-    }
-}
 
 /// Reads the one file at `path`, all parts that it holds.
 ///

@@ -15,18 +15,16 @@ use serde_json::Value;
 
 use self::footer::{Footer, Leaf, Type};
 use self::page::Chunk;
+use self::thrift::Parsed;
+use super::account::TABLES;
 use super::dataset::{Dataset, Want};
 use super::decode::MAX_FILE;
 use super::encoded::Encoded;
 use super::place::open;
 use crate::error::{Error, Result, list_names};
 
-pub(super) const FORMAT: &str = "Parquet files";
 const IMAGES: [&str; 9] = ["image", "img", "images", "jpg", "jpeg", "png", "webp", "picture", "pixels"];
 const LABELS: [&str; 8] = ["label", "labels", "fine_label", "class", "target", "cls", "label_id", "y"];
-
-/// The error is what is wrong with a file.
-type Parsed<T> = std::result::Result<T, String>;
 
 /// Which columns are read, by their places among the leaves.
 struct Columns {
@@ -54,7 +52,7 @@ pub(super) fn load(files: &[PathBuf], name: String, want: &Want) -> Result<Datas
         read(&file, path, &footer, &columns, want, &mut encoded)?;
     }
     let source = files.first().map_or(Path::new(""), |first| first);
-    let mut data = encoded.finish(source, name, FORMAT, classes)?;
+    let mut data = encoded.finish(source, name, TABLES, classes)?;
     data.account.notes.append(&mut notes);
     Ok(data)
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::dataset::{ACCEPTED, Dataset, Picture, Read, Shape, Want, check};
 use super::place::{entries, name_of, reason};
-use super::{cifar, folder, foreign, idx, packed, parts};
+use super::{cifar, folder, foreign, format, idx, packed, parts};
 use crate::error::{Error, Result, list_names};
 
 /// Reads the data set that `source` names, with every image scaled and centre-cropped to what `want` says.
@@ -63,7 +63,7 @@ fn read(source: &str, want: &Want, tested: bool) -> Result<Read> {
         _ => {
             let (path, prefix) = locate(source)?;
             let name = prefix.map_or_else(|| name_of(path), String::from);
-            match packed::format_of(path).filter(|_| !path.is_dir()) {
+            match format::format_of(path).filter(|_| !path.is_dir()) {
                 Some(format) => packed::read_file(path, format, want, tested)?,
                 None => read_directory(path, prefix, &name, want, tested)?,
             }
@@ -150,7 +150,7 @@ fn locate(source: &str) -> Result<(&Path, Option<&str>)> {
     let path = Path::new(source);
     match std::fs::metadata(path) {
         Ok(kind) if kind.is_dir() => Ok((path, None)),
-        Ok(_) if packed::format_of(path).is_some() => Ok((path, None)),
+        Ok(_) if format::format_of(path).is_some() => Ok((path, None)),
         Ok(_) => {
             let what = foreign::what(path)
                 .map_or_else(|| format!("not a directory, nor a file of many images: {ACCEPTED}"), String::from);

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use super::account::SHARDS;
 use super::cifar::Packed;
 use super::dataset::{Dataset, Read, Want};
 use super::decode::MAX_FILE;
@@ -13,7 +14,6 @@ use super::place::stem;
 use super::tar::{Entry, Next, Tar};
 use crate::error::{Error, Result};
 
-pub(super) const FORMAT: &str = "WebDataset";
 const IMAGES: [&str; 8] = ["png", "jpg", "jpeg", "gif", "webp", "bmp", "tif", "tiff"];
 /// The longest file of a label.
 const MAX_LABEL: u64 = 1 << 20;
@@ -170,7 +170,7 @@ impl<'a> Set<'a> {
             );
             return Err(Error::file(source, problem));
         }
-        let mut data = self.encoded.finish(source, name, FORMAT, None)?;
+        let mut data = self.encoded.finish(source, name, SHARDS, None)?;
         if !self.has_labels {
             data.account.notes.push(format!("{}: no KEY.cls, so all images are one class", source.display()));
         }
@@ -192,9 +192,4 @@ fn label_of_text(text: &[u8]) -> std::result::Result<i64, String> {
 fn label_of_json(text: &[u8]) -> Option<i64> {
     let value: Value = serde_json::from_slice(text).ok()?;
     value.get("label").or(value.get("cls"))?.as_i64()
-}
-
-/// Whether an archive of that name may hold images.
-pub(super) fn is_archive(name: &str) -> bool {
-    [".tar", ".tar.gz", ".tgz"].iter().any(|ending| name.ends_with(ending))
 }

@@ -3,8 +3,7 @@
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 
-use super::Parsed;
-use super::thrift::{self, Value};
+use super::thrift::{self, Parsed, Value};
 use crate::data::dataset::Want;
 use crate::data::place::reason;
 

@@ -6,10 +6,9 @@ use std::ops::Range;
 
 use flate2::bufread::MultiGzDecoder;
 
-use super::Parsed;
 use super::footer::{Group, Leaf, Type};
 use super::runs::Runs;
-use super::thrift::{self, Value};
+use super::thrift::{self, Parsed, Value};
 use crate::data::dataset::Want;
 use crate::data::place::reason;
 use crate::error::{Error, Result};

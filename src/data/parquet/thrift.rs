@@ -1,7 +1,7 @@
 //! Thrift's compact protocol, in which Parquet writes its headers, as a tree of numbered fields.
 
 /// The error is what is wrong with a file.
-type Parsed<T> = std::result::Result<T, String>;
+pub type Parsed<T> = std::result::Result<T, String>;
 
 /// Structs in structs; Parquet has about eight.
 const MOST_DEPTH: usize = 24;
