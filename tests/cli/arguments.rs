@@ -49,6 +49,7 @@ fn wrong_arguments_exit_2() {
         "nonsense",
         "train",
         "train --data digits --steps many",
+        "data digits --memory-limit 0.1K",
         "train --data digits --steps -1",
         "train --data digits --preset base --model tiny.json",
         "train --data digits --lr-schedule nonsense",
