@@ -122,7 +122,6 @@ pub struct TrainOptions {
     pub recompute: bool,
     /// Whether images are read as they come instead of being held on the device, with the same bits [default: where they don't fit]
     #[arg(long, num_args = 0..=1, default_missing_value = "true")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub stream: Option<bool>,
     /// Steps between sample grids; 0 draws none
     #[arg(long)]
