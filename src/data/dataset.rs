@@ -169,6 +169,9 @@ impl Want {
     }
 }
 
+/// The most bytes of an image, which with its label kernels address by a u32.
+const MOST_BYTES: u64 = u32::MAX as u64 - 2;
+
 /// The shape of every image of a set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Shape {
@@ -180,8 +183,10 @@ pub(super) struct Shape {
 impl Shape {
     /// The bytes of `count` images of this shape, refused where nothing could address them.
     pub fn bytes(self, count: usize) -> Result<usize> {
-        let sides = [self.height, self.width, self.channels].map(|side| side as usize);
-        let all = sides.into_iter().try_fold(count, usize::checked_mul).filter(|all| *all < isize::MAX as usize);
+        let sides = [self.height, self.width, self.channels].map(u64::from);
+        let each = sides.into_iter().try_fold(1, u64::checked_mul).filter(|each| *each <= MOST_BYTES);
+        let all = each.and_then(|each| usize::try_from(each).ok()?.checked_mul(count));
+        let all = all.filter(|all| *all < isize::MAX as usize);
         all.ok_or_else(|| self.too_large(count, "more than can be addressed"))
     }
 
@@ -240,7 +245,10 @@ mod tests {
     fn what_no_number_can_count_is_refused() {
         let shape = |side| Shape { height: side, width: side, channels: 3 };
         assert_eq!(shape(4).bytes(5).expect("few bytes"), 240);
-        for (shape, count) in [(shape(u32::MAX), 1), (shape(4), usize::MAX)] {
+        // An image's own bytes end with a u32.
+        let grey = |width| Shape { height: 65_536, width, channels: 1 };
+        assert_eq!(grey(65_535).bytes(2).expect("4 GiB each"), 2 * 65_536 * 65_535);
+        for (shape, count) in [(shape(u32::MAX), 1), (shape(4), usize::MAX), (grey(65_536), 1)] {
             let error = shape.bytes(count).expect_err("too many bytes").to_string();
             assert!(error.contains("too large to hold (more than can be addressed)"), "{error}");
         }
