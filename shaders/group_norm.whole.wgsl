@@ -231,8 +231,14 @@ fn find_sums(run: Run, place: Place, own: Affine) {
     join(run, place.lane);
 }
 
-// Leaves G1 and G2 of each channel of the run, and writes the image's dgamma and dbeta.
-fn settle_sums(place: Place, own: Affine) {
+// G1 and G2 of a lane's four channels.
+struct GroupGradients {
+    g1: vec4<f32>,
+    g2: vec4<f32>,
+}
+
+// Writes the image's dgamma and dbeta.
+fn settle_sums(place: Place, own: Affine) -> GroupGradients {
     if (place.lane < place.width) {
         let scale = affine_table[own.at + 4u * params.c4];
         let to = place.image * params.c4 + place.quad;
@@ -248,6 +254,7 @@ fn settle_sums(place: Place, own: Affine) {
         of_channels[4u * MOST_QUADS + place.lane] = g.y;
     }
     workgroupBarrier();
+    return GroupGradients(channels_of(place, 0u), channels_of(place, 1u));
 }
 
 // G1 and G2 of the group of the run's channel c; in the padding, whose rstd is 0, any number.
@@ -269,12 +276,10 @@ fn backward(workgroup: Workgroup, @builtin(local_invocation_index) lane: u32) {
     }
     let own = affine_of(place.image, place.quad);
     find_sums(run, place, own);
-    settle_sums(place, own);
-    let g1 = channels_of(place, 0u);
-    let g2 = channels_of(place, 1u);
+    let group = settle_sums(place, own);
     for (var row = place.row; row < params.rows; row += place.stride) {
         let i = place.first + row * params.c4;
-        dx[i] = store4(gradient_of(i, own, g1, g2) + addends_of(i));
+        dx[i] = store4(gradient_of(i, own, group.g1, group.g2) + addends_of(i));
     }
 }
 
@@ -290,12 +295,10 @@ fn backward_modulated(workgroup: Workgroup, @builtin(local_invocation_index) lan
     if (place.lane < place.width) {
         write_modulation(place.image, place.quad, found[place.lane], found[LANES + place.lane]);
     }
-    settle_sums(place, own);
-    let g1 = channels_of(place, 0u);
-    let g2 = channels_of(place, 1u);
+    let group = settle_sums(place, own);
     for (var row = place.row; row < params.rows; row += place.stride) {
         let i = place.first + row * params.c4;
-        dx[i] = store4(gradient_of(i, own, g1, g2));
+        dx[i] = store4(gradient_of(i, own, group.g1, group.g2));
     }
 }
 
@@ -310,13 +313,11 @@ fn backward_with_sums(workgroup: Workgroup, @builtin(local_invocation_index) lan
     }
     let own = affine_of(place.image, place.quad);
     find_sums(run, place, own);
-    settle_sums(place, own);
-    let g1 = channels_of(place, 0u);
-    let g2 = channels_of(place, 1u);
+    let group = settle_sums(place, own);
     var sum = vec4<f32>();
     for (var row = place.row; row < params.rows; row += place.stride) {
         let i = place.first + row * params.c4;
-        let value = gradient_of(i, own, g1, g2);
+        let value = gradient_of(i, own, group.g1, group.g2);
         dx[i] = store4(value);
         sum += value;
     }
@@ -338,13 +339,11 @@ fn backward_joined(workgroup: Workgroup, @builtin(local_invocation_index) lane: 
     }
     let own = affine_of(place.image, place.quad);
     find_sums(run, place, own);
-    settle_sums(place, own);
-    let g1 = channels_of(place, 0u);
-    let g2 = channels_of(place, 1u);
+    let group = settle_sums(place, own);
     let skip4 = params.c4 - params.x4;
     for (var row = place.row; row < params.rows; row += place.stride) {
         let i = place.first + row * params.c4;
-        let value = store4(gradient_of(i, own, g1, g2) + load4(addend[i]));
+        let value = store4(gradient_of(i, own, group.g1, group.g2) + load4(addend[i]));
         let at = place.image * params.rows + row;
         if (place.quad < params.x4) {
             dx[at * params.x4 + place.quad] = value;

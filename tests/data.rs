@@ -93,17 +93,22 @@ fn what_no_data_can_give_is_refused() {
     refused(directory(&[("a.txt", b"words")]).path(), &AS_THEY_ARE, &["no images", "a.txt"]);
 }
 
-#[test]
-fn no_damage_makes_it_panic() {
-    let seed = 0x9e37_79b9_u64;
-    println!("seed {seed}");
+/// Numbers below what is asked for, by xorshift.
+fn random_numbers(seed: u64) -> impl FnMut(usize) -> usize {
     let mut state = seed;
-    let mut random = |below: usize| {
+    move |below| {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
         (state >> 20) as usize % below
-    };
+    }
+}
+
+#[test]
+fn no_damage_makes_it_panic() {
+    let seed = 0x9e37_79b9_u64;
+    println!("seed {seed}");
+    let mut random = random_numbers(seed);
     let (images, labels) = six();
     let picture = RgbImage::from_fn(20, 10, |x, y| Rgb([x as u8 * 9, y as u8 * 9, 7]));
     let mut files = vec![("train-images-idx3-ubyte", images.clone()), ("train-images-idx3-ubyte", gzip(&images))];

@@ -315,10 +315,8 @@ impl Choices {
     /// What runs a shape where nothing else is chosen: a rule of the device, the precision and the shape alone, so that
     /// runs of one seed give the same bits.
     pub fn usual<R>(&self, ways: &Ways<R>, shape: &[u32]) -> &'static Candidate {
-        let suits = |c: &&Candidate| c.suits(&self.device, self.precision) && c.takes(shape);
-        let is_usual = |c: &&Candidate| !self.avoided.contains(c.class) && c.rule.is_none_or(|rule| rule(shape));
-        let considered = |c: &&Candidate| suits(c) && is_usual(c);
-        let rightly = |c: &&Candidate| considered(c) && !self.excludes(ways, c);
+        let is_usual = |c: &Candidate| !self.avoided.contains(c.class) && c.rule.is_none_or(|rule| rule(shape));
+        let rightly = |c: &&Candidate| self.suits(c, shape) && is_usual(c) && !self.excludes(ways, c);
         let found = match self.device.gpu {
             true => ways.candidates.iter().rev().find(rightly),
             false => ways.candidates.iter().find(rightly),
@@ -334,8 +332,7 @@ impl Choices {
     /// What the clock may choose from for a shape: the candidates of the usual one's class.
     pub fn class<R>(&self, ways: &Ways<R>, shape: &[u32]) -> Vec<&'static Candidate> {
         let class = self.usual(ways, shape).class;
-        let suits = |c: &&Candidate| c.suits(&self.device, self.precision) && c.takes(shape);
-        let may = |c: &&Candidate| c.class == class && suits(c) && !self.excludes(ways, c);
+        let may = |c: &&Candidate| c.class == class && self.suits(c, shape) && !self.excludes(ways, c);
         ways.candidates.iter().filter(may).collect()
     }
 
@@ -362,6 +359,11 @@ impl Choices {
     /// The one that is forced, where it runs.
     fn forced_of<R>(&self, ways: &Ways<R>) -> Option<&'static Candidate> {
         self.forced.and_then(|index| ways.candidates.get(index)).filter(|c| self.runs(c))
+    }
+
+    /// Whether the device should consider it for a shape.
+    fn suits(&self, candidate: &Candidate, shape: &[u32]) -> bool {
+        candidate.suits(&self.device, self.precision) && candidate.takes(shape)
     }
 
     fn runs(&self, candidate: &Candidate) -> bool {

@@ -122,6 +122,7 @@ pub(super) fn recorded(
 ) -> Recording {
     let index = ways.candidates.iter().position(|other| std::ptr::eq(other, candidate));
     let index = index.expect("a candidate of the entry point");
+    assert!(candidate.takes(shape), "{} can't run {shape:?}: another would run in its place", candidate.label());
     let choices = Choices::forced(context.kind(), precision, index);
     let mut r = Recorder::new().with_choices(&choices.into());
     (ways.record)(&mut r, shape);

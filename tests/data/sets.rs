@@ -45,6 +45,14 @@ fn compare(name: &str, expected: &Value, train: &Dataset, test: Option<&Dataset>
     }
 }
 
+/// Refuses each set of `refused/` that is named, by a line that has what stands beside its name.
+fn all_refused(ending: &str, cases: &[(&str, &str)]) {
+    for (name, part) in cases {
+        let file = format!("{name}.{ending}");
+        refused(&sets().join("refused").join(&file), &AS_THEY_ARE, &[&file, part]);
+    }
+}
+
 #[test]
 fn what_others_wrote_is_read_to_the_byte() {
     let expected: Value = serde_json::from_slice(&fs::read(sets().join("expected.json")).unwrap()).unwrap();
@@ -84,10 +92,7 @@ fn arrays_that_are_no_images_or_labels_get_a_line() {
         ("no_images", "arrays mean, labels, none called as images are"),
         ("two_images", "images and data can't both be meant"),
     ];
-    for (name, part) in cases {
-        let file = format!("{name}.npz");
-        refused(&sets().join("refused").join(&file), &AS_THEY_ARE, &[&file, part]);
-    }
+    all_refused("npz", &cases);
 }
 
 #[test]
@@ -128,10 +133,7 @@ fn tables_that_hold_no_set_get_a_line() {
         ("beyond_names", "label 3, but there are 3 names of classes"),
         ("no_rows", "a table without rows"),
     ];
-    for (name, part) in cases {
-        let file = format!("{name}.parquet");
-        refused(&sets().join("refused").join(&file), &AS_THEY_ARE, &[&file, part]);
-    }
+    all_refused("parquet", &cases);
 }
 
 #[test]
@@ -149,10 +151,7 @@ fn archives_that_hold_no_set_get_a_line() {
         ("broken", "no image can be read (1 tried, first"),
         ("large_label", "label 70000 is none of 0 to 65535"),
     ];
-    for (name, part) in cases {
-        let file = format!("{name}.tar.gz");
-        refused(&sets().join("refused").join(&file), &AS_THEY_ARE, &[&file, part]);
-    }
+    all_refused("tar.gz", &cases);
 }
 
 #[test]
@@ -258,13 +257,7 @@ fn a_picture_that_claims_to_be_huge_is_not_decoded() {
 fn no_damage_to_a_file_of_many_images_makes_it_panic() {
     let seed = 0x51ed_270b_u64;
     println!("seed {seed}");
-    let mut state = seed;
-    let mut random = |below: usize| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 20) as usize % below
-    };
+    let mut random = random_numbers(seed);
     let tables = ["snappy", "plain", "gzip", "newer_pages", "small_pages", "repeated_files", "required"];
     let tables = tables.map(|name| format!("tables/{name}.parquet"));
     let others = [
