@@ -22,7 +22,16 @@ const SUFFIX: &str = ".tmp";
 ///
 /// [`Error::File`], naming `path`, if the place can't be written.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
-    write(path, bytes).map_err(|error| Error::file(path, problem(&error)))
+    write_parts(path, &[bytes])
+}
+
+/// As [`write_atomic`] of what stands in several places, one behind the other.
+///
+/// # Errors
+///
+/// As [`write_atomic`].
+pub fn write_parts(path: &Path, parts: &[&[u8]]) -> Result<()> {
+    write(path, parts).map_err(|error| Error::file(path, problem(&error)))
 }
 
 /// The environment variable that names another directory for what is kept between runs.
@@ -142,30 +151,30 @@ fn directory_of(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+fn write(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
     if path == Path::new("/dev/stdout") {
         // It may lead to a plain file, which a new one in its place would hide from whoever reads it.
         let mut stdout = io::stdout().lock();
-        return stdout.write_all(bytes).and_then(|()| stdout.flush());
+        return write_all(&mut stdout, parts).and_then(|()| stdout.flush());
     }
     match fs::metadata(path) {
         Ok(old) if old.is_dir() => Err(ErrorKind::IsADirectory.into()),
-        Ok(old) if old.is_file() => replace(&fs::canonicalize(path)?, bytes, Some(old.permissions())),
+        Ok(old) if old.is_file() => replace(&fs::canonicalize(path)?, parts, Some(old.permissions())),
         // A rename would put a plain file in the place of the device.
-        Ok(_) => fs::write(path, bytes),
-        Err(error) if error.kind() == ErrorKind::NotFound => replace(path, bytes, None),
+        Ok(_) => write_all(&mut File::create(path)?, parts),
+        Err(error) if error.kind() == ErrorKind::NotFound => replace(path, parts, None),
         Err(error) => Err(error),
     }
 }
 
-fn replace(path: &Path, bytes: &[u8], permissions: Option<fs::Permissions>) -> io::Result<()> {
+fn replace(path: &Path, parts: &[&[u8]], permissions: Option<fs::Permissions>) -> io::Result<()> {
     if path.file_name().is_none() {
         return Err(ErrorKind::InvalidFilename.into());
     }
     let directory = directory_of(path);
     fs::create_dir_all(directory)?;
     let (temporary, file) = create_temporary(directory)?;
-    let result = fill(file, bytes, permissions).and_then(|()| fs::rename(&temporary, path));
+    let result = fill(file, parts, permissions).and_then(|()| fs::rename(&temporary, path));
     if result.is_err() {
         // The error that led here is the one to report.
         let _ = fs::remove_file(&temporary);
@@ -196,8 +205,12 @@ fn temporary<T>(directory: &Path, create: impl Fn(&Path) -> io::Result<T>) -> io
     }
 }
 
-fn fill(mut file: File, bytes: &[u8], permissions: Option<fs::Permissions>) -> io::Result<()> {
-    file.write_all(bytes)?;
+fn write_all(to: &mut dyn Write, parts: &[&[u8]]) -> io::Result<()> {
+    parts.iter().try_for_each(|part| to.write_all(part))
+}
+
+fn fill(mut file: File, parts: &[&[u8]], permissions: Option<fs::Permissions>) -> io::Result<()> {
+    write_all(&mut file, parts)?;
     if let Some(permissions) = permissions {
         file.set_permissions(permissions)?;
     }

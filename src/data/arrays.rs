@@ -10,10 +10,11 @@ use zip::ZipArchive;
 
 use super::account::ARRAYS;
 use super::dataset::{Dataset, Shape, Want};
-use super::npy::{self, Array, Kind, Parsed};
+use super::npy::{self, Array, Kind};
 use super::parts::Part;
 use super::pixels::{self, LARGEST_LABEL, Labels, Pixels};
-use super::place::{ending, open, stem};
+use super::place::{Parsed, ending, open, stem};
+use super::room::Room;
 use crate::error::{Error, Result, list_names};
 
 const IMAGES: [&str; 6] = ["x", "images", "image", "imgs", "img", "data"];
@@ -215,9 +216,9 @@ fn images(array: Array) -> Parsed<Pixels> {
     let (count, shape, strides) = layout(&array)?;
     let bytes = match levels(&array)? {
         None => array.into_bytes(),
-        Some(bytes) => bytes,
+        Some(bytes) => bytes.into(),
     };
-    Ok(Pixels { count, shape, bytes: in_order(bytes, count, shape, strides).into() })
+    Ok(Pixels { count, shape, bytes: in_order(bytes, count, shape, strides) })
 }
 
 fn layout(array: &Array) -> Parsed<(usize, Shape, Strides)> {
@@ -288,7 +289,7 @@ fn levels(array: &Array) -> Parsed<Option<Vec<u8>>> {
 }
 
 /// `[N, H, W, C]` out of values that lie so.
-fn in_order(bytes: Vec<u8>, count: usize, shape: Shape, strides: Strides) -> Vec<u8> {
+fn in_order(bytes: Room, count: usize, shape: Shape, strides: Strides) -> Room {
     let [height, width, channels] = [shape.height, shape.width, shape.channels].map(|side| side as usize);
     let row = width * channels;
     let channel = if channels == 1 { strides[3] } else { 1 };
@@ -304,5 +305,5 @@ fn in_order(bytes: Vec<u8>, count: usize, shape: Shape, strides: Strides) -> Vec
             }
         }
     }
-    ordered
+    ordered.into()
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::dataset::{Dataset, Read, Shape, Want};
 use super::pixels::{self, Labels, Pixels};
-use super::place::{entries, name_of, reason, stem};
+use super::place::{Parsed, entries, name_of, reason, stem};
 use crate::error::{Error, Result};
 
 const FORMAT: &str = "CIFAR files";
@@ -80,7 +80,7 @@ pub(super) fn find(directory: &Path) -> Result<Option<(Files, Option<Files>)>> {
 pub(super) fn load(files: &Files, name: String, want: &Want) -> Result<Dataset> {
     let mut records = Records::new(files.classes, files.labels);
     for path in &files.images {
-        let mut read = || -> std::result::Result<(), String> {
+        let mut read = || -> Parsed<()> {
             let length = path.metadata().map_err(|error| reason(&error))?.len();
             want.check_memory(length, "the file has")?;
             records.add(&std::fs::read(path).map_err(|error| reason(&error))?)
@@ -110,7 +110,7 @@ impl Records {
     }
 
     /// Adds those of one file. The error is what is wrong with it.
-    pub fn add(&mut self, bytes: &[u8]) -> std::result::Result<(), String> {
+    pub fn add(&mut self, bytes: &[u8]) -> Parsed<()> {
         let length = self.label_bytes + PIXELS;
         if bytes.is_empty() || !bytes.len().is_multiple_of(length) {
             return Err(format!("{} bytes are no whole records of {length}: get it again", bytes.len()));
@@ -144,7 +144,7 @@ pub(super) struct Packed(BTreeMap<String, Vec<u8>>);
 
 impl Packed {
     /// Whether the file `path` in an archive is one of CIFAR's. The error is what is wrong with it if it is one for Python.
-    pub fn takes(path: &str) -> std::result::Result<bool, String> {
+    pub fn takes(path: &str) -> Parsed<bool> {
         let Some((folder, name)) = path.rsplit_once('/') else { return Ok(false) };
         match folder.rsplit('/').next() {
             Some("cifar-10-batches-py" | "cifar-100-python") => Err(PYTHON.into()),

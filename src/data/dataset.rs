@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::account::{ARRAYS, Account, Changes, FOLDER, PARQUET, WEBDATASET};
-use super::place::reason;
+use super::place::{Parsed, reason};
 use super::room::{ImageBytes, Room};
 use crate::error::{Error, Result, list_names};
 use crate::files::{CACHE_DIRECTORY, resolved};
@@ -15,6 +15,7 @@ pub(super) const ACCEPTED: &str = "give `digits`, a directory with IDX files (tr
 
 /// What one array may take, or one file within an archive, if nobody says otherwise: twenty times MNIST.
 pub const MEMORY_LIMIT: u64 = 1 << 30;
+
 /// Bytes in the largest unit of which there is one.
 fn said_bytes(bytes: u64) -> String {
     let unit = |shift: u32, unit: &str| format!("{:.1} {unit}", bytes as f64 / (1_u64 << shift) as f64);
@@ -156,7 +157,7 @@ impl Want {
     }
 
     /// Refuses `bytes` above the limit; `who` has them. The error is the rest of a line that names the file.
-    pub(super) fn check_memory(&self, bytes: u64, who: &str) -> std::result::Result<(), String> {
+    pub(super) fn check_memory(&self, bytes: u64, who: &str) -> Parsed<()> {
         let limit = self.limit();
         match bytes > limit {
             true => Err(format!(
@@ -192,17 +193,14 @@ impl Shape {
 
     /// Zeroed room for `count` images, in memory or in a file; or an error where there is no place for them.
     pub fn allocate(self, count: usize) -> Result<Room> {
-        Room::zeroed(self.bytes(count)?).map_err(|error| self.too_large(count, &reason(&error)))
+        let mut room = Room::default();
+        self.grow(&mut room, count)?;
+        Ok(room)
     }
 
     /// Makes `images`, of this shape, `count` images, of which the further ones are zero.
-    pub fn grow(self, images: &mut Vec<u8>, count: usize) -> Result<()> {
-        let bytes = self.bytes(count)?;
-        images
-            .try_reserve(bytes.saturating_sub(images.len()))
-            .map_err(|_| self.too_large(count, "no memory is left"))?;
-        images.resize(bytes, 0);
-        Ok(())
+    pub fn grow(self, images: &mut Room, count: usize) -> Result<()> {
+        images.grow(self.bytes(count)?).map_err(|error| self.too_large(count, &reason(&error)))
     }
 
     fn too_large(self, count: usize, why: &str) -> Error {

@@ -7,7 +7,7 @@ use std::path::Path;
 use image::codecs::{gif::GifDecoder, png::PngDecoder, webp::WebPDecoder};
 use image::{AnimationDecoder, DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
 
-use super::place::{ending, reason};
+use super::place::{Parsed, ending, reason};
 use crate::files;
 
 /// The longest side of an image that is decoded, and the most memory: what a 90-megapixel camera makes. A file of a
@@ -15,7 +15,7 @@ use crate::files;
 const MAX_SIDE: u32 = 32_768;
 const MAX_DECODED: u64 = 300 << 20;
 /// The largest file that is read as an image.
-pub(super) const MAX_FILE: u64 = 256 << 20;
+const MAX_FILE: u64 = 256 << 20;
 
 /// The formats that are read, as a sentence lists them.
 pub(super) const FORMATS: &str = "PNG, JPEG, GIF, WebP, BMP or TIFF";
@@ -54,28 +54,31 @@ fn readable(format: Option<ImageFormat>) -> bool {
 }
 
 /// Decodes the image at `path`. The error is what is wrong with it.
-pub(super) fn decode(path: &Path) -> std::result::Result<Decoded, String> {
+pub(super) fn decode(path: &Path) -> Parsed<Decoded> {
     decode_guarded(&read(path)?)
 }
 
 /// Decodes an image out of the bytes of its file. The error is what is wrong with them.
-pub(super) fn decode_guarded(bytes: &[u8]) -> std::result::Result<Decoded, String> {
+pub(super) fn decode_guarded(bytes: &[u8]) -> Parsed<Decoded> {
     // A decoder that trips over a file nobody foresaw must not end the run.
     std::panic::catch_unwind(|| decode_bytes(bytes)).unwrap_or_else(|_| Err("corrupt image".into()))
 }
 
-fn read(path: &Path) -> std::result::Result<Vec<u8>, String> {
+/// Refuses an image's file of so many bytes, if it is too large.
+pub(super) fn check_length(bytes: u64) -> Parsed<()> {
+    if bytes > MAX_FILE { Err(format!("larger than {} MiB", MAX_FILE >> 20)) } else { Ok(()) }
+}
+
+fn read(path: &Path) -> Parsed<Vec<u8>> {
     let kind = path.metadata().map_err(|error| reason(&error))?;
     if !kind.is_file() {
         return Err("not a file".into());
     }
-    if kind.len() > MAX_FILE {
-        return Err(format!("larger than {} MiB", MAX_FILE >> 20));
-    }
+    check_length(kind.len())?;
     std::fs::read(path).map_err(|error| reason(&error))
 }
 
-fn decode_bytes(bytes: &[u8]) -> std::result::Result<Decoded, String> {
+fn decode_bytes(bytes: &[u8]) -> Parsed<Decoded> {
     if let Some(problem) = files::lfs_pointer(bytes) {
         return Err(problem.into());
     }
@@ -125,7 +128,7 @@ fn decode_open_jpeg(bytes: &[u8]) -> Option<DynamicImage> {
     is_whole.then_some(image)
 }
 
-fn decode_as(format: ImageFormat, bytes: &[u8]) -> std::result::Result<DynamicImage, String> {
+fn decode_as(format: ImageFormat, bytes: &[u8]) -> Parsed<DynamicImage> {
     let corrupt = |error: ImageError| match error {
         ImageError::Limits(_) => {
             format!("larger than {MAX_SIDE} pixels a side or {} MiB of them: scale it down", MAX_DECODED >> 20)

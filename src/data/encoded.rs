@@ -1,14 +1,13 @@
 //! Images as files within a file: PNG, JPEG and the like, decoded as they come, so that only a few are held beside the set.
 
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 
 use super::account::{Account, Changes};
 use super::dataset::{Dataset, Shape, Want};
 use super::decode::{Decoded, decode_guarded};
-use super::fill::fill_images;
+use super::fill::{Fitted, fit_images};
 use super::pixels::{LARGEST_LABEL, Labels, classify, note_empty_classes};
-use super::resize;
+use super::room::Room;
 use crate::error::{Error, Result};
 
 /// How many images wait for being decoded together, and their bytes.
@@ -30,7 +29,7 @@ pub(super) struct Encoded<'a> {
     shape: Option<Shape>,
     waiting: Vec<Waiting>,
     waiting_bytes: usize,
-    images: Vec<u8>,
+    images: Room,
     labels: Vec<u32>,
     /// The first image with a label, and the first without one.
     labelled: Option<PathBuf>,
@@ -46,7 +45,7 @@ impl<'a> Encoded<'a> {
             shape: None,
             waiting: Vec::new(),
             waiting_bytes: 0,
-            images: Vec::new(),
+            images: Room::default(),
             labels: Vec::new(),
             labelled: None,
             unlabelled: None,
@@ -87,28 +86,19 @@ impl<'a> Encoded<'a> {
             return Ok(());
         };
         self.shape = Some(shape);
-        let (each, kept) = (shape.bytes(1)?, self.labels.len());
-        shape.grow(&mut self.images, kept + waiting.len())?;
-        let changes = Mutex::new(Changes::default());
-        let failures = fill_images(&mut self.images[kept * each..], each, |index, slot| {
-            resize::fit_counted(decode_guarded(&waiting[index].bytes)?, shape, slot, &changes);
-            Ok(())
-        });
-        if failures.len() < waiting.len() {
-            self.changes.add(&changes.into_inner().unwrap_or_default());
+        let (before, count) = (self.labels.len(), waiting.len());
+        let decoded = |index: usize| decode_guarded(&waiting[index].bytes);
+        let Fitted { changes, failures } = fit_images(&mut self.images, before, count, shape, decoded)?;
+        if failures.len() < count {
+            self.changes.add(&changes);
         }
         let mut failures = failures.into_iter().peekable();
         for (index, image) in waiting.into_iter().enumerate() {
             match failures.next_if(|(failed, _)| *failed == index) {
                 Some((_, problem)) => self.failures.push((image.place, problem)),
-                None => {
-                    let (from, to) = ((kept + index) * each, self.labels.len() * each);
-                    self.images.copy_within(from..from + each, to);
-                    self.labels.push(image.label.unwrap_or_default());
-                }
+                None => self.labels.push(image.label.unwrap_or_default()),
             }
         }
-        self.images.truncate(self.labels.len() * each);
         Ok(())
     }
 
@@ -146,7 +136,6 @@ impl<'a> Encoded<'a> {
                 None => Labels::Named(self.labels, names),
             },
         };
-        self.images.shrink_to_fit();
         let mut account = Account { format, changes: self.changes, ..Account::default() };
         account.skip_each(&self.failures);
         account.note_lost_colour(count);

@@ -2,10 +2,64 @@
 
 use std::sync::Mutex;
 
+use super::account::Changes;
+use super::dataset::Shape;
+use super::decode::Decoded;
+use super::place::Parsed;
+use super::resize;
+use super::room::Room;
+use crate::error::Result;
+
+/// What became of images that were to be decoded and fitted.
+pub(super) struct Fitted {
+    pub changes: Changes,
+    /// Numbers of those that could not be decoded, ascending, and why.
+    pub failures: Vec<(usize, String)>,
+}
+
+/// Whether image `index` is among the `failures`.
+pub(super) fn has_failed(failures: &[(usize, String)], index: usize) -> bool {
+    failures.binary_search_by_key(&index, |(failed, _)| *failed).is_ok()
+}
+
+/// Decodes `count` images and fits them into `images` behind the first `before` of them, in their order; those that can't be decoded
+/// leave no gap.
+///
+/// # Errors
+/// The images are too large to hold.
+pub(super) fn fit_images(
+    images: &mut Room,
+    before: usize,
+    count: usize,
+    shape: Shape,
+    decoded: impl Fn(usize) -> Parsed<Decoded> + Sync,
+) -> Result<Fitted> {
+    let bytes = shape.bytes(1)?;
+    shape.grow(images, before + count)?;
+    let changes = Mutex::new(Changes::default());
+    let failures = fill_images(&mut images[before * bytes..], bytes, |index, slot| {
+        resize::fit_counted(decoded(index)?, shape, slot, &changes);
+        Ok(())
+    });
+    close_gaps(images, bytes, before, &failures);
+    Ok(Fitted { changes: changes.into_inner().unwrap_or_default(), failures })
+}
+
+/// Closes the gaps that `failures` left among the images behind the first `before`.
+fn close_gaps(images: &mut Room, bytes: usize, before: usize, failures: &[(usize, String)]) {
+    let Some((first, _)) = failures.first() else { return };
+    let mut end = before + first;
+    for index in (before + first..images.len() / bytes).filter(|index| !has_failed(failures, index - before)) {
+        images.copy_within(index * bytes..(index + 1) * bytes, end * bytes);
+        end += 1;
+    }
+    images.truncate(end * bytes);
+}
+
 /// Runs `fill(index, slot)` for every image of `bytes` bytes in `images`, over all processors.
 ///
 /// Returns the failures in the order of the images, whatever thread met them.
-pub(super) fn fill_images<E: Send>(
+fn fill_images<E: Send>(
     images: &mut [u8],
     bytes: usize,
     fill: impl Fn(usize, &mut [u8]) -> std::result::Result<(), E> + Sync,

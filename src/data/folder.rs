@@ -9,11 +9,11 @@ use std::sync::Mutex;
 use super::account::{Account, Changes, FOLDER};
 use super::dataset::{Dataset, Picture, Shape, Want};
 use super::decode::{FORMATS, decode, is_image};
-use super::fill::fill_images;
+use super::fill::{Fitted, fit_images, has_failed};
 use super::foreign::nothing_in;
 use super::format::format_of;
 use super::kept::{self, Decoded};
-use super::place::{entries, name_of, reason};
+use super::place::{entries, name_of};
 use super::resize;
 use super::room::Room;
 use crate::error::{Error, Result, list_names};
@@ -267,7 +267,8 @@ pub(super) fn load_mask(path: &Path, shape: Shape, picture: [u32; 2]) -> Result<
 /// What became of the files, from what was kept of it where they are many.
 fn decoded(found: &Found, shape: Shape) -> Result<Decoded> {
     let count = found.files.len();
-    let directory = cache_directory().filter(|_| count >= kept::FEWEST).map(|directory| directory.join("data"));
+    let is_kept = kept::is_kept(count, shape.bytes(count)?);
+    let directory = cache_directory().filter(|_| is_kept).map(|directory| directory.join("data"));
     let place = directory.zip(kept::name_of(found.files.iter().map(|(path, _)| path.as_path()), shape));
     let Some((directory, name)) = place else { return decode_all(found, shape) };
     if let Some(decoded) = kept::find(&directory, &name, count, shape) {
@@ -276,36 +277,16 @@ fn decoded(found: &Found, shape: Shape) -> Result<Decoded> {
     let decoded = decode_all(found, shape)?;
     match kept::keep(&directory, &name, &decoded, count - decoded.failures.len()) {
         Ok(()) => log::info!("{count} decoded images are kept in {}", directory.display()),
-        Err(error) => log::warn!("{}: decoded images can't be kept: {}", directory.display(), reason(&error)),
+        Err(error) => log::warn!("decoded images can't be kept: {error}"),
     }
     Ok(decoded)
 }
 
 fn decode_all(found: &Found, shape: Shape) -> Result<Decoded> {
-    let bytes = shape.bytes(1)?;
-    let mut images = shape.allocate(found.files.len())?;
-    let changes = Mutex::new(Changes::default());
-    let failures = fill_images(&mut images, bytes, |index, slot| {
-        let decoded = decode(&found.files[index].0)?;
-        resize::fit_counted(decoded, shape, slot, &changes);
-        Ok(())
-    });
-    close_gaps(&mut images, bytes, &failures);
-    Ok(Decoded { images, changes: changes.into_inner().unwrap_or_default(), failures })
-}
-
-fn has_failed(failures: &[(usize, String)], index: usize) -> bool {
-    failures.binary_search_by_key(&index, |(failed, _)| *failed).is_ok()
-}
-
-/// Closes the gaps that `failures` left among `images`.
-fn close_gaps(images: &mut Room, bytes: usize, failures: &[(usize, String)]) {
-    let mut kept = 0;
-    for index in (0..images.len() / bytes).filter(|index| !has_failed(failures, *index)) {
-        images.copy_within(index * bytes..(index + 1) * bytes, kept * bytes);
-        kept += 1;
-    }
-    images.truncate(kept * bytes);
+    let mut images = Room::default();
+    let Fitted { changes, failures } =
+        fit_images(&mut images, 0, found.files.len(), shape, |index| decode(&found.files[index].0))?;
+    Ok(Decoded { images, changes, failures })
 }
 
 /// The labels of the images that stay.

@@ -19,7 +19,7 @@ use flate2::bufread::MultiGzDecoder;
 
 use super::dataset::{Dataset, Shape, Want};
 use super::pixels::{self, LARGEST_LABEL, Labels, Pixels};
-use super::place::{entries, reason};
+use super::place::{Parsed, damaged, entries, reason};
 use super::room::Room;
 use crate::error::{Error, Result};
 use crate::files;
@@ -212,9 +212,6 @@ fn read<T>(path: &Path, want: &Want, values: Values<T>) -> Result<T> {
     parse(BufReader::new(file), want, values).map_err(|problem| Error::file(path, problem))
 }
 
-/// The error is what is wrong with a file.
-type Parsed<T> = std::result::Result<T, String>;
-
 /// Reads images or labels out of an unpacked file.
 type Values<T> = fn(&mut dyn Read, &Want) -> Parsed<T>;
 
@@ -280,17 +277,7 @@ fn body(source: &mut dyn Read, shape: &[u32], size: usize, want: &Want) -> Parse
         .filter(|expected| *expected < isize::MAX as u64)
         .ok_or_else(|| format!("its header promises {shape:?} values, more than can be addressed: is it damaged?"))?;
     want.check_memory(expected, "its header promises")?;
-    // The one byte more shows a tail, and makes the gzip decoder reach its checksum.
-    let bytes = Room::read(&mut source.take(expected + 1)).map_err(|error| damaged(&error))?;
-    let (found, promised) = (bytes.len() as u64, expected / size as u64);
-    if found < expected {
-        let values = found / size as u64;
-        return Err(format!("truncated: its header promises {promised} values, {values} follow: get it again"));
-    }
-    if found > expected {
-        return Err(format!("more than the {promised} values that its header promises: is it damaged?"));
-    }
-    Ok(bytes)
+    Room::promised(source, expected, size)
 }
 
 /// Reads the header: the type of the values, and their shape.
@@ -311,11 +298,6 @@ fn header(source: &mut dyn Read) -> Parsed<(u8, Vec<u32>)> {
         shape.push(u32::from_be_bytes(bytes));
     }
     Ok((kind, shape))
-}
-
-/// What to say when reading stops within the file.
-fn damaged(error: &std::io::Error) -> String {
-    format!("truncated or damaged ({}): get it again", reason(error))
 }
 
 /// Builds the data set from parsed files that agree in their counts.

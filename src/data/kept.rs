@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -10,10 +10,13 @@ use serde::{Deserialize, Serialize};
 
 use super::account::Changes;
 use super::dataset::Shape;
+use super::place::reason;
 use super::room::Room;
+use crate::error::{Error, Result};
+use crate::files;
 
 /// Fewer images are decoded in a moment.
-pub(super) const FEWEST: usize = 2000;
+const FEWEST: usize = 2000;
 /// Bytes of all that is kept: what was written first goes first.
 const MOST: u64 = 8 << 30;
 /// Bytes that a header may have: of a few failures an image.
@@ -34,6 +37,11 @@ struct Header {
     images: usize,
     changes: Changes,
     failures: Vec<(usize, String)>,
+}
+
+/// Whether so many images, of so many bytes together, are kept.
+pub(super) fn is_kept(count: usize, bytes: usize) -> bool {
+    count >= FEWEST && bytes as u64 <= MOST
 }
 
 /// The name under which these files are kept, as they are now, in images of this shape; none where one of them can't be seen.
@@ -67,17 +75,16 @@ pub(super) fn find(directory: &Path, name: &str, count: usize, shape: Shape) -> 
 ///
 /// # Errors
 /// If there is no place for it; nothing is left of it then.
-pub(super) fn keep(directory: &Path, name: &str, decoded: &Decoded, images: usize) -> io::Result<()> {
-    fs::create_dir_all(directory)?;
-    make_room(directory, decoded.images.len() as u64)?;
+pub(super) fn keep(directory: &Path, name: &str, decoded: &Decoded, images: usize) -> Result<()> {
+    let named = |error: io::Error| Error::file(directory, reason(&error));
+    fs::create_dir_all(directory).map_err(named)?;
+    files::remove_abandoned(directory);
+    make_room(directory, decoded.images.len() as u64).map_err(named)?;
     let (changes, failures) = (decoded.changes.clone(), decoded.failures.clone());
-    let header = serde_json::to_vec(&Header { images, changes, failures })?;
-    let mut file = tempfile::NamedTempFile::new_in(directory)?;
-    file.write_all(&(header.len() as u64).to_le_bytes())?;
-    file.write_all(&header)?;
-    file.write_all(&decoded.images)?;
-    file.persist(directory.join(name))?;
-    Ok(())
+    let header = serde_json::to_vec(&Header { images, changes, failures });
+    let header = header.map_err(|error| Error::file(directory, error))?;
+    let length = (header.len() as u64).to_le_bytes();
+    files::write_parts(&directory.join(name), &[&length, &header, &decoded.images])
 }
 
 /// Removes what was written first until there is room for so many bytes.

@@ -11,15 +11,13 @@
 use std::io::Read;
 
 use super::dataset::Want;
-use super::place::reason;
+use super::place::{Parsed, damaged};
+use super::room::Room;
 
 const MAGIC: &[u8; 6] = b"\x93NUMPY";
 /// The longest header that is read; NumPy's own stops at 10,000 bytes.
 const MAX_HEADER: usize = 1 << 16;
 const MAX_DIMENSIONS: usize = 32;
-
-/// The error is what is wrong with a file.
-pub(super) type Parsed<T> = std::result::Result<T, String>;
 
 /// What a value is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +37,7 @@ pub(super) struct Array {
     /// Bytes of a value.
     size: usize,
     is_big_endian: bool,
-    bytes: Vec<u8>,
+    bytes: Room,
 }
 
 impl Array {
@@ -54,7 +52,7 @@ impl Array {
     }
 
     /// The values as they lie.
-    pub fn into_bytes(self) -> Vec<u8> {
+    pub fn into_bytes(self) -> Room {
         self.bytes
     }
 
@@ -97,7 +95,7 @@ pub(super) fn read(source: &mut dyn Read, want: &Want) -> Parsed<Array> {
     let shape = shape_of(shape).ok_or("the shape in its header is none: get it again")?;
     let bytes = shape.iter().try_fold(size as u64, |bytes, &side| bytes.checked_mul(side as u64));
     want.check_memory(bytes.unwrap_or(u64::MAX), "its header declares")?;
-    let bytes = body(source, bytes.unwrap_or(u64::MAX), size)?;
+    let bytes = Room::promised(source, bytes.unwrap_or(u64::MAX), size)?;
     Ok(Array { kind, shape, is_fortran, size, is_big_endian, bytes })
 }
 
@@ -173,26 +171,4 @@ fn shape_of(text: &str) -> Option<Vec<usize>> {
     // As Python 2 wrote long ones.
     let shape: Option<Vec<usize>> = sides.map(|side| side.trim_end_matches('L').parse().ok()).collect();
     shape.filter(|shape| shape.len() <= MAX_DIMENSIONS)
-}
-
-/// The values, that the header says take `expected` bytes.
-fn body(source: &mut dyn Read, expected: u64, size: usize) -> Parsed<Vec<u8>> {
-    let mut bytes = Vec::new();
-    // The vector grows with what arrives, so a wrong header costs no memory. The one byte more shows a tail, and makes an archive
-    // look at its checksum.
-    source.take(expected.saturating_add(1)).read_to_end(&mut bytes).map_err(|error| damaged(&error))?;
-    let (found, promised) = (bytes.len() as u64, expected / size as u64);
-    if found < expected {
-        let values = found / size as u64;
-        return Err(format!("truncated: its header promises {promised} values, {values} follow: get it again"));
-    }
-    if found > expected {
-        return Err(format!("more than the {promised} values that its header promises: is it damaged?"));
-    }
-    Ok(bytes)
-}
-
-/// What to say when reading stops within the file.
-fn damaged(error: &std::io::Error) -> String {
-    format!("truncated or damaged ({}): get it again", reason(error))
 }

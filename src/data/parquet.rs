@@ -15,12 +15,11 @@ use serde_json::Value;
 
 use self::footer::{Footer, Leaf, Type};
 use self::page::Chunk;
-use self::thrift::Parsed;
 use super::account::PARQUET;
 use super::dataset::{Dataset, Want};
-use super::decode::MAX_FILE;
+use super::decode::check_length;
 use super::encoded::Encoded;
-use super::place::open;
+use super::place::{Parsed, open};
 use crate::error::{Error, Result, list_names};
 
 const IMAGES: [&str; 9] = ["image", "img", "images", "jpg", "jpeg", "png", "webp", "picture", "pixels"];
@@ -90,9 +89,8 @@ fn read(
                 let problem = format!("no bytes in the column {}: the images are elsewhere", leaf.path.join("."));
                 return Err(Error::file(place(), problem));
             };
-            if bytes.len() as u64 > MAX_FILE {
-                return Err(Error::file(place(), format!("an image file larger than {} MiB", MAX_FILE >> 20)));
-            }
+            check_length(bytes.len() as u64)
+                .map_err(|problem| Error::file(place(), format!("an image file {problem}")))?;
             encoded.push(place(), bytes.to_vec(), labels.next().flatten())?;
             row += 1;
             Ok(())

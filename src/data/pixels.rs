@@ -1,14 +1,11 @@
 //! Images that lie in memory as bytes already, all of one size: those of IDX files, of CIFAR's and of NumPy's arrays.
 
-use std::sync::Mutex;
-
 use image::{DynamicImage, GrayImage, RgbImage};
 
 use super::account::{Account, Changes};
 use super::dataset::{Dataset, Shape, Want};
 use super::decode::Decoded;
-use super::fill::fill_images;
-use super::resize;
+use super::fill::fit_images;
 use super::room::Room;
 use crate::error::{Result, list_names};
 
@@ -96,15 +93,12 @@ fn fit_all(pixels: Pixels, shape: Shape, changes: &mut Changes) -> Result<Room> 
         *changes = Changes { smallest: size, largest: size, ..Changes::default() };
         return Ok(bytes);
     }
-    let (from, to) = (own.bytes(1)?, shape.bytes(1)?);
-    let mut fitted = shape.allocate(count)?;
-    let all = Mutex::new(Changes::default());
-    fill_images(&mut fitted, to, |index, slot| {
-        let image = image_of(own, bytes[index * from..][..from].to_vec()).ok_or(())?;
-        resize::fit_counted(Decoded { image, is_animation: false }, shape, slot, &all);
-        Ok::<(), ()>(())
-    });
-    *changes = all.into_inner().unwrap_or_default();
+    let (from, mut fitted) = (own.bytes(1)?, Room::default());
+    let decoded = |index: usize| {
+        let image = image_of(own, bytes[index * from..][..from].to_vec()).ok_or("no image")?;
+        Ok(Decoded { image, is_animation: false })
+    };
+    *changes = fit_images(&mut fitted, 0, count, shape, decoded)?.changes;
     Ok(fitted)
 }
 

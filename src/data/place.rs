@@ -1,11 +1,14 @@
 //! Files and directories, and what is said of them.
 
 use std::fs::File;
-use std::io::{Read, Seek};
+use std::io::{self, Read, Seek};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 use crate::files;
+
+/// The error is what is wrong with a file.
+pub(super) type Parsed<T> = std::result::Result<T, String>;
 
 /// What systems and their tools leave beside people's files.
 const SYSTEM: [&str; 10] = [
@@ -35,6 +38,11 @@ pub(super) fn entries(directory: &Path) -> Result<Vec<PathBuf>> {
     }
     paths.sort();
     Ok(paths)
+}
+
+/// What to say when reading stops within a file.
+pub(super) fn damaged(error: &io::Error) -> String {
+    format!("truncated or damaged ({}): get it again", reason(error))
 }
 
 /// The file at `path`, which is no pipe, where a read may wait for ever, not empty and not the pointer of Git LFS.

@@ -1,12 +1,13 @@
 //! Bytes of many images: in memory, or in a file that is mapped where they are many.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use memmap2::MmapMut;
 
+use super::place::{Parsed, damaged};
 use crate::files;
 
 /// More bytes than this lie in a file.
@@ -14,8 +15,8 @@ const MOST_IN_MEMORY: u64 = 256 << 20;
 /// Bytes that are read or written at once.
 const PIECE: usize = 1 << 20;
 
-/// Images as they are filled in.
-#[derive(Debug)]
+/// Images as they are filled in; nothing at first.
+#[derive(Debug, Default)]
 pub(super) struct Room {
     storage: Storage,
     /// Bytes of it that count.
@@ -26,28 +27,19 @@ pub(super) struct Room {
 enum Storage {
     Memory(Vec<u8>),
     /// Of a file without a name, which goes when this does.
-    Mapped(MmapMut),
+    Mapped {
+        file: File,
+        bytes: MmapMut,
+    },
+}
+
+impl Default for Storage {
+    fn default() -> Storage {
+        Storage::Memory(Vec::new())
+    }
 }
 
 impl Room {
-    /// So many zeros.
-    ///
-    /// # Errors
-    /// If there is no memory for them, or no place on the disk.
-    pub fn zeroed(bytes: usize) -> io::Result<Room> {
-        Room::zeroed_within(bytes, MOST_IN_MEMORY)
-    }
-
-    fn zeroed_within(bytes: usize, most: u64) -> io::Result<Room> {
-        if bytes as u64 > most {
-            return Room::read_within(&mut io::repeat(0).take(bytes as u64), most);
-        }
-        let mut images = Vec::new();
-        images.try_reserve_exact(bytes).map_err(|_| io::ErrorKind::OutOfMemory)?;
-        images.resize(bytes, 0);
-        Ok(images.into())
-    }
-
     /// What `source` holds. It takes as much as arrives, so that who says there is more costs nothing.
     ///
     /// # Errors
@@ -64,22 +56,76 @@ impl Room {
         }
         let mut file = files::scratch()?;
         file.write_all(&bytes)?;
+        let before = bytes.len();
         drop(bytes);
-        io::copy(&mut io::BufReader::with_capacity(PIECE, source), &mut file)?;
-        Room::map(&file)
+        let length = before as u64 + copy(source, &mut file)?;
+        Room::map(file, length as usize)
     }
 
-    fn map(file: &File) -> io::Result<Room> {
+    /// The values, of `size` bytes each, that a header promises: `expected` bytes. The error is what is wrong with the file.
+    pub fn promised(source: &mut dyn Read, expected: u64, size: usize) -> Parsed<Room> {
+        // The one byte more shows a tail, and makes what unpacks look at its checksum.
+        let bytes = Room::read(&mut source.take(expected.saturating_add(1))).map_err(|error| damaged(&error))?;
+        let (found, promised) = (bytes.len() as u64, expected / size as u64);
+        if found < expected {
+            let values = found / size as u64;
+            return Err(format!("truncated: its header promises {promised} values, {values} follow: get it again"));
+        }
+        if found > expected {
+            return Err(format!("more than the {promised} values that its header promises: is it damaged?"));
+        }
+        Ok(bytes)
+    }
+
+    /// Makes it `bytes` long, which it isn't yet; what comes to it is zeros.
+    ///
+    /// # Errors
+    /// If there is no memory for them, or no place on the disk; it holds nothing then.
+    pub fn grow(&mut self, bytes: usize) -> io::Result<()> {
+        self.grow_within(bytes, MOST_IN_MEMORY)
+    }
+
+    fn grow_within(&mut self, bytes: usize, most: u64) -> io::Result<()> {
+        let Room { storage, length } = std::mem::take(self);
+        let mut file = match storage {
+            Storage::Memory(mut own) => {
+                own.truncate(length);
+                if bytes as u64 <= most {
+                    own.try_reserve(bytes.saturating_sub(length)).map_err(|_| io::ErrorKind::OutOfMemory)?;
+                    own.resize(bytes, 0);
+                    *self = own.into();
+                    return Ok(());
+                }
+                let mut file = files::scratch()?;
+                file.write_all(&own)?;
+                file
+            }
+            Storage::Mapped { mut file, .. } => {
+                file.seek(SeekFrom::Start(length as u64))?;
+                file
+            }
+        };
+        copy(&mut io::repeat(0).take(bytes.saturating_sub(length) as u64), &mut file)?;
+        *self = Room::map(file, bytes)?;
+        Ok(())
+    }
+
+    /// The first `length` bytes of a file without a name, all of them written.
+    fn map(file: File, length: usize) -> io::Result<Room> {
         // SAFETY: the file has no name, so that no other process can open it, and none of ours shortens it; all of it was
         // written, so that no full disk can take a page away.
-        let mapped = unsafe { MmapMut::map_mut(file) }?;
-        Ok(Room { length: mapped.len(), storage: Storage::Mapped(mapped) })
+        let bytes = unsafe { MmapMut::map_mut(&file) }?;
+        Ok(Room { length, storage: Storage::Mapped { file, bytes } })
     }
 
     /// Forgets what is behind `length`.
     pub fn truncate(&mut self, length: usize) {
         self.length = self.length.min(length);
     }
+}
+
+fn copy(source: &mut dyn Read, file: &mut File) -> io::Result<u64> {
+    io::copy(&mut BufReader::with_capacity(PIECE, source), file)
 }
 
 impl From<Vec<u8>> for Room {
@@ -94,7 +140,7 @@ impl Deref for Room {
     fn deref(&self) -> &[u8] {
         let all: &[u8] = match &self.storage {
             Storage::Memory(bytes) => bytes,
-            Storage::Mapped(bytes) => bytes,
+            Storage::Mapped { bytes, .. } => bytes,
         };
         &all[..self.length]
     }
@@ -104,7 +150,7 @@ impl DerefMut for Room {
     fn deref_mut(&mut self) -> &mut [u8] {
         let all: &mut [u8] = match &mut self.storage {
             Storage::Memory(bytes) => bytes,
-            Storage::Mapped(bytes) => bytes,
+            Storage::Mapped { bytes, .. } => bytes,
         };
         &mut all[..self.length]
     }
@@ -114,15 +160,12 @@ impl DerefMut for Room {
 #[derive(Clone, Debug)]
 pub struct ImageBytes(Arc<Room>);
 
-impl ImageBytes {
-    /// Whether they lie in a file.
-    pub fn are_mapped(&self) -> bool {
-        matches!(self.0.storage, Storage::Mapped(_))
-    }
-}
-
 impl From<Room> for ImageBytes {
-    fn from(room: Room) -> ImageBytes {
+    fn from(mut room: Room) -> ImageBytes {
+        if let Storage::Memory(bytes) = &mut room.storage {
+            bytes.truncate(room.length);
+            bytes.shrink_to_fit();
+        }
         ImageBytes(Arc::new(room))
     }
 }
@@ -165,19 +208,36 @@ impl Eq for ImageBytes {}
 mod tests {
     use super::*;
 
+    fn is_mapped(room: &Room) -> bool {
+        matches!(room.storage, Storage::Mapped { .. })
+    }
+
     #[test]
     fn what_is_too_much_for_memory_lies_in_a_file_and_is_the_same() {
         let bytes: Vec<u8> = (0..=255).cycle().take(3 * PIECE + 5).collect();
-        for (most, is_mapped) in [(bytes.len() as u64, false), (bytes.len() as u64 - 1, true), (7, true)] {
+        for (most, mapped) in [(bytes.len() as u64, false), (bytes.len() as u64 - 1, true), (7, true)] {
             let mut room = Room::read_within(&mut &bytes[..], most).expect("a place for 3 MiB");
-            assert_eq!((&room[..], matches!(room.storage, Storage::Mapped(_))), (&bytes[..], is_mapped));
+            assert_eq!((&room[..], is_mapped(&room)), (&bytes[..], mapped));
             room[PIECE] = 7;
             room.truncate(PIECE + 1);
             let kept = ImageBytes::from(room);
-            assert_eq!((kept.len(), kept[PIECE], kept.are_mapped()), (PIECE + 1, 7, is_mapped));
+            assert_eq!((kept.len(), kept[PIECE], is_mapped(&kept.0)), (PIECE + 1, 7, mapped));
         }
-        let mut zeroed = Room::zeroed_within(2 * PIECE, 1).expect("a place for 2 MiB");
-        zeroed[2 * PIECE - 1] = 1;
-        assert!(ImageBytes::from(zeroed).iter().rev().eq([1].iter().chain(&vec![0; 2 * PIECE - 1])));
+    }
+
+    #[test]
+    fn what_grows_keeps_what_it_holds_and_moves_to_a_file_in_time() {
+        let (mut room, mut expected) = (Room::default(), Vec::new());
+        // The limit is passed between the second and the third; each leaves something behind its end.
+        for (round, bytes) in [10, PIECE, PIECE + 7, 3 * PIECE, 3 * PIECE + 1].into_iter().enumerate() {
+            room.grow_within(bytes, PIECE as u64).expect("a place for 3 MiB");
+            expected.resize(bytes, 0);
+            assert_eq!((&room[..], is_mapped(&room)), (&expected[..], bytes > PIECE), "{bytes} bytes");
+            room[bytes - 4..].fill(round as u8 + 1);
+            room.truncate(bytes - 2);
+            expected.resize(bytes - 2, 0);
+            expected[bytes - 4..].fill(round as u8 + 1);
+        }
+        assert_eq!(ImageBytes::from(room), expected);
     }
 }

@@ -12,11 +12,8 @@ use std::path::Path;
 
 use flate2::bufread::MultiGzDecoder;
 
-use super::place::{open, reason};
+use super::place::{Parsed, damaged, open, reason};
 use crate::error::{Error, Result};
-
-/// The error is what is wrong with a file.
-type Parsed<T> = std::result::Result<T, String>;
 
 const BLOCK: usize = 512;
 /// The longest name, or records of one entry.
@@ -77,7 +74,7 @@ impl Tar {
                 return Ok(Next::End);
             }
             check_sum(&header)?;
-            let length = number(&header[124..136]).ok_or_else(damaged)?;
+            let length = number(&header[124..136]).ok_or_else(no_archive)?;
             let kind = header[156];
             match kind {
                 b'L' | b'x' => {
@@ -119,21 +116,21 @@ impl Tar {
         let mut bytes = Vec::new();
         let length = self.left;
         // The vector grows with what arrives, so a wrong header costs no memory.
-        (&mut self.source).take(length).read_to_end(&mut bytes).map_err(|error| broken(&error))?;
+        (&mut self.source).take(length).read_to_end(&mut bytes).map_err(|error| damaged(&error))?;
         self.left -= bytes.len() as u64;
         if self.left > 0 { Err(truncated()) } else { Ok(bytes) }
     }
 
     fn begin(&mut self, length: u64) -> Parsed<()> {
         self.left = length;
-        self.padding = length.checked_next_multiple_of(BLOCK as u64).ok_or_else(damaged)? - length;
+        self.padding = length.checked_next_multiple_of(BLOCK as u64).ok_or_else(no_archive)? - length;
         Ok(())
     }
 
     fn pass_over(&mut self) -> Parsed<()> {
-        let rest = self.left.checked_add(self.padding).ok_or_else(damaged)?;
+        let rest = self.left.checked_add(self.padding).ok_or_else(no_archive)?;
         let passed = std::io::copy(&mut (&mut self.source).take(rest), &mut std::io::sink());
-        let passed = passed.map_err(|error| broken(&error))?;
+        let passed = passed.map_err(|error| damaged(&error))?;
         (self.left, self.padding) = (0, 0);
         if passed < rest { Err(truncated()) } else { Ok(()) }
     }
@@ -141,7 +138,7 @@ impl Tar {
     fn exactly(&mut self, buffer: &mut [u8]) -> Parsed<()> {
         self.source.read_exact(buffer).map_err(|error| match error.kind() {
             std::io::ErrorKind::UnexpectedEof => truncated(),
-            _ => broken(&error),
+            _ => damaged(&error),
         })
     }
 
@@ -158,11 +155,11 @@ impl Tar {
     fn drain(&mut self) -> Parsed<()> {
         const MOST: u64 = 1 << 20;
         let read = std::io::copy(&mut (&mut self.source).take(MOST), &mut std::io::sink());
-        read.map(|_| ()).map_err(|error| broken(&error))
+        read.map(|_| ()).map_err(|error| damaged(&error))
     }
 }
 
-fn damaged() -> String {
+fn no_archive() -> String {
     "not a tar archive, or a damaged one: get it again".into()
 }
 
@@ -170,15 +167,11 @@ fn truncated() -> String {
     "truncated: it ends before its end is marked: get it again".into()
 }
 
-fn broken(error: &std::io::Error) -> String {
-    format!("truncated or damaged ({}): get it again", reason(error))
-}
-
 /// The sum of all bytes, of which those of the sum itself count as spaces.
 fn check_sum(header: &[u8; BLOCK]) -> Parsed<()> {
     let bytes = header.iter().enumerate().map(|(at, byte)| if (148..156).contains(&at) { b' ' } else { *byte });
     let sum: u64 = bytes.map(u64::from).sum();
-    if number(&header[148..156]) == Some(sum) { Ok(()) } else { Err(damaged()) }
+    if number(&header[148..156]) == Some(sum) { Ok(()) } else { Err(no_archive()) }
 }
 
 /// An octal number between spaces and zeros, or a binary one behind a set bit.
@@ -212,14 +205,14 @@ fn own_name(header: &[u8; BLOCK]) -> String {
 fn extended(mut records: &[u8]) -> Parsed<(Option<String>, Option<u64>)> {
     let (mut name, mut length) = (None, None);
     while !records.is_empty() {
-        let digits = records.iter().position(|byte| *byte == b' ').ok_or_else(damaged)?;
-        let own: usize = text(&records[..digits]).parse().map_err(|_| damaged())?;
-        let record = records.get(digits + 1..own.saturating_sub(1)).ok_or_else(damaged)?;
-        records = records.get(own..).ok_or_else(damaged)?;
+        let digits = records.iter().position(|byte| *byte == b' ').ok_or_else(no_archive)?;
+        let own: usize = text(&records[..digits]).parse().map_err(|_| no_archive())?;
+        let record = records.get(digits + 1..own.saturating_sub(1)).ok_or_else(no_archive)?;
+        records = records.get(own..).ok_or_else(no_archive)?;
         let record = String::from_utf8_lossy(record);
         match record.split_once('=') {
             Some(("path", value)) => name = Some(value.to_string()),
-            Some(("size", value)) => length = Some(value.parse().map_err(|_| damaged())?),
+            Some(("size", value)) => length = Some(value.parse().map_err(|_| no_archive())?),
             _ => {}
         }
     }

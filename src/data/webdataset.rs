@@ -8,9 +8,9 @@ use serde_json::Value;
 use super::account::WEBDATASET;
 use super::cifar::Packed;
 use super::dataset::{Dataset, Read, Want};
-use super::decode::MAX_FILE;
+use super::decode::check_length;
 use super::encoded::Encoded;
-use super::place::stem;
+use super::place::{Parsed, stem};
 use super::tar::{Entry, Next, Tar};
 use crate::error::{Error, Result};
 
@@ -122,22 +122,20 @@ impl<'a> Set<'a> {
             self.sample.key = key;
         }
         let is_label = ending == "cls" || ending == "json";
-        let most = if is_label { MAX_LABEL } else { MAX_FILE };
-        let check = || want.check_memory(entry.length, "the file has");
         if IMAGES.contains(&ending.as_str()) {
             if self.sample.image.is_some() {
                 self.further.push(place);
                 return Ok(());
             }
-            if entry.length > most {
-                return Err(Error::file(place, format!("an image file larger than {} MiB", most >> 20)));
-            }
-            check().map_err(|problem| Error::file(&place, problem))?;
+            check_length(entry.length)
+                .map_err(|problem| format!("an image file {problem}"))
+                .and_then(|()| want.check_memory(entry.length, "the file has"))
+                .map_err(|problem| Error::file(&place, problem))?;
             if !folder.is_empty() {
                 self.in_folder.get_or_insert_with(|| place.clone());
             }
             self.sample.image = Some((place, tar.content().map_err(refused)?));
-        } else if is_label && entry.length <= most {
+        } else if is_label && entry.length <= MAX_LABEL {
             let text = tar.content().map_err(refused)?;
             let label = if ending == "cls" { label_of_text(&text).map(Some) } else { Ok(label_of_json(&text)) };
             let label = label.map_err(|problem| Error::file(&place, problem))?;
@@ -181,7 +179,7 @@ impl<'a> Set<'a> {
     }
 }
 
-fn label_of_text(text: &[u8]) -> std::result::Result<i64, String> {
+fn label_of_text(text: &[u8]) -> Parsed<i64> {
     let text = String::from_utf8_lossy(text);
     text.trim()
         .parse()

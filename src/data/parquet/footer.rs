@@ -3,9 +3,9 @@
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 
-use super::thrift::{self, Parsed, Value};
+use super::thrift::{self, Value};
 use crate::data::dataset::Want;
-use crate::data::place::reason;
+use crate::data::place::{Parsed, reason};
 
 const MAGIC: &[u8; 4] = b"PAR1";
 /// The longest footer that is read; its tree takes up to 40 times that.

@@ -8,9 +8,9 @@ use flate2::bufread::MultiGzDecoder;
 
 use super::footer::{Group, Leaf, Type};
 use super::runs::Runs;
-use super::thrift::{self, Parsed, Value};
+use super::thrift::{self, Value};
 use crate::data::dataset::Want;
-use crate::data::place::reason;
+use crate::data::place::{Parsed, reason};
 use crate::error::{Error, Result};
 
 /// The longest header of a page that is read; what statistics are in it is cut by its writers.

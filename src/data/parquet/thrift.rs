@@ -1,7 +1,6 @@
 //! Thrift's compact protocol, in which Parquet writes its headers, as a tree of numbered fields.
 
-/// The error is what is wrong with a file.
-pub type Parsed<T> = std::result::Result<T, String>;
+use crate::data::place::Parsed;
 
 /// Structs in structs; Parquet has about eight.
 const MOST_DEPTH: usize = 24;
