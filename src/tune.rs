@@ -288,8 +288,7 @@ pub fn compare(
     let choices = judge(context, recordings, choices)?;
     let mut tuner = Tuner::new(context, &mut clock, &choices);
     for (key, ways) in open(recordings, &choices) {
-        let suits = |c: &&Candidate| c.suits(context.kind(), choices.precision) && choices.trusts(ways, c);
-        let mut candidates = ways.candidates.iter().filter(suits).collect();
+        let mut candidates = choices.contenders(ways, &key.shape);
         tuner.drop_spilling(ways, &key, &mut candidates);
         tuner.measure(&key, ways, &candidates)?;
     }
@@ -349,9 +348,8 @@ fn asked(recordings: &Recordings) -> Vec<(Key, &'static Ways)> {
 
 /// Shapes that can run in several ways here, of which nothing is known yet.
 fn open(recordings: &Recordings, choices: &Choices) -> Vec<(Key, &'static Ways)> {
-    let suits = |ways: &Ways| ways.candidates.iter().filter(|c| c.suits(&choices.device, choices.precision)).count();
     let mut all = asked(recordings);
-    all.retain(|(key, ways)| suits(ways) > 1 && !choices.knows(key));
+    all.retain(|(key, ways)| choices.contenders(ways, &key.shape).len() > 1 && !choices.knows(key));
     all
 }
 

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::outputs::{Input, input};
 use diffuse::checkpoint;
-use diffuse::data::{MEMORY_LIMIT, Want, parse_bytes};
+use diffuse::data::{Want, parse_bytes};
 use diffuse::nn::config::Size;
 use diffuse::nn::{UNetConfig, preset, preset_names};
 use diffuse::run::TrainOptions;
@@ -93,7 +93,7 @@ pub struct MemoryFlag {
 impl MemoryFlag {
     /// `want` within that limit.
     pub fn put(&self, want: Want) -> Want {
-        want.limited(self.memory_limit.unwrap_or(MEMORY_LIMIT))
+        Want { memory_limit: self.memory_limit, ..want }
     }
 }
 

@@ -329,6 +329,12 @@ impl Choices {
         !self.trusts(ways, candidate) || !self.wrong.is_empty() && self.wrong.contains(&self.way(ways, candidate))
     }
 
+    /// What is worth timing for a shape, of any class.
+    pub fn contenders<R>(&self, ways: &Ways<R>, shape: &[u32]) -> Vec<&'static Candidate> {
+        let may = |c: &&Candidate| self.suits(c, shape) && self.trusts(ways, c);
+        ways.candidates.iter().filter(may).collect()
+    }
+
     /// What the clock may choose from for a shape: the candidates of the usual one's class.
     pub fn class<R>(&self, ways: &Ways<R>, shape: &[u32]) -> Vec<&'static Candidate> {
         let class = self.usual(ways, shape).class;
