@@ -322,14 +322,15 @@ attempt() {
     return 0
 }
 
-# start_afresh PART: drops what an earlier attempt left, but for the time that was too little.
+# start_afresh PART: drops what an earlier attempt left, but for the time that was too little, which is there at every moment: this
+# script may be killed.
 start_afresh() {
-    local directory="parts/$1"
-    mv "$directory/status" earlier 2>/dev/null
-    rm -rf "$directory"
+    local directory="parts/$1" left
     mkdir -p "$directory"
-    case "$(cat earlier 2>/dev/null)" in cut*) cp earlier "$directory/status" ;; esac
-    rm -f earlier
+    [ "$(status "$1")" = cut ] || rm -f "$directory/status"
+    for left in "$directory"/*; do
+        [ "$left" = "$directory/status" ] || rm -rf "$left"
+    done
     case "$1" in train-*) rm -rf "$1" ;; esac
     case "$1" in train-2) rm -rf cache-2 ;; esac
 }
@@ -338,7 +339,8 @@ start_afresh() {
 record() {
     local now seconds=$((SECONDS - started))
     now="$(judge "$1" "$2" "$seconds" "$3")"
-    echo "$now $2 $seconds $3 $(date -u +%Y-%m-%d)" >"parts/$1/status"
+    echo "$now $2 $seconds $3 $(date -u +%Y-%m-%d)" >"parts/$1/status.new"
+    mv "parts/$1/status.new" "parts/$1/status"
     tried="$tried $1"
     say "$1: $now after $seconds s$([ "$now" = failed ] && echo ", exit status $2")"
     write_reports
