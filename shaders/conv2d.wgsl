@@ -10,7 +10,8 @@
 //
 //   x, dx: [N, H, W, C]   weight: [R, S, C, K]   bias: [K]   y, dy: [N, P, Q, K]   partial: [splits, R, S, C, K]
 //   partial_bias: [splits, K]
-//   addend: [N, P, Q, K] (a residual), K channels of each image's row (an embedding), or not read
+//   addend: [N, P, Q, K] (a residual), K channels of each image's row (an embedding), the product of rows [N, P, Q, D] and a
+//   shortcut_weight [D, K] with its shortcut_bias [K] (the residual of a block whose channels change), or not read
 //   C is padded to a multiple of 4 in weight too; the padding of x, dy, addend and weight is zero, so that of y, dx and dW is.
 //
 // backward_data visits the inputs parity by parity: those with the same (h mod stride, w mod stride) are reached by the same
@@ -33,8 +34,8 @@ struct Params {
     pad: u32,
     split_rows: u32,    // rows of the output that one split of backward_weight sums
     splits: u32,
-    addend: u32,        // NONE, PER_IMAGE or PER_ROW
-    addend_stride4: u32,    // between the rows of images; the first quadruple in each
+    addend: u32,        // NONE, PER_IMAGE, PER_ROW or PRODUCT
+    addend_stride4: u32,    // quadruples of the row of an image, or of a product; the first quadruple in each
     addend_first4: u32,
     scale: f32,
 }
@@ -43,8 +44,11 @@ struct Params {
 const NONE = 0u;
 const PER_IMAGE = 1u;
 const PER_ROW = 2u;
+const PRODUCT = 3u;
 
 @group(0) @binding(3) var<storage, read> addend: array<real4>;
+@group(0) @binding(5) var<storage, read> shortcut_weight: array<real4>;
+@group(0) @binding(6) var<storage, read> shortcut_bias: array<vec4<f32>>;
 
 // Rows of y.
 fn output_rows() -> u32 {
@@ -106,6 +110,27 @@ fn tap_of(corner: Corner, r: u32, s: u32) -> Tap {
     let valid = u32(corner.top + i32(r)) < params.h && u32(corner.left + i32(s)) < params.w;
     let offset = u32(corner.offset + i32((r * params.w + s) * params.c4));
     return Tap(select(0u, offset, valid), select(0.0, 1.0, valid));
+}
+
+// What the sums of quadruple k begin with.
+fn biases(k: u32) -> vec4<f32> {
+    if (params.addend == PRODUCT) {
+        return bias[k] + shortcut_bias[k];
+    }
+    return bias[k];
+}
+
+// A product that is added is summed behind the taps: its quadruples of channels, none without it.
+fn shortcut_quads() -> u32 {
+    return select(0u, params.addend_stride4, params.addend == PRODUCT);
+}
+
+fn load_shortcut(m: u32, quad: u32) -> vec4<f32> {
+    return load4(addend[m * params.addend_stride4 + quad]);
+}
+
+fn load_shortcut_line(at: u32) -> vec4<f32> {
+    return load4(shortcut_weight[at]);
 }
 
 // What is stored of output row m, quadruple k, of which `sum` is the convolution with its bias.

@@ -31,8 +31,8 @@ fn forward(invocation: Invocation) {
     var right: Sums;
     for (var j = 0u; j < TILE_ROWS; j++) {
         corner[j] = corner_at(position(min(first + j, rows - 1u)));
-        left[j] = bias[k];
-        right[j] = bias[k + second];
+        left[j] = biases(k);
+        right[j] = biases(k + second);
     }
     for (var r = 0u; r < taps().x; r++) {
         for (var s = 0u; s < taps().y; s++) {
@@ -51,6 +51,15 @@ fn forward(invocation: Invocation) {
                     right[j] = multiply_add(right[j], b, v);
                 }
             }
+        }
+    }
+    for (var quad = 0u; quad < shortcut_quads(); quad++) {
+        let a = load_shortcut_weight(quad, k);
+        let b = load_shortcut_weight(quad, k + second);
+        for (var j = 0u; j < TILE_ROWS; j++) {
+            let v = load_shortcut(min(first + j, rows - 1u), quad);
+            left[j] = multiply_add(left[j], a, v);
+            right[j] = multiply_add(right[j], b, v);
         }
     }
     for (var j = 0u; j < TILE_ROWS; j++) {

@@ -68,6 +68,14 @@ fn stage_rows(turn: u32, share: ptr<function, Share>, inside: ptr<function, Insi
     }
 }
 
+// The lines of a turn.
+fn stage_lines(turn: u32, share: ptr<function, Share>, lane: u32) {
+    for (var j = 0u; j < CHANNEL_SHARE; j++) {
+        let part = part_of(j, lane);
+        staged_channels[channel_slot(turn % 2u, part / TILE_QUADS, part % TILE_QUADS)] = (*share)[j];
+    }
+}
+
 // Four lines of a quad, as a column each.
 fn staged_weights(buffer: u32, step: u32, quad: u32) -> mat4x4<f32> {
     return mat4x4<f32>(
@@ -143,8 +151,8 @@ fn forward(workgroup: Workgroup, at: TiledInvocation) {
     var left: Sums;
     var right: Sums;
     for (var j = 0u; j < ROWS; j++) {
-        left[j] = bias[min(own, params.k4 - 1u)];
-        right[j] = bias[min(own + CHANNEL_LANES, params.k4 - 1u)];
+        left[j] = biases(min(own, params.k4 - 1u));
+        right[j] = biases(min(own + CHANNEL_LANES, params.k4 - 1u));
     }
     var from_weight: array<u32, MAX_SHARE>;
     for (var j = 0u; j < CHANNEL_SHARE; j++) {
@@ -172,11 +180,29 @@ fn forward(workgroup: Workgroup, at: TiledInvocation) {
             multiply(&left, &right, turn - 1u, at, false);
         }
         stage_rows(turn, &row_share, &inside, at.lane);
-        for (var j = 0u; j < CHANNEL_SHARE; j++) {
-            let part = part_of(j, at.lane);
-            staged_channels[channel_slot(turn % 2u, part / TILE_QUADS, part % TILE_QUADS)] = channel_share[j];
-        }
+        stage_lines(turn, &channel_share, at.lane);
         walk = next_of(walk, params.c4, vec2<u32>(), 1u);
+        workgroupBarrier();
+    }
+    let quads = shortcut_quads();
+    for (var turn = 0u; turn <= turns_of(1u, quads) && quads > 0u; turn++) {
+        var row_share: Share;
+        var inside: Inside;
+        var channel_share: Share;
+        let quad = turn * STEP + at.lane % STEP;
+        for (var j = 0u; j < ROW_SHARE; j++) {
+            row_share[j] = load_shortcut(min(first + part_of(j, at.lane) / STEP, rows - 1u), min(quad, quads - 1u));
+            inside[j] = select(0.0, 1.0, quad < quads);
+        }
+        for (var j = 0u; j < CHANNEL_SHARE; j++) {
+            let line = 4u * turn * STEP * params.k4 + from_weight[j];
+            channel_share[j] = load_shortcut_line(min(line, 4u * quads * params.k4 - 1u));
+        }
+        if (turn > 0u) {
+            multiply(&left, &right, turn - 1u, at, false);
+        }
+        stage_rows(turn, &row_share, &inside, at.lane);
+        stage_lines(turn, &channel_share, at.lane);
         workgroupBarrier();
     }
     for (var j = 0u; j < ROWS; j++) {

@@ -33,6 +33,12 @@ fn load_weight(at: u32) -> mat4x4<f32> {
     return mat4x4<f32>(load4(weight[at]), load4(weight[at + params.k4]), load4(weight[at + 2u * params.k4]), load4(weight[at + 3u * params.k4]));
 }
 
+// The same of the weight of a product that is added.
+fn load_shortcut_weight(quad: u32, k: u32) -> mat4x4<f32> {
+    let at = 4u * quad * params.k4 + k;
+    return mat4x4<f32>(load_shortcut_line(at), load_shortcut_line(at + params.k4), load_shortcut_line(at + 2u * params.k4), load_shortcut_line(at + 3u * params.k4));
+}
+
 // Where the tile of a workgroup, or of a lane, begins: its row, or number among the tiles of rows, and its first quad of `quads`.
 struct Tile {
     row: u32,

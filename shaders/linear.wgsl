@@ -1,10 +1,10 @@
 // Linear layer over rows: a matrix product. A 1x1 convolution is the same thing over N H W rows.
 //
-//   forward          y[m,k]  = scale (bias[k] + addend[m,k] + sum over c of x[m,c] W[c,k])
+//   forward          y[m,k]  = f(scale (bias[k] + addend[m,k] + sum over c of x[m,c] W[c,k])), f nothing or SiLU
 //   backward_data    dx[m,c] = sum over k of dy[m,k] W[c,k]
 //   backward_weight  dW[c,k] = sum over m of x[m,c] dy[m,k]
 //                    db[k]   = sum over m of dy[m,k]
-//   (dy here is scale times the gradient of y)
+//   (dy here is scale times the gradient of y before f)
 //
 //   x, dx: [M, C]   weight: [C, K]   bias: [K]   y, dy, addend: [M, K]   partial: [splits, C, K]   partial_bias: [splits, K]
 //   C is padded to a multiple of 4 in weight too; the padding of x, dy, addend and weight is zero, so that of y, dx and dW is.
@@ -20,6 +20,7 @@ struct Params {
     splits: u32,
     addend: u32,        // 1: it is added
     scale: f32,
+    silu: u32,          // 1: is f
 }
 @group(0) @binding(14) var<uniform> params: Params;
 
@@ -69,13 +70,34 @@ fn tap_of(corner: Corner, r: u32, s: u32) -> Tap {
     return Tap(corner * params.c4, 1.0);
 }
 
+fn biases(k: u32) -> vec4<f32> {
+    return bias[k];
+}
+
+// A convolution alone adds another product.
+fn shortcut_quads() -> u32 {
+    return 0u;
+}
+
+fn load_shortcut(m: u32, quad: u32) -> vec4<f32> {
+    return vec4<f32>();
+}
+
+fn load_shortcut_line(at: u32) -> vec4<f32> {
+    return vec4<f32>();
+}
+
 // What is stored of row m, quadruple k, of which `sum` is the product with its bias.
 fn finish(sum: vec4<f32>, m: u32, k: u32) -> real4 {
     var value = sum;
     if (params.addend == 1u) {
         value += load4(addend[m * params.k4 + k]);
     }
-    return store4(params.scale * value);
+    value *= params.scale;
+    if (params.silu == 1u) {
+        value *= sigmoid4(value);
+    }
+    return store4(value);
 }
 
 struct Inputs {

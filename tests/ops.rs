@@ -88,5 +88,6 @@ fn every_candidate_ran_every_corner(context: &Context, op: &Op, report: &Report)
 fn takes(op: &Op, corner: &str, ways: &Ways, candidate: &Candidate) -> bool {
     let index = (0..op.corners.len()).find(|index| op.name(Which::Corner(*index)) == corner).expect("a corner");
     let recording = Case::new(op, Which::Corner(index), &Arc::<Choices>::default()).recording;
-    recording.asked.iter().all(|(key, asked)| asked.entry != ways.entry || candidate.takes(&key.shape))
+    let is_asked = |asked: &Ways| (asked.kernel, asked.entry) == (ways.kernel, ways.entry);
+    recording.asked.iter().all(|(key, asked)| !is_asked(asked) || candidate.takes(&key.shape))
 }

@@ -10,6 +10,8 @@ use diffuse::gpu::{
 };
 use diffuse::nn::{UNet, UNetConfig};
 use diffuse::ops::add;
+use diffuse::ops::conv2d::{self, Geometry};
+use diffuse::ops::matrix::{Addend, Epilogue};
 use diffuse::random::Random;
 
 const SEED: u64 = 20;
@@ -214,6 +216,21 @@ fn planned_bytes_are_the_allocated_bytes() {
         assert_eq!(plan.allocated_bytes(), recording.peak_bytes());
         assert_eq!(memory.bytes(), recording.buffers.iter().map(|buffer| buffer.bytes).sum::<u64>());
     }
+}
+
+#[test]
+fn what_is_bound_in_two_places_is_moved_once() {
+    let mut r = Recorder::new();
+    let [x, residual] = ["x", "residual"].map(|name| r.persistent(name, [2, 5, 5, 4]));
+    let (weight, bias) = (r.persistent("weight", [3, 3, 4, 4]), r.persistent("bias", [1, 1, 1, 4]));
+    let added = Epilogue { addend: Addend::PerRow(residual), scale: 1.0 };
+    for epilogue in [Epilogue::NONE, added] {
+        conv2d::forward_with(&mut r, x, weight, bias, Geometry::same(3), epilogue);
+    }
+    let recording = r.finish();
+    let bytes: Vec<u64> = recording.dispatches.iter().map(|dispatch| recording.bytes(dispatch)).collect();
+    // x, weight, bias and y; of a residual as much as of x.
+    assert_eq!(bytes, [800 + 576 + 16 + 800, 800 + 576 + 16 + 800 + 800]);
 }
 
 #[test]

@@ -37,7 +37,8 @@ pub fn forward(call: &mut Call) {
             }
         }
     });
-    let (addend, per_image) = (call.read("addend"), y.rows() / call.u("n"));
+    let product = (call.u("addend") == 3).then(|| shortcut(call));
+    let (addend, per_image) = (product.as_ref().unwrap_or(call.read("addend")), y.rows() / call.u("n"));
     for row in 0..y.rows() {
         let added = match call.u("addend") {
             0 => None,
@@ -49,6 +50,20 @@ pub fn forward(call: &mut Call) {
         }
     }
     call.write("y", y);
+}
+
+/// The product that is added, with its bias.
+fn shortcut(call: &Call) -> Array {
+    let (x, weight, bias) = (call.read("addend"), call.read("shortcut_weight"), call.read("shortcut_bias"));
+    let mut product = call.zeros("y");
+    for row in 0..product.rows() {
+        let sums = product.row_mut(row);
+        sums.copy_from_slice(bias.row(0));
+        for (c, x) in x.row(row).iter().enumerate() {
+            sums.iter_mut().zip(weight.row(c)).for_each(|(sum, weight)| *sum += x * weight);
+        }
+    }
+    product
 }
 
 /// Padded input channels.

@@ -1,6 +1,6 @@
 //! Twins of `shaders/linear.wgsl`. Rows are counted by the parameters: y may be shaped [N, T, heads, d].
 
-use super::Call;
+use super::{Call, silu};
 
 pub fn forward(call: &mut Call) {
     let (x, weight, bias) = (call.read("x"), call.read("weight"), call.read("bias"));
@@ -12,10 +12,13 @@ pub fn forward(call: &mut Call) {
             y.iter_mut().zip(weights).for_each(|(y, weight)| *y += x * weight);
         }
     }
-    let (added, scale) = (call.flag("addend"), call.f("scale"));
+    let (added, scale, activated) = (call.flag("addend"), call.f("scale"), call.flag("silu"));
     let addend = &call.read("addend").data;
     for (i, y) in y.data.iter_mut().enumerate() {
         *y = scale * (*y + if added { addend[i] } else { 0.0 });
+        if activated {
+            *y = silu::value(*y);
+        }
     }
     call.write("y", y);
 }

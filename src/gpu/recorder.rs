@@ -606,14 +606,13 @@ impl Recording {
         bindings.chain(params).collect::<Vec<_>>().join(" ")
     }
 
-    /// Bytes that `dispatch` must move at the least: each binding once, twice where it is read and written.
+    /// Bytes that `dispatch` must move at the least: each tensor once, however often it is bound, twice where it is read and written.
     pub fn bytes(&self, dispatch: &Dispatch) -> u64 {
         let bindings = &dispatch.kernel.entry_point(dispatch.entry).storage;
-        let bytes = dispatch
-            .io
-            .iter()
-            .zip(bindings)
-            .map(|(id, binding)| self.tensor_bytes(*id) * if binding.access == Access::ReadWrite { 2 } else { 1 });
+        let bound = dispatch.io.iter().zip(bindings).enumerate();
+        let first = bound.filter(|(index, (id, _))| !dispatch.io[..*index].contains(id));
+        let bytes = first
+            .map(|(_, (id, binding))| self.tensor_bytes(*id) * if binding.access == Access::ReadWrite { 2 } else { 1 });
         bytes.sum()
     }
 

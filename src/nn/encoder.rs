@@ -6,7 +6,8 @@ use super::layers::{Attention, Common, Conv2d, Heads, Input, Linear, ResnetBlock
 use super::params::{Init, Joined, Layout, Params};
 use crate::gpu::{Recorder, Tensor, Weight};
 use crate::ops::conv2d::Geometry;
-use crate::ops::{add, embed, reduce, silu};
+use crate::ops::matrix::Addend;
+use crate::ops::{add, embed, reduce};
 
 /// Weights that one dispatch narrows: a binding of 64 MiB.
 const MOST_NARROWED: u64 = 1 << 24;
@@ -40,10 +41,10 @@ pub struct EncoderSaved {
 
 struct EmbeddingSaved {
     linear_1: Input,
-    hidden: Tensor,
     linear_2: Input,
+    /// Of the classes, if there are any.
+    class: Addend,
     projections: Input,
-    sum: Tensor,
     labels: Option<Tensor>,
 }
 
@@ -170,19 +171,19 @@ impl Encoder {
         let shape = [n, 1, 1, config.embedding()];
         let waves =
             embed::timestep(r, timestep, config.block_out_channels[0], config.flip_sin_to_cos, config.freq_shift);
-        let (hidden, linear_1) = self.time_linear_1.forward(r, waves, shape);
-        let activated = silu::forward(r, hidden);
-        let (mut sum, linear_2) = self.time_linear_2.forward(r, activated, shape);
         assert_eq!(labels.is_some(), self.class_embedding.is_some(), "labels and class embedding go together");
-        if let (Some(labels), Some(table)) = (labels, self.class_embedding) {
-            let table = r.weight(table);
-            let class = embed::gather(r, table, labels);
-            sum = add::add(r, sum, class);
-        }
-        let activated = silu::forward(r, sum);
+        let class = match (labels, self.class_embedding) {
+            (Some(labels), Some(table)) => {
+                let table = r.weight(table);
+                Addend::PerRow(embed::gather(r, table, labels))
+            }
+            _ => Addend::None,
+        };
+        let (hidden, linear_1) = self.time_linear_1.forward_silu(r, waves, shape, Addend::None);
+        let (activated, linear_2) = self.time_linear_2.forward_silu(r, hidden, shape, class);
         let shape = [n, 1, 1, self.projections.outputs()];
         let (y, projections) = r.scope("time_emb_proj", |r| self.projections.forward(r, activated, shape));
-        (y, EmbeddingSaved { linear_1, hidden, linear_2, projections, sum, labels })
+        (y, EmbeddingSaved { linear_1, linear_2, class, projections, labels })
     }
 
     /// Room for the gradients that the residual blocks write, of `images` images.
@@ -192,13 +193,13 @@ impl Encoder {
 
     fn embed_backward(&self, r: &mut Recorder, saved: EmbeddingSaved, dprojections: Tensor) {
         let dactivated = r.scope("time_emb_proj", |r| self.projections.backward(r, saved.projections, dprojections));
-        let dsum = silu::backward(r, saved.sum, dactivated);
+        let dsum = self.time_linear_2.backward_silu(r, &saved.linear_2, saved.class, dactivated);
         if let (Some(labels), Some(table)) = (saved.labels, self.class_embedding) {
             let dtable = r.grad(table);
             embed::gather_backward(r, labels, dsum, dtable);
         }
         let dactivated = self.time_linear_2.backward(r, saved.linear_2, dsum);
-        let dhidden = silu::backward(r, saved.hidden, dactivated);
+        let dhidden = self.time_linear_1.backward_silu(r, &saved.linear_1, Addend::None, dactivated);
         self.time_linear_1.backward(r, saved.linear_1, dhidden);
     }
 }

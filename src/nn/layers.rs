@@ -5,8 +5,8 @@ use super::params::{Init, Joined, Layout, Params};
 use crate::gpu::{Recorder, Slice, Tensor, Weight};
 use crate::ops::conv2d::{self, Geometry};
 use crate::ops::group_norm::{self, Norm};
-use crate::ops::matrix::{Addend, Epilogue};
-use crate::ops::{add, attention, linear, resample};
+use crate::ops::matrix::{Addend, Epilogue, Product};
+use crate::ops::{add, attention, linear, resample, silu};
 
 /// Convolution with bias.
 pub struct Conv2d {
@@ -119,6 +119,23 @@ impl Linear {
     fn forward_with(&self, r: &mut Recorder, x: Tensor, y_shape: [u32; 4], epilogue: Epilogue) -> (Tensor, Input) {
         let (weight, bias) = (r.matrix(self.weight), r.weight(self.bias));
         (linear::forward_with(r, x, weight, bias, y_shape, epilogue), Input { x })
+    }
+
+    /// SiLU of the output and of what is added.
+    pub fn forward_silu(&self, r: &mut Recorder, x: Tensor, y_shape: [u32; 4], addend: Addend) -> (Tensor, Input) {
+        let (weight, bias) = (r.matrix(self.weight), r.weight(self.bias));
+        (linear::forward_silu(r, x, weight, bias, y_shape, addend), Input { x })
+    }
+
+    /// The gradient of what [`Linear::forward_silu`] makes SiLU of, which is computed once more, for `dy` that of SiLU.
+    pub fn backward_silu(&self, r: &mut Recorder, saved: &Input, addend: Addend, dy: Tensor) -> Tensor {
+        let (sum, _) = self.forward_with(r, saved.x, dy.shape, Epilogue { addend, scale: 1.0 });
+        silu::backward(r, sum, dy)
+    }
+
+    /// As what a convolution adds.
+    fn product(&self, r: &mut Recorder, x: Tensor) -> Product {
+        Product { x, weight: r.matrix(self.weight), bias: r.weight(self.bias) }
     }
 
     pub fn backward(&self, r: &mut Recorder, saved: Input, dy: Tensor) -> Tensor {
@@ -285,7 +302,6 @@ impl ResnetBlock {
         skip: Option<Tensor>,
         projections: Tensor,
     ) -> (Tensor, ResnetSaved) {
-        let [n, h, w, _] = x.shape;
         let own = self.own(projections);
         let (added, modulation) =
             if self.scale_shift { (Addend::None, Some(own)) } else { (Addend::PerImage(own), None) };
@@ -300,13 +316,10 @@ impl ResnetBlock {
         let (b, conv1) = r.scope("conv1", |r| self.conv1.forward_with(r, a, embed));
         let (c, norm2) = r.scope("norm2", |r| self.norm2.forward(r, b, modulation));
         let (residual, shortcut) = match &self.shortcut {
-            None => (x, None),
-            Some(layer) => {
-                let (y, saved) = r.scope("conv_shortcut", |r| layer.forward(r, x, [n, h, w, self.outputs]));
-                (y, Some(saved))
-            }
+            None => (Addend::PerRow(x), None),
+            Some(layer) => (Addend::Product(layer.product(r, x)), Some(Input { x })),
         };
-        let add_residual = Epilogue { addend: Addend::PerRow(residual), scale: self.factor };
+        let add_residual = Epilogue { addend: residual, scale: self.factor };
         let (y, conv2) = r.scope("conv2", |r| self.conv2.forward_with(r, c, add_residual));
         (y, ResnetSaved { joined: skip.is_some(), norm1, conv1, norm2, conv2, shortcut })
     }

@@ -3,8 +3,9 @@
 mod winograd;
 
 use super::case::{Corner, Draw};
-use super::matrix::{self, Addend, Epilogue, WeightGradient, grid, products, tile, weight_tile};
-use super::reduce;
+use super::matrix::{self, Addend, Epilogue, Product, WeightGradient, grid, products, tile, weight_tile};
+use super::{linear, reduce};
+use crate::gpu::choices::IN_ORDER;
 use crate::gpu::kernel::wgsl;
 use crate::gpu::{Candidate, Kernel, Need, Recorder, Tensor, Value, Ways};
 
@@ -118,6 +119,11 @@ impl Extent {
             Addend::PerImage(slice) => {
                 assert_eq!((slice.tensor.rows(), slice.channels), (n, k), "a row for each image")
             }
+            Addend::Product(Product { x, weight, bias }) => {
+                assert_eq!(x.shape[..3], self.y[..3], "a product has the rows of the output");
+                assert_eq!(weight.shape, [1, 1, x.channels4() * 4, k], "a product has the channels of the output");
+                assert_eq!(bias.shape, [1, 1, 1, k]);
+            }
         }
     }
 
@@ -155,16 +161,33 @@ pub fn forward_with(
     assert_eq!(bias.shape, [1, 1, 1, y.channels()]);
     let candidate = r.choose(&FORWARD, &extent.shape());
     extent.check_addend(epilogue.addend);
+    let epilogue = Epilogue { addend: addend_for(r, candidate, epilogue.addend, y.shape), ..epilogue };
     if winograd::is_way(candidate) {
         winograd::forward(r, candidate, [x, weight, bias, y], epilogue);
         return y;
     }
     let (rows, quads) = tile(candidate);
     let tiles = y.rows().div_ceil(rows) as u64 * y.channels4().div_ceil(quads) as u64;
-    let io = [x, weight, bias, epilogue.addend.tensor_or(x), y];
+    let (shortcut_weight, shortcut_bias, shortcut_flops) = match epilogue.addend {
+        Addend::Product(Product { x, weight, bias }) => (weight, bias, 2 * y.count() * x.channels() as u64),
+        _ => (weight, bias, 0),
+    };
+    let io = [x, weight, bias, epilogue.addend.tensor_or(x), y, shortcut_weight, shortcut_bias];
     let params = extent.params(0, 0, epilogue);
-    r.dispatch_candidate(candidate, "forward", &params, &io, grid(candidate, tiles), extent.flops());
+    let flops = extent.flops() + shortcut_flops;
+    r.dispatch_candidate(candidate, "forward", &params, &io, grid(candidate, tiles), flops);
     y
+}
+
+/// What is added, as a way can: those that sum one product behind the other sum an added product with their own, for others it
+/// is made first.
+fn addend_for(r: &mut Recorder, candidate: &Candidate, addend: Addend, y_shape: [u32; 4]) -> Addend {
+    match addend {
+        Addend::Product(Product { x, weight, bias }) if candidate.class != IN_ORDER => {
+            Addend::PerRow(linear::forward(r, x, weight, bias, y_shape))
+        }
+        addend => addend,
+    }
 }
 
 /// The gradient with respect to x, whose shape is `x_shape`.
@@ -291,10 +314,11 @@ fn case_with(
     let weight = draw.weight("weight", [taps_h, taps_w, shape[3], k]);
     let bias = draw.input("bias", [1, 1, 1, k]);
     let y_shape = Extent::new(shape, weight.shape, geometry).y;
-    let addend = match kind.unwrap_or_else(|| draw.range(0, 2)) {
+    let addend = match kind.unwrap_or_else(|| draw.range(0, 3)) {
         0 => Addend::None,
         1 => Addend::PerImage(draw.slice("embedding", shape[0], k)),
-        _ => Addend::PerRow(draw.input("residual", y_shape)),
+        PER_ROW => Addend::PerRow(draw.input("residual", y_shape)),
+        _ => Addend::Product(draw_product(draw, y_shape)),
     };
     let scale = draw.choose(&[1.0, 0.5]);
     let dy = draw.input("dy", y_shape);
@@ -305,6 +329,30 @@ fn case_with(
     let dx = backward_data(r, dy, weight, shape, geometry);
     let (dweight, dbias) = (r.temp(weight.shape), r.temp(bias.shape));
     backward_weight(r, x, dy, geometry, dweight, dbias);
+    reduce::sum_waiting(r);
+    draw.gradient(x, y, dy_in, dx);
+    draw.gradient(weight, y, dy_in, dweight);
+    draw.gradient(bias, y, dy_in, dbias);
+    if let Addend::Product(product) = addend {
+        product_gradients(draw, product, y, [dy_in, dy]);
+    }
+}
+
+fn draw_product(draw: &mut Draw, y_shape: [u32; 4]) -> Product {
+    let [n, p, q, k] = y_shape;
+    let channels = draw.range(1, 19);
+    let x = draw.input("shortcut", [n, p, q, channels]);
+    let weight = draw.weight("shortcut weight", [1, 1, channels, k]);
+    Product { x, weight, bias: draw.input("shortcut bias", [1, 1, 1, k]) }
+}
+
+/// For the gradient `dy_in` of y, of whose sum `dy` is the gradient.
+fn product_gradients(draw: &mut Draw, product: Product, y: Tensor, [dy_in, dy]: [Tensor; 2]) {
+    let Product { x, weight, bias } = product;
+    let r = &mut draw.recorder;
+    let dx = linear::backward_data(r, dy, weight, x.shape);
+    let (dweight, dbias) = (r.temp(weight.shape), r.temp(bias.shape));
+    linear::backward_weight(r, x, dy, dweight, dbias);
     reduce::sum_waiting(r);
     draw.gradient(x, y, dy_in, dx);
     draw.gradient(weight, y, dy_in, dweight);

@@ -2,7 +2,7 @@
 
 use super::case::{Corner, Draw};
 use super::matrix::{self, Addend, Epilogue, WeightGradient, grid, products, tile, weight_tile};
-use super::reduce;
+use super::{reduce, silu};
 use crate::gpu::kernel::wgsl;
 use crate::gpu::{Candidate, Kernel, Need, Recorder, Tensor, Value, Ways};
 
@@ -32,7 +32,7 @@ impl Extent {
         [self.rows, 4 * self.c4, 4 * self.k4]
     }
 
-    fn params(&self, splits: u32, split_rows: u32, epilogue: Epilogue) -> Vec<(&'static str, Value)> {
+    fn params(&self, splits: u32, split_rows: u32, epilogue: Epilogue, silu: bool) -> Vec<(&'static str, Value)> {
         vec![
             ("rows", self.rows.into()),
             ("c4", self.c4.into()),
@@ -41,6 +41,7 @@ impl Extent {
             ("splits", splits.into()),
             ("addend", (epilogue.addend.kind() > 0).into()),
             ("scale", epilogue.scale.into()),
+            ("silu", silu.into()),
         ]
     }
 
@@ -66,6 +67,29 @@ pub fn forward_with(
     y_shape: [u32; 4],
     epilogue: Epilogue,
 ) -> Tensor {
+    forward_as(r, [x, weight, bias], y_shape, epilogue, false)
+}
+
+/// y = SiLU(x W + bias + addend).
+pub fn forward_silu(
+    r: &mut Recorder,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    y_shape: [u32; 4],
+    addend: Addend,
+) -> Tensor {
+    forward_as(r, [x, weight, bias], y_shape, Epilogue { addend, scale: 1.0 }, true)
+}
+
+/// `silu`: SiLU of it all.
+fn forward_as(
+    r: &mut Recorder,
+    [x, weight, bias]: [Tensor; 3],
+    y_shape: [u32; 4],
+    epilogue: Epilogue,
+    silu: bool,
+) -> Tensor {
     let extent = Extent::new(x.elements(), weight);
     let y = r.temp(y_shape);
     assert_eq!(y.elements(), extent.rows as u64 * extent.k4 as u64 * 4, "y and weight disagree");
@@ -73,13 +97,13 @@ pub fn forward_with(
     let fits = match epilogue.addend {
         Addend::None => true,
         Addend::PerRow(addend) => addend.elements() == y.elements(),
-        Addend::PerImage(_) => false,
+        Addend::PerImage(_) | Addend::Product(_) => false,
     };
     assert!(fits, "y and addend disagree");
     let candidate = r.choose(&FORWARD, &extent.shape());
     let tiles = extent.tiles(candidate, extent.k4);
     let io = [x, weight, bias, epilogue.addend.tensor_or(x), y];
-    let params = extent.params(0, 0, epilogue);
+    let params = extent.params(0, 0, epilogue, silu);
     r.dispatch_candidate(candidate, "forward", &params, &io, grid(candidate, tiles), extent.flops);
     y
 }
@@ -91,7 +115,7 @@ pub fn backward_data(r: &mut Recorder, dy: Tensor, weight: Tensor, x_shape: [u32
     assert_eq!(dy.elements(), extent.rows as u64 * extent.k4 as u64 * 4, "dy and weight disagree");
     let candidate = r.choose(&BACKWARD_DATA, &extent.shape());
     let tiles = extent.tiles(candidate, extent.c4);
-    let params = extent.params(0, 0, Epilogue::NONE);
+    let params = extent.params(0, 0, Epilogue::NONE, false);
     let io = [dy, weight, dx];
     r.dispatch_candidate(candidate, "backward_data", &params, &io, grid(candidate, tiles), extent.flops);
     dx
@@ -104,7 +128,7 @@ pub fn backward_weight(r: &mut Recorder, x: Tensor, dy: Tensor, dweight: Tensor,
     let candidate = r.choose(&BACKWARD_WEIGHT, &extent.shape());
     let (rows, c4, k4, flops) = (extent.rows, extent.c4, extent.k4, extent.flops);
     let gradient = WeightGradient { rows, matrices: 1, c4, k4, tile: weight_tile(candidate), flops };
-    let params = |splits, split_rows| extent.params(splits, split_rows, Epilogue::NONE);
+    let params = |splits, split_rows| extent.params(splits, split_rows, Epilogue::NONE, false);
     gradient.record(r, candidate, [x, dy], [dweight, dbias], params);
 }
 
@@ -150,11 +174,18 @@ fn case_of(draw: &mut Draw, shape: [u32; 4], k: u32) {
     let bias = draw.input("bias", [1, 1, 1, k]);
     let dy = draw.input("dy", [shape[0], shape[1], shape[2], k]);
     let addend = if draw.flip() { Addend::PerRow(draw.input("addend", dy.shape)) } else { Addend::None };
-    let scale = draw.choose(&[1.0, 0.5]);
+    let activates = draw.flip();
+    let scale = if activates { 1.0 } else { draw.choose(&[1.0, 0.5]) };
     let r = &mut draw.recorder;
-    let y = forward_with(r, x, weight, bias, dy.shape, Epilogue { addend, scale });
+    let mut y = forward_with(r, x, weight, bias, dy.shape, Epilogue { addend, scale });
     let dy_in = dy;
-    let dy = super::add::scale(r, dy, scale);
+    let dy = if activates {
+        let dsum = silu::backward(r, y, dy);
+        y = forward_silu(r, x, weight, bias, dy.shape, addend);
+        dsum
+    } else {
+        super::add::scale(r, dy, scale)
+    };
     let dx = backward_data(r, dy, weight, shape);
     let (dweight, dbias) = (r.temp(weight.shape), r.temp(bias.shape));
     backward_weight(r, x, dy, dweight, dbias);

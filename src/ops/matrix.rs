@@ -125,15 +125,29 @@ pub enum Addend {
     PerRow(Tensor),
     /// One row for each image, [N, 1, 1, K]: of a convolution only.
     PerImage(Slice),
+    /// Another product: of a convolution only.
+    Product(Product),
+}
+
+/// x W + bias, row by row.
+#[derive(Clone, Copy, Debug)]
+pub struct Product {
+    /// [N, P, Q, D].
+    pub x: Tensor,
+    /// [1, 1, D, K], D padded to a multiple of 4.
+    pub weight: Tensor,
+    /// [1, 1, 1, K].
+    pub bias: Tensor,
 }
 
 impl Addend {
-    /// What the shaders call NONE, PER_IMAGE and PER_ROW.
+    /// What the shaders call NONE, PER_IMAGE, PER_ROW and PRODUCT.
     pub(super) fn kind(self) -> u32 {
         match self {
             Addend::None => 0,
             Addend::PerImage(_) => 1,
             Addend::PerRow(_) => 2,
+            Addend::Product(_) => 3,
         }
     }
 
@@ -143,6 +157,7 @@ impl Addend {
             Addend::None => other,
             Addend::PerRow(tensor) => tensor,
             Addend::PerImage(slice) => slice.tensor,
+            Addend::Product(product) => product.x,
         }
     }
 }
@@ -162,7 +177,8 @@ impl Epilogue {
     pub(super) fn params(self) -> [(&'static str, Value); 4] {
         let [stride4, first4] = match self.addend {
             Addend::PerImage(slice) => [slice.tensor.channels4(), slice.first / 4],
-            _ => [0, 0],
+            Addend::Product(product) => [product.x.channels4(), 0],
+            Addend::None | Addend::PerRow(_) => [0, 0],
         };
         [
             ("addend", self.addend.kind().into()),
