@@ -20,7 +20,9 @@ use crate::tensors::{self, FileTensor, FileTensors};
 pub use classes::Classes;
 use json::from_object;
 pub use json::{read_json, write_json};
-pub use place::{CLASSIFIER, CONFIG, MODEL, PIPELINE, Place, SCHEDULER, STEM};
+pub use place::{
+    CHECKPOINT, CLASSIFIER, CONFIG, KEPT, MODEL, OLD, PIPELINE, Place, SCHEDULER, STEM, kept, kept_place, of_run,
+};
 pub use scheduler::SchedulerConfig;
 
 /// What diffusers' `EMAModel` writes into the configuration of an average of weights: how it was averaged, not what it is of.
@@ -74,9 +76,12 @@ fn config_of(given: Map<String, Value>, path: &Path) -> Result<UNetConfig> {
 /// [`Error::File`] names the file that is not as its manifest has it, or the tensor that is missing, extra, of another shape, or
 /// not finite.
 pub fn load(path: &Path) -> Result<Checkpoint> {
-    let place = Place::find(path)?;
+    let mut place = Place::find(path)?;
+    let whole = whole(path, &place.directory, |name| [CONFIG, SCHEDULER].contains(&name) || name.starts_with(STEM))?;
+    if whole != place.directory {
+        place = Place::find(&whole)?;
+    }
     let directory = place.directory.clone();
-    manifest::check(&directory, |name| [CONFIG, SCHEDULER].contains(&name) || name.starts_with(STEM))?;
     let given: Map<String, Value> = read_json(&directory.join(CONFIG))?;
     let unet = UNet::new(config_of(given.clone(), &directory.join(CONFIG))?)?;
     let classes = unet.config.num_class_embeds.map(|embeds| Classes::read(&given, embeds, &directory)).transpose()?;
@@ -95,6 +100,20 @@ pub fn load(path: &Path) -> Result<Checkpoint> {
         }
     };
     Ok(Checkpoint { unet, classes, weights, scheduler, directory })
+}
+
+/// The checkpoint `found` if its files, as far as they are `wanted`, are as they were saved; else, where `path` is a run, the
+/// newest before it of which that is true, which is said in a warning.
+///
+/// # Errors
+/// Of [`manifest::check`], if there is none.
+fn whole(path: &Path, found: &Path, wanted: impl Fn(&str) -> bool) -> Result<PathBuf> {
+    let others = of_run(path).into_iter().filter(|other| other != found);
+    let (whole, wrong) = manifest::first_whole([found.into()].into_iter().chain(others).collect(), wanted)?;
+    if let Some(manifest::Wrong { file, problem }) = wrong.first() {
+        log::warn!("{}: {problem}; {} is taken instead", file.display(), whole.display());
+    }
+    Ok(whole)
 }
 
 /// What names begin with of a model that was saved inside torch's `compile` or `DataParallel`.

@@ -236,6 +236,19 @@ pub fn remove_abandoned(directory: &Path) {
     }
 }
 
+/// Renames a file or directory, so that the new name is there when the power fails behind it.
+///
+/// # Errors
+/// Of the system.
+pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    fs::rename(from, to)?;
+    sync_directory(directory_of(to));
+    if directory_of(from) != directory_of(to) {
+        sync_directory(directory_of(from));
+    }
+    Ok(())
+}
+
 /// Makes the rename itself durable. The file is in place already, and some file systems refuse to sync a directory, so
 /// this is as good as it gets and no error.
 fn sync_directory(directory: &Path) {

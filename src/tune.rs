@@ -19,7 +19,7 @@ use crate::gpu::compiler::{Compiler, Shader, spills};
 use crate::gpu::trial;
 use crate::gpu::tune::{self, Contest, Timing};
 use crate::gpu::{Candidate, Choices, Context, Precision, Recordings, Ways};
-use crate::ops::conv2d;
+use crate::ops::{self, conv2d};
 
 /// When to measure.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -494,10 +494,7 @@ fn warn_of_wrong(context: &Context, way: &Way, error: f64) {
 /// A file for each adapter, driver and state of the shaders.
 fn file_name(context: &Context) -> String {
     let mut hasher = DefaultHasher::new();
-    (&context.info.name, context.driver(), env!("CARGO_PKG_VERSION")).hash(&mut hasher);
-    for kernel in crate::ops::ALL.iter().flat_map(|op| op.variants()) {
-        [Precision::F32, Precision::F16].iter().for_each(|precision| kernel.source(*precision).hash(&mut hasher));
-    }
+    (&context.info.name, context.driver(), env!("CARGO_PKG_VERSION"), ops::digest()).hash(&mut hasher);
     format!("tune-{:016x}.json", hasher.finish())
 }
 

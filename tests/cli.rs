@@ -176,6 +176,10 @@ fn place_with_run() -> TempDir {
     place
 }
 
+fn read_json(path: &Path) -> serde_json::Value {
+    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+}
+
 /// Takes the manifest away, so that files of a checkpoint may be changed: programs of old wrote none.
 fn forget_manifest(checkpoint: &Path) {
     fs::remove_file(checkpoint.join("manifest.json")).expect("a checkpoint of a run");

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use super::{
-    CLASSIFIER, CONFIG, Classes, SCHEDULER, SchedulerConfig, flatten, manifest, read_json, unflatten, write_json,
+    CHECKPOINT, CLASSIFIER, CONFIG, Classes, OLD, SCHEDULER, SchedulerConfig, flatten, read_json, unflatten, whole,
+    write_json,
 };
 use crate::error::{Error, Result};
 use crate::nn::{Classifier, ClassifierConfig, UNetConfig};
@@ -34,7 +35,7 @@ pub struct Checkpoint {
 
 /// The directory that `path` names: itself, or its `checkpoint` (a run).
 fn find(path: &Path) -> Result<PathBuf> {
-    let places = [path.to_path_buf(), path.join("checkpoint"), path.join("checkpoint.old")];
+    let places = [path.to_path_buf(), path.join(CHECKPOINT), path.join(OLD)];
     let found = places.into_iter().find(|place| place.join(CONFIG).is_file() && place.join(CLASSIFIER).is_file());
     found.ok_or_else(|| {
         let problem = if path.exists() {
@@ -68,8 +69,7 @@ fn read_config(path: &Path) -> Result<ClassifierConfig> {
 /// # Errors
 /// [`Error::File`] names the file and what is wrong with it.
 pub fn load(path: &Path) -> Result<Checkpoint> {
-    let directory = find(path)?;
-    manifest::check(&directory, |name| [CONFIG, SCHEDULER, CLASSIFIER].contains(&name))?;
+    let directory = whole(path, &find(path)?, |name| [CONFIG, SCHEDULER, CLASSIFIER].contains(&name))?;
     let config = directory.join(CONFIG);
     let given: Map<String, Value> = read_json(&config)?;
     let classifier = Classifier::new(read_config(&config)?).map_err(|error| Error::file(&config, error))?;

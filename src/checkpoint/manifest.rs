@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -17,15 +17,33 @@ const FORMAT_VERSION: u64 = 1;
 #[derive(Serialize, Deserialize)]
 struct Manifest {
     format_version: u64,
+    #[serde(default)]
+    made_on: Option<MadeOn>,
     /// Of each file, in hexadecimal digits.
     blake3: BTreeMap<String, String>,
+}
+
+/// What a checkpoint's numbers were computed by: others round otherwise.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MadeOn {
+    pub adapter: String,
+    pub driver: String,
+    /// A hash of all kernels, in hexadecimal digits.
+    pub shaders: String,
+}
+
+/// What is wrong with a file.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Wrong {
+    pub file: PathBuf,
+    pub problem: String,
 }
 
 /// Writes the manifest of all files that are in `directory`: the last one to be written there.
 ///
 /// # Errors
 /// [`Error::File`] if a file can't be read, or the manifest not be written.
-pub fn write(directory: &Path) -> Result<()> {
+pub fn write(directory: &Path, made_on: MadeOn) -> Result<()> {
     let entries = fs::read_dir(directory).map_err(|error| Error::file(directory, error))?;
     let mut blake3 = BTreeMap::new();
     for entry in entries {
@@ -35,7 +53,58 @@ pub fn write(directory: &Path) -> Result<()> {
             blake3.insert(name, hash(&path)?);
         }
     }
-    write_json(&directory.join(MANIFEST), &Manifest { format_version: FORMAT_VERSION, blake3 })
+    let made_on = Some(made_on);
+    write_json(&directory.join(MANIFEST), &Manifest { format_version: FORMAT_VERSION, made_on, blake3 })
+}
+
+/// What the checkpoint in `directory` was made on, if its manifest says.
+pub fn made_on(directory: &Path) -> Option<MadeOn> {
+    read_json::<Manifest>(&directory.join(MANIFEST)).ok()?.made_on
+}
+
+/// Whether the manifest in `directory` lists a file of that name.
+pub fn lists(directory: &Path, name: &str) -> bool {
+    read_json::<Manifest>(&directory.join(MANIFEST)).is_ok_and(|manifest| manifest.blake3.contains_key(name))
+}
+
+/// How many files the manifest in `directory` lists; none without one that can be read.
+pub fn count(directory: &Path) -> Option<usize> {
+    Some(read_json::<Manifest>(&directory.join(MANIFEST)).ok()?.blake3.len())
+}
+
+/// Those files of `directory` that are `wanted` by name and not as they were saved. Without a manifest nobody knows.
+///
+/// # Errors
+/// [`Error::File`] if the manifest is of a format that isn't read.
+pub fn wrong(directory: &Path, wanted: impl Fn(&str) -> bool) -> Result<Vec<Wrong>> {
+    let path = directory.join(MANIFEST);
+    if !path.exists() {
+        return Ok(Vec::new());
+    }
+    let manifest: Manifest = match read_json(&path) {
+        Ok(manifest) => manifest,
+        Err(Error::File { path, problem }) => return Ok(vec![Wrong { file: path, problem }]),
+        Err(error) => return Err(error),
+    };
+    if manifest.format_version != FORMAT_VERSION {
+        let found = manifest.format_version;
+        return Err(Error::file(path, format!("format_version {found} is not read here, {FORMAT_VERSION} is")));
+    }
+    let mut all = Vec::new();
+    for (name, saved) in manifest.blake3.iter().filter(|(name, _)| wanted(name)) {
+        let file = directory.join(name);
+        let problem = match file.is_file() {
+            false => "is missing".into(),
+            true => match hash(&file) {
+                Ok(hash) if hash == *saved => continue,
+                Ok(_) => format!("is not as it was saved ({MANIFEST} has its hash)"),
+                Err(Error::File { problem, .. }) => problem,
+                Err(error) => return Err(error),
+            },
+        };
+        all.push(Wrong { file, problem });
+    }
+    Ok(all)
 }
 
 /// Whether the files of `directory` that are `wanted` by name are as they were saved. Without a manifest nobody knows.
@@ -43,31 +112,33 @@ pub fn write(directory: &Path) -> Result<()> {
 /// # Errors
 /// [`Error::File`] names the file that is another or missing, or the manifest that isn't read.
 pub fn check(directory: &Path, wanted: impl Fn(&str) -> bool) -> Result<()> {
-    let path = directory.join(MANIFEST);
-    if !path.exists() {
-        return Ok(());
-    }
-    let manifest: Manifest = read_json(&path)?;
-    if manifest.format_version != FORMAT_VERSION {
-        let found = manifest.format_version;
-        return Err(Error::file(path, format!("format_version {found} is not read here, {FORMAT_VERSION} is")));
-    }
-    for (name, saved) in manifest.blake3.iter().filter(|(name, _)| wanted(name)) {
-        let file = directory.join(name);
-        let problem = match file.is_file() {
-            false => "is missing",
-            true if hash(&file)? != *saved => "is not as it was saved",
-            true => continue,
-        };
-        return Err(Error::file(
+    match wrong(directory, wanted)?.into_iter().next() {
+        None => Ok(()),
+        Some(Wrong { file, problem }) => Err(Error::file(
             file,
             format!(
-                "{problem} ({MANIFEST} has its hash): copy the checkpoint anew, or take another, such as one of the run's \
-                 checkpoints/; if the change is meant, remove {MANIFEST}"
+                "{problem}: copy the checkpoint anew, or take another, such as one of the run's checkpoints/; if the change \
+                 is meant, remove {MANIFEST}"
             ),
-        ));
+        )),
     }
-    Ok(())
+}
+
+/// The first of `places` whose files, as far as they are `wanted`, are as they were saved; and what is wrong with those before
+/// it.
+///
+/// # Errors
+/// [`check`]'s of the first, if none is; at once if one is of a format that isn't read.
+pub fn first_whole(places: Vec<PathBuf>, wanted: impl Fn(&str) -> bool) -> Result<(PathBuf, Vec<Wrong>)> {
+    let mut before = Vec::new();
+    for place in &places {
+        match wrong(place, &wanted)?.into_iter().next() {
+            None => return Ok((place.clone(), before)),
+            Some(wrong) => before.push(wrong),
+        }
+    }
+    let first = places.first().expect("a place to look at");
+    check(first, wanted).map(|()| (first.clone(), Vec::new()))
 }
 
 fn hash(path: &Path) -> Result<String> {
@@ -88,7 +159,9 @@ mod tests {
         let put = |name: &str, text: &str| fs::write(at(name), text).expect("room");
         put("abc", "abc");
         put("other", "");
-        write(place.path()).expect("a manifest");
+        let made_on = MadeOn { adapter: "a card".into(), driver: "a driver".into(), shaders: "0".into() };
+        write(place.path(), made_on.clone()).expect("a manifest");
+        assert_eq!(super::made_on(place.path()), Some(made_on));
         // The vector of "abc" is BLAKE3's own.
         let known = "6437b3ac38465133ffb63b75273a8db548c558465d79db03fd359c6cd5bd9d85";
         assert!(fs::read_to_string(at(MANIFEST)).expect("text").contains(&format!("\"abc\": \"{known}\"")));

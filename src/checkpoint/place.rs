@@ -18,6 +18,34 @@ pub const PIPELINE: &str = "model_index.json";
 /// The weights of a classifier.
 pub const CLASSIFIER: &str = "classifier.safetensors";
 
+/// Of a run: its newest checkpoint, the one that makes way for it, and those that were kept before it, each `step_N`.
+pub const CHECKPOINT: &str = "checkpoint";
+pub const OLD: &str = "checkpoint.old";
+pub const KEPT: &str = "checkpoints";
+/// What the names of kept checkpoints begin with.
+const STEP: &str = "step_";
+
+/// The place among the checkpoints of the run in `directory` that one of `step` steps is kept in.
+pub fn kept_place(directory: &Path, step: u64) -> PathBuf {
+    directory.join(KEPT).join(format!("{STEP}{step:06}"))
+}
+
+/// The checkpoints that the run in `directory` has kept, with their steps: the first ones first.
+pub fn kept(directory: &Path) -> Vec<(u64, PathBuf)> {
+    let number = |name: &str| name.strip_prefix(STEP)?.parse::<u64>().ok();
+    let entries = fs::read_dir(directory.join(KEPT)).into_iter().flatten().flatten();
+    let found = entries.filter_map(|entry| Some((number(entry.file_name().to_str()?)?, entry.path())));
+    let mut found: Vec<(u64, PathBuf)> = found.filter(|(_, place)| place.is_dir()).collect();
+    found.sort();
+    found
+}
+
+/// All checkpoints of the run in `directory`, the newest first.
+pub fn of_run(directory: &Path) -> Vec<PathBuf> {
+    let newest = [CHECKPOINT, OLD].map(|name| directory.join(name)).into_iter().filter(|place| place.is_dir());
+    newest.chain(kept(directory).into_iter().rev().map(|(_, place)| place)).collect()
+}
+
 /// What names of weights begin with.
 pub const STEM: &str = "diffusion_pytorch_model";
 /// What names of weights end with that PyTorch pickled, or other frameworks wrote.
@@ -42,7 +70,7 @@ impl Place {
         if path.is_file() {
             return of_file(path);
         }
-        let names = ["", "checkpoint", "checkpoint.old", "unet_ema", "unet"].map(String::from);
+        let names = ["", CHECKPOINT, OLD, "unet_ema", "unet"].map(String::from);
         let places = names.into_iter().chain(component(path)?).map(|name| path.join(name));
         // The `config.json` of a run lies above its checkpoint, with no weights beside it.
         let mut nothing = None;

@@ -235,6 +235,7 @@ impl Ending<'_> {
 /// Trains and says what came of it; whether it went to the end.
 pub fn train(run: &mut Run, context: &Context, ending: &Ending) -> Result<bool> {
     let all = run.options().steps;
+    run.notes().iter().for_each(say);
     say(run.about_data());
     let from = if run.steps_done() > 0 { format!(", from step {}", run.steps_done()) } else { String::new() };
     say(format_args!(

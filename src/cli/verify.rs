@@ -1,5 +1,7 @@
 //! `diffuse verify`.
 
+mod saved;
+
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
@@ -12,9 +14,12 @@ use diffuse::gpu::{Bound, Context, Precision};
 use diffuse::ops::{self, Op};
 use diffuse::verify::{self, Report, model};
 
-/// Check every kernel, or a whole model, on this adapter
+/// Check every kernel, or a whole model, on this adapter; or the files of a run
 #[derive(clap::Args)]
 pub struct Args {
+    /// Check files instead: those of a run's checkpoints, or of one, against the hashes that they were saved with
+    #[arg(value_name = "RUN", conflicts_with_all = ["kernel", "cases", "seed", "model", "verbose"])]
+    run: Option<PathBuf>,
     /// Only this kernel; may be given several times
     #[arg(long, value_name = "NAME")]
     kernel: Vec<String>,
@@ -40,6 +45,9 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     args.json.check()?;
+    if let Some(run) = &args.run {
+        return saved::verify(run, &args.json);
+    }
     match (&args.model, &args.reference) {
         (Some(model), Some(reference)) => verify_model(args, adapter, model, reference),
         _ => verify_kernels(args, adapter),

@@ -264,15 +264,15 @@ pub const CORNERS: &[Corner] = &[
     Corner::new("a parity without taps", |draw| case_of(draw, [1, 7, 5, 9], [1, 1], 5, SKIPPING)),
     Corner::new("halved, tiles of channels", |draw| case_of(draw, [1, 4, 5, 258], [3, 2], 131, HALVING)),
     Corner::new("no padding before", |draw| case_of(draw, [3, 15, 13, 5], [3, 3], 9, DOWNSAMPLING)),
-    Corner::new("2x2 tiles: a column, a residual", |draw| {
+    Corner::new("2x2: a column, a residual", |draw| {
         case_with(draw, [2, 7, 1, 5], [3, 3], 6, Geometry::same(3), Some(PER_ROW))
     }),
-    Corner::new("2x2 tiles: one, of one output", |draw| case_of(draw, [1, 1, 1, 1], [3, 3], 1, Geometry::same(3))),
-    Corner::new("2x2 tiles: less than a block", |draw| case_of(draw, [1, 5, 6, 5], [3, 3], 9, Geometry::same(3))),
-    Corner::full("2x2 tiles: full blocks", |draw| case_of(draw, [4, 8, 8, 64], [3, 3], 64, Geometry::same(3))),
-    Corner::new("2x2 tiles: pieces of x", |draw| case_of(draw, [2, 13, 29, 131], [3, 3], 5, Geometry::same(3))),
-    Corner::new("2x2 tiles: several of channels", |draw| case_of(draw, [1, 6, 5, 131], [3, 3], 134, Geometry::same(3))),
-    Corner::new("2x2 tiles: pieces of dy", |draw| case_of(draw, [2, 14, 29, 5], [3, 3], 131, Geometry::same(3))),
+    Corner::new("2x2: one, of one output", |draw| case_of(draw, [1, 1, 1, 1], [3, 3], 1, Geometry::same(3))),
+    Corner::new("2x2: less than a block", |draw| case_of(draw, [1, 5, 6, 5], [3, 3], 9, Geometry::same(3))),
+    Corner::full("2x2: full blocks", |draw| case_of(draw, [4, 8, 8, 64], [3, 3], 64, Geometry::same(3))),
+    Corner::new("2x2: pieces of x", |draw| case_of(draw, [2, 13, 29, 131], [3, 3], 5, Geometry::same(3))),
+    Corner::new("2x2: several of channels", |draw| case_of(draw, [1, 6, 5, 131], [3, 3], 134, Geometry::same(3))),
+    Corner::new("2x2: pieces of dy", |draw| case_of(draw, [2, 14, 29, 5], [3, 3], 131, Geometry::same(3))),
     Corner::new("full channels, 3 taps", |draw| case_of(draw, [1, 5, 6, 128], [3, 1], 128, Geometry::same(3))),
 ];
 

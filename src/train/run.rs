@@ -12,6 +12,7 @@ use super::stored::{
     replace_checkpoint,
 };
 use crate::checkpoint;
+use crate::checkpoint::manifest::{self, MadeOn};
 use crate::data::{self, Dataset, Want};
 use crate::error::{Error, Result, counted, list_names};
 use crate::gpu::{Context, EMA, WEIGHTS};
@@ -20,7 +21,7 @@ use crate::run::trainer::{FIRST_MOMENT, SECOND_MOMENT};
 use crate::run::{Feed, Generator, Metrics, Networks, Request, Session, Start, Task, TrainOptions, Trainer};
 use crate::tensors::FileTensors;
 use crate::tune::{Chosen, Policy};
-use crate::{chart, picture, tensors, tune};
+use crate::{chart, ops, picture, tensors, tune};
 
 /// Raw weights and moments, under `weights.NAME`, `m.NAME`, `v.NAME`.
 pub const TRAINER: &str = "trainer.safetensors";
@@ -83,6 +84,10 @@ pub struct Run<'a> {
     moved: u64,
     /// Whether it was said that a picture can't be written.
     warned: bool,
+    /// What computes it.
+    made_on: MadeOn,
+    /// What is to be said of how it goes on.
+    notes: Vec<String>,
     lock: Lock,
 }
 
@@ -198,8 +203,22 @@ impl<'a> Run<'a> {
         checkpoint::write_json(&directory.join(checkpoint::CONFIG), &options)?;
         let line = describe(directory, &options, data)?;
         let data = About::new(data, digest(data), before.unwrap_or_default(), line);
-        let (log, directory) = (MetricsLog::create(directory)?, directory.into());
-        Ok(Run { directory, options, model, trainer, log, data, step: 0, saved: None, moved: 0, warned: false, lock })
+        let (log, directory, made_on) = (MetricsLog::create(directory)?, directory.into(), made_on(context));
+        Ok(Run {
+            directory,
+            options,
+            model,
+            trainer,
+            log,
+            data,
+            step: 0,
+            saved: None,
+            moved: 0,
+            warned: false,
+            made_on,
+            notes: Vec::new(),
+            lock,
+        })
     }
 
     /// Goes on with a run as `options` say, in the ways that it was made with: others would give other bits.
@@ -214,29 +233,52 @@ impl<'a> Run<'a> {
         }
         check_place(&stored.directory)?;
         let (data, digest) = load_same_data(&stored, &mut options)?;
-        let Stored { directory, checkpoint, state, lock } = stored;
-        let (model, average) = Model::load(&checkpoint, &options, &data)?;
+        let made_on = made_on(context);
+        let other = manifest::made_on(&stored.checkpoint).and_then(|then| difference_of(&then, &made_on));
+        let Stored { checkpoint, state, .. } = &stored;
+        let (model, average) = Model::load(checkpoint, &options, &data)?;
         let differ = |chosen: &Chosen| !state.choices.contains(chosen);
         if policy.explicit.iter().any(differ) {
             return Err(Error::Config("what --tune FILE chooses can't change in a resumed run".into()));
         }
-        let policy = Policy { explicit: state.choices, winograd: options.winograd, ..policy.clone() };
+        let policy = Policy { explicit: state.choices.clone(), winograd: options.winograd, ..policy.clone() };
         let session = Session::open(context, &policy, options.precision);
         let trainer = Trainer::new(session, model.objective(), &data, &options)?;
         let path = checkpoint.join(TRAINER);
-        let mut stored = tensors::read(&path)?;
+        let mut all = tensors::read(&path)?;
         for name in [WEIGHTS, FIRST_MOMENT, SECOND_MOMENT] {
-            let part = take_prefix(&mut stored, &format!("{name}."));
+            let part = take_prefix(&mut all, &format!("{name}."));
             trainer.session.write(name, &checkpoint::flatten(model.params(), part, &path)?);
         }
         trainer.session.write(EMA, &average);
         trainer.write_loss_scale(state.loss_scale);
+        let notes = [stored.set_wrong_aside()?, other.into_iter().collect()].concat();
+        let Stored { directory, state, lock, .. } = stored;
         checkpoint::write_json(&directory.join(checkpoint::CONFIG), &options)?;
         let data = About::new(&data, digest, state.initial_data, describe(&directory, &options, &data)?);
         let log = MetricsLog::resume(&directory, state.step)?;
         let saved = Some(Saved { step: state.step, learning_rate: state.options.learning_rate });
         let (step, moved) = (state.step, state.step);
-        Ok(Run { directory, options, model, trainer, log, data, step, saved, moved, warned: false, lock })
+        Ok(Run {
+            directory,
+            options,
+            model,
+            trainer,
+            log,
+            data,
+            step,
+            saved,
+            moved,
+            warned: false,
+            made_on,
+            notes,
+            lock,
+        })
+    }
+
+    /// Lines on how a run goes on that was not as it should be, or that was made on something else.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// Flags, model included.
@@ -423,7 +465,8 @@ impl<'a> Run<'a> {
             loss_scale: self.trainer.loss_scale()?,
         };
         let keep = self.options.keep;
-        replace_checkpoint(&self.directory, self.step, keep, |fresh| self.write_checkpoint(fresh, &state))?;
+        let made_on = self.made_on.clone();
+        replace_checkpoint(&self.directory, self.step, keep, made_on, |fresh| self.write_checkpoint(fresh, &state))?;
         self.saved = Some(Saved { step: self.step, learning_rate: self.options.learning_rate });
         let title = format!("training loss, {}", counted(self.step, "step"));
         let drawn = chart::write_loss_chart(&self.directory.join(LOSS_CHART), &title, self.log.points());
@@ -443,6 +486,22 @@ impl<'a> Run<'a> {
         tensors::write(&directory.join(TRAINER), &stored)?;
         checkpoint::write_json(&directory.join(TRAINER_STATE), state)
     }
+}
+
+/// What computes on a device.
+fn made_on(context: &Context) -> MadeOn {
+    MadeOn { adapter: context.info.name.clone(), driver: context.driver(), shaders: ops::digest() }
+}
+
+/// Why a run that was made so far on `then` has other bits from here on.
+fn difference_of(then: &MadeOn, now: &MadeOn) -> Option<String> {
+    let of = |device: &MadeOn| format!("{} ({})", device.adapter, device.driver);
+    let made = match (of(then) == of(now), then.shaders == now.shaders) {
+        (true, true) => return None,
+        (true, false) => "by another version of the kernels".into(),
+        (false, _) => format!("on {}", of(then)),
+    };
+    Some(format!("made so far {made}: not bit-equal from here to a run that stays there"))
 }
 
 /// Whether the classes are those that a run has learnt: others by the same numbers would be learnt into one another. A set of

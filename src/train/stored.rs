@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::lock::Lock;
 use super::log;
-use crate::checkpoint::{self, manifest};
+use crate::checkpoint::manifest::{MadeOn, Wrong};
+use crate::checkpoint::{self, CHECKPOINT, KEPT, OLD, manifest};
 use crate::data::Dataset;
 use crate::error::{Error, Result};
 use crate::files;
@@ -15,12 +16,10 @@ use crate::run::TrainOptions;
 use crate::tune::Chosen;
 
 pub const TRAINER_STATE: &str = "trainer.json";
-const CHECKPOINT: &str = "checkpoint";
-/// The one that is being written, and the one that makes way for it.
+/// The checkpoint that is being written.
 const FRESH: &str = "checkpoint.new";
-const OLD: &str = "checkpoint.old";
-/// Those that were kept before it, each `step_N`.
-const KEPT: &str = "checkpoints";
+/// What is left of one that was not as it was saved.
+const ROTTEN: &str = "checkpoint.rotten";
 /// What is never to be published with a run. Nothing is written there yet.
 const PRIVATE: &str = "private";
 /// What the run trains on.
@@ -87,25 +86,30 @@ pub struct Stored {
     pub(super) directory: PathBuf,
     pub(super) checkpoint: PathBuf,
     pub(super) state: TrainerState,
+    /// What is wrong with the checkpoints after it.
+    pub(super) wrong: Vec<Wrong>,
     pub(super) lock: Lock,
 }
 
 impl Stored {
-    /// Locks `directory`, then looks where the run in it stands; none if it ended before its first checkpoint.
+    /// Locks `directory`, then looks where the run in it stands: at its newest checkpoint that is as it was saved; none if it
+    /// ended before its first.
     ///
     /// # Errors
-    /// [`Error::File`] if another process trains there, it holds something else than a run, or its checkpoint is not as it was
-    /// saved.
+    /// [`Error::File`] if another process trains there, it holds something else than a run, or no checkpoint is as it was saved.
     pub fn find(directory: &Path) -> Result<Option<Stored>> {
         check_entries(directory)?;
         if !directory.is_dir() {
             return Ok(None);
         }
         let lock = claim(directory)?;
-        let Some(checkpoint) = checkpoint_of(directory) else { return Ok(None) };
-        manifest::check(&checkpoint, |_| true)?;
+        let places = checkpoints_of(directory);
+        if places.is_empty() {
+            return Ok(None);
+        }
+        let (checkpoint, wrong) = manifest::first_whole(places, |_| true)?;
         let state = checkpoint::read_json(&checkpoint.join(TRAINER_STATE))?;
-        Ok(Some(Stored { directory: directory.to_path_buf(), checkpoint, state, lock }))
+        Ok(Some(Stored { directory: directory.to_path_buf(), checkpoint, state, wrong, lock }))
     }
 
     /// As [`Stored::find`].
@@ -125,6 +129,29 @@ impl Stored {
     /// What the run was started with.
     pub fn options(&self) -> &TrainOptions {
         &self.state.options
+    }
+
+    /// Moves what is not as it was saved out of the way of the next checkpoint. A line for each that was passed over.
+    ///
+    /// # Errors
+    /// [`Error::File`] if it can't be moved.
+    pub(super) fn set_wrong_aside(&self) -> Result<Vec<String>> {
+        let goes_on = format!("this goes on from {} (step {})", self.checkpoint.display(), self.step());
+        let said = |Wrong { file, problem }: &Wrong| format!("{}: {problem}; {goes_on}", file.display());
+        let mut lines: Vec<String> = self.wrong.iter().map(said).collect();
+        let newest = self.directory.join(CHECKPOINT);
+        if !newest.exists() && self.checkpoint.starts_with(self.directory.join(KEPT)) {
+            lines.push(format!("{}: is missing; {goes_on}", newest.display()));
+        }
+        let rotten = self.directory.join(ROTTEN);
+        for name in [OLD, CHECKPOINT].map(|name| self.directory.join(name)) {
+            if self.wrong.iter().any(|wrong| wrong.file.starts_with(&name)) {
+                files::remove_directory(&rotten)?;
+                rename(&name, &rotten)?;
+                lines.push(format!("what is left of {} is in {}", name.display(), rotten.display()));
+            }
+        }
+        Ok(lines)
     }
 
     /// The directory stays locked for whoever reads in it what the run made.
@@ -165,7 +192,7 @@ pub fn check_place(directory: &Path) -> Result<()> {
 }
 
 /// All directories of a run.
-const DIRECTORIES: [&str; 6] = [SAMPLES, CHECKPOINT, FRESH, OLD, KEPT, PRIVATE];
+const DIRECTORIES: [&str; 7] = [SAMPLES, CHECKPOINT, FRESH, OLD, ROTTEN, KEPT, PRIVATE];
 
 /// Whether a run keeps something under that name, relative to its directory.
 pub fn is_of_a_run(name: &Path) -> bool {
@@ -198,7 +225,7 @@ fn check_entries(directory: &Path) -> Result<()> {
 fn refuse_foreign(directory: &Path) -> Result<()> {
     let is_foreign = |place: &PathBuf| {
         let is_filled = fs::read_dir(place).is_ok_and(|mut entries| entries.next().is_some());
-        is_filled && !place.join(TRAINER_STATE).is_file()
+        is_filled && !is_saved(place)
     };
     let is_model = |place: &PathBuf| {
         let config = checkpoint::read_json::<serde_json::Value>(&place.join(checkpoint::CONFIG));
@@ -206,7 +233,7 @@ fn refuse_foreign(directory: &Path) -> Result<()> {
     };
     let (current, old) = (directory.join(CHECKPOINT), directory.join(OLD));
     // Of a checkpoint that made way for the current one, a process that was killed may have left a part.
-    let others = if checkpoint_of(directory).is_some() { vec![] } else { vec![old, directory.to_path_buf()] };
+    let others = if checkpoints_of(directory).is_empty() { vec![old, directory.to_path_buf()] } else { vec![] };
     let foreign = |place: &PathBuf| if place == directory { is_model(place) } else { is_foreign(place) };
     let Some(place) = [vec![current], others].concat().into_iter().find(foreign) else { return Ok(()) };
     let is_loadable = checkpoint::Place::find(&place).is_ok() || place.join(checkpoint::CLASSIFIER).is_file();
@@ -240,7 +267,7 @@ pub enum Over {
 
 /// A run that was saved is somebody's work; of one that was not, only the metrics would be lost.
 pub(super) fn refuse_used(directory: &Path, over: Over) -> Result<()> {
-    let problem = if checkpoint_of(directory).is_some() {
+    let problem = if !checkpoints_of(directory).is_empty() {
         "holds a run already; --resume goes on with it, --out takes another place"
     } else if over == Over::Nothing && directory.join(log::METRICS).exists() {
         "holds a run that is under way or ended before its first checkpoint; --resume starts it anew, --out takes another \
@@ -251,10 +278,14 @@ pub(super) fn refuse_used(directory: &Path, over: Over) -> Result<()> {
     Err(Error::file(directory, problem))
 }
 
-/// The checkpoint of the run in `directory`.
-fn checkpoint_of(directory: &Path) -> Option<PathBuf> {
-    let places = [directory.join(CHECKPOINT), directory.join(OLD)];
-    places.into_iter().find(|place| place.join(TRAINER_STATE).is_file())
+/// The checkpoints of the run in `directory`, the newest first.
+fn checkpoints_of(directory: &Path) -> Vec<PathBuf> {
+    checkpoint::of_run(directory).into_iter().filter(|place| is_saved(place)).collect()
+}
+
+/// Whether a run was saved in this directory, be it whole or not.
+fn is_saved(place: &Path) -> bool {
+    place.join(TRAINER_STATE).is_file() || manifest::lists(place, TRAINER_STATE)
 }
 
 /// Makes what `write` writes into a new directory the checkpoint of the run in `directory` after `step` steps, whole or not at
@@ -263,10 +294,12 @@ pub(super) fn replace_checkpoint(
     directory: &Path,
     step: u64,
     keep: usize,
+    made_on: MadeOn,
     write: impl FnOnce(&Path) -> Result<()>,
 ) -> Result<()> {
     let fresh = directory.join(FRESH);
-    let written = files::remove_directory(&fresh).and_then(|()| write(&fresh)).and_then(|()| manifest::write(&fresh));
+    let written = files::remove_directory(&fresh).and_then(|()| write(&fresh));
+    let written = written.and_then(|()| manifest::write(&fresh, made_on));
     let swapped = written.and_then(|()| swap(directory, &fresh, keep));
     if swapped.is_err() {
         // The error that led here is the one to report; the old checkpoint stands.
@@ -274,7 +307,7 @@ pub(super) fn replace_checkpoint(
     }
     swapped?;
     retire(directory, keep)?;
-    remove_oldest(&directory.join(KEPT), step, keep)
+    remove_oldest(directory, step, keep)
 }
 
 /// The old checkpoint makes way only when the new one is whole; between the two renames [`checkpoint::Place::find`] takes
@@ -304,27 +337,22 @@ fn retire(directory: &Path, keep: usize) -> Result<()> {
     else {
         return files::remove_directory(&old);
     };
+    let place = checkpoint::kept_place(directory, step);
     let kept = directory.join(KEPT);
     fs::create_dir_all(&kept).map_err(|error| Error::file(&kept, error))?;
-    let place = kept.join(format!("{STEP}{step:06}"));
     files::remove_directory(&place)?;
     rename(&old, &place)
 }
 
-/// What the names of kept checkpoints begin with.
-const STEP: &str = "step_";
-
 /// Removes checkpoints of before `step` but for the last `keep`. Later ones are of somebody who went back.
-fn remove_oldest(kept: &Path, step: u64, keep: usize) -> Result<()> {
-    let number = |name: &str| name.strip_prefix(STEP)?.parse::<u64>().ok();
-    let entries = fs::read_dir(kept).into_iter().flatten().flatten();
-    let found = entries.filter_map(|entry| Some((number(entry.file_name().to_str()?)?, entry.path())));
-    let mut before: Vec<(u64, PathBuf)> = found.filter(|(then, _)| *then < step).collect();
-    before.sort();
+fn remove_oldest(directory: &Path, step: u64, keep: usize) -> Result<()> {
+    let mut before: Vec<(u64, PathBuf)> = checkpoint::kept(directory);
+    before.retain(|(then, _)| *then < step);
     before.truncate(before.len().saturating_sub(keep));
     before.iter().try_for_each(|(_, place)| files::remove_directory(place))
 }
 
+/// A rename that lasts when the power fails behind it.
 fn rename(from: &Path, to: &Path) -> Result<()> {
-    fs::rename(from, to).map_err(|error| Error::file(to, error))
+    files::rename(from, to).map_err(|error| Error::file(to, error))
 }

@@ -353,6 +353,8 @@ fn the_class_of_the_scheduler_chooses_the_sampler() {
 #[test]
 fn files_that_are_not_as_they_were_saved_are_named() {
     let place = place_with_run();
+    // Nothing to fall back on.
+    fs::remove_dir_all(place.path().join("run/checkpoints")).unwrap();
     let at = |name: &str| place.path().join("run/checkpoint").join(name);
     let weights = "diffusion_pytorch_model.safetensors";
     let changed = |name: &str, line: &str, parts: &[&str]| {
@@ -389,6 +391,69 @@ fn files_that_are_not_as_they_were_saved_are_named() {
     fs::write(at("scheduler_config.json"), [&scheduler[..], b" "].concat()).unwrap();
     accepted(place.path(), draw);
     assert!(!place.path().join("other").exists());
+}
+
+/// A bit of each file in turn; what was whole before is gone on with, to the bits of a run that stood there.
+#[test]
+fn a_rotten_checkpoint_gives_way_to_the_one_before() {
+    let place = place_with_run();
+    let run = place.path().join("run");
+    let run_typed = |line: &str| super::run(typed(place.path(), line));
+    let again = |run: &str| format!("train --resume --out {run} --steps 14 --sample-every 0");
+    let undisturbed = place.path().join("undisturbed");
+    copy(&run, &undisturbed);
+    fs::remove_dir_all(undisturbed.join("checkpoint")).unwrap();
+    fs::rename(undisturbed.join("checkpoints/step_000010"), undisturbed.join("checkpoint")).unwrap();
+    accepted(place.path(), &again("undisturbed"));
+    let drawn = ["config.json", "scheduler_config.json", "diffusion_pytorch_model.safetensors"];
+    for name in ["manifest.json", "trainer.json", "trainer.safetensors"].iter().chain(&drawn) {
+        let rotten = place.path().join("rotten");
+        copy(&run, &rotten);
+        let file = rotten.join("checkpoint").join(name);
+        let mut bytes = fs::read(&file).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 0x80;
+        fs::write(&file, bytes).unwrap();
+        let said = run_typed("verify rotten");
+        assert_refused("verify rotten", &said, &["1 file not as it was saved"]);
+        assert!(said.out.contains(&format!("WRONG  rotten/checkpoint/{name}: ")), "{}", said.out);
+        let said = accepted(place.path(), "sample rotten --count 1 --steps 1 --out s.png").err;
+        let falls_back = said.contains("rotten/checkpoints/step_000010 is taken instead");
+        assert_eq!(falls_back, drawn.contains(name) || *name == "manifest.json", "{name}: {said}");
+        let said = accepted(place.path(), &again("rotten")).err;
+        let line = said.lines().find(|line| line.contains(name)).expect("the file is named");
+        assert!(line.ends_with("this goes on from rotten/checkpoints/step_000010 (step 10)"), "{line}");
+        for made in [drawn[2], "trainer.safetensors"] {
+            let made = |run: &str| fs::read(place.path().join(run).join("checkpoint").join(made)).unwrap();
+            assert!(made("rotten") == made("undisturbed"), "{name}");
+        }
+        assert!(rotten.join("checkpoint.rotten").join(name).is_file());
+        let said = accepted(place.path(), "verify rotten");
+        assert!(said.out.contains("ok     rotten/checkpoint: 5 files as saved"), "{}", said.out);
+        fs::remove_dir_all(rotten).unwrap();
+    }
+    refused(place.path(), "verify nowhere", &["nowhere: no run with a checkpoint"]);
+    assert_eq!(run_typed("verify run --kernel silu").code, Some(2));
+}
+
+#[test]
+fn a_run_says_that_it_goes_on_where_bits_are_others() {
+    let place = place_with_run();
+    let manifest = place.path().join("run/checkpoint/manifest.json");
+    let line = "train --resume --out run --sample-every 0 --steps";
+    let there = read_json(&manifest)["made_on"].clone();
+    assert!(!accepted(place.path(), &format!("{line} 13")).err.contains("made so far"));
+    for (key, said) in
+        [("driver", "made so far on "), ("shaders", "made so far by another version of the kernels: not")]
+    {
+        let mut other = read_json(&manifest);
+        assert_eq!(other["made_on"], there);
+        other["made_on"][key] = "0123456789abcdef".into();
+        fs::write(&manifest, other.to_string()).unwrap();
+        let step = if key == "driver" { 14 } else { 15 };
+        let err = accepted(place.path(), &format!("{line} {step}")).err;
+        assert!(err.contains(said) && err.contains("not bit-equal from here"), "{key}: {err}");
+    }
 }
 
 #[test]

@@ -13,10 +13,6 @@ fn lines(path: &Path) -> Vec<String> {
     fs::read_to_string(path).unwrap().lines().map(String::from).collect()
 }
 
-fn read_json(path: &Path) -> Value {
-    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
-}
-
 #[track_caller]
 fn assert_same_bits(one: &Path, other: &Path) {
     for file in STORED {
@@ -126,7 +122,13 @@ fn a_run_is_neither_overwritten_nor_resumed_in_vain() {
     refused(place.path(), "train --resume --out run/checkpoint --steps 20", &["run/checkpoint: a checkpoint", "--out"]);
     refused(place.path(), "train --resume --out nowhere", &["nowhere: no run to go on with", "--data"]);
     assert_eq!(files(place.path()), before);
+    // The one before it is gone on with, the first is nowhere.
     fs::remove_dir_all(place.path().join("run/checkpoint")).unwrap();
+    let said = accepted(place.path(), "train --resume --out run --sample-every 0").err;
+    assert!(said.contains("checkpoint: is missing; this goes on from run/checkpoints/step_000010 (step 10)"), "{said}");
+    for name in ["checkpoint", "checkpoints"] {
+        fs::remove_dir_all(place.path().join("run").join(name)).unwrap();
+    }
     refused(place.path(), "train --resume --out run", &["run: no run to go on with"]);
     refused(place.path(), again, &["run: holds a run", "before its first checkpoint", "--resume"]);
 }
@@ -509,7 +511,9 @@ fn initial_weights_that_give_no_number_are_to_blame() {
 #[test]
 fn weights_that_no_run_goes_on_with_are_not_replaced() {
     let place = place_with_run();
+    fs::remove_dir_all(place.path().join("run/checkpoints")).unwrap();
     fs::remove_file(place.path().join("run/checkpoint/trainer.json")).unwrap();
+    forget_manifest(&place.path().join("run/checkpoint"));
     untrained(place.path(), "tiny.json", "foreign");
     untrained(place.path(), "tiny.json", "pipeline/unet");
     fs::write(place.path().join("pipeline/model_index.json"), r#"{"unet": ["diffusers", "UNet2DModel"]}"#).unwrap();
