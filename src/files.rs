@@ -54,6 +54,23 @@ pub fn scratch() -> io::Result<File> {
     tempfile::tempfile_in(directory)
 }
 
+/// Refuses to begin with what takes more `bytes` than the disk of `directory` has, as far as the system tells.
+///
+/// # Errors
+/// [`Error::File`] says how much there is.
+pub fn check_room(directory: &Path, bytes: u64) -> Result<()> {
+    match fs4::available_space(directory) {
+        Ok(room) if room < bytes => {
+            let [room, bytes] = [room, bytes].map(|bytes| bytes as f64 / (1 << 20) as f64);
+            Err(Error::file(
+                directory,
+                format!("{room:.1} MiB are free on this disk and {bytes:.1} are needed: free some space"),
+            ))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// `path` without links, as far as it is there already.
 pub fn resolved(path: &Path) -> PathBuf {
     let whole = std::path::absolute(path).unwrap_or_else(|_| path.into());

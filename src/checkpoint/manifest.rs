@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 pub const MANIFEST: &str = "manifest.json";
 
 /// Of what the file holds.
-const FORMAT_VERSION: u64 = 1;
+pub const FORMAT_VERSION: u64 = 1;
 
 #[derive(Serialize, Deserialize)]
 struct Manifest {

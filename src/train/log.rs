@@ -1,7 +1,7 @@
 //! `metrics.csv`: one line a step.
 
 use std::fs::{File, OpenOptions};
-use std::io::{BufWriter, Write};
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,9 @@ const INTERVAL: Duration = Duration::from_secs(2);
 /// The file, and the losses in it.
 pub struct MetricsLog {
     path: PathBuf,
-    file: BufWriter<File>,
+    file: File,
+    /// What is not in the file yet.
+    waiting: Vec<u8>,
     flushed: Instant,
     points: Vec<(u64, f32)>,
 }
@@ -61,32 +63,63 @@ impl MetricsLog {
 
     fn open(path: PathBuf, points: Vec<(u64, f32)>) -> Result<MetricsLog> {
         let file = OpenOptions::new().append(true).open(&path).map_err(|error| Error::file(&path, error))?;
-        Ok(MetricsLog { path, file: BufWriter::new(file), flushed: Instant::now(), points })
+        Ok(MetricsLog { path, file, waiting: Vec::new(), flushed: Instant::now(), points })
     }
 
     /// Adds a line.
     ///
     /// # Errors
-    /// [`Error::File`] if the disk is full.
+    /// As [`MetricsLog::flush`].
     pub fn add(&mut self, metrics: &Metrics, images_per_second: f64) -> Result<()> {
         let Metrics { step, loss, gradient_norm, learning_rate } = metrics;
         self.points.push((*step, *loss));
-        writeln!(self.file, "{step},{loss},{gradient_norm},{learning_rate:.6e},{images_per_second:.2}")
-            .map_err(|error| Error::file(&self.path, error))?;
+        let line = format!("{step},{loss},{gradient_norm},{learning_rate:.6e},{images_per_second:.2}\n");
+        self.waiting.extend(line.as_bytes());
         if self.flushed.elapsed() >= INTERVAL { self.flush() } else { Ok(()) }
     }
 
     /// Brings all lines to the file.
     ///
     /// # Errors
-    /// [`Error::File`] if the disk is full.
+    /// [`Error::File`] if the disk is full; what is not in the file waits for the next time.
     pub fn flush(&mut self) -> Result<()> {
         self.flushed = Instant::now();
-        self.file.flush().map_err(|error| Error::file(&self.path, error))
+        while !self.waiting.is_empty() {
+            match self.file.write(&self.waiting) {
+                Ok(written) => drop(self.waiting.drain(..written)),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(Error::file(&self.path, error)),
+            }
+        }
+        Ok(())
     }
 
     /// (step, loss) of every line.
     pub fn points(&self) -> &[(u64, f32)] {
         &self.points
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_wait_for_a_disk_that_is_full() {
+        let place = tempfile::tempdir().expect("a place");
+        let mut log = MetricsLog::create(place.path()).expect("room");
+        let add = |log: &mut MetricsLog, step| {
+            log.add(&Metrics { step, loss: 0.5, gradient_norm: 1.0, learning_rate: 1e-3 }, 10.0).expect("it waits");
+        };
+        let full = OpenOptions::new().write(true).open("/dev/full").expect("a device of Linux");
+        let room = std::mem::replace(&mut log.file, full);
+        add(&mut log, 1);
+        let problem = log.flush().expect_err("no room").to_string();
+        assert!(problem.contains("metrics.csv: no space left on device"), "{problem}");
+        log.file = room;
+        add(&mut log, 2);
+        log.flush().expect("room");
+        let text = std::fs::read_to_string(place.path().join(METRICS)).expect("text");
+        assert_eq!(text, format!("{HEADER}1,0.5,1,1.000000e-3,10.00\n2,0.5,1,1.000000e-3,10.00\n"));
     }
 }

@@ -15,6 +15,7 @@ use crate::checkpoint;
 use crate::checkpoint::manifest::{self, MadeOn};
 use crate::data::{self, Dataset, Want};
 use crate::error::{Error, Result, counted, list_names};
+use crate::files;
 use crate::gpu::{Context, EMA, WEIGHTS};
 use crate::nn::config::Size;
 use crate::run::trainer::{FIRST_MOMENT, SECOND_MOMENT};
@@ -82,8 +83,8 @@ pub struct Run<'a> {
     saved: Option<Saved>,
     /// Steps done at the last one that is known to have moved the weights.
     moved: u64,
-    /// Whether it was said that a picture can't be written.
-    warned: bool,
+    /// Whether it was said that a picture can't be written, and that metrics can't.
+    warned: [bool; 2],
     /// What computes it.
     made_on: MadeOn,
     /// What is to be said of how it goes on.
@@ -214,7 +215,7 @@ impl<'a> Run<'a> {
             step: 0,
             saved: None,
             moved: 0,
-            warned: false,
+            warned: [false; 2],
             made_on,
             notes: Vec::new(),
             lock,
@@ -269,7 +270,7 @@ impl<'a> Run<'a> {
             step,
             saved,
             moved,
-            warned: false,
+            warned: [false; 2],
             made_on,
             notes,
             lock,
@@ -368,7 +369,7 @@ impl<'a> Run<'a> {
                 self.catch_up(&mut pace, watch)?;
             }
             if save {
-                self.save(watch)?;
+                self.save_or_warn(watch)?;
             }
             if sample {
                 self.show_samples(watch);
@@ -396,7 +397,8 @@ impl<'a> Run<'a> {
         if metrics.gradient_norm.is_finite() {
             self.moved = metrics.step;
         }
-        self.log.add(metrics, images_per_second)?;
+        let logged = self.log.add(metrics, images_per_second);
+        logged.unwrap_or_else(|error| self.warn_of_log(&error, watch));
         watch.step(metrics, images_per_second);
         Ok(())
     }
@@ -411,8 +413,26 @@ impl<'a> Run<'a> {
 
     /// A picture that can't be had is no reason to end; that is said once.
     fn warn(&mut self, error: &Error, watch: &mut dyn Watch) {
-        if !std::mem::replace(&mut self.warned, true) {
+        if !std::mem::replace(&mut self.warned[0], true) {
             watch.note(&format!("warning: {error}; training goes on without such pictures"));
+        }
+    }
+
+    /// As [`Run::warn`], of lines that wait.
+    fn warn_of_log(&mut self, error: &Error, watch: &mut dyn Watch) {
+        if !std::mem::replace(&mut self.warned[1], true) {
+            watch.note(&format!("warning: {error}; training goes on, and its lines wait in memory"));
+        }
+    }
+
+    /// Before the last step, a checkpoint that can't be written is no reason to end: the one before it stands.
+    fn save_or_warn(&mut self, watch: &mut dyn Watch) -> Result<()> {
+        match self.save(watch) {
+            Err(error @ Error::File { .. }) => {
+                watch.note(&format!("warning: step {} is not saved: {error}; training goes on", self.step));
+                Ok(())
+            }
+            result => result,
         }
     }
 
@@ -453,7 +473,9 @@ impl<'a> Run<'a> {
 
     /// Writes `checkpoint/` anew, whole or not at all, and `loss.png`.
     fn save(&mut self, watch: &mut dyn Watch) -> Result<()> {
-        self.log.flush()?;
+        self.log.flush().unwrap_or_else(|error| self.warn_of_log(&error, watch));
+        // Averaged weights, weights and two moments, with the names and the JSON around them.
+        files::check_room(&self.directory, 16 * self.model.params().count() + (1 << 16))?;
         let state = TrainerState {
             step: self.step,
             images: self.data.images,

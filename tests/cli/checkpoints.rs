@@ -436,6 +436,26 @@ fn a_rotten_checkpoint_gives_way_to_the_one_before() {
     assert_eq!(run_typed("verify run --kernel silu").code, Some(2));
 }
 
+/// See tests/checkpoints/README.md.
+#[test]
+fn checkpoints_of_every_format_are_read() {
+    let place = place();
+    let stored = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/checkpoints");
+    copy(&stored, &place.path().join("all"));
+    let entries = fs::read_dir(stored).unwrap().map(|entry| entry.unwrap());
+    let runs: Vec<String> = entries
+        .filter(|entry| entry.path().is_dir())
+        .map(|entry| format!("all/{}", entry.file_name().to_str().unwrap()))
+        .collect();
+    assert!(runs.contains(&format!("all/format_{}", checkpoint::manifest::FORMAT_VERSION)), "{runs:?}");
+    for run in runs {
+        accepted(place.path(), &format!("verify {run}"));
+        accepted(place.path(), &format!("sample {run} --class 3 --count 1 --steps 2 --out s.png"));
+        accepted(place.path(), &format!("train --resume --out {run} --steps 4 --sample-every 0"));
+        assert_eq!(read_json(&place.path().join(&run).join("checkpoint/trainer.json"))["step"], 4);
+    }
+}
+
 #[test]
 fn a_run_says_that_it_goes_on_where_bits_are_others() {
     let place = place_with_run();

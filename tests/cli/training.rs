@@ -732,9 +732,22 @@ fn a_full_disk_leaves_the_last_checkpoint() {
         return;
     };
     let line = "train --data digits --model tiny.json --steps 9 --batch 2 --sample-every 0 --checkpoint-every 3";
-    refused(place.path(), &format!("{line} --out disk/run"), &["disk/run/checkpoint", "the disk is full"]);
+    let said = run(typed(place.path(), &format!("{line} --out disk/run")));
+    // It trains on, and ends with what can't be kept.
+    assert_refused(line, &said, &["disk/run: ", "MiB are free on this disk and 0.5 are needed: free some"]);
+    let warned =
+        said.err.contains("warning: step 6 is not saved: disk/run: ") && said.err.contains("; training goes on");
+    assert!(warned, "{}", said.err);
     let left: Vec<String> = files(&disk.0).into_iter().filter(|name| name.contains("checkpoint")).collect();
     assert!(left.len() == 6 && left.iter().all(|name| name.starts_with("run/checkpoint/")), "{left:?}");
     assert_eq!(read_json(&disk.0.join("run/checkpoint/trainer.json"))["step"], 3);
     accepted(place.path(), "sample disk/run --count 1 --steps 1 --out s.png");
+    // With room again the same run goes on to the bits of one that had it always.
+    let rest = place.path().join("rest");
+    copy(&disk.0.join("run"), &rest);
+    accepted(place.path(), "train --resume --out rest");
+    accepted(place.path(), &format!("{line} --out always"));
+    assert_same_bits(&rest, &place.path().join("always"));
+    // Lines of metrics wait for room, too.
+    assert_eq!(lines(&rest.join("metrics.csv")).len(), 10);
 }
