@@ -18,6 +18,7 @@ pub mod recorder;
 pub mod recordings;
 pub mod ring;
 pub mod slots;
+pub mod snapshot;
 pub mod step;
 pub mod trial;
 pub mod tune;

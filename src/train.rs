@@ -4,10 +4,12 @@ mod lock;
 mod log;
 pub mod model;
 pub mod run;
+mod save;
 mod stored;
 
 pub use lock::Lock;
 pub use log::METRICS;
 pub use model::{Initial, Model};
 pub use run::{Run, Watch};
+pub use save::TRAINER;
 pub use stored::{DATA, Over, Stored, TRAINER_STATE, check_place, is_of_a_run, saw_one_data_set};

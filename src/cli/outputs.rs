@@ -84,8 +84,7 @@ impl Source<'_> {
 
 fn is_of_a_model(name: &str) -> bool {
     let of_model = [checkpoint::CONFIG, checkpoint::SCHEDULER, checkpoint::PIPELINE, checkpoint::CLASSIFIER];
-    let of_run =
-        [train::run::TRAINER, train::TRAINER_STATE, train::DATA, train::METRICS, checkpoint::manifest::MANIFEST];
+    let of_run = [train::TRAINER, train::TRAINER_STATE, train::DATA, train::METRICS, checkpoint::manifest::MANIFEST];
     of_model.contains(&name) || of_run.contains(&name) || name.starts_with(checkpoint::STEM)
 }
 

@@ -20,7 +20,8 @@ use diffuse::nn::config::Size;
 use diffuse::picture::{self, Images};
 use diffuse::run::{Drawn, Noise, Request, Start};
 use diffuse::tensors::{self, FileTensor, FileTensors};
-use diffuse::train::run::{TRAINER, take_prefix};
+use diffuse::train::TRAINER;
+use diffuse::train::run::take_prefix;
 
 /// Draw images with a trained U-Net
 #[derive(clap::Args)]

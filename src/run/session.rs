@@ -7,6 +7,7 @@ use super::fit;
 use crate::error::{Error, Result};
 use crate::gpu::context::mebibytes;
 use crate::gpu::{Choices, Context, Memory, Plan, PlanOptions, Plans, Precision, Recordings, Step, Submission, Tensor};
+use crate::ops;
 use crate::tune::{self, Policy};
 
 /// Named buffers on a device, and the ways in which kernels run there.
@@ -165,6 +166,11 @@ impl<'a> Session<'a> {
         labels.resize(labels.len().next_multiple_of(4), 0);
         self.write(name, &labels);
     }
+}
+
+/// All kernels, as [`ops::digest`] says it.
+pub fn kernels() -> String {
+    ops::digest()
 }
 
 /// The labels of `count` images from number `first` on; surplus places repeat the last.

@@ -21,6 +21,8 @@ use crate::ops::{adamw, add, reduce};
 /// First moments, second moments, and gradients added up over several batches: flat buffers as the weights.
 pub const FIRST_MOMENT: &str = "m";
 pub const SECOND_MOMENT: &str = "v";
+/// The loss's scale, and steps since it last changed.
+pub const LOSS_SCALE: &str = adamw::LOSS_SCALE;
 const ACCUMULATED: &str = "accumulated";
 /// The data set's buffer.
 pub const DATA: &str = "data";
@@ -281,18 +283,9 @@ impl<'a> Trainer<'a> {
         [WEIGHTS, EMA].iter().for_each(|name| self.session.write(name, weights));
     }
 
-    /// The loss's scale, and steps since it last changed.
-    ///
-    /// # Errors
-    /// [`Error::Device`] if the device failed.
-    pub fn loss_scale(&self) -> Result<[f32; 2]> {
-        let scale = self.session.read(adamw::LOSS_SCALE)?;
-        Ok([scale[0], scale[1]])
-    }
-
-    /// Overwrites what [`Trainer::loss_scale`] gave.
+    /// Overwrites the loss's scale, and steps since it last changed.
     pub fn write_loss_scale(&self, scale: [f32; 2]) {
-        self.session.write(adamw::LOSS_SCALE, &scale);
+        self.session.write(LOSS_SCALE, &scale);
     }
 
     /// Encodes and submits step `step` (from 0). Gives what is known by now of earlier steps, without waiting for this

@@ -100,10 +100,12 @@ impl MetricsLog {
     }
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
 mod tests {
+    #[cfg(target_os = "linux")]
     use super::*;
 
+    #[cfg(target_os = "linux")]
     #[test]
     fn lines_wait_for_a_disk_that_is_full() {
         let place = tempfile::tempdir().expect("a place");

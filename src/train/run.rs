@@ -2,30 +2,27 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::lock::Lock;
 use super::log::MetricsLog;
 use super::model::{Initial, Model};
-use super::stored::{
-    DATA, LOSS_CHART, Over, SAMPLES, Stored, TRAINER_STATE, TrainerState, check_place, claim, digest, refuse_used,
-    replace_checkpoint,
-};
+use super::save::{Outcome, Save, Saver, TRAINER};
+use super::stored::{DATA, Over, SAMPLES, Stored, TrainerState, check_place, claim, digest, refuse_used};
 use crate::checkpoint;
 use crate::checkpoint::manifest::{self, MadeOn};
 use crate::data::{self, Dataset, Want};
-use crate::error::{Error, Result, counted, list_names};
+use crate::error::{Error, Result, list_names};
 use crate::files;
 use crate::gpu::{Context, EMA, WEIGHTS};
 use crate::nn::config::Size;
+use crate::run::session;
 use crate::run::trainer::{FIRST_MOMENT, SECOND_MOMENT};
 use crate::run::{Feed, Generator, Metrics, Networks, Request, Session, Start, Task, TrainOptions, Trainer};
 use crate::tensors::FileTensors;
 use crate::tune::{Chosen, Policy};
-use crate::{chart, ops, picture, tensors, tune};
-
-/// Raw weights and moments, under `weights.NAME`, `m.NAME`, `v.NAME`.
-pub const TRAINER: &str = "trainer.safetensors";
+use crate::{picture, tensors, tune};
 
 /// Steps before one that breaks of which nothing may be heard: those under way with it.
 const UNHEARD: u64 = 2;
@@ -73,14 +70,19 @@ struct Saved {
 pub struct Run<'a> {
     directory: PathBuf,
     options: TrainOptions,
-    model: Model,
+    model: Arc<Model>,
     trainer: Trainer<'a>,
+    saver: Saver,
     log: MetricsLog,
     data: About,
     /// Steps done.
     step: u64,
     /// Steps done at the last checkpoint.
     saved: Option<Saved>,
+    /// Steps that are known to be sound.
+    told: u64,
+    /// Whether what is saved now is the last of this process.
+    ends: bool,
     /// Steps done at the last one that is known to have moved the weights.
     moved: u64,
     /// Whether it was said that a picture can't be written, and that metrics can't.
@@ -205,15 +207,19 @@ impl<'a> Run<'a> {
         let line = describe(directory, &options, data)?;
         let data = About::new(data, digest(data), before.unwrap_or_default(), line);
         let (log, directory, made_on) = (MetricsLog::create(directory)?, directory.into(), made_on(context));
+        let (model, saver) = (model.into(), Saver::new(&trainer.session)?);
         Ok(Run {
             directory,
             options,
             model,
             trainer,
+            saver,
             log,
             data,
             step: 0,
             saved: None,
+            told: 0,
+            ends: false,
             moved: 0,
             warned: [false; 2],
             made_on,
@@ -258,6 +264,7 @@ impl<'a> Run<'a> {
         checkpoint::write_json(&directory.join(checkpoint::CONFIG), &options)?;
         let data = About::new(&data, digest, state.initial_data, describe(&directory, &options, &data)?);
         let log = MetricsLog::resume(&directory, state.step)?;
+        let (model, saver) = (model.into(), Saver::new(&trainer.session)?);
         let saved = Some(Saved { step: state.step, learning_rate: state.options.learning_rate });
         let (step, moved) = (state.step, state.step);
         Ok(Run {
@@ -265,10 +272,13 @@ impl<'a> Run<'a> {
             options,
             model,
             trainer,
+            saver,
             log,
             data,
             step,
             saved,
+            told: step,
+            ends: false,
             moved,
             warned: [false; 2],
             made_on,
@@ -324,7 +334,12 @@ impl<'a> Run<'a> {
     /// full.
     pub fn train(&mut self, watch: &mut dyn Watch) -> Result<bool> {
         match (self.train_steps(watch), self.trainer.broken_step()) {
-            (Err(Error::Diverged(problem)), Some(step)) => Err(self.give_up(step, &problem)),
+            (Err(Error::Diverged(problem)), Some(step)) => {
+                // Steps that broke nothing may not have been heard of.
+                self.told = step;
+                self.settle_save(watch)?;
+                Err(self.give_up(step, &problem))
+            }
             (result, _) => result,
         }
     }
@@ -365,22 +380,22 @@ impl<'a> Run<'a> {
             metrics.iter().try_for_each(|metrics| self.tell(metrics, &mut pace, watch))?;
             let due = |every: u64| every > 0 && self.step.is_multiple_of(every) && self.step < self.options.steps;
             let (sample, save) = (due(self.options.sample_every), due(self.options.checkpoint_every));
-            if sample || save {
-                self.catch_up(&mut pace, watch)?;
-            }
+            self.attend_save(watch)?;
             if save {
-                self.save_or_warn(watch)?;
+                self.begin_save(&mut pace, watch)?;
             }
             if sample {
+                self.catch_up(&mut pace, watch)?;
                 self.show_samples(watch);
-            }
-            if sample || save {
                 pace.restart();
             }
         }
         self.catch_up(&mut pace, watch)?;
         let done = self.step >= self.options.steps;
-        self.save(watch)?;
+        self.end_save(&mut pace, watch)?;
+        self.ends = true;
+        self.begin_save(&mut pace, watch)?;
+        self.end_save(&mut pace, watch)?;
         if done && self.options.sample_every > 0 {
             self.show_samples(watch);
         }
@@ -394,6 +409,7 @@ impl<'a> Run<'a> {
 
     fn tell(&mut self, metrics: &Metrics, pace: &mut Pace, watch: &mut dyn Watch) -> Result<()> {
         let images_per_second = pace.step();
+        self.told = metrics.step;
         if metrics.gradient_norm.is_finite() {
             self.moved = metrics.step;
         }
@@ -425,20 +441,9 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Before the last step, a checkpoint that can't be written is no reason to end: the one before it stands.
-    fn save_or_warn(&mut self, watch: &mut dyn Watch) -> Result<()> {
-        match self.save(watch) {
-            Err(error @ Error::File { .. }) => {
-                watch.note(&format!("warning: step {} is not saved: {error}; training goes on", self.step));
-                Ok(())
-            }
-            result => result,
-        }
-    }
-
     /// Draws a grid with the averaged weights into `samples/`, if the model is one that draws.
     fn draw_samples(&mut self, watch: &mut dyn Watch) -> Result<Option<PathBuf>> {
-        let Model::Denoiser(unet) = &self.model else { return Ok(None) };
+        let Model::Denoiser(unet) = &*self.model else { return Ok(None) };
         let (height, width) = self.options.model.sample_size.map(Size::sides).unwrap_or_default();
         let (conditional, classes) = (unet.is_conditional(), self.data.classes.len() as u32);
         let count = if conditional { (2 * classes).min(20) } else { 16 };
@@ -471,11 +476,14 @@ impl<'a> Run<'a> {
         Ok(Some(path))
     }
 
-    /// Writes `checkpoint/` anew, whole or not at all, and `loss.png`.
-    fn save(&mut self, watch: &mut dyn Watch) -> Result<()> {
-        self.log.flush().unwrap_or_else(|error| self.warn_of_log(&error, watch));
+    /// Begins to save the state behind the last step, once what was saved before is written.
+    fn begin_save(&mut self, pace: &mut Pace, watch: &mut dyn Watch) -> Result<()> {
+        self.end_save(pace, watch)?;
         // Averaged weights, weights and two moments, with the names and the JSON around them.
-        files::check_room(&self.directory, 16 * self.model.params().count() + (1 << 16))?;
+        let bytes = 16 * self.model.params().count() + (1 << 16);
+        if let Err(error) = files::check_room(&self.directory, bytes) {
+            return self.unsaved(self.step, error, watch);
+        }
         let state = TrainerState {
             step: self.step,
             images: self.data.images,
@@ -484,35 +492,72 @@ impl<'a> Run<'a> {
             initial_data: self.data.initial.clone(),
             options: self.options.clone(),
             choices: tune::chosen(self.trainer.session.choices()),
-            loss_scale: self.trainer.loss_scale()?,
+            loss_scale: [1.0, 0.0],
         };
-        let keep = self.options.keep;
-        let made_on = self.made_on.clone();
-        replace_checkpoint(&self.directory, self.step, keep, made_on, |fresh| self.write_checkpoint(fresh, &state))?;
-        self.saved = Some(Saved { step: self.step, learning_rate: self.options.learning_rate });
-        let title = format!("training loss, {}", counted(self.step, "step"));
-        let drawn = chart::write_loss_chart(&self.directory.join(LOSS_CHART), &title, self.log.points());
-        drawn.unwrap_or_else(|error| self.warn(&error, watch));
+        let (directory, model, made_on) = (self.directory.clone(), self.model.clone(), self.made_on.clone());
+        let save = Save { directory, model, state, made_on, points: self.log.points().to_vec() };
+        self.saver.begin(&self.trainer.session, save);
         Ok(())
     }
 
-    fn write_checkpoint(&self, directory: &Path, state: &TrainerState) -> Result<()> {
-        let session = &self.trainer.session;
-        let average = session.read(EMA)?;
-        self.model.save(directory, &self.data.classes, &average, &self.options.scheduler())?;
-        let mut stored = FileTensors::new();
-        for name in [WEIGHTS, FIRST_MOMENT, SECOND_MOMENT] {
-            let flat = session.read(name)?;
-            stored.append(&mut checkpoint::unflatten(self.model.params(), &flat, &format!("{name}.")));
+    /// Writes what is being saved once its numbers are here and its steps are known to be sound, and hears what came of it.
+    fn attend_save(&mut self, watch: &mut dyn Watch) -> Result<()> {
+        if self.saver.here().is_some_and(|step| step <= self.told) {
+            self.log.flush().unwrap_or_else(|error| self.warn_of_log(&error, watch));
+            self.saver.write();
         }
-        tensors::write(&directory.join(TRAINER), &stored)?;
-        checkpoint::write_json(&directory.join(TRAINER_STATE), state)
+        match self.saver.outcome(false) {
+            Some(outcome) => self.hear(outcome, watch),
+            None => Ok(()),
+        }
+    }
+
+    /// Waits until what is being saved is written.
+    fn end_save(&mut self, pace: &mut Pace, watch: &mut dyn Watch) -> Result<()> {
+        if !self.saver.is_idle() {
+            self.catch_up(pace, watch)?;
+        }
+        self.settle_save(watch)
+    }
+
+    /// Waits until what is being saved is written, if its steps are known to be sound by now.
+    fn settle_save(&mut self, watch: &mut dyn Watch) -> Result<()> {
+        if self.saver.is_idle() {
+            return Ok(());
+        }
+        self.trainer.session.context.wait()?;
+        self.attend_save(watch)?;
+        match self.saver.outcome(true) {
+            Some(outcome) => self.hear(outcome, watch),
+            None => Ok(()),
+        }
+    }
+
+    fn hear(&mut self, outcome: Outcome, watch: &mut dyn Watch) -> Result<()> {
+        let Outcome { step, learning_rate, written, chart } = outcome;
+        if let Err(error) = written {
+            return self.unsaved(step, error, watch);
+        }
+        self.saved = Some(Saved { step, learning_rate });
+        chart.unwrap_or_else(|error| self.warn(&error, watch));
+        Ok(())
+    }
+
+    /// Before the end, a checkpoint that can't be written is no reason to end: the one before it stands.
+    fn unsaved(&mut self, step: u64, error: Error, watch: &mut dyn Watch) -> Result<()> {
+        match error {
+            Error::File { .. } if !self.ends => {
+                watch.note(&format!("warning: step {step} is not saved: {error}; training goes on"));
+                Ok(())
+            }
+            error => Err(error),
+        }
     }
 }
 
 /// What computes on a device.
 fn made_on(context: &Context) -> MadeOn {
-    MadeOn { adapter: context.info.name.clone(), driver: context.driver(), shaders: ops::digest() }
+    MadeOn { adapter: context.info.name.clone(), driver: context.driver(), shaders: session::kernels() }
 }
 
 /// Why a run that was made so far on `then` has other bits from here on.
