@@ -4,13 +4,14 @@
 //! `labels`, `target`, `arr_1` labels.
 
 use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use zip::ZipArchive;
 
 use super::account::ARRAYS;
 use super::dataset::{Dataset, Shape, Want};
-use super::npy::{self, Array, Kind};
+use super::npy::{Header, Kind};
 use super::parts::Part;
 use super::pixels::{self, LARGEST_LABEL, Labels, Pixels};
 use super::place::{Parsed, ending, open, stem};
@@ -36,17 +37,30 @@ impl Place {
         if self.number.is_some() { self.file.join(&self.key) } else { self.file.clone() }
     }
 
-    fn read<T>(&self, want: &Want, make: impl FnOnce(Array) -> Parsed<T>) -> Result<T> {
+    /// What `make` makes of the array's header and the values that follow.
+    fn read<T>(&self, want: &Want, make: impl FnOnce(Header, &mut dyn Read) -> Parsed<T>) -> Result<T> {
         let refused = |problem| Error::file(self.path(), problem);
+        let made = |source: &mut dyn Read| make(Header::read(source, want)?, source);
         let mut file = open(&self.file)?;
-        let array = match self.number {
-            None => npy::read(&mut file, want),
-            Some(number) => archive(&self.file)?
-                .by_index(number)
-                .map_err(|error| said(&error))
-                .and_then(|mut entry| npy::read(&mut entry, want)),
+        let read = match self.number {
+            None => made(&mut file),
+            Some(number) => {
+                let mut archive = archive(&self.file)?;
+                archive.by_index(number).map_err(|error| said(&error)).and_then(|mut entry| made(&mut entry))
+            }
         };
-        array.and_then(make).map_err(refused)
+        read.map_err(refused)
+    }
+
+    /// The images in it. How numbers become levels is guessed from the first ones; if all of them say otherwise, they are read again.
+    fn images(&self, want: &Want) -> Result<Pixels> {
+        let first = self.read(want, |header, source| images(&header, source, None))?;
+        match first {
+            Ok(pixels) => Ok(pixels),
+            Err(range) => self
+                .read(want, |header, source| images(&header, source, Some(range)))?
+                .map_err(|_| Error::file(self.path(), "changed while it was read: read it again")),
+        }
     }
 }
 
@@ -169,7 +183,7 @@ fn choose(source: &Path, places: Vec<Place>) -> Result<Option<Arrays>> {
 /// # Errors
 /// One line that names the array which can't be read, is none of images or labels, or both when their counts differ.
 pub(super) fn load(pair: &Pair, name: String, want: &Want) -> Result<Dataset> {
-    let pixels = pair.images.read(want, images)?;
+    let pixels = pair.images.images(want)?;
     let labels = pair.labels.as_ref().map(|place| place.read(want, labels)).transpose()?;
     if let (Some(labels), Some(place)) = (&labels, &pair.labels)
         && labels.len() != pixels.count
@@ -193,35 +207,47 @@ pub(super) fn load(pair: &Pair, name: String, want: &Want) -> Result<Dataset> {
 }
 
 /// Labels, `[N]` or `[N, 1]`.
-fn labels(array: Array) -> Parsed<Vec<u32>> {
-    match *array.shape.as_slice() {
+fn labels(header: Header, source: &mut dyn Read) -> Parsed<Vec<u32>> {
+    match *header.shape.as_slice() {
         [_] | [_, 1] => {}
-        [_, _] => return Err(format!("labels of shape {:?}: if these are one-hot, save y.argmax(1)", array.shape)),
-        _ => return Err(format!("labels of shape {:?}: there is one for each image, [N]", array.shape)),
+        [_, _] => return Err(format!("labels of shape {:?}: if these are one-hot, save y.argmax(1)", header.shape)),
+        _ => return Err(format!("labels of shape {:?}: there is one for each image, [N]", header.shape)),
     }
-    if array.kind == Kind::Float {
+    if header.kind == Kind::Float {
         return Err("labels are floats: save whole numbers, y.astype(int)".into());
     }
-    match array.numbers().find(|label| !(0.0..=f64::from(LARGEST_LABEL)).contains(label)) {
+    let numbers = header.numbers(source)?;
+    match numbers.iter().find(|label| !(0.0..=f64::from(LARGEST_LABEL)).contains(*label)) {
         Some(label) => Err(format!("label {label} is none of 0 to {LARGEST_LABEL}")),
-        None => Ok(array.numbers().map(|label| label as u32).collect()),
+        None => Ok(numbers.into_iter().map(|label| label as u32).collect()),
     }
 }
 
 /// The strides of images, rows, columns and channels.
 type Strides = [usize; 4];
 
-/// Images `[N, H, W]`, `[N, H, W, C]` or `[N, C, H, W]`, as `[N, H, W, C]` bytes.
-fn images(array: Array) -> Parsed<Pixels> {
-    let (count, shape, strides) = layout(&array)?;
-    let bytes = match levels(&array)? {
-        None => array.into_bytes(),
-        Some(bytes) => bytes.into(),
+/// Images `[N, H, W]`, `[N, H, W, C]` or `[N, C, H, W]`, as `[N, H, W, C]` bytes; or the range of their values, if it is not the
+/// `known` one or the one that the first values suggest.
+fn images(header: &Header, source: &mut dyn Read, known: Option<Range>) -> Parsed<std::result::Result<Pixels, Range>> {
+    let (count, shape, strides) = layout(header)?;
+    let bytes = if header.is_bytes() {
+        header.as_they_lie(source)?
+    } else {
+        let (mut seen, mut taken) = (Seen::default(), known);
+        let bytes = header.converted(source, &mut |numbers, levels| {
+            seen.add(numbers);
+            taken.get_or_insert_with(|| seen.likely(header.kind)).levels(numbers, levels);
+        })?;
+        let range = seen.range(header.kind)?;
+        if taken != Some(range) {
+            return Ok(Err(range));
+        }
+        bytes
     };
-    Ok(Pixels { count, shape, bytes: in_order(bytes, count, shape, strides) })
+    Ok(Ok(Pixels { count, shape, bytes: in_order(bytes, count, shape, strides)? }))
 }
 
-fn layout(array: &Array) -> Parsed<(usize, Shape, Strides)> {
+fn layout(array: &Header) -> Parsed<(usize, Shape, Strides)> {
     let sides = &array.shape;
     let few = |channels: usize| [1, 3].contains(&channels);
     let product = |sides: &[usize]| sides.iter().product::<usize>();
@@ -251,59 +277,105 @@ fn layout(array: &Array) -> Parsed<(usize, Shape, Strides)> {
     Ok((sides[0], shape, [stride(0), stride(height), stride(width), channel]))
 }
 
-/// The values as 0..=255, in the order of the file; none if that is what they are.
-///
-/// Whole numbers are levels. Floats are levels if all are whole and one is above 1; else they are shares of 0 to 1, or of -1 to 1, if they
-/// reach both ends of that to a level.
-fn levels(array: &Array) -> Parsed<Option<Vec<u8>>> {
-    const LEVEL: f64 = 1.0 / 255.0;
-    const SIGNED_LOW: f64 = -1.0 + 2.0 * LEVEL;
-    const SIGNED_HIGH: f64 = 1.0 - 2.0 * LEVEL;
-    if array.is_bytes() {
-        return Ok(None);
+/// Which values are black and white.
+#[derive(Clone, Copy, PartialEq)]
+struct Range(f64, f64);
+
+impl Range {
+    const LEVELS: Range = Range(0.0, 255.0);
+    const SHARES: Range = Range(0.0, 1.0);
+    const SIGNED: Range = Range(-1.0, 1.0);
+
+    /// The levels, 0 to 255, of numbers within the range.
+    fn levels(self, numbers: &[f64], levels: &mut [u8]) {
+        let Range(from, to) = self;
+        for (level, number) in levels.iter_mut().zip(numbers) {
+            let exact = (number - from) / (to - from) * 255.0;
+            // Rounded as `f64::round` does, which calls a function for it.
+            let below = exact as u8;
+            *level = below + u8::from(exact - f64::from(below) >= 0.5 && below < u8::MAX);
+        }
     }
-    let (mut least, mut most, mut is_whole) = (f64::INFINITY, f64::NEG_INFINITY, true);
-    for value in array.numbers() {
-        if !value.is_finite() {
+}
+
+/// What numbers there are.
+struct Seen {
+    least: f64,
+    most: f64,
+    are_whole: bool,
+    are_finite: bool,
+}
+
+impl Default for Seen {
+    fn default() -> Seen {
+        Seen { least: f64::INFINITY, most: f64::NEG_INFINITY, are_whole: true, are_finite: true }
+    }
+}
+
+impl Seen {
+    fn add(&mut self, numbers: &[f64]) {
+        for number in numbers {
+            self.least = self.least.min(*number);
+            self.most = self.most.max(*number);
+            self.are_whole &= f64::from(*number as i32) == *number;
+            self.are_finite &= number.is_finite();
+        }
+    }
+
+    /// The range, by the first numbers.
+    fn likely(&self, kind: Kind) -> Range {
+        match kind {
+            Kind::Bool => Range::SHARES,
+            Kind::Float if self.least < 0.0 => Range::SIGNED,
+            Kind::Float if !self.are_whole || self.most <= 1.0 => Range::SHARES,
+            _ => Range::LEVELS,
+        }
+    }
+
+    /// The range of all numbers.
+    ///
+    /// Whole numbers are levels. Floats are levels if all are whole and one is above 1; else they are shares of 0 to 1, or of -1 to 1, if
+    /// they reach both ends of that to a level.
+    fn range(&self, kind: Kind) -> Parsed<Range> {
+        const LEVEL: f64 = 1.0 / 255.0;
+        const SIGNED_LOW: f64 = -1.0 + 2.0 * LEVEL;
+        const SIGNED_HIGH: f64 = 1.0 - 2.0 * LEVEL;
+        if !self.are_finite {
             return Err("a value is infinite or not a number".into());
         }
-        (least, most) = (least.min(value), most.max(value));
-        is_whole &= value.fract() == 0.0;
-    }
-    let is_float = array.kind == Kind::Float;
-    let (from, to) = match (least, most) {
-        _ if array.kind == Kind::Bool => (0.0, 1.0),
-        (0.0..=255.0, 0.0..=255.0) if !is_float || is_whole && most > 1.0 => (0.0, 255.0),
-        (0.0..=LEVEL, _) if is_float && (1.0 - LEVEL..=1.0).contains(&most) => (0.0, 1.0),
-        (-1.0..=SIGNED_LOW, SIGNED_HIGH..=1.0) if is_float => (-1.0, 1.0),
-        _ if is_float => {
-            return Err(format!(
+        let (least, most, is_float) = (self.least, self.most, kind == Kind::Float);
+        match (least, most) {
+            _ if kind == Kind::Bool => Ok(Range::SHARES),
+            (0.0..=255.0, 0.0..=255.0) if !is_float || self.are_whole && most > 1.0 => Ok(Range::LEVELS),
+            (0.0..=LEVEL, _) if is_float && (1.0 - LEVEL..=1.0).contains(&most) => Ok(Range::SHARES),
+            (-1.0..=SIGNED_LOW, SIGNED_HIGH..=1.0) if is_float => Ok(Range::SIGNED),
+            _ if is_float => Err(format!(
                 "floats from {least} to {most}: read are 0 to 1 and -1 to 1, where both ends are reached, and whole numbers of 0 to \
                  255; save x.astype(np.uint8) of 0 to 255"
-            ));
+            )),
+            _ => Err(format!("values from {least} to {most}: pixels are 0 to 255")),
         }
-        _ => return Err(format!("values from {least} to {most}: pixels are 0 to 255")),
-    };
-    let level = |value: f64| ((value - from) / (to - from) * 255.0).round() as u8;
-    Ok(Some(array.numbers().map(level).collect()))
+    }
 }
 
 /// `[N, H, W, C]` out of values that lie so.
-fn in_order(bytes: Room, count: usize, shape: Shape, strides: Strides) -> Room {
+fn in_order(bytes: Room, count: usize, shape: Shape, strides: Strides) -> Parsed<Room> {
     let [height, width, channels] = [shape.height, shape.width, shape.channels].map(|side| side as usize);
     let row = width * channels;
     let channel = if channels == 1 { strides[3] } else { 1 };
     if strides == [height * row, row, channels, channel] {
-        return bytes;
+        return Ok(bytes);
     }
-    let mut ordered = Vec::with_capacity(bytes.len());
+    let mut ordered = shape.allocate(count).map_err(|error| error.to_string())?;
+    let mut slots = ordered.iter_mut();
     for image in 0..count {
         for y in 0..height {
             for x in 0..width {
                 let first = image * strides[0] + y * strides[1] + x * strides[2];
-                ordered.extend((0..channels).map(|c| bytes[first + c * strides[3]]));
+                let pixel = (0..channels).map(|c| bytes[first + c * strides[3]]);
+                pixel.zip(slots.by_ref()).for_each(|(value, slot)| *slot = value);
             }
         }
     }
-    ordered.into()
+    Ok(ordered)
 }

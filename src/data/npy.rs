@@ -8,7 +8,7 @@
 //! the rest    the values, the last index fastest, or the first one in Fortran's order
 //! ```
 
-use std::io::Read;
+use std::io::{self, Read};
 
 use super::dataset::Want;
 use super::place::{Parsed, damaged};
@@ -18,6 +18,8 @@ const MAGIC: &[u8; 6] = b"\x93NUMPY";
 /// The longest header that is read; NumPy's own stops at 10,000 bytes.
 const MAX_HEADER: usize = 1 << 16;
 const MAX_DIMENSIONS: usize = 32;
+/// Bytes of values that are read at once.
+const PIECE: u64 = 1 << 16;
 
 /// What a value is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,8 +30,8 @@ pub(super) enum Kind {
     Float,
 }
 
-/// One array as its file has it.
-pub(super) struct Array {
+/// What is said of an array before its values.
+pub(super) struct Header {
     pub kind: Kind,
     pub shape: Vec<usize>,
     /// Whether the first index is the fastest.
@@ -37,13 +39,35 @@ pub(super) struct Array {
     /// Bytes of a value.
     size: usize,
     is_big_endian: bool,
-    bytes: Room,
 }
 
-impl Array {
+impl Header {
+    /// Reads it. The error is what is wrong with it.
+    pub fn read(source: &mut dyn Read, want: &Want) -> Parsed<Header> {
+        let text = header(source)?;
+        let field = |name: &str| {
+            let (_, rest) = text.split_once(&format!("'{name}':"))?;
+            Some(rest.trim_start())
+        };
+        let (Some(descr), Some(order), Some(shape)) = (field("descr"), field("fortran_order"), field("shape")) else {
+            return Err("its header is none of NumPy's: get it again".into());
+        };
+        let (kind, size, is_big_endian) = element(descr)?;
+        let is_fortran = order.starts_with("True");
+        let shape = shape_of(shape).ok_or("the shape in its header is none: get it again")?;
+        let header = Header { kind, shape, is_fortran, size, is_big_endian };
+        want.check_memory(header.bytes(), "its header declares")?;
+        Ok(header)
+    }
+
+    /// How many bytes its values are.
+    fn bytes(&self) -> u64 {
+        self.shape.iter().try_fold(self.size as u64, |bytes, &side| bytes.checked_mul(side as u64)).unwrap_or(u64::MAX)
+    }
+
     /// How many values there are.
-    pub fn len(&self) -> usize {
-        self.bytes.len() / self.size
+    pub fn len(&self) -> u64 {
+        self.bytes() / self.size as u64
     }
 
     /// Whether each value is one byte without a sign.
@@ -51,52 +75,97 @@ impl Array {
         self.kind == Kind::Unsigned && self.size == 1
     }
 
-    /// The values as they lie.
-    pub fn into_bytes(self) -> Room {
-        self.bytes
+    /// The values that follow in `source`, in the order of the file, as the bytes that `convert` makes of numbers: it is given some and
+    /// as many bytes for them. They are never held as they lie.
+    pub fn converted(&self, source: &mut dyn Read, convert: &mut dyn FnMut(&[f64], &mut [u8])) -> Parsed<Room> {
+        let (bytes, numbers, made) = (Vec::new(), Vec::new(), Vec::new());
+        let mut values = Converted { header: self, source, left: self.len(), bytes, numbers, made, taken: 0, convert };
+        Room::promised(&mut values, self.len(), 1)
     }
 
-    /// The bits of value `index`.
-    fn bits(&self, index: usize) -> u64 {
-        let bytes = &self.bytes[index * self.size..][..self.size];
-        let add = |bits: u64, byte: &u8| bits << 8 | u64::from(*byte);
-        if self.is_big_endian { bytes.iter().fold(0, add) } else { bytes.iter().rev().fold(0, add) }
+    /// The bytes that follow in `source`, if [`Header::is_bytes`].
+    pub fn as_they_lie(&self, source: &mut dyn Read) -> Parsed<Room> {
+        Room::promised(source, self.bytes(), self.size)
     }
 
-    /// All values as numbers, in the order of the file; whole ones beyond 2^53 are rounded.
-    pub fn numbers(&self) -> impl Iterator<Item = f64> {
-        let unused = 64 - 8 * self.size as u32;
-        (0..self.len()).map(move |index| {
-            let bits = self.bits(index);
-            match (self.kind, self.size) {
-                (Kind::Bool, _) => f64::from(u8::from(bits != 0)),
-                (Kind::Unsigned, _) => bits as f64,
-                (Kind::Signed, _) => ((bits << unused) as i64 >> unused) as f64,
-                (Kind::Float, 2) => half::f16::from_bits(bits as u16).to_f64(),
-                (Kind::Float, 4) => f64::from(f32::from_bits(bits as u32)),
-                (Kind::Float, _) => f64::from_bits(bits),
-            }
-        })
+    /// The values that follow in `source` as numbers, in the order of the file; whole ones beyond 2^53 are rounded.
+    pub fn numbers(&self, source: &mut dyn Read) -> Parsed<Vec<f64>> {
+        let (bytes, mut numbers) = (Room::promised(source, self.bytes(), self.size)?, Vec::new());
+        self.extend(&bytes, &mut numbers);
+        Ok(numbers)
+    }
+
+    /// Adds the numbers that `bytes` are to `numbers`.
+    fn extend(&self, bytes: &[u8], numbers: &mut Vec<f64>) {
+        macro_rules! values {
+            ($kind:ty, $number:expr) => {{
+                let values = bytes.as_chunks().0.iter();
+                match self.is_big_endian {
+                    true => numbers.extend(values.map(|value| $number(<$kind>::from_be_bytes(*value)))),
+                    false => numbers.extend(values.map(|value| $number(<$kind>::from_le_bytes(*value)))),
+                }
+            }};
+        }
+        match (self.kind, self.size) {
+            (Kind::Bool, _) => numbers.extend(bytes.iter().map(|value| f64::from(u8::from(*value != 0)))),
+            (Kind::Unsigned, 1) => values!(u8, f64::from),
+            (Kind::Unsigned, 2) => values!(u16, f64::from),
+            (Kind::Unsigned, 4) => values!(u32, f64::from),
+            (Kind::Unsigned, _) => values!(u64, |value| value as f64),
+            (Kind::Signed, 1) => values!(i8, f64::from),
+            (Kind::Signed, 2) => values!(i16, f64::from),
+            (Kind::Signed, 4) => values!(i32, f64::from),
+            (Kind::Signed, _) => values!(i64, |value| value as f64),
+            (Kind::Float, 2) => values!(u16, |bits| half::f16::from_bits(bits).to_f64()),
+            (Kind::Float, 4) => values!(f32, f64::from),
+            (Kind::Float, _) => values!(f64, |value| value),
+        }
     }
 }
 
-/// Reads one array. The error is what is wrong with it.
-pub(super) fn read(source: &mut dyn Read, want: &Want) -> Parsed<Array> {
-    let text = header(source)?;
-    let field = |name: &str| {
-        let (_, rest) = text.split_once(&format!("'{name}':"))?;
-        Some(rest.trim_start())
-    };
-    let (Some(descr), Some(order), Some(shape)) = (field("descr"), field("fortran_order"), field("shape")) else {
-        return Err("its header is none of NumPy's: get it again".into());
-    };
-    let (kind, size, is_big_endian) = element(descr)?;
-    let is_fortran = order.starts_with("True");
-    let shape = shape_of(shape).ok_or("the shape in its header is none: get it again")?;
-    let bytes = shape.iter().try_fold(size as u64, |bytes, &side| bytes.checked_mul(side as u64));
-    want.check_memory(bytes.unwrap_or(u64::MAX), "its header declares")?;
-    let bytes = Room::promised(source, bytes.unwrap_or(u64::MAX), size)?;
-    Ok(Array { kind, shape, is_fortran, size, is_big_endian, bytes })
+/// The values of an array, a byte each.
+struct Converted<'a> {
+    header: &'a Header,
+    source: &'a mut dyn Read,
+    /// How many are promised and were not there yet.
+    left: u64,
+    /// What was read last, and its numbers.
+    bytes: Vec<u8>,
+    numbers: Vec<f64>,
+    /// What became of them, and how much of that was handed on.
+    made: Vec<u8>,
+    taken: usize,
+    convert: &'a mut dyn FnMut(&[f64], &mut [u8]),
+}
+
+impl Converted<'_> {
+    /// Converts the next values, of which there are none at the end.
+    fn advance(&mut self) -> io::Result<()> {
+        self.bytes.clear();
+        (&mut *self.source).take(PIECE).read_to_end(&mut self.bytes)?;
+        self.numbers.clear();
+        self.header.extend(&self.bytes, &mut self.numbers);
+        let count = self.numbers.len();
+        // A part of a value is none, but behind the last one it must be seen.
+        let has_tail = self.left == count as u64 && !self.bytes.len().is_multiple_of(self.header.size);
+        self.left = self.left.saturating_sub(count as u64);
+        self.made.clear();
+        self.made.resize(count + usize::from(has_tail), 0);
+        (self.convert)(&self.numbers, &mut self.made[..count]);
+        self.taken = 0;
+        Ok(())
+    }
+}
+
+impl Read for Converted<'_> {
+    fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        if self.taken == self.made.len() {
+            self.advance()?;
+        }
+        let count = (&self.made[self.taken..]).read(room)?;
+        self.taken += count;
+        Ok(count)
+    }
 }
 
 /// The dictionary.
