@@ -3,6 +3,7 @@
 mod adapter;
 pub mod certify;
 pub mod data;
+mod decoding;
 pub mod demo;
 pub mod devices;
 mod draw;

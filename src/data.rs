@@ -28,6 +28,7 @@ mod source;
 mod split;
 mod summary;
 mod tar;
+mod watch;
 mod webdataset;
 
 pub use account::{Account, Changes, Skipped};
@@ -35,3 +36,4 @@ pub use dataset::{Dataset, MEMORY_LIMIT, Picture, Want, parse_bytes};
 pub use room::ImageBytes;
 pub use source::{load, load_image, load_mask, load_parts};
 pub use split::{HELD_OUT, Split, load_split};
+pub use watch::{Decoding, Watch};

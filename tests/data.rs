@@ -22,10 +22,10 @@ use flate2::{Compression, write::GzEncoder};
 use image::{DynamicImage, GrayImage, ImageFormat, Luma, Rgb, RgbImage};
 use tempfile::TempDir;
 
-const AS_THEY_ARE: Want = Want { height: None, width: None, channels: None, memory_limit: None };
+const AS_THEY_ARE: Want = Want { height: None, width: None, channels: None, memory_limit: None, watch: None };
 
 fn want(height: u32, width: u32, channels: u32) -> Want {
-    Want { height: Some(height), width: Some(width), channels: Some(channels), memory_limit: None }
+    Want { height: Some(height), width: Some(width), channels: Some(channels), ..AS_THEY_ARE }
 }
 
 fn open(directory: &Path, want: &Want) -> Result<Dataset, String> {

@@ -178,7 +178,7 @@ fn stop_and_resume_give_equal_bits() {
     let place = tempfile::tempdir().expect("a place for runs");
     let mut options = TrainOptions { model: model(10), accumulate: 2, ..options(12, 3, 2) };
     options.model.sample_size = Some(Size::Square(8));
-    let data = run::load_data(&mut options).expect("the embedded digits");
+    let data = run::load_data(&mut options, None).expect("the embedded digits");
     let whole = place.path().join("whole");
     let done = Run::create(&context, &Policy::default(), &whole, options.clone(), &data, (Over::Nothing, None))
         .unwrap()
@@ -196,7 +196,7 @@ fn stop_and_resume_give_equal_bits() {
     let mut second = {
         let stored = Stored::open(&parts).unwrap();
         let options = stored.options().clone();
-        Run::resume(&context, &Policy::default(), stored, options).unwrap()
+        Run::resume(&context, &Policy::default(), stored, options, None).unwrap()
     };
     assert!(!abandoned.exists());
     assert!(second.train(&mut never()).unwrap());
@@ -364,7 +364,7 @@ fn a_checkpoint_is_saved_before_the_grid_of_its_step_is_drawn() {
     let place = tempfile::tempdir().expect("a place for runs");
     let every = TrainOptions { sample_every: 2, checkpoint_every: 2, sample_steps: 2, ..options(4, 2, 1) };
     let mut options = TrainOptions { model: model(10), ..every };
-    let data = run::load_data(&mut options).expect("the embedded digits");
+    let data = run::load_data(&mut options, None).expect("the embedded digits");
     let mut watch = Saved(place.path(), Vec::new());
     let run = Run::create(&context, &Policy::default(), place.path(), options, &data, (Over::Nothing, None));
     assert!(run.unwrap().train(&mut watch).unwrap());
@@ -382,7 +382,7 @@ fn the_grid_at_the_end_tells_how_far_it_is() {
     let context = context();
     let place = tempfile::tempdir().expect("a place for runs");
     let mut options = TrainOptions { model: model(10), sample_every: 9, sample_steps: 3, ..options(1, 2, 1) };
-    let data = run::load_data(&mut options).expect("the embedded digits");
+    let data = run::load_data(&mut options, None).expect("the embedded digits");
     let mut watch = Drawing::default();
     assert!(
         Run::create(&context, &Policy::default(), place.path(), options, &data, (Over::Nothing, None))

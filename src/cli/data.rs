@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 
+use super::decoding;
 use super::flags::{MemoryFlag, ModelFlags};
 use super::output::{Json, say};
 use super::outputs::{Input, Source, check_apart, file};
@@ -78,7 +79,8 @@ pub fn run(args: &Args) -> Result<()> {
 /// The size and channels of the model that was named.
 fn want(args: &Args) -> Result<Want> {
     let model = args.model.config(TrainOptions::default().model)?;
-    Ok(args.memory.put(Want::of(model.sample_size.map(Size::sides), model.in_channels)))
+    let want = Want::of(model.sample_size.map(Size::sides), model.in_channels);
+    Ok(args.memory.put(want).watched(decoding::watch()))
 }
 
 /// Up to `count` images of each class, spread over all of them.

@@ -97,7 +97,7 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
 /// Trains, or goes on to train, unless that is done already. None if it was told to stop.
 fn learn(args: &Args, context: &Context, policy: &Policy, started: Instant) -> Result<Option<Lock>> {
     let mut options = TrainOptions { winograd: policy.winograd, ..options(context)? };
-    let data = run::load_data(&mut options)?;
+    let data = run::load_data(&mut options, None)?;
     let stored = Stored::find(&args.out)?;
     refuse_other(&args.out, stored.as_ref(), &options)?;
     let mut run = match stored {
@@ -105,7 +105,7 @@ fn learn(args: &Args, context: &Context, policy: &Policy, started: Instant) -> R
             say(format_args!("trained {} steps already: {}; this draws again", stored.step(), args.out.display()));
             return Ok(Some(stored.into_lock()));
         }
-        Some(stored) => Run::resume(context, policy, stored, options)?,
+        Some(stored) => Run::resume(context, policy, stored, options, None)?,
         None => {
             say(format_args!("learning to draw digits from {} handwritten ones", data.len()));
             Run::create(context, policy, &args.out, options, &data, (Over::Unfinished, None))?

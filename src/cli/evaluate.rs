@@ -11,6 +11,7 @@ use anyhow::{Result, anyhow, bail};
 use serde_json::{Value, json};
 
 use super::adapter::Adapter;
+use super::decoding;
 use super::output::say;
 use super::outputs::{Input, Output, Source, check_apart, file, input};
 use super::progress::Progress;
@@ -146,7 +147,8 @@ fn check_outputs(args: &Args, adapter: &Adapter) -> Result<()> {
 /// The data in the model's size.
 fn load_split(args: &Args, model: &Checkpoint) -> Result<Split> {
     let config = &model.unet.config;
-    let want = args.memory.put(Want::of(config.sample_size.map(Size::sides), config.in_channels));
+    let want =
+        args.memory.put(Want::of(config.sample_size.map(Size::sides), config.in_channels)).watched(decoding::watch());
     let mut split = data::load_split(&args.data, &want)?;
     split.train.account.warnings().iter().for_each(|warning| log::warn!("{warning}"));
     let tests = split.test.len();

@@ -8,6 +8,7 @@ use clap::{Args as _, Command};
 use serde_json::json;
 
 use super::adapter::{Adapter, Storage};
+use super::decoding;
 use super::flags::{RunFlags, Typed, changes, option_flags};
 use super::output::{Json, say};
 use super::outputs::{Input, Place, Source, check_apart, file, input};
@@ -167,7 +168,7 @@ impl Asked<'_> {
         }
         if now.steps == stored.step() {
             if self.flags.data.is_some() || self.config.is_some() {
-                run::load_same_data(&stored, &mut now)?;
+                run::load_same_data(&stored, &mut now, decoding::watch())?;
             }
             say(format_args!(
                 "trained {} already: {}; --steps takes more",
@@ -176,7 +177,7 @@ impl Asked<'_> {
             ));
             return Ok(Begun::Done { options: Box::new(now), stored: Box::new(stored) });
         }
-        let run = Run::resume(context, policy, stored, now)?;
+        let run = Run::resume(context, policy, stored, now, decoding::watch())?;
         changed.iter().for_each(say);
         Ok(Begun::Run(Box::new(run)))
     }
@@ -195,7 +196,7 @@ impl Asked<'_> {
             options.model = self.flags.model.sized(checkpoint::read_config(&config)?)?;
         }
         let classes = if self.counts_classes { options.model.num_class_embeds.take() } else { None };
-        let data = run::load_data(&mut options)?;
+        let data = run::load_data(&mut options, decoding::watch())?;
         if classes.is_some() {
             options.model.num_class_embeds = Some(data.classes.len() as u32 + 1);
         }

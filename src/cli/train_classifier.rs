@@ -8,6 +8,7 @@ use clap::{Args as _, Command};
 use serde_json::json;
 
 use super::adapter::Adapter;
+use super::decoding;
 use super::flags::{RunFlags, Typed, option_flags};
 use super::output::Json;
 use super::train::{Asked, Begun, Ending, going_on, train};
@@ -107,6 +108,7 @@ fn measure(context: &Context, out: &Path, options: &TrainOptions) -> Result<(Vec
     let model = checkpoint::classifier::load(out)?;
     let config = &model.classifier.config;
     let want = Want::of(Some(config.sides()?), config.unet.in_channels).limited(options.memory_limit);
+    let want = want.watched(decoding::watch());
     let split = data::load_split(&options.data, &want)?;
     let observer = Observer::new(Session::new(context), &model.classifier, &model.weights)?;
     let (images, schedule) = (images_of(&split.test, 1000), model.scheduler.schedule()?);

@@ -5,6 +5,7 @@ use std::path::Path;
 use super::account::{ARRAYS, Account, Changes, FOLDER, PARQUET, WEBDATASET};
 use super::place::{Parsed, reason};
 use super::room::{ImageBytes, Room};
+use super::watch::Watch;
 use crate::error::{Error, Result, list_names};
 use crate::files::{CACHE_DIRECTORY, resolved};
 
@@ -129,7 +130,7 @@ pub struct Picture {
 ///
 /// `None` means as the data are. IDX files: their own size, 1 channel. A folder: 3 channels; a missing side equals
 /// the other; with neither side given, a square as large as the first image's shorter side.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Want {
     pub height: Option<u32>,
     pub width: Option<u32>,
@@ -137,18 +138,25 @@ pub struct Want {
     /// The most bytes of one array, of one file within an archive or of one page of a table once it is unpacked; by default
     /// 1 GiB.
     pub memory_limit: Option<u64>,
+    /// Told how far decoding is.
+    pub watch: Option<Watch>,
 }
 
 impl Want {
     /// Images of `sides`, height and width, or as they are.
     pub fn of(sides: Option<(u32, u32)>, channels: u32) -> Want {
         let (height, width) = sides.unzip();
-        Want { height, width, channels: Some(channels), memory_limit: None }
+        Want { height, width, channels: Some(channels), ..Want::default() }
     }
 
     /// The same with `memory_limit` bytes.
     pub fn limited(self, memory_limit: u64) -> Want {
         Want { memory_limit: Some(memory_limit), ..self }
+    }
+
+    /// The same, of which `watch` is told how far decoding is.
+    pub fn watched(self, watch: Option<Watch>) -> Want {
+        Want { watch, ..self }
     }
 
     /// The most bytes that one thing may take once it is unpacked.

@@ -8,6 +8,7 @@ use super::decode::{Decoded, decode_guarded};
 use super::fill::{Fitted, fit_images};
 use super::pixels::{LARGEST_LABEL, Labels, classify, note_empty_classes};
 use super::room::Room;
+use super::watch::Watched;
 use crate::error::{Error, Result};
 
 /// How many images wait for being decoded together, and their bytes.
@@ -36,6 +37,9 @@ pub(super) struct Encoded<'a> {
     unlabelled: Option<PathBuf>,
     changes: Changes,
     failures: Vec<(PathBuf, String)>,
+    /// How much of the source was read.
+    share: f64,
+    watched: Watched,
 }
 
 impl<'a> Encoded<'a> {
@@ -51,7 +55,14 @@ impl<'a> Encoded<'a> {
             unlabelled: None,
             changes: Changes::default(),
             failures: Vec::new(),
+            share: 0.0,
+            watched: Watched::new(want),
         }
+    }
+
+    /// The images from here on are behind this share of the source.
+    pub fn reach(&mut self, share: f64) {
+        self.share = share;
     }
 
     /// Adds one image; a label below 0 is none, as hubs mark those of test images.
@@ -88,7 +99,8 @@ impl<'a> Encoded<'a> {
         self.shape = Some(shape);
         let (before, count) = (self.labels.len(), waiting.len());
         let decoded = |index: usize| decode_guarded(&waiting[index].bytes);
-        let Fitted { changes, failures } = fit_images(&mut self.images, before, count, shape, decoded)?;
+        self.watched.expect(count, self.share);
+        let Fitted { changes, failures } = fit_images(&mut self.images, before, count, shape, &self.watched, decoded)?;
         if failures.len() < count {
             self.changes.add(&changes);
         }

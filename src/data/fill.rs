@@ -8,6 +8,7 @@ use super::decode::Decoded;
 use super::place::Parsed;
 use super::resize;
 use super::room::Room;
+use super::watch::Watched;
 use crate::error::Result;
 
 /// What became of images that were to be decoded and fitted.
@@ -23,7 +24,7 @@ pub(super) fn has_failed(failures: &[(usize, String)], index: usize) -> bool {
 }
 
 /// Decodes `count` images and fits them into `images` behind the first `before` of them, in their order; those that can't be decoded
-/// leave no gap.
+/// leave no gap. `watched` expects as many.
 ///
 /// # Errors
 /// The images are too large to hold.
@@ -32,14 +33,16 @@ pub(super) fn fit_images(
     before: usize,
     count: usize,
     shape: Shape,
+    watched: &Watched,
     decoded: impl Fn(usize) -> Parsed<Decoded> + Sync,
 ) -> Result<Fitted> {
     let bytes = shape.bytes(1)?;
     shape.grow(images, before + count)?;
     let changes = Mutex::new(Changes::default());
     let failures = fill_images(&mut images[before * bytes..], bytes, |index, slot| {
-        resize::fit_counted(decoded(index)?, shape, slot, &changes);
-        Ok(())
+        let fitted = decoded(index).map(|decoded| resize::fit_counted(decoded, shape, slot, &changes));
+        watched.count();
+        fitted
     });
     close_gaps(images, bytes, before, &failures);
     Ok(Fitted { changes: changes.into_inner().unwrap_or_default(), failures })

@@ -16,6 +16,7 @@ use super::kept::{self, Decoded};
 use super::place::{entries, name_of};
 use super::resize;
 use super::room::Room;
+use super::watch::Watched;
 use crate::error::{Error, Result, list_names};
 use crate::files::cache_directory;
 
@@ -45,7 +46,7 @@ pub(super) fn load(root: &Path, name: String, want: &Want) -> Result<Dataset> {
     let Some(shape) = shape_of(&found, want) else {
         return Err(all_corrupt(root, &found));
     };
-    let Decoded { images, changes, failures } = decoded(&found, shape)?;
+    let Decoded { images, changes, failures } = decoded(&found, shape, want)?;
     if failures.len() == found.files.len() {
         return Err(all_corrupt(root, &found));
     }
@@ -265,16 +266,16 @@ pub(super) fn load_mask(path: &Path, shape: Shape, picture: [u32; 2]) -> Result<
 }
 
 /// What became of the files, from what was kept of it where they are many.
-fn decoded(found: &Found, shape: Shape) -> Result<Decoded> {
+fn decoded(found: &Found, shape: Shape, want: &Want) -> Result<Decoded> {
     let count = found.files.len();
     let is_kept = kept::is_kept(count, shape.bytes(count)?);
     let directory = cache_directory().filter(|_| is_kept).map(|directory| directory.join("data"));
     let place = directory.zip(kept::name_of(found.files.iter().map(|(path, _)| path.as_path()), shape));
-    let Some((directory, name)) = place else { return decode_all(found, shape) };
+    let Some((directory, name)) = place else { return decode_all(found, shape, want) };
     if let Some(decoded) = kept::find(&directory, &name, count, shape) {
         return Ok(decoded);
     }
-    let decoded = decode_all(found, shape)?;
+    let decoded = decode_all(found, shape, want)?;
     match kept::keep(&directory, &name, &decoded, count - decoded.failures.len()) {
         Ok(()) => log::info!("{count} decoded images are kept in {}", directory.display()),
         Err(error) => log::warn!("decoded images can't be kept: {error}"),
@@ -282,10 +283,11 @@ fn decoded(found: &Found, shape: Shape) -> Result<Decoded> {
     Ok(decoded)
 }
 
-fn decode_all(found: &Found, shape: Shape) -> Result<Decoded> {
-    let mut images = Room::default();
+fn decode_all(found: &Found, shape: Shape, want: &Want) -> Result<Decoded> {
+    let (mut images, count, mut watched) = (Room::default(), found.files.len(), Watched::new(want));
+    watched.expect(count, 1.0);
     let Fitted { changes, failures } =
-        fit_images(&mut images, 0, found.files.len(), shape, |index| decode(&found.files[index].0))?;
+        fit_images(&mut images, 0, count, shape, &watched, |index| decode(&found.files[index].0))?;
     Ok(Decoded { images, changes, failures })
 }
 

@@ -20,6 +20,7 @@ use super::dataset::{Dataset, Want};
 use super::decode::check_length;
 use super::encoded::Encoded;
 use super::place::{Parsed, open};
+use super::watch::Files;
 use crate::error::{Error, Result, list_names};
 
 const IMAGES: [&str; 9] = ["image", "img", "images", "jpg", "jpeg", "png", "webp", "picture", "pixels"];
@@ -38,7 +39,9 @@ struct Columns {
 pub(super) fn load(files: &[PathBuf], name: String, want: &Want) -> Result<Dataset> {
     let mut encoded = Encoded::new(want);
     let (mut classes, mut notes) = (None, Vec::new());
+    let mut all = Files::new(files.iter().map(PathBuf::as_path));
     for path in files {
+        all.begin(path);
         let refused = |problem| Error::file(path, problem);
         let file = open(path)?;
         let footer = Footer::read(&file, want).map_err(refused)?;
@@ -48,7 +51,7 @@ pub(super) fn load(files: &[PathBuf], name: String, want: &Want) -> Result<Datas
             None if notes.is_empty() => notes.push(format!("{}: {}", path.display(), unlabelled(&footer.leaves))),
             None => {}
         }
-        read(&file, path, &footer, &columns, want, &mut encoded)?;
+        read((&file, path), &footer, &columns, want, &all, &mut encoded)?;
     }
     let source = files.first().map_or(Path::new(""), |first| first);
     let mut data = encoded.finish(source, name, PARQUET, classes)?;
@@ -58,15 +61,16 @@ pub(super) fn load(files: &[PathBuf], name: String, want: &Want) -> Result<Datas
 
 /// Adds the images of one file.
 fn read(
-    file: &File,
-    path: &Path,
+    (file, path): (&File, &Path),
     footer: &Footer,
     columns: &Columns,
     want: &Want,
+    all: &Files,
     encoded: &mut Encoded,
 ) -> Result<()> {
     let refused = |problem: String| Error::file(path, problem);
     let mut row = 0_u64;
+    let rows: u64 = footer.groups.iter().map(|group| group.rows).fold(0, u64::saturating_add);
     for group in &footer.groups {
         let labels = match columns.labels {
             Some(column) => {
@@ -91,6 +95,7 @@ fn read(
             };
             check_length(bytes.len() as u64)
                 .map_err(|problem| Error::file(place(), format!("an image file {problem}")))?;
+            encoded.reach(all.share((row + 1) as f64 / rows as f64));
             encoded.push(place(), bytes.to_vec(), labels.next().flatten())?;
             row += 1;
             Ok(())

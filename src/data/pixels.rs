@@ -7,6 +7,7 @@ use super::dataset::{Dataset, Shape, Want};
 use super::decode::Decoded;
 use super::fill::fit_images;
 use super::room::Room;
+use super::watch::Watched;
 use crate::error::{Result, list_names};
 
 /// Labels have two bytes.
@@ -47,7 +48,7 @@ pub(super) fn dataset(
         channels: want.channels.unwrap_or(own.channels),
     };
     let mut account = Account { format, ..Account::default() };
-    let images = fit_all(pixels, shape, &mut account.changes)?;
+    let images = fit_all(pixels, shape, want, &mut account.changes)?;
     account.note_lost_colour(count);
     let (labels, classes) = classify(labels, count, &name, &mut account);
     let Shape { height, width, channels } = shape;
@@ -86,7 +87,7 @@ pub(super) fn note_empty_classes(data: &mut Dataset) {
 }
 
 /// Fits every image into the wanted shape.
-fn fit_all(pixels: Pixels, shape: Shape, changes: &mut Changes) -> Result<Room> {
+fn fit_all(pixels: Pixels, shape: Shape, want: &Want, changes: &mut Changes) -> Result<Room> {
     let Pixels { count, shape: own, bytes } = pixels;
     if shape == own {
         let size = [own.height, own.width];
@@ -98,7 +99,9 @@ fn fit_all(pixels: Pixels, shape: Shape, changes: &mut Changes) -> Result<Room> 
         let image = image_of(own, bytes[index * from..][..from].to_vec()).ok_or("no image")?;
         Ok(Decoded { image, is_animation: false })
     };
-    *changes = fit_images(&mut fitted, 0, count, shape, decoded)?.changes;
+    let mut watched = Watched::new(want);
+    watched.expect(count, 1.0);
+    *changes = fit_images(&mut fitted, 0, count, shape, &watched, decoded)?.changes;
     Ok(fitted)
 }
 

@@ -7,7 +7,8 @@
 //! 512 bytes of that, then what it names, filled up to a multiple of 512; zeros at the end
 //! ```
 
-use std::io::{BufRead, BufReader, Read};
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Seek};
 use std::path::Path;
 
 use flate2::bufread::MultiGzDecoder;
@@ -35,6 +36,9 @@ pub(super) enum Next {
 
 /// An archive that is read from its beginning to its end.
 pub(super) struct Tar {
+    /// The file, to see how far it was read.
+    file: File,
+    length: u64,
     source: Box<dyn Read>,
     /// What is left of the current entry, and what fills it up.
     left: u64,
@@ -47,8 +51,11 @@ impl Tar {
     /// # Errors
     /// One line that names it, if it can't be read.
     pub fn open(path: &Path) -> Result<Tar> {
-        let mut source = BufReader::with_capacity(1 << 16, open(path)?);
-        let start = source.fill_buf().map_err(|error| Error::file(path, reason(&error)))?;
+        let failed = |error: std::io::Error| Error::file(path, reason(&error));
+        let file = open(path)?;
+        let length = file.metadata().map_err(failed)?.len();
+        let mut source = BufReader::with_capacity(1 << 16, file.try_clone().map_err(failed)?);
+        let start = source.fill_buf().map_err(failed)?;
         // By content: browsers unpack files and leave them the name.
         let source: Box<dyn Read> = match start {
             [0x1f, 0x8b, ..] => Box::new(BufReader::with_capacity(1 << 16, MultiGzDecoder::new(source))),
@@ -59,7 +66,13 @@ impl Tar {
             [0xfd, b'7', b'z', ..] => return Err(Error::file(path, "packed with xz: unpack it to a .tar")),
             _ => Box::new(source),
         };
-        Ok(Tar { source, left: 0, padding: 0 })
+        Ok(Tar { file, length, source, left: 0, padding: 0 })
+    }
+
+    /// How much of the file was read, 0 to 1.
+    pub fn share(&self) -> f64 {
+        let position = (&self.file).stream_position().unwrap_or(0);
+        position as f64 / self.length.max(1) as f64
     }
 
     /// The next entry; of the last one what was not read is passed over.

@@ -12,6 +12,7 @@ use super::decode::check_length;
 use super::encoded::Encoded;
 use super::place::{Parsed, stem};
 use super::tar::{Entry, Next, Tar};
+use super::watch::Files;
 use crate::error::{Error, Result};
 
 const IMAGES: [&str; 8] = ["png", "jpg", "jpeg", "gif", "webp", "bmp", "tif", "tiff"];
@@ -45,8 +46,10 @@ struct Set<'a> {
 /// One line that names the shard which can't be read or has no images.
 pub(super) fn load(shards: &[PathBuf], name: String, want: &Want) -> Result<Dataset> {
     let mut set = Set::new(want);
+    let mut all = Files::new(shards.iter().map(PathBuf::as_path));
     for path in shards {
-        set.add(path, want, None)?;
+        all.begin(path);
+        set.add(path, want, &all, None)?;
     }
     set.finish(shards.first().map_or(Path::new(""), |first| first), name)
 }
@@ -57,7 +60,9 @@ pub(super) fn load(shards: &[PathBuf], name: String, want: &Want) -> Result<Data
 /// As [`load`].
 pub(super) fn load_one(path: &Path, want: &Want, tested: bool) -> Result<Read> {
     let (mut set, mut cifar) = (Set::new(want), Packed::default());
-    set.add(path, want, Some(&mut cifar))?;
+    let mut all = Files::new(std::iter::once(path));
+    all.begin(path);
+    set.add(path, want, &all, Some(&mut cifar))?;
     match cifar.load(path, want, tested)? {
         Some(read) => Ok(read),
         None => Ok((set.finish(path, stem(path))?, Ok(None))),
@@ -79,7 +84,7 @@ impl<'a> Set<'a> {
     }
 
     /// Adds what is in one archive; files of CIFAR go to `cifar`.
-    fn add(&mut self, path: &Path, want: &Want, mut cifar: Option<&mut Packed>) -> Result<()> {
+    fn add(&mut self, path: &Path, want: &Want, all: &Files, mut cifar: Option<&mut Packed>) -> Result<()> {
         let refused = |problem: String| Error::file(path, problem);
         let mut tar = Tar::open(path)?;
         loop {
@@ -100,6 +105,7 @@ impl<'a> Set<'a> {
                 continue;
             }
             self.add_entry(path, entry, &mut tar, want)?;
+            self.encoded.reach(all.share(tar.share()));
         }
         self.flush()
     }

@@ -94,19 +94,19 @@ pub struct Run<'a> {
     lock: Lock,
 }
 
-/// Loads the data as the model wants them; a model without a size takes the data's.
+/// Loads the data as the model wants them, and tells `watch` how far that is; a model without a size takes the data's.
 ///
 /// # Errors
 /// Of [`data::load`]; [`Error::Config`] if data and model don't fit.
-pub fn load_data(options: &mut TrainOptions) -> Result<Dataset> {
-    let data = read_data(options)?;
+pub fn load_data(options: &mut TrainOptions, watch: Option<data::Watch>) -> Result<Dataset> {
+    let data = read_data(options, watch)?;
     check_embeds(options, &data)?;
     Ok(data)
 }
 
-fn read_data(options: &mut TrainOptions) -> Result<Dataset> {
+fn read_data(options: &mut TrainOptions, watch: Option<data::Watch>) -> Result<Dataset> {
     let want = Want::of(options.model.sample_size.map(Size::sides), options.model.in_channels);
-    let want = want.limited(options.memory_limit);
+    let want = want.limited(options.memory_limit).watched(watch);
     options.model.validate_denoiser()?;
     if ![1, 3].contains(&options.model.in_channels) {
         let inputs = options.model.in_channels;
@@ -128,9 +128,13 @@ fn read_data(options: &mut TrainOptions) -> Result<Dataset> {
 ///
 /// # Errors
 /// Of [`load_data`]; [`Error::Config`] if they are others than the run had.
-pub fn load_same_data(stored: &Stored, options: &mut TrainOptions) -> Result<(Dataset, String)> {
+pub fn load_same_data(
+    stored: &Stored,
+    options: &mut TrainOptions,
+    watch: Option<data::Watch>,
+) -> Result<(Dataset, String)> {
     let (directory, state) = (&stored.directory, &stored.state);
-    let data = read_data(options).map_err(|error| match error {
+    let data = read_data(options, watch).map_err(|error| match error {
         Error::File { path, problem } if !path.exists() => {
             Error::file(path, format!("{problem}; if it moved, --data takes its new place"))
         }
@@ -228,18 +232,25 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// Goes on with a run as `options` say, in the ways that it was made with: others would give other bits.
+    /// Goes on with a run as `options` say, in the ways that it was made with: others would give other bits. `watch` is told how
+    /// far its data are loaded.
     ///
     /// # Errors
     /// [`Error::File`] if its files are not whole, [`Error::Config`] if the data are others.
-    pub fn resume(context: &'a Context, policy: &Policy, stored: Stored, mut options: TrainOptions) -> Result<Run<'a>> {
+    pub fn resume(
+        context: &'a Context,
+        policy: &Policy,
+        stored: Stored,
+        mut options: TrainOptions,
+        watch: Option<data::Watch>,
+    ) -> Result<Run<'a>> {
         options.validate()?;
         if options.steps <= stored.step() {
             let problem = format!("step {} is done already; --steps takes more", stored.step());
             return Err(Error::file(&stored.directory, problem));
         }
         check_place(&stored.directory)?;
-        let (data, digest) = load_same_data(&stored, &mut options)?;
+        let (data, digest) = load_same_data(&stored, &mut options, watch)?;
         let made_on = made_on(context);
         let other = manifest::made_on(&stored.checkpoint).and_then(|then| difference_of(&then, &made_on));
         let Stored { checkpoint, state, .. } = &stored;

@@ -42,7 +42,7 @@ fn a_flat_folder_is_one_class_of_rgb_squares() {
     assert_eq!(data.labels, [0, 0]);
     let sides = [(Some(3), None), (None, Some(3))];
     for (height, width) in sides {
-        let one_side = Want { height, width, channels: None, memory_limit: None };
+        let one_side = Want { height, width, ..AS_THEY_ARE };
         let data = open(&set.path().join("flat/."), &one_side).unwrap();
         assert_eq!((data.height, data.width, data.images.len()), (3, 3, 2 * 3 * 3 * 3));
     }

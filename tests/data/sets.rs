@@ -337,3 +337,32 @@ fn several_sets_in_a_directory_are_asked_about() {
     );
     assert!(data.check_outside(&sets().join("hub/sheet.png")).is_err());
 }
+
+/// What was told of decoding.
+static TOLD: std::sync::Mutex<Vec<Option<Decoding>>> = std::sync::Mutex::new(Vec::new());
+
+#[test]
+fn who_asks_is_told_of_every_image_and_of_the_end() {
+    let watched = AS_THEY_ARE.watched(Some(|decoding| TOLD.lock().unwrap().push(decoding)));
+    let folder = directory(&[("0/a.png", &grey(1)), ("0/b.png", b"none"), ("1/c.png", &grey(2))]);
+    let sets = [
+        ("tables/many.parquet", 3000, true),
+        ("hub", 6, true),
+        ("parts", 6, true),
+        ("shards/packed.tgz", 6, true),
+        ("refused/broken.tar.gz", 0, false),
+    ];
+    let sets = sets.map(|(name, images, is_read)| (sets().join(name), images, is_read));
+    for (path, images, is_read) in [(folder.path().to_path_buf(), 3, true)].into_iter().chain(sets) {
+        assert_eq!(open(&path, &watched).is_ok(), is_read, "{}", path.display());
+        let mut told = std::mem::take(&mut *TOLD.lock().unwrap());
+        assert_eq!(told.pop(), Some(None), "{}", path.display());
+        // Threads may tell in another order than they count.
+        let mut told: Vec<Decoding> = told.into_iter().flatten().collect();
+        told.sort_by_key(|decoding| decoding.images);
+        assert!(told.iter().map(|decoding| decoding.images).eq(1..=images), "{}: {told:?}", path.display());
+        let shares: Vec<f64> = told.iter().map(|decoding| decoding.share).collect();
+        assert!(shares.is_sorted() && shares.iter().all(|share| (0.0..=1.0).contains(share)), "{shares:?}");
+        assert!(images == 0 || shares.last() == Some(&1.0), "{}: {shares:?}", path.display());
+    }
+}
