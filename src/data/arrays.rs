@@ -291,43 +291,73 @@ impl Range {
         let Range(from, to) = self;
         for (level, number) in levels.iter_mut().zip(numbers) {
             let exact = (number - from) / (to - from) * 255.0;
-            // Rounded as `f64::round` does, which calls a function for it.
-            let below = exact as u8;
-            *level = below + u8::from(exact - f64::from(below) >= 0.5 && below < u8::MAX);
+            let nearest = nearest(exact);
+            // Halves go up, as `f64::round` has it, which calls a function for each number.
+            let rounded = nearest + f64::from(u8::from(exact - nearest >= 0.5));
+            *level = (rounded + WHOLE).to_bits() as u8;
         }
     }
 }
 
+/// A number that is added to others below 2^51 has no place behind the point, and ends with the bits of their nearest whole one.
+const WHOLE: f64 = 1.5 * (1_u64 << 52) as f64;
+
+/// The nearest whole number of one below 2^51, the even one of two.
+fn nearest(number: f64) -> f64 {
+    number + WHOLE - WHOLE
+}
+
+/// What is looked at side by side.
+const LANES: usize = 8;
+
 /// What numbers there are.
 struct Seen {
-    least: f64,
-    most: f64,
+    least: [f64; LANES],
+    most: [f64; LANES],
     are_whole: bool,
     are_finite: bool,
 }
 
 impl Default for Seen {
     fn default() -> Seen {
-        Seen { least: f64::INFINITY, most: f64::NEG_INFINITY, are_whole: true, are_finite: true }
+        let (least, most) = ([f64::INFINITY; LANES], [f64::NEG_INFINITY; LANES]);
+        Seen { least, most, are_whole: true, are_finite: true }
     }
 }
 
 impl Seen {
     fn add(&mut self, numbers: &[f64]) {
-        for number in numbers {
-            self.least = self.least.min(*number);
-            self.most = self.most.max(*number);
-            self.are_whole &= f64::from(*number as i32) == *number;
-            self.are_finite &= number.is_finite();
+        let (chunks, rest) = numbers.as_chunks();
+        chunks.iter().for_each(|numbers| self.add_lanes(numbers));
+        rest.iter().for_each(|number| self.add_lanes(&[*number; LANES]));
+    }
+
+    fn add_lanes(&mut self, numbers: &[f64; LANES]) {
+        let (mut are_whole, mut are_finite) = (true, true);
+        for (lane, number) in numbers.iter().enumerate() {
+            self.least[lane] = if *number < self.least[lane] { *number } else { self.least[lane] };
+            self.most[lane] = if *number > self.most[lane] { *number } else { self.most[lane] };
+            are_whole &= nearest(*number) == *number;
+            are_finite &= number.is_finite();
         }
+        self.are_whole &= are_whole;
+        self.are_finite &= are_finite;
+    }
+
+    fn least(&self) -> f64 {
+        self.least.into_iter().fold(f64::INFINITY, f64::min)
+    }
+
+    fn most(&self) -> f64 {
+        self.most.into_iter().fold(f64::NEG_INFINITY, f64::max)
     }
 
     /// The range, by the first numbers.
     fn likely(&self, kind: Kind) -> Range {
         match kind {
             Kind::Bool => Range::SHARES,
-            Kind::Float if self.least < 0.0 => Range::SIGNED,
-            Kind::Float if !self.are_whole || self.most <= 1.0 => Range::SHARES,
+            Kind::Float if self.least() < 0.0 => Range::SIGNED,
+            Kind::Float if !self.are_whole || self.most() <= 1.0 => Range::SHARES,
             _ => Range::LEVELS,
         }
     }
@@ -343,7 +373,7 @@ impl Seen {
         if !self.are_finite {
             return Err("a value is infinite or not a number".into());
         }
-        let (least, most, is_float) = (self.least, self.most, kind == Kind::Float);
+        let (least, most, is_float) = (self.least(), self.most(), kind == Kind::Float);
         match (least, most) {
             _ if kind == Kind::Bool => Ok(Range::SHARES),
             (0.0..=255.0, 0.0..=255.0) if !is_float || self.are_whole && most > 1.0 => Ok(Range::LEVELS),

@@ -127,8 +127,10 @@ impl<'a> Set<'a> {
             self.flush()?;
             self.sample.key = key;
         }
+        // `input.png` is a png, as the library of that name has it.
+        let ending = ending.rsplit('.').next().unwrap_or(&ending);
         let is_label = ending == "cls" || ending == "json";
-        if IMAGES.contains(&ending.as_str()) {
+        if IMAGES.contains(&ending) {
             if self.sample.image.is_some() {
                 self.further.push(place);
                 return Ok(());

@@ -5,6 +5,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::ops::Range;
 
 use flate2::bufread::MultiGzDecoder;
+use ruzstd::decoding::StreamingDecoder;
 
 use super::footer::{Group, Leaf, Type};
 use super::runs::Runs;
@@ -15,6 +16,9 @@ use crate::error::{Error, Result};
 
 /// The longest header of a page that is read; what statistics are in it is cut by its writers.
 const MAX_HEADER: u64 = 1 << 16;
+
+/// The number of this codec.
+const ZSTANDARD: i64 = 6;
 
 /// Of a label in memory: a run of labels takes next to nothing in a file.
 const ROW_BYTES: u64 = size_of::<Option<i64>>() as u64;
@@ -71,12 +75,12 @@ impl<'a> Chunk<'a> {
         let end = place.start.checked_add(place.length).ok_or_else(damaged)?;
         want.check_memory(group.rows.saturating_mul(ROW_BYTES), "the labels of a group of rows take")?;
         match place.codec {
-            0..=2 => {}
+            0..=2 | ZSTANDARD => {}
             codec => {
-                let name = ["", "", "", "LZO", "Brotli", "LZ4", "Zstandard", "LZ4"].get(codec as usize);
+                let name = ["", "", "", "LZO", "Brotli", "LZ4", "", "LZ4"].get(codec as usize);
                 let name = name.map_or_else(|| format!("codec {codec}"), |name| name.to_string());
                 let problem = format!(
-                    "packed with {name}: read are Snappy, gzip and plain; write it with compression=\"snappy\""
+                    "packed with {name}: read are Snappy, gzip, Zstandard and plain; write it with compression=\"snappy\""
                 );
                 return Err(problem);
             }
@@ -269,8 +273,22 @@ fn unpack(codec: i64, levels: &[u8], packed: &[u8], length: usize) -> Parsed<Vec
         }
         return Ok(bytes);
     }
+    if codec == ZSTANDARD {
+        unpack_zstandard(packed, levels.len() + length, &mut bytes).ok_or_else(damaged)?;
+        return if bytes.len() == levels.len() + length { Ok(bytes) } else { Err(damaged()) };
+    }
     MultiGzDecoder::new(packed).take(length as u64 + 1).read_to_end(&mut bytes).map_err(|_| damaged())?;
     if bytes.len() == levels.len() + length { Ok(bytes) } else { Err(damaged()) }
+}
+
+/// Adds what the frames in `packed` hold to `bytes`, until these are more than `most`.
+fn unpack_zstandard(mut packed: &[u8], most: usize, bytes: &mut Vec<u8>) -> Option<()> {
+    while !packed.is_empty() && bytes.len() <= most {
+        let left = most + 1 - bytes.len();
+        let frame = StreamingDecoder::new(&mut packed).ok()?;
+        frame.take(left as u64).read_to_end(bytes).ok()?;
+    }
+    Some(())
 }
 
 /// The place of the value at `at`, which moves behind it.
