@@ -13,7 +13,7 @@ use super::fill::{Fitted, fit_images, has_failed};
 use super::foreign::nothing_in;
 use super::format::format_of;
 use super::kept::{self, Decoded};
-use super::place::{entries, name_of};
+use super::place::{entries, listed, name_of};
 use super::resize;
 use super::room::Room;
 use super::watch::Watched;
@@ -83,8 +83,8 @@ fn skip_others(account: &mut Account, others: &[PathBuf]) {
 /// As many images beside the folders as in them, or more: are these the set, or those?
 fn find(root: &Path, name: &str, account: &mut Account) -> Result<Found> {
     let (mut classes, mut flat) = (Found::default(), Found::default());
-    for path in in_natural_order(entries(root)?) {
-        if path.is_dir() {
+    for (path, is_directory) in in_natural_order(listed(root)?) {
+        if is_directory {
             let label = classes.classes.len() as u32;
             let before = classes.files.len();
             collect(&path, label, &mut classes)?;
@@ -188,8 +188,8 @@ pub(super) fn images_in(directory: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// Folders whose names are whole numbers first, by their value: 2 comes before 10.
-fn in_natural_order(mut paths: Vec<PathBuf>) -> Vec<PathBuf> {
-    let number = |path: &PathBuf| name_of(path).parse::<u64>().unwrap_or(u64::MAX);
+fn in_natural_order(mut paths: Vec<(PathBuf, bool)>) -> Vec<(PathBuf, bool)> {
+    let number = |(path, _): &(PathBuf, bool)| name_of(path).parse::<u64>().unwrap_or(u64::MAX);
     paths.sort_by_cached_key(number);
     paths
 }
@@ -197,8 +197,8 @@ fn in_natural_order(mut paths: Vec<PathBuf>) -> Vec<PathBuf> {
 /// Adds all files under `directory` to `found`. Links to directories are followed for the classes only, not below
 /// them, so that no loop of links can hold us.
 fn collect(directory: &Path, label: u32, found: &mut Found) -> Result<()> {
-    for path in entries(directory)? {
-        if !path.is_dir() {
+    for (path, is_directory) in listed(directory)? {
+        if !is_directory {
             sort_in(path, label, found);
         } else if path.is_symlink() {
             found.links.push(path);

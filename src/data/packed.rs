@@ -8,7 +8,7 @@ use super::dataset::{Dataset, Read, Want};
 use super::folder::first_image;
 use super::format::{Format, format_of};
 use super::parts::Part;
-use super::place::{ending, entries, stem};
+use super::place::{ending, listed, stem};
 use super::{parquet, webdataset};
 use crate::error::{Error, Result};
 
@@ -59,8 +59,8 @@ pub(super) fn read_directory(directory: &Path, name: &str, want: &Want, tested: 
 
 /// Adds the files of many images in `directory`, and in the folders below that are no links.
 fn collect(directory: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<()> {
-    for path in entries(directory)? {
-        if !path.is_dir() {
+    for (path, is_directory) in listed(directory)? {
+        if !is_directory {
             files.extend(format_of(&path).map(|_| path));
         } else if depth > 1 && !path.is_symlink() {
             collect(&path, depth - 1, files)?;

@@ -26,6 +26,11 @@ const SYSTEM: [&str; 10] = [
 
 /// The files and directories of `directory`, sorted, without those that are hidden or a system's own.
 pub(super) fn entries(directory: &Path) -> Result<Vec<PathBuf>> {
+    Ok(listed(directory)?.into_iter().map(|(path, _)| path).collect())
+}
+
+/// As [`entries`], and whether each is a directory: of many files that is known before they are looked at one by one.
+pub(super) fn listed(directory: &Path) -> Result<Vec<(PathBuf, bool)>> {
     let unreadable = |error| Error::file(directory, format!("can't be listed: {}", reason(&error)));
     let mut paths = Vec::new();
     for entry in std::fs::read_dir(directory).map_err(unreadable)? {
@@ -33,7 +38,12 @@ pub(super) fn entries(directory: &Path) -> Result<Vec<PathBuf>> {
         let name = entry.file_name();
         let name = name.to_string_lossy();
         if !name.starts_with('.') && !SYSTEM.iter().any(|system| name.eq_ignore_ascii_case(system)) {
-            paths.push(entry.path());
+            let (path, kind) = (entry.path(), entry.file_type());
+            let is_directory = match kind {
+                Ok(kind) if !kind.is_symlink() => kind.is_dir(),
+                _ => path.is_dir(),
+            };
+            paths.push((path, is_directory));
         }
     }
     paths.sort();
@@ -64,9 +74,8 @@ pub(super) fn open(path: &Path) -> Result<File> {
 
 /// The last component of `path`, also for `.` and `..`.
 pub(super) fn name_of(path: &Path) -> String {
-    let whole = path.canonicalize().ok();
-    let name = path.file_name().or_else(|| whole.as_deref()?.file_name());
-    name.map_or_else(|| "data".into(), |name| name.to_string_lossy().into_owned())
+    let own = |path: &Path| Some(path.file_name()?.to_string_lossy().into_owned());
+    own(path).or_else(|| own(&path.canonicalize().ok()?)).unwrap_or_else(|| "data".into())
 }
 
 /// A file's name without its ending, of `x.tar.gz` without both.

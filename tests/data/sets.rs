@@ -95,6 +95,47 @@ fn arrays_that_are_no_images_or_labels_get_a_line() {
     all_refused("npz", &cases);
 }
 
+/// An `.npy` of these numbers, as 32-bit floats, in images of 64x64.
+fn floats(numbers: &[f32]) -> Vec<u8> {
+    let text = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({}, 64, 64), }}", numbers.len() / 4096);
+    let mut array = b"\x93NUMPY\x01\x00\x70\x00".to_vec();
+    array.extend(format!("{text:<111}\n").bytes());
+    array.extend(numbers.iter().flat_map(|number| number.to_le_bytes()));
+    array
+}
+
+#[test]
+fn what_floats_mean_is_decided_by_all_of_them() {
+    let count = 16 * 4096;
+    let sets: [(&str, fn(f32) -> f32); 3] =
+        [("levels", |level| level), ("shares", |level| level / 255.0), ("signed", |level| level / 127.5 - 1.0)];
+    // The first half looks like shares, whatever follows: black, or what is above the middle of a range with signs.
+    for (first, part) in [(255, "white"), (128, "above the middle"), (0, "black")] {
+        for (name, float) in sets {
+            let expected: Vec<u8> =
+                (0..count).map(|at| if at < count / 2 { first } else { (at % 256) as u8 }).collect();
+            let numbers: Vec<f32> = expected.iter().map(|level| float(f32::from(*level))).collect();
+            let set = directory(&[("x.npy", &floats(&numbers))]);
+            let data = open(&set.path().join("x.npy"), &AS_THEY_ARE).unwrap();
+            assert!(data.images == expected, "{name}, first {part}");
+        }
+    }
+}
+
+#[test]
+fn a_part_of_a_value_is_noticed_wherever_it_is() {
+    let whole = floats(&(0..4096).map(|at| (at % 256) as f32).collect::<Vec<_>>());
+    let tail = [&whole[..], &[0]].concat();
+    let many = [&floats(&[7.0; 32 * 4096])[..], &[0, 0, 0]].concat();
+    for (bytes, part) in [
+        (&whole[..whole.len() - 1], "promises 4096 values, 4095 follow"),
+        (&tail, "more than the 4096 values"),
+        (&many, "more than the 131072 values"),
+    ] {
+        refused(&directory(&[("x.npy", bytes)]).path().join("x.npy"), &AS_THEY_ARE, &["x.npy", part]);
+    }
+}
+
 #[test]
 fn parts_and_unknown_arrays_are_said() {
     let data = open(&sets().join("medmnist.npz"), &AS_THEY_ARE).unwrap();
@@ -121,7 +162,8 @@ fn parts_and_unknown_arrays_are_said() {
 #[test]
 fn tables_that_hold_no_set_get_a_line() {
     let cases = [
-        ("zstd", "packed with Zstandard: read are Snappy, gzip and plain"),
+        ("lz4", "packed with LZ4: read are Snappy, gzip, Zstandard and plain"),
+        ("brotli", "packed with Brotli: read are Snappy, gzip, Zstandard and plain"),
         ("delta", "column label: encoding 5: read are plain values and dictionaries"),
         ("nested", "the column images.list.element.bytes is nested"),
         ("nested_label", "the column label.list.element is nested"),
@@ -258,7 +300,17 @@ fn no_damage_to_a_file_of_many_images_makes_it_panic() {
     let seed = 0x51ed_270b_u64;
     println!("seed {seed}");
     let mut random = random_numbers(seed);
-    let tables = ["snappy", "plain", "gzip", "newer_pages", "small_pages", "repeated_files", "required"];
+    let tables = [
+        "snappy",
+        "plain",
+        "gzip",
+        "zstd",
+        "zstd_newer_pages",
+        "newer_pages",
+        "small_pages",
+        "repeated_files",
+        "required",
+    ];
     let tables = tables.map(|name| format!("tables/{name}.parquet"));
     let others = [
         "unit.npz",
@@ -345,15 +397,15 @@ static TOLD: std::sync::Mutex<Vec<Option<Decoding>>> = std::sync::Mutex::new(Vec
 fn who_asks_is_told_of_every_image_and_of_the_end() {
     let watched = AS_THEY_ARE.watched(Some(|decoding| TOLD.lock().unwrap().push(decoding)));
     let folder = directory(&[("0/a.png", &grey(1)), ("0/b.png", b"none"), ("1/c.png", &grey(2))]);
-    let sets = [
+    let cases = [
         ("tables/many.parquet", 3000, true),
         ("hub", 6, true),
         ("parts", 6, true),
         ("shards/packed.tgz", 6, true),
         ("refused/broken.tar.gz", 0, false),
     ];
-    let sets = sets.map(|(name, images, is_read)| (sets().join(name), images, is_read));
-    for (path, images, is_read) in [(folder.path().to_path_buf(), 3, true)].into_iter().chain(sets) {
+    let cases = cases.map(|(name, images, is_read)| (sets().join(name), images, is_read));
+    for (path, images, is_read) in [(folder.path().to_path_buf(), 3, true)].into_iter().chain(cases) {
         assert_eq!(open(&path, &watched).is_ok(), is_read, "{}", path.display());
         let mut told = std::mem::take(&mut *TOLD.lock().unwrap());
         assert_eq!(told.pop(), Some(None), "{}", path.display());

@@ -165,6 +165,8 @@ def write_tables():
         ("snappy", table(files), {}),
         ("plain", table(files), dict(compression="none", use_dictionary=False)),
         ("gzip", table(files), dict(compression="gzip")),
+        ("zstd", table(files), dict(compression="zstd")),
+        ("zstd_newer_pages", table(files), dict(compression="zstd", data_page_version="2.0")),
         ("newer_pages", table(files), dict(data_page_version="2.0")),
         ("newer_pages_plain", table(files), dict(data_page_version="2.0", compression="none", use_dictionary=False)),
         ("small_groups", table(files), dict(row_group_size=4)),
@@ -205,7 +207,8 @@ def write_tables():
     # What is refused.
     refused = here / "refused"
     for name, content, options in [
-        ("zstd", table(files), dict(compression="zstd")),
+        ("lz4", table(files), dict(compression="lz4")),
+        ("brotli", table(files), dict(compression="brotli")),
         ("delta", table(files, names=None), dict(use_dictionary=False, column_encoding={"label": "DELTA_BINARY_PACKED"})),
         ("nested", pa.table({"images": pa.array([[{"bytes": f, "path": ""}] for f in files], pa.list_(FILE))}), {}),
         ("nested_label", table(files, labels=[[1]] * 6, kind=pa.list_(pa.int64())), {}),
