@@ -56,7 +56,7 @@ impl<'a> Encoded<'a> {
             changes: Changes::default(),
             failures: Vec::new(),
             share: 0.0,
-            watched: Watched::new(want),
+            watched: Watched::new(want.watch),
         }
     }
 
@@ -83,6 +83,16 @@ impl<'a> Encoded<'a> {
         self.waiting_bytes += bytes.len();
         self.waiting.push(Waiting { place, bytes, label });
         if self.waiting.len() >= MOST_WAITING || self.waiting_bytes >= MOST_BYTES { self.decode() } else { Ok(()) }
+    }
+
+    /// Makes each label the number that `numbers` has in its place.
+    ///
+    /// # Errors
+    /// The images are too large to hold.
+    pub fn relabel(&mut self, numbers: &[u32]) -> Result<()> {
+        self.decode()?;
+        self.labels.iter_mut().for_each(|label| *label = numbers.get(*label as usize).copied().unwrap_or_default());
+        Ok(())
     }
 
     /// Decodes what waits.

@@ -284,7 +284,7 @@ fn decoded(found: &Found, shape: Shape, want: &Want) -> Result<Decoded> {
 }
 
 fn decode_all(found: &Found, shape: Shape, want: &Want) -> Result<Decoded> {
-    let (mut images, count, mut watched) = (Room::default(), found.files.len(), Watched::new(want));
+    let (mut images, count, mut watched) = (Room::default(), found.files.len(), Watched::new(want.watch));
     watched.expect(count, 1.0);
     let Fitted { changes, failures } =
         fit_images(&mut images, 0, count, shape, &watched, |index| decode(&found.files[index].0))?;

@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use super::place::{ending, name_of};
-use super::webdataset;
 
 /// How a file holds many images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -18,7 +17,11 @@ pub(super) fn format_of(path: &Path) -> Option<Format> {
     match ending(path).as_str() {
         "npz" | "npy" => Some(Format::Arrays),
         "parquet" => Some(Format::Parquet),
-        _ if webdataset::is_archive(&name_of(path).to_lowercase()) => Some(Format::Archive),
+        _ if is_archive(&name_of(path).to_lowercase()) => Some(Format::Archive),
         _ => None,
     }
+}
+
+fn is_archive(name: &str) -> bool {
+    [".tar", ".tar.gz", ".tgz"].iter().any(|ending| name.ends_with(ending))
 }

@@ -99,7 +99,7 @@ fn fit_all(pixels: Pixels, shape: Shape, want: &Want, changes: &mut Changes) -> 
         let image = image_of(own, bytes[index * from..][..from].to_vec()).ok_or("no image")?;
         Ok(Decoded { image, is_animation: false })
     };
-    let mut watched = Watched::new(want);
+    let mut watched = Watched::new(want.watch);
     watched.expect(count, 1.0);
     *changes = fit_images(&mut fitted, 0, count, shape, &watched, decoded)?.changes;
     Ok(fitted)

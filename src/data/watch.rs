@@ -3,8 +3,6 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::dataset::Want;
-
 /// How far the images of a set, or of a part of one, are decoded.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Decoding {
@@ -27,8 +25,8 @@ pub(super) struct Watched {
 }
 
 impl Watched {
-    pub fn new(want: &Want) -> Watched {
-        Watched { watch: want.watch, images: AtomicU64::new(0), before: (0, 0.0), behind: (0, 0.0) }
+    pub fn new(watch: Option<Watch>) -> Watched {
+        Watched { watch, images: AtomicU64::new(0), before: (0, 0.0), behind: (0, 0.0) }
     }
 
     /// Another `count` images are decoded next, and then `share` of all is.

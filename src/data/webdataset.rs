@@ -1,6 +1,7 @@
-//! Tar archives of images: those of WebDataset, shards in which `KEY.jpg` and `KEY.cls` stand side by side, and that of CIFAR's binary
-//! files.
+//! Tar archives of images: those of WebDataset, shards in which `KEY.jpg` and `KEY.cls` stand side by side, folders that are classes,
+//! and that of CIFAR's binary files.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -10,6 +11,7 @@ use super::cifar::Packed;
 use super::dataset::{Dataset, Read, Want};
 use super::decode::check_length;
 use super::encoded::Encoded;
+use super::parts::is_part;
 use super::place::{Parsed, stem};
 use super::tar::{Entry, Next, Tar};
 use super::watch::Files;
@@ -31,9 +33,9 @@ struct Sample {
 struct Set<'a> {
     encoded: Encoded<'a>,
     sample: Sample,
-    /// How many images there are, and one in a folder.
     count: usize,
-    in_folder: Option<PathBuf>,
+    /// Folders of images without a label, each with its number and the first of its images.
+    folders: BTreeMap<String, (u32, PathBuf)>,
     others: Vec<PathBuf>,
     links: Vec<PathBuf>,
     further: Vec<PathBuf>,
@@ -75,7 +77,7 @@ impl<'a> Set<'a> {
             encoded: Encoded::new(want),
             sample: Sample::default(),
             count: 0,
-            in_folder: None,
+            folders: BTreeMap::new(),
             others: Vec::new(),
             links: Vec::new(),
             further: Vec::new(),
@@ -139,9 +141,6 @@ impl<'a> Set<'a> {
                 .map_err(|problem| format!("an image file {problem}"))
                 .and_then(|()| want.check_memory(entry.length, "the file has"))
                 .map_err(|problem| Error::file(&place, problem))?;
-            if !folder.is_empty() {
-                self.in_folder.get_or_insert_with(|| place.clone());
-            }
             self.sample.image = Some((place, tar.content().map_err(refused)?));
         } else if is_label && entry.length <= MAX_LABEL {
             let text = tar.content().map_err(refused)?;
@@ -156,28 +155,46 @@ impl<'a> Set<'a> {
 
     /// The sample is whole.
     fn flush(&mut self) -> Result<()> {
-        let Sample { image, label, .. } = std::mem::take(&mut self.sample);
+        let Sample { key, image, label } = std::mem::take(&mut self.sample);
         let Some((place, bytes)) = image else { return Ok(()) };
         self.count += 1;
         self.has_labels |= label.is_some();
-        self.encoded.push(place, bytes, label)
+        let folder = key.rsplit_once('/').map_or("", |(folder, _)| folder);
+        if label.is_some() || folder.is_empty() {
+            return self.encoded.push(place, bytes, label);
+        }
+        let number = self.folders.len() as u32;
+        let (number, _) = self.folders.entry(folder.into()).or_insert_with(|| (number, place.clone()));
+        let number = i64::from(*number);
+        self.encoded.push(place, bytes, Some(number))
     }
 
-    fn finish(self, source: &Path, name: String) -> Result<Dataset> {
+    /// The names of the classes, if folders are such; numbers of folders become numbers of classes.
+    fn classes(&mut self, source: &Path) -> Result<Option<Vec<String>>> {
+        let Some((_, first)) = self.folders.values().next() else { return Ok(None) };
+        if self.has_labels {
+            return Err(Error::file(first, "no label, though others have one"));
+        }
+        let folders: Vec<&str> = self.folders.keys().map(String::as_str).collect();
+        let (names, labels) = classes_of(&folders).map_err(|(problem, folder)| {
+            let image = Path::new(folder).join(self.folders[folder].1.file_name().unwrap_or_default());
+            Error::file(source, format!("{problem} ({}): unpack it and give the folder", image.display()))
+        })?;
+        let mut of_folder = vec![0; folders.len()];
+        self.folders.values().zip(labels).for_each(|((folder, _), label)| of_folder[*folder as usize] = label);
+        self.encoded.relabel(&of_folder)?;
+        Ok(Some(names))
+    }
+
+    fn finish(mut self, source: &Path, name: String) -> Result<Dataset> {
         if self.count == 0 {
             let first = self.others.first().or(self.links.first());
             let first = first.map_or_else(String::new, |first| format!(" (but {})", first.display()));
             return Err(Error::file(source, format!("an archive without images{first}")));
         }
-        if let (false, Some(place)) = (self.has_labels, &self.in_folder) {
-            let problem = format!(
-                "images in folders ({}) and no KEY.cls beside them: unpack it and give the folder",
-                place.display()
-            );
-            return Err(Error::file(source, problem));
-        }
-        let mut data = self.encoded.finish(source, name, WEBDATASET, None)?;
-        if !self.has_labels {
+        let classes = self.classes(source)?;
+        let mut data = self.encoded.finish(source, name, WEBDATASET, classes)?;
+        if !data.account.is_labelled {
             data.account.notes.push(format!("{}: no KEY.cls, so all images are one class", source.display()));
         }
         data.account.skip(&self.further, "a second image of its key");
@@ -185,6 +202,35 @@ impl<'a> Set<'a> {
         data.account.skip(&self.others, "neither an image nor a label (.cls, .json)");
         Ok(data)
     }
+}
+
+/// Names, and for each folder the number of its class.
+type Classes = (Vec<String>, Vec<u32>);
+/// What stands against that, and which folder.
+type Against<'a> = (&'static str, &'a str);
+
+/// The classes that folders are: what they are called behind the folders that all of them are in.
+fn classes_of<'a>(folders: &[&'a str]) -> std::result::Result<Classes, Against<'a>> {
+    let mut paths: Vec<Vec<&str>> = folders.iter().map(|folder| folder.split('/').collect()).collect();
+    let is_one = |paths: &[Vec<&str>]| paths.iter().all(|path| path[0] == paths[0][0]);
+    while is_one(&paths) && paths.iter().all(|path| path.len() > 1) {
+        paths.iter_mut().for_each(|path| _ = path.remove(0));
+    }
+    let beside = paths.iter().position(|path| path.len() == 1).filter(|_| paths.len() > 1 && is_one(&paths));
+    if let Some(at) = beside {
+        return Err(("images beside folders of images", folders[at]));
+    }
+    if let Some(at) = paths.iter().position(|path| is_part(path[0])) {
+        return Err(("folders of parts", folders[at]));
+    }
+    let mut names: Vec<&str> = paths.iter().map(|path| path[0]).collect();
+    names.sort();
+    names.dedup();
+    // As in a folder of images: 2 before 10.
+    names.sort_by_key(|name| name.parse::<u64>().unwrap_or(u64::MAX));
+    let numbers: BTreeMap<&str, u32> = names.iter().copied().zip(0..).collect();
+    let labels = paths.iter().map(|path| numbers[path[0]]).collect();
+    Ok((names.into_iter().map(String::from).collect(), labels))
 }
 
 fn label_of_text(text: &[u8]) -> Parsed<i64> {
@@ -198,9 +244,4 @@ fn label_of_text(text: &[u8]) -> Parsed<i64> {
 fn label_of_json(text: &[u8]) -> Option<i64> {
     let value: Value = serde_json::from_slice(text).ok()?;
     value.get("label").or(value.get("cls"))?.as_i64()
-}
-
-/// Whether an archive of that name may hold images.
-pub(super) fn is_archive(name: &str) -> bool {
-    [".tar", ".tar.gz", ".tgz"].iter().any(|ending| name.ends_with(ending))
 }

@@ -1,4 +1,5 @@
-//! Sets that NumPy, pyarrow, Pillow and tarfile wrote (`sets/make.py`), and what these say is in them.
+//! Sets that NumPy, pyarrow, Pillow and tarfile wrote (`sets/make.py`), or the libraries of data sets (`sets/libraries.py`), and what
+//! these say is in them.
 
 use std::path::PathBuf;
 
@@ -55,9 +56,11 @@ fn all_refused(ending: &str, cases: &[(&str, &str)]) {
 
 #[test]
 fn what_others_wrote_is_read_to_the_byte() {
-    let expected: Value = serde_json::from_slice(&fs::read(sets().join("expected.json")).unwrap()).unwrap();
-    let expected = expected.as_object().unwrap();
-    assert!(expected.len() >= 45);
+    let [expected, of_libraries] = ["expected.json", "libraries.json"].map(|name| -> serde_json::Map<String, Value> {
+        serde_json::from_slice(&fs::read(sets().join(name)).unwrap()).unwrap()
+    });
+    assert!(expected.len() >= 45 && of_libraries.len() >= 6);
+    let expected = expected.iter().chain(&of_libraries);
     for (name, expected) in expected {
         let (train, test) = load_parts(sets().join(name).to_str().unwrap(), &AS_THEY_ARE).unwrap();
         compare(name, expected, &train, test.unwrap().as_ref());
@@ -185,7 +188,9 @@ fn archives_that_hold_no_set_get_a_line() {
         ("inner_upward", "\"set/../../000000.png\" leads out of the archive"),
         ("absolute", "\"/etc/000000.png\" leads out of the archive"),
         ("links", "an archive without images (but"),
-        ("classes", "images in folders ("),
+        ("parts_of_classes", "folders of parts (set/test/ant/0.png)"),
+        ("beside_classes", "images beside folders of images (set/1.png)"),
+        ("classes_and_labels", "1.png: no label, though others have one"),
         ("text_class", "0.cls: \"ant\" is no label"),
         ("some_labels", "1.png: no label, though"),
         ("no_images", "an archive without images (but"),

@@ -275,6 +275,13 @@ def write_archives():
         expect(f"shards/{name}", np.stack(read), labels)
     archive(folder / "unlabelled.tar.gz", samples, mode="w:gz")
     expect("shards/unlabelled.tar.gz", greys)
+    order = [("10", 2), ("9", 1), ("bee", 3), ("9/more", 1), ("10", 2), ("2", 0)]
+    for name, prefix in [("classes", ""), ("classes_below", "./some/set/")]:
+        entries = [(f"{prefix}{folder}/{i}.png", file) for i, ((folder, _), file) in enumerate(zip(order, files))]
+        archive(folder / f"{name}.tar.gz", entries, mode="w:gz")
+        expect(f"shards/{name}.tar.gz", greys, [label for _, label in order], classes=["2", "9", "10", "bee"])
+    archive(folder / "one_folder.tar.gz", [(f"all/{i}.png", file) for i, file in enumerate(files)], mode="w:gz")
+    expect("shards/one_folder.tar.gz", greys, [0] * 6, classes=["all"])
     shards = here / "parts"
     archive(shards / "set-train-000000.tar", pairs[:8])
     archive(shards / "set-train-000001.tar", pairs[8:])
@@ -307,7 +314,9 @@ def write_archives():
         ("inner_upward", [("set/../../000000.png", files[0])]),
         ("absolute", [("/etc/000000.png", files[0])]),
         ("links", [link("000000.png", "/etc/passwd"), link("000001.png", "../x", tarfile.LNKTYPE)]),
-        ("classes", [("ant/0.png", files[0]), ("bee/0.png", files[1])]),
+        ("parts_of_classes", [("set/train/ant/0.png", files[0]), ("set/test/ant/0.png", files[1])]),
+        ("beside_classes", [("set/ant/0.png", files[0]), ("set/1.png", files[1])]),
+        ("classes_and_labels", [("ant/0.png", files[0]), ("ant/0.cls", b"0"), ("bee/1.png", files[1])]),
         ("text_class", [("0.png", files[0]), ("0.cls", b"ant")]),
         ("some_labels", [("0.png", files[0]), ("0.cls", b"1"), ("1.png", files[1])]),
         ("no_images", [("0.txt", b"words")]),
