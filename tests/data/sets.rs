@@ -110,14 +110,14 @@ fn floats(numbers: &[f32]) -> Vec<u8> {
 #[test]
 fn what_floats_mean_is_decided_by_all_of_them() {
     let count = 16 * 4096;
-    let sets: [(&str, fn(f32) -> f32); 3] =
-        [("levels", |level| level), ("shares", |level| level / 255.0), ("signed", |level| level / 127.5 - 1.0)];
+    let ranges = [("levels", 0.0, 255.0), ("shares", 0.0, 1.0), ("signed", -1.0, 1.0)];
     // The first half looks like shares, whatever follows: black, or what is above the middle of a range with signs.
     for (first, part) in [(255, "white"), (128, "above the middle"), (0, "black")] {
-        for (name, float) in sets {
+        for (name, black, white) in ranges {
             let expected: Vec<u8> =
                 (0..count).map(|at| if at < count / 2 { first } else { (at % 256) as u8 }).collect();
-            let numbers: Vec<f32> = expected.iter().map(|level| float(f32::from(*level))).collect();
+            let numbers: Vec<f32> =
+                expected.iter().map(|level| black + (white - black) * f32::from(*level) / 255.0).collect();
             let set = directory(&[("x.npy", &floats(&numbers))]);
             let data = open(&set.path().join("x.npy"), &AS_THEY_ARE).unwrap();
             assert!(data.images == expected, "{name}, first {part}");
