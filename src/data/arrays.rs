@@ -216,10 +216,14 @@ fn labels(header: Header, source: &mut dyn Read) -> Parsed<Vec<u32>> {
     if header.kind == Kind::Float {
         return Err("labels are floats: save whole numbers, y.astype(int)".into());
     }
-    let numbers = header.numbers(source)?;
-    match numbers.iter().find(|label| !(0.0..=f64::from(LARGEST_LABEL)).contains(*label)) {
+    let (mut labels, mut wrong) = (Vec::new(), None);
+    header.numbers(source, &mut |numbers| {
+        wrong = wrong.or(numbers.iter().copied().find(|label| !(0.0..=f64::from(LARGEST_LABEL)).contains(label)));
+        labels.extend(numbers.iter().map(|label| *label as u32));
+    })?;
+    match wrong {
         Some(label) => Err(format!("label {label} is none of 0 to {LARGEST_LABEL}")),
-        None => Ok(numbers.into_iter().map(|label| label as u32).collect()),
+        None => Ok(labels),
     }
 }
 

@@ -18,8 +18,8 @@ const MAGIC: &[u8; 6] = b"\x93NUMPY";
 /// The longest header that is read; NumPy's own stops at 10,000 bytes.
 const MAX_HEADER: usize = 1 << 16;
 const MAX_DIMENSIONS: usize = 32;
-/// Bytes of values that are read at once.
-const PIECE: u64 = 1 << 16;
+/// Bytes of values that are read at once: whole ones of any size.
+const PIECE: usize = 1 << 16;
 
 /// What a value is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,11 +88,15 @@ impl Header {
         Room::promised(source, self.bytes(), self.size)
     }
 
-    /// The values that follow in `source` as numbers, in the order of the file; whole ones beyond 2^53 are rounded.
-    pub fn numbers(&self, source: &mut dyn Read) -> Parsed<Vec<f64>> {
+    /// Hands over the values that follow in `source` as numbers, in the order of the file; whole ones beyond 2^53 are rounded.
+    pub fn numbers(&self, source: &mut dyn Read, take: &mut dyn FnMut(&[f64])) -> Parsed<()> {
         let (bytes, mut numbers) = (Room::promised(source, self.bytes(), self.size)?, Vec::new());
-        self.extend(&bytes, &mut numbers);
-        Ok(numbers)
+        for piece in bytes.chunks(PIECE) {
+            numbers.clear();
+            self.extend(piece, &mut numbers);
+            take(&numbers);
+        }
+        Ok(())
     }
 
     /// Adds the numbers that `bytes` are to `numbers`.
@@ -142,7 +146,7 @@ impl Converted<'_> {
     /// Converts the next values, of which there are none at the end.
     fn advance(&mut self) -> io::Result<()> {
         self.bytes.clear();
-        (&mut *self.source).take(PIECE).read_to_end(&mut self.bytes)?;
+        (&mut *self.source).take(PIECE as u64).read_to_end(&mut self.bytes)?;
         self.numbers.clear();
         self.header.extend(&self.bytes, &mut self.numbers);
         let count = self.numbers.len();

@@ -1,7 +1,8 @@
 //! Parquet tables with a column of image files, as hubs of data sets hand them out.
 //!
-//! Read by hand, for a damaged file can claim any size: what is allocated is checked first. Uncompressed, Snappy, gzip and Zstandard; values plain
-//! or by a dictionary. That is what pyarrow writes, unless it is asked for something else, which is refused by name.
+//! Read by hand, for a damaged file can claim any size: what is allocated is checked first. Uncompressed, Snappy, gzip and
+//! Zstandard; values plain or by a dictionary. That is what pyarrow and polars write, unless they are asked for something else, which is
+//! refused by name.
 
 mod footer;
 mod page;
