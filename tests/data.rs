@@ -17,7 +17,7 @@ use std::fs;
 use std::io::{Cursor, Write};
 use std::path::Path;
 
-use diffuse::data::{Dataset, Decoding, Split, Want, load, load_parts, load_split};
+use diffuse::data::{Dataset, Decoding, Split, Want, Watch, load, load_parts, load_split};
 use flate2::{Compression, write::GzEncoder};
 use image::{DynamicImage, GrayImage, ImageFormat, Luma, Rgb, RgbImage};
 use tempfile::TempDir;

@@ -23,22 +23,23 @@ struct Bar {
     last: Option<Instant>,
 }
 
-static BAR: Mutex<Option<Bar>> = Mutex::new(None);
-
 /// What draws the bar; none where stderr is no terminal.
 pub fn watch() -> Option<Watch> {
-    std::io::stderr().is_terminal().then_some(show)
+    let bar: Mutex<Option<Bar>> = Mutex::default();
+    // A command asks once or twice, and any thread may be told until it ends.
+    let draw = || -> Watch { Watch(Box::leak(Box::new(move |decoding| show(&bar, decoding)))) };
+    std::io::stderr().is_terminal().then(draw)
 }
 
-fn show(decoding: Option<Decoding>) {
-    let Some(decoding) = decoding else { return finish() };
+fn show(bar: &Mutex<Option<Bar>>, decoding: Option<Decoding>) {
+    let Some(decoding) = decoding else { return finish(bar) };
     // A thread that finds another one drawing goes on with its work.
-    let Ok(mut bar) = BAR.try_lock() else { return };
+    let Ok(mut bar) = bar.try_lock() else { return };
     bar.get_or_insert_with(Bar::new).set(decoding);
 }
 
-fn finish() {
-    if let Ok(mut bar) = BAR.lock()
+fn finish(bar: &Mutex<Option<Bar>>) {
+    if let Ok(mut bar) = bar.lock()
         && let Some(Bar { bar, .. }) = bar.take()
     {
         bar.finish_and_clear();

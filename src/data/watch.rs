@@ -1,5 +1,6 @@
 //! How far the decoding of images is, for whoever asked to be told.
 
+use std::fmt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -13,7 +14,14 @@ pub struct Decoding {
 }
 
 /// What is told after each image, from any thread; none when that ends, whatever became of it.
-pub type Watch = fn(Option<Decoding>);
+#[derive(Clone, Copy)]
+pub struct Watch(pub &'static (dyn Fn(Option<Decoding>) + Sync));
+
+impl fmt::Debug for Watch {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("Watch")
+    }
+}
 
 /// Counts images that are decoded.
 pub(super) struct Watched {
@@ -37,7 +45,7 @@ impl Watched {
 
     /// One more is decoded, or can't be.
     pub fn count(&self) {
-        let Some(watch) = self.watch else { return };
+        let Some(Watch(watch)) = self.watch else { return };
         let images = self.images.fetch_add(1, Ordering::Relaxed) + 1;
         let (first, from) = self.before;
         let (last, to) = self.behind;
@@ -48,7 +56,7 @@ impl Watched {
 
 impl Drop for Watched {
     fn drop(&mut self) {
-        if let Some(watch) = self.watch {
+        if let Some(Watch(watch)) = self.watch {
             watch(None);
         }
     }

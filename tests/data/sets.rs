@@ -400,7 +400,7 @@ static TOLD: std::sync::Mutex<Vec<Option<Decoding>>> = std::sync::Mutex::new(Vec
 
 #[test]
 fn who_asks_is_told_of_every_image_and_of_the_end() {
-    let watched = AS_THEY_ARE.watched(Some(|decoding| TOLD.lock().unwrap().push(decoding)));
+    let watched = AS_THEY_ARE.watched(Some(Watch(&|decoding| TOLD.lock().unwrap().push(decoding))));
     let folder = directory(&[("0/a.png", &grey(1)), ("0/b.png", b"none"), ("1/c.png", &grey(2))]);
     let cases = [
         ("tables/many.parquet", 3000, true),
