@@ -9,6 +9,7 @@ pub mod pipeline;
 mod place;
 mod scheduler;
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
@@ -145,12 +146,10 @@ pub fn flatten(params: &Params, tensors: FileTensors, path: &Path) -> Result<Vec
             return Err(Error::file(path, format!("tensor {name} is there twice, under two names: {}", today(&name))));
         }
     }
-    let mut tensors = named;
-    let mut flat = vec![0.0; params.elements as usize];
     for parameter in &params.all {
         let name = &parameter.name;
         let refuse = |problem: String| Err(Error::file(path, format!("tensor {name} {problem}")));
-        let Some(tensor) = tensors.remove(name) else { return refuse("is missing".into()) };
+        let Some(tensor) = named.get(name) else { return refuse("is missing".into()) };
         // A 1x1 convolution of old is a linear layer of today.
         let squeezed = |shape: &[usize]| shape.iter().copied().filter(|extent| *extent != 1).collect::<Vec<_>>();
         if tensor.shape != parameter.shape && squeezed(&tensor.shape) != squeezed(&parameter.shape) {
@@ -159,13 +158,16 @@ pub fn flatten(params: &Params, tensors: FileTensors, path: &Path) -> Result<Vec
         if let Some(index) = tensor.values.iter().position(|value| !value.is_finite()) {
             return refuse(format!("is not finite: element {index} is {}", tensor.values[index]));
         }
-        parameter.pack(&tensor.values, &mut flat);
     }
-    if let Some(name) = tensors.keys().next() {
-        let problem =
-            format!("tensor {name} is not in the model that the configuration makes ({} extra)", tensors.len());
+    let known: HashSet<&str> = params.all.iter().map(|parameter| parameter.name.as_str()).collect();
+    if let Some(name) = named.keys().find(|name| !known.contains(name.as_str())) {
+        let extra = named.len() - known.len();
+        let problem = format!("tensor {name} is not in the model that the configuration makes ({extra} extra)");
         return Err(Error::file(path, problem));
     }
+    // A configuration can ask for more than any memory; what is allocated is what the file has.
+    let mut flat = vec![0.0; params.elements as usize];
+    params.all.iter().for_each(|parameter| parameter.pack(&named[&parameter.name].values, &mut flat));
     Ok(flat)
 }
 
@@ -245,4 +247,26 @@ fn save_unet(directory: &Path, unet: &UNet, classes: Option<&Classes>, weights: 
     config.insert("_diffusers_version".into(), DIFFUSERS.into());
     write_json(&directory.join(CONFIG), &config)?;
     tensors::write(&directory.join(MODEL), &unflatten(&unet.params, weights, ""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_beyond_all_memory_is_not_allocated_for_a_file_that_has_none_of_it() {
+        let names = |name: &str| vec![name.to_string()];
+        let (down_block_types, up_block_types) = (names("DownBlock2D"), names("UpBlock2D"));
+        let config = UNetConfig {
+            block_out_channels: vec![65_536],
+            layers_per_block: 64,
+            down_block_types,
+            up_block_types,
+            ..UNetConfig::default()
+        };
+        let params = UNet::new(config).expect("it could be built").params;
+        assert!(params.elements > 1 << 43);
+        let error = flatten(&params, FileTensors::new(), Path::new("w")).expect_err("no tensors").to_string();
+        assert_eq!(error, "w: tensor conv_in.weight is missing");
+    }
 }

@@ -14,6 +14,7 @@ mod fill;
 mod folder;
 mod foreign;
 mod format;
+mod gif;
 mod idx;
 mod kept;
 mod npy;
@@ -28,8 +29,10 @@ mod source;
 mod split;
 mod summary;
 mod tar;
+mod tiff;
 mod watch;
 mod webdataset;
+mod webp;
 
 pub use account::{Account, Changes, Skipped};
 pub use dataset::{Dataset, MEMORY_LIMIT, Picture, Want, parse_bytes};

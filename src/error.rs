@@ -3,6 +3,7 @@
 //! Each message is one line that says what, where and what to do. A wrong shape inside the code is not an error of
 //! this kind: it panics while a step is recorded, before anything runs.
 
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 pub type Result<T> = std::result::Result<T, Error>;
@@ -10,10 +11,10 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file or directory that can't be read or written, or does not hold what it should.
-    #[error("{}: {problem}", path.display())]
+    #[error("{}: {}", one_line(path.display()), one_line(problem))]
     File { path: PathBuf, problem: String },
     /// A configuration or a combination of flags that can't be built.
-    #[error("{0}")]
+    #[error("{}", one_line(.0))]
     Config(String),
     /// No adapter, a device that can't run this, or one that failed.
     #[error("{0}")]
@@ -34,6 +35,15 @@ impl Error {
         let problem = problem.split_once(" (os error ").map_or(problem.clone(), |(words, _)| words.to_lowercase());
         Error::File { path: path.as_ref().to_path_buf(), problem }
     }
+}
+
+/// `text` without line breaks or what else steers a terminal: names out of files may hold anything.
+pub fn one_line(text: impl Display) -> String {
+    let escaped = |letter: char| match letter.is_control() {
+        true => letter.escape_default().collect::<String>(),
+        false => letter.into(),
+    };
+    text.to_string().chars().map(escaped).collect()
 }
 
 /// `1 image`, `2 images`.
@@ -59,6 +69,13 @@ pub fn list_names(names: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_error_is_one_line_whatever_a_file_calls_its_parts() {
+        let line = Error::file("a\nb", "tensor \u{1b}[2J\r\nweights is missing: résumé").to_string();
+        assert_eq!(line, "a\\nb: tensor \\u{1b}[2J\\r\\nweights is missing: résumé");
+        assert_eq!(Error::Config("a\tb".into()).to_string(), "a\\tb");
+    }
 
     #[test]
     fn very_many_names_are_cut() {

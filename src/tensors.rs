@@ -26,9 +26,12 @@ impl FileTensor {
     /// The images [N, H, W, C] of [N, C, H, W], and that shape; none of another rank or of nothing.
     pub fn to_images(&self) -> Option<(Vec<f32>, [usize; 4])> {
         let [n, c, h, w] = *self.shape.as_slice() else { return None };
+        if self.values.is_empty() {
+            return None;
+        }
         let (plane, size) = (h * w, h * w * c);
         let from = |i: usize| self.values[i / size * size + i % c * plane + i % size / c];
-        (n * size > 0).then(|| ((0..n * size).map(from).collect(), [n, h, w, c]))
+        Some(((0..n * size).map(from).collect(), [n, h, w, c]))
     }
 }
 
@@ -87,4 +90,18 @@ pub fn write(path: &Path, tensors: &FileTensors) -> Result<()> {
     let metadata = std::collections::HashMap::from([("format".to_string(), "pt".to_string())]);
     let bytes = safetensors::serialize(views, Some(metadata)).map_err(|error| Error::file(path, error))?;
     write_atomic(path, &bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_no_images_however_large_its_shape_is() {
+        let images =
+            |shape: [usize; 4], count| FileTensor { shape: shape.into(), values: vec![1.0; count] }.to_images();
+        assert_eq!(images([0, 1 << 20, 1 << 30, 1 << 30], 0), None);
+        assert_eq!(images([1, 1 << 40, 1 << 40, 0], 0), None);
+        assert_eq!(images([1, 2, 1, 1], 2), Some((vec![1.0; 2], [1, 1, 1, 2])));
+    }
 }

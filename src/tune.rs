@@ -317,14 +317,21 @@ pub fn winner(timings: &[Timing]) -> Option<&Timing> {
 /// # Errors
 /// [`Error::File`] if it can't be read, is no such file, or was made on another adapter or driver.
 pub fn read(context: &Context, path: &Path) -> Result<Vec<Chosen>> {
+    read_for(&context.info.name, &context.driver(), path)
+}
+
+/// As [`read()`], on the adapter and driver of these names; without a device, so that hostile files can be tried.
+///
+/// # Errors
+/// As [`read()`].
+pub fn read_for(adapter: &str, driver: &str, path: &Path) -> Result<Vec<Chosen>> {
     let text = std::fs::read(path).map_err(|error| Error::file(path, error))?;
     let tuned: Tuned = serde_json::from_slice(&text)
         .map_err(|error| Error::file(path, format!("{error}; diffuse tune --out FILE makes such files")))?;
-    let here = Tuned::of(context);
-    if (&tuned.adapter, &tuned.driver) != (&here.adapter, &here.driver) {
+    if (tuned.adapter.as_str(), tuned.driver.as_str()) != (adapter, driver) {
         let problem = format!(
-            "tuned on {}, {}; this is {}, {}: make another with diffuse tune --out FILE",
-            tuned.adapter, tuned.driver, here.adapter, here.driver
+            "tuned on {}, {}; this is {adapter}, {driver}: make another with diffuse tune --out FILE",
+            tuned.adapter, tuned.driver
         );
         return Err(Error::file(path, problem));
     }

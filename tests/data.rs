@@ -4,6 +4,8 @@
 mod cifar;
 #[path = "data/folder.rs"]
 mod folder;
+#[path = "data/hostile.rs"]
+mod hostile;
 #[path = "data/idx.rs"]
 mod idx;
 #[path = "data/parts.rs"]

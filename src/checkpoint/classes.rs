@@ -37,7 +37,7 @@ impl Classes {
         let has_null = match given.get(NULL_CLASS) {
             // An embedding that was cut off is no null class any more.
             Some(index) => match index.as_u64() {
-                Some(index) if index + 1 == u64::from(embeds) => index > 0,
+                Some(index) if index == u64::from(embeds) - 1 => index > 0,
                 Some(index) if index == u64::from(embeds) => false,
                 _ => {
                     let problem = format!("{NULL_CLASS} is {index}, and must be the last embedding, {}", embeds - 1);
@@ -133,7 +133,7 @@ mod tests {
             assert_eq!((classes.count(), classes.has_null), (count, count < embeds));
         }
         assert_eq!(read(json!({"_null_class": 0}), 1).count(), 1);
-        for wrong in [json!(1), json!(4), json!(-1), json!(2.0), json!("2"), json!(null)] {
+        for wrong in [json!(1), json!(4), json!(-1), json!(u64::MAX), json!(2.0), json!("2"), json!(null)] {
             let given = json!({"_null_class": wrong});
             let error = Classes::read(given.as_object().expect("an object"), 3, Path::new("m")).map(|_| ());
             assert!(error.expect_err("no null class").to_string().ends_with("and must be the last embedding, 2"));

@@ -48,6 +48,10 @@ pub(super) fn from_object<T: serde::de::DeserializeOwned>(object: Map<String, Va
         Ok(value) => return Ok(value),
         Err(error) => error,
     };
+    // No file of ours or of diffusers has so many keys, of which each is looked at beside all others.
+    if object.len() > 1000 {
+        return Err(Error::file(path, in_words(&error)));
+    }
     // serde says what is wrong, not where: the key at fault says it alone, or without it something else is said.
     let says_it = |(key, value): &(&String, &Value)| {
         let alone = Map::from_iter([((*key).clone(), (*value).clone())]);
@@ -88,4 +92,22 @@ pub fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
     let mut text = serde_json::to_string_pretty(value).map_err(|error| Error::file(path, error))?;
     text.push('\n');
     write_atomic(path, text.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::UNetConfig;
+
+    #[test]
+    fn the_key_at_fault_is_named_unless_there_are_too_many() {
+        let problem = |keys: usize| {
+            let own = ("in_channels".to_string(), Value::from("three"));
+            let object = (0..keys).map(|index| (format!("key {index}"), Value::Null)).chain([own]).collect();
+            from_object::<UNetConfig>(object, Path::new("c")).expect_err("no number").to_string()
+        };
+        assert_eq!(problem(10), "c: in_channels: invalid type: string \"three\", expected a whole number");
+        // Each beside all others would take hours.
+        assert_eq!(problem(200_000), "c: invalid type: string \"three\", expected a whole number");
+    }
 }

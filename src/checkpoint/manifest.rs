@@ -92,6 +92,10 @@ pub fn wrong(directory: &Path, wanted: impl Fn(&str) -> bool) -> Result<Vec<Wron
     }
     let mut all = Vec::new();
     for (name, saved) in manifest.blake3.iter().filter(|(name, _)| wanted(name)) {
+        if Path::new(name).file_name().is_none_or(|last| last != name.as_str()) {
+            all.push(Wrong { file: path.clone(), problem: format!("{name:?} is not the name of a file beside it") });
+            continue;
+        }
         let file = directory.join(name);
         let problem = match file.is_file() {
             false => "is missing".into(),
@@ -176,6 +180,10 @@ mod tests {
         assert!(all().expect_err("no file").contains("abc: is missing"));
         put(MANIFEST, r#"{"format_version": 2, "blake3": {}}"#);
         assert!(all().expect_err("another format").contains("format_version 2 is not read here"));
+        for outside in ["/etc/hostname", "../other", "..", "a/abc", ""] {
+            put(MANIFEST, &format!(r#"{{"format_version": 1, "blake3": {{"{outside}": "{known}"}}}}"#));
+            assert!(all().expect_err("outside").contains("is not the name of a file beside it"), "{outside}");
+        }
         put(MANIFEST, "no JSON");
         assert!(all().expect_err("no manifest").contains("no JSON object"));
         fs::remove_file(at(MANIFEST)).expect("it is there");

@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::one_line;
+
 /// Formats of which images are looked for in a directory.
 pub(super) const FOLDER: &str = "folder";
 pub(super) const ARRAYS: &str = "NumPy arrays";
@@ -92,6 +94,50 @@ impl Changes {
     }
 }
 
+/// Files that are left out for one reason. A few bytes of an archive can be a million files: of however many, the first is kept.
+#[derive(Default)]
+pub(super) struct LeftOut {
+    count: usize,
+    pub first: Option<PathBuf>,
+}
+
+impl LeftOut {
+    pub fn add(&mut self, file: PathBuf) {
+        self.count += 1;
+        self.first.get_or_insert(file);
+    }
+}
+
+/// Files that could not be read, by what is wrong with them.
+#[derive(Default)]
+pub(super) struct Unread {
+    reasons: Vec<(String, LeftOut)>,
+    further: LeftOut,
+    pub count: usize,
+}
+
+impl Unread {
+    pub fn add(&mut self, file: PathBuf, problem: String) {
+        const MOST_REASONS: usize = 5;
+        self.count += 1;
+        let place = match self.reasons.iter().position(|(reason, _)| *reason == problem) {
+            None if self.reasons.len() == MOST_REASONS => return self.further.add(file),
+            None => {
+                self.reasons.push((problem, LeftOut::default()));
+                self.reasons.len() - 1
+            }
+            Some(place) => place,
+        };
+        self.reasons[place].1.add(file);
+    }
+
+    /// The first of them and its problem.
+    pub fn first(&self) -> Option<(&Path, &str)> {
+        let (problem, files) = self.reasons.first()?;
+        Some((files.first.as_deref()?, problem))
+    }
+}
+
 impl Skipped {
     /// One or many, in a line.
     fn said(&self) -> String {
@@ -111,19 +157,17 @@ impl Account {
         }
     }
 
-    /// Notes the files that could not be read, each with what is wrong with it; those of one reason together.
-    pub(super) fn skip_each(&mut self, unread: &[(PathBuf, String)]) {
-        const MOST_REASONS: usize = 5;
-        let (mut reasons, mut further): (Vec<(&str, Vec<&PathBuf>)>, _) = (Vec::new(), Vec::new());
-        for (file, problem) in unread {
-            match reasons.iter().position(|(reason, _)| reason == problem) {
-                Some(at) => reasons[at].1.push(file),
-                None if reasons.len() < MOST_REASONS => reasons.push((problem, vec![file])),
-                None => further.push(file),
-            }
+    /// As [`Account::skip`].
+    pub(super) fn skip_left(&mut self, left: LeftOut, why: impl Into<String>) {
+        if let Some(first) = left.first {
+            self.skipped.push(Skipped { count: left.count, first, why: why.into() });
         }
-        reasons.push(("can't be read for other reasons", further));
-        reasons.into_iter().for_each(|(reason, files)| self.skip(&files, reason));
+    }
+
+    /// Notes the files that could not be read, those of one reason together.
+    pub(super) fn skip_unread(&mut self, unread: Unread) {
+        unread.reasons.into_iter().for_each(|(reason, files)| self.skip_left(files, reason));
+        self.skip_left(unread.further, "can't be read for other reasons");
     }
 
     /// Colour that a model of grey images can't learn is worth more than a word in the summary.
@@ -139,6 +183,31 @@ impl Account {
 
     /// One line for each thing that was left out or is odd.
     pub fn warnings(&self) -> Vec<String> {
-        self.skipped.iter().map(Skipped::said).chain(self.notes.iter().cloned()).collect()
+        self.skipped.iter().map(Skipped::said).chain(self.notes.iter().cloned()).map(one_line).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_could_not_be_read_is_counted_by_its_reason() {
+        let mut unread = Unread::default();
+        assert_eq!(unread.first(), None);
+        for index in 0..1000 {
+            unread.add(
+                format!("{index}").into(),
+                if index < 500 { "none".into() } else { format!("reason {}", index % 9) },
+            );
+        }
+        assert_eq!((unread.first(), unread.count), (Some((Path::new("0"), "none")), 1000));
+        let mut account = Account::default();
+        account.skip_unread(unread);
+        let lines = account.warnings();
+        assert_eq!(lines.len(), 6);
+        assert_eq!(lines[0], "0: none (500 such); skipped");
+        assert_eq!(account.skipped.iter().map(|skipped| skipped.count).sum::<usize>(), 1000);
+        assert_eq!(lines[5].split(" (").next(), Some("504: can't be read for other reasons"));
     }
 }

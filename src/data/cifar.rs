@@ -140,7 +140,11 @@ impl Records {
 
 /// CIFAR's files out of its archive, by their names without the folder.
 #[derive(Default)]
-pub(super) struct Packed(BTreeMap<String, Vec<u8>>);
+pub(super) struct Packed {
+    files: BTreeMap<String, Vec<u8>>,
+    /// Of all of them, with their names.
+    pub bytes: u64,
+}
 
 impl Packed {
     /// Whether the file `path` in an archive is one of CIFAR's. The error is what is wrong with it if it is one for Python.
@@ -155,12 +159,8 @@ impl Packed {
 
     /// Adds the file `path`.
     pub fn add(&mut self, path: &str, bytes: Vec<u8>) {
-        self.0.insert(path.rsplit('/').next().unwrap_or(path).into(), bytes);
-    }
-
-    /// The bytes of all files.
-    pub fn bytes(&self) -> u64 {
-        self.0.values().map(|bytes| bytes.len() as u64).sum()
+        self.bytes += (path.len() + bytes.len()) as u64;
+        self.files.insert(path.rsplit('/').next().unwrap_or(path).into(), bytes);
     }
 
     /// The set that these files of the archive at `path` are; none if none has training images.
@@ -168,18 +168,18 @@ impl Packed {
     /// # Errors
     /// As [`load`].
     pub fn load(mut self, path: &Path, want: &Want, tested: bool) -> Result<Option<Read>> {
-        let batches: Vec<String> = self.0.keys().filter(|name| name.starts_with("data_batch_")).cloned().collect();
+        let batches: Vec<String> = self.files.keys().filter(|name| name.starts_with("data_batch_")).cloned().collect();
         let (train, test, expected, (classes, label_bytes), names) = match batches.is_empty() {
             false => (batches, "test_batch.bin", 5, (10, 1), "batches.meta.txt"),
-            true if !self.0.contains_key("train.bin") => return Ok(None),
+            true if !self.files.contains_key("train.bin") => return Ok(None),
             true => (vec!["train.bin".into()], "test.bin", 1, (100, 2), "fine_label_names.txt"),
         };
-        let names = String::from_utf8_lossy(&self.0.remove(names).unwrap_or_default()).into_owned();
-        let is_tested = tested && self.0.contains_key(test);
+        let names = String::from_utf8_lossy(&self.files.remove(names).unwrap_or_default()).into_owned();
+        let is_tested = tested && self.files.contains_key(test);
         let mut read = |files: &[String], part: &str| -> Result<Dataset> {
             let mut records = Records::new(classes, label_bytes);
             for file in files {
-                let bytes = self.0.remove(file).unwrap_or_default();
+                let bytes = self.files.remove(file).unwrap_or_default();
                 records.add(&bytes).map_err(|problem| Error::file(path.join(file), problem))?;
             }
             let mut data = records.dataset(stem(path), &names, want)?;

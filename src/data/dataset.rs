@@ -18,7 +18,7 @@ pub(super) const ACCEPTED: &str = "give `digits`, a directory with IDX files (tr
 pub const MEMORY_LIMIT: u64 = 1 << 30;
 
 /// Bytes in the largest unit of which there is one.
-fn said_bytes(bytes: u64) -> String {
+pub(super) fn said_bytes(bytes: u64) -> String {
     let unit = |shift: u32, unit: &str| format!("{:.1} {unit}", bytes as f64 / (1_u64 << shift) as f64);
     match bytes {
         0..1024 => format!("{bytes} bytes"),
@@ -135,8 +135,8 @@ pub struct Want {
     pub height: Option<u32>,
     pub width: Option<u32>,
     pub channels: Option<u32>,
-    /// The most bytes of one array, of one file within an archive or of one page of a table once it is unpacked; by default
-    /// 1 GiB.
+    /// The most bytes of one array, of one file within an archive, of one page of a table or of one picture once it is unpacked; by
+    /// default 1 GiB.
     pub memory_limit: Option<u64>,
     /// Told how far decoding is.
     pub watch: Option<Watch>,

@@ -4,10 +4,12 @@ use std::fs::File;
 use std::io::{Cursor, Read};
 use std::path::Path;
 
-use image::codecs::{gif::GifDecoder, png::PngDecoder, webp::WebPDecoder};
-use image::{AnimationDecoder, DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
+use image::codecs::{png::PngDecoder, webp::WebPDecoder};
+use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
 
+use super::dataset::{Want, said_bytes};
 use super::place::{Parsed, ending, reason};
+use super::{gif, tiff, webp};
 use crate::files;
 
 /// The longest side of an image that is decoded, and the most memory: what a 90-megapixel camera makes. A file of a
@@ -54,14 +56,20 @@ fn readable(format: Option<ImageFormat>) -> bool {
 }
 
 /// Decodes the image at `path`. The error is what is wrong with it.
-pub(super) fn decode(path: &Path) -> Parsed<Decoded> {
-    decode_guarded(&read(path)?)
+pub(super) fn decode(path: &Path, want: &Want) -> Parsed<Decoded> {
+    decode_guarded(&read(path)?, want)
+}
+
+/// The most bytes of one image.
+pub(super) fn most_decoded(want: &Want) -> u64 {
+    want.limit().min(MAX_DECODED)
 }
 
 /// Decodes an image out of the bytes of its file. The error is what is wrong with them.
-pub(super) fn decode_guarded(bytes: &[u8]) -> Parsed<Decoded> {
+pub(super) fn decode_guarded(bytes: &[u8], want: &Want) -> Parsed<Decoded> {
+    let most = most_decoded(want);
     // A decoder that trips over a file nobody foresaw must not end the run.
-    std::panic::catch_unwind(|| decode_bytes(bytes)).unwrap_or_else(|_| Err("corrupt image".into()))
+    std::panic::catch_unwind(|| decode_bytes(bytes, most)).unwrap_or_else(|_| Err("corrupt image".into()))
 }
 
 /// Refuses an image's file of so many bytes, if it is too large.
@@ -78,7 +86,7 @@ fn read(path: &Path) -> Parsed<Vec<u8>> {
     std::fs::read(path).map_err(|error| reason(&error))
 }
 
-fn decode_bytes(bytes: &[u8]) -> Parsed<Decoded> {
+fn decode_bytes(bytes: &[u8], most: u64) -> Parsed<Decoded> {
     if let Some(problem) = files::lfs_pointer(bytes) {
         return Err(problem.into());
     }
@@ -88,10 +96,16 @@ fn decode_bytes(bytes: &[u8]) -> Parsed<Decoded> {
     let format = image::guess_format(bytes).ok().filter(|format| readable(Some(*format)));
     let format = format.ok_or_else(|| format!("not a {FORMATS} image"))?;
     if format == ImageFormat::Jpeg && !jpeg_ends(bytes) {
-        let image = decode_open_jpeg(bytes).ok_or("corrupt image: truncated JPEG")?;
+        let image = decode_open_jpeg(bytes, most).ok_or("corrupt image: truncated JPEG")?;
         return Ok(Decoded { image, is_animation: false });
     }
-    let image = decode_as(format, bytes)?;
+    // What decoders make room for before they look at their limits.
+    match format {
+        ImageFormat::Tiff => tiff::check(bytes)?,
+        ImageFormat::WebP if webp::largest(bytes) > most => return Err(too_large(most)),
+        _ => {}
+    }
+    let image = decode_as(format, bytes, most)?;
     Ok(Decoded { image, is_animation: is_animation(format, bytes) })
 }
 
@@ -99,47 +113,47 @@ fn decode_bytes(bytes: &[u8]) -> Parsed<Decoded> {
 fn is_animation(format: ImageFormat, bytes: &[u8]) -> bool {
     let bytes = Cursor::new(bytes);
     match format {
-        ImageFormat::Gif => GifDecoder::new(bytes).is_ok_and(|gif| gif.into_frames().take(2).flatten().count() == 2),
+        ImageFormat::Gif => gif::is_animation(bytes.get_ref()),
         ImageFormat::Png => PngDecoder::new(bytes).is_ok_and(|png| png.is_apng().unwrap_or(false)),
-        ImageFormat::Tiff => has_pages(bytes.get_ref()).unwrap_or(false),
+        ImageFormat::Tiff => tiff::has_pages(bytes.get_ref()),
         ImageFormat::WebP => WebPDecoder::new(bytes).is_ok_and(|webp| webp.has_animation()),
         _ => false,
     }
 }
 
-/// Whether another page of a TIFF follows the first: its directory ends with the offset of the next, or 0.
-fn has_pages(bytes: &[u8]) -> Option<bool> {
-    let is_little = bytes.starts_with(b"II");
-    let number = |at: usize, length: usize| {
-        let own = bytes.get(at..at.checked_add(length)?)?.iter();
-        let add = |value: usize, byte: &u8| value << 8 | usize::from(*byte);
-        Some(if is_little { own.rev().fold(0, add) } else { own.fold(0, add) })
-    };
-    let directory = number(4, 4)?;
-    let next = directory.checked_add(2 + 12 * number(directory, 2)?)?;
-    Some(number(2, 2)? == 42 && number(next, 4)? != 0)
-}
-
 /// A JPEG without an end marker, if that is all that it lacks: then what is put in its place changes no pixel.
-fn decode_open_jpeg(bytes: &[u8]) -> Option<DynamicImage> {
-    let ended = |rest: &[u8]| decode_as(ImageFormat::Jpeg, &[bytes, rest, &[0xff, 0xd9]].concat()).ok();
+fn decode_open_jpeg(bytes: &[u8], most: u64) -> Option<DynamicImage> {
+    let ended = |rest: &[u8]| decode_as(ImageFormat::Jpeg, &[bytes, rest, &[0xff, 0xd9]].concat(), most).ok();
     let image = ended(&[])?;
     let is_whole = [0x5a, 0xa5, 0x0f].iter().all(|byte| ended(&[*byte; 64]).as_ref() == Some(&image));
     is_whole.then_some(image)
 }
 
-fn decode_as(format: ImageFormat, bytes: &[u8]) -> Parsed<DynamicImage> {
-    let corrupt = |error: ImageError| match error {
-        ImageError::Limits(_) => {
-            format!("larger than {MAX_SIDE} pixels a side or {} MiB of them: scale it down", MAX_DECODED >> 20)
+fn too_large(most: u64) -> String {
+    match most < MAX_DECODED {
+        true => {
+            format!("larger than --memory-limit allows ({}): raise it if the file is to be trusted", said_bytes(most))
         }
-        ImageError::Unsupported(error) => format!("not read: {}", one_line(&error.to_string())),
-        error => format!("corrupt image: {}", one_line(&error.to_string())),
-    };
+        false => format!("larger than {MAX_SIDE} pixels a side or {} MiB of them: scale it down", MAX_DECODED >> 20),
+    }
+}
+
+/// No side beyond [`MAX_SIDE`], and `most` bytes.
+fn limits(most: u64) -> Limits {
     let mut limits = Limits::default();
     limits.max_image_width = Some(MAX_SIDE);
     limits.max_image_height = Some(MAX_SIDE);
-    limits.max_alloc = Some(MAX_DECODED);
+    limits.max_alloc = Some(most);
+    limits
+}
+
+fn decode_as(format: ImageFormat, bytes: &[u8], most: u64) -> Parsed<DynamicImage> {
+    let corrupt = |error: ImageError| match error {
+        ImageError::Limits(_) => too_large(most),
+        ImageError::Unsupported(error) => format!("not read: {}", one_line(&error.to_string())),
+        error => format!("corrupt image: {}", one_line(&error.to_string())),
+    };
+    let mut limits = limits(most);
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     reader.limits(limits.clone());
     let mut decoder = reader.into_decoder().map_err(corrupt)?;

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::account::{Account, Changes};
+use super::account::{Account, Changes, Unread};
 use super::dataset::{Dataset, Shape, Want};
 use super::decode::{Decoded, decode_guarded};
 use super::fill::{Fitted, fit_images};
@@ -36,7 +36,7 @@ pub(super) struct Encoded<'a> {
     labelled: Option<PathBuf>,
     unlabelled: Option<PathBuf>,
     changes: Changes,
-    failures: Vec<(PathBuf, String)>,
+    unread: Unread,
     /// How much of the source was read.
     share: f64,
     watched: Watched,
@@ -54,7 +54,7 @@ impl<'a> Encoded<'a> {
             labelled: None,
             unlabelled: None,
             changes: Changes::default(),
-            failures: Vec::new(),
+            unread: Unread::default(),
             share: 0.0,
             watched: Watched::new(want.watch),
         }
@@ -100,15 +100,15 @@ impl<'a> Encoded<'a> {
         let waiting = std::mem::take(&mut self.waiting);
         self.waiting_bytes = 0;
         let Some(shape) = self.shape.or_else(|| shape_of(self.want, &waiting)) else {
-            self.failures.extend(waiting.into_iter().map(|image| {
-                let problem = decode_guarded(&image.bytes).err().unwrap_or_default();
-                (image.place, problem)
-            }));
+            for image in waiting {
+                let problem = decode_guarded(&image.bytes, self.want).err().unwrap_or_default();
+                self.unread.add(image.place, problem);
+            }
             return Ok(());
         };
         self.shape = Some(shape);
         let (before, count) = (self.labels.len(), waiting.len());
-        let decoded = |index: usize| decode_guarded(&waiting[index].bytes);
+        let decoded = |index: usize| decode_guarded(&waiting[index].bytes, self.want);
         self.watched.expect(count, self.share);
         let Fitted { changes, failures } = fit_images(&mut self.images, before, count, shape, &self.watched, decoded)?;
         if failures.len() < count {
@@ -117,7 +117,7 @@ impl<'a> Encoded<'a> {
         let mut failures = failures.into_iter().peekable();
         for (index, image) in waiting.into_iter().enumerate() {
             match failures.next_if(|(failed, _)| *failed == index) {
-                Some((_, problem)) => self.failures.push((image.place, problem)),
+                Some((_, problem)) => self.unread.add(image.place, problem),
                 None => self.labels.push(image.label.unwrap_or_default()),
             }
         }
@@ -138,10 +138,10 @@ impl<'a> Encoded<'a> {
         self.decode()?;
         let count = self.labels.len();
         let Some(shape) = self.shape.filter(|_| count > 0) else {
-            let first = self.failures.first();
+            let first = self.unread.first();
             let first =
                 first.map_or_else(String::new, |(path, problem)| format!(", first {}: {problem}", path.display()));
-            let tried = self.failures.len();
+            let tried = self.unread.count;
             return Err(Error::file(source, format!("no image can be read ({tried} tried{first})")));
         };
         if let (Some(labelled), Some(unlabelled)) = (&self.labelled, &self.unlabelled) {
@@ -159,7 +159,7 @@ impl<'a> Encoded<'a> {
             },
         };
         let mut account = Account { format, changes: self.changes, ..Account::default() };
-        account.skip_each(&self.failures);
+        account.skip_unread(self.unread);
         account.note_lost_colour(count);
         let (labels, classes) = classify(labels, count, &name, &mut account);
         let Shape { height, width, channels } = shape;
@@ -171,7 +171,7 @@ impl<'a> Encoded<'a> {
 
 /// What is wanted; an open size is that of the first image that can be decoded, a square if its sides differ.
 fn shape_of(want: &Want, images: &[Waiting]) -> Option<Shape> {
-    let first = || images.iter().find_map(|image| decode_guarded(&image.bytes).ok());
+    let first = || images.iter().find_map(|image| decode_guarded(&image.bytes, want).ok());
     let (open, grey) = ((want.height, want.width) == (None, None), want.channels.is_none());
     let first: Option<Decoded> = if open || grey { Some(first()?) } else { None };
     let side = first.as_ref().map_or(1, |first| first.image.width().min(first.image.height()));

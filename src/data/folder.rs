@@ -6,9 +6,9 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use super::account::{Account, Changes, FOLDER};
+use super::account::{Account, Changes, FOLDER, Unread};
 use super::dataset::{Dataset, Picture, Shape, Want};
-use super::decode::{FORMATS, decode, is_image};
+use super::decode::{FORMATS, decode, is_image, most_decoded};
 use super::fill::{Fitted, fit_images, has_failed};
 use super::foreign::nothing_in;
 use super::format::format_of;
@@ -44,16 +44,16 @@ pub(super) fn load(root: &Path, name: String, want: &Want) -> Result<Dataset> {
         return Err(Error::file(root, nothing_in(&found.others)));
     }
     let Some(shape) = shape_of(&found, want) else {
-        return Err(all_corrupt(root, &found));
+        return Err(all_corrupt(root, &found, want));
     };
     let Decoded { images, changes, failures } = decoded(&found, shape, want)?;
     if failures.len() == found.files.len() {
-        return Err(all_corrupt(root, &found));
+        return Err(all_corrupt(root, &found, want));
     }
     account.changes = changes;
-    let unread: Vec<(PathBuf, String)> =
-        failures.iter().map(|(index, problem)| (found.files[*index].0.clone(), problem.clone())).collect();
-    account.skip_each(&unread);
+    let mut unread = Unread::default();
+    failures.iter().for_each(|(index, problem)| unread.add(found.files[*index].0.clone(), problem.clone()));
+    account.skip_unread(unread);
     let labels = good_labels(&found, &failures);
     account.note_lost_colour(labels.len());
     let (labels, classes) = drop_empty_classes(root, labels, found.classes, &mut account);
@@ -217,8 +217,8 @@ fn sort_in(path: PathBuf, label: u32, found: &mut Found) {
     }
 }
 
-fn all_corrupt(root: &Path, found: &Found) -> Error {
-    let first = found.files.iter().find_map(|(path, _)| Some((path, decode(path).err()?)));
+fn all_corrupt(root: &Path, found: &Found, want: &Want) -> Error {
+    let first = found.files.iter().find_map(|(path, _)| Some((path, decode(path, want).err()?)));
     let first = first.map_or_else(String::new, |(path, problem)| format!(", first {}: {problem}", path.display()));
     let count = found.files.len();
     Error::file(root, format!("no image can be read ({count} tried{first}): give a folder with some that can"))
@@ -227,7 +227,7 @@ fn all_corrupt(root: &Path, found: &Found) -> Error {
 /// The shape of the data set; only an open size looks at an image, and `None` says that none can be decoded.
 fn shape_of(found: &Found, want: &Want) -> Option<Shape> {
     let own = || {
-        let image = found.files.iter().find_map(|(path, _)| decode(path).ok())?.image;
+        let image = found.files.iter().find_map(|(path, _)| decode(path, want).ok())?.image;
         Some(image.width().min(image.height()))
     };
     let (height, width) = match (want.height, want.width) {
@@ -240,7 +240,7 @@ fn shape_of(found: &Found, want: &Want) -> Option<Shape> {
 
 /// One image of the wanted shape.
 pub(super) fn load_image(path: &Path, shape: Shape) -> Result<Picture> {
-    let decoded = decode(path).map_err(|problem| Error::file(path, problem))?;
+    let decoded = decode(path, &Want::default()).map_err(|problem| Error::file(path, problem))?;
     let mut bytes = vec![0; shape.bytes(1)?];
     let changes = Mutex::new(Changes::default());
     resize::fit_counted(decoded, shape, &mut bytes, &changes);
@@ -249,7 +249,7 @@ pub(super) fn load_image(path: &Path, shape: Shape) -> Result<Picture> {
 
 /// A mask of the wanted shape, for a picture that was as large as `picture`.
 pub(super) fn load_mask(path: &Path, shape: Shape, picture: [u32; 2]) -> Result<Vec<u8>> {
-    let image = decode(path).map_err(|problem| Error::file(path, problem))?.image;
+    let image = decode(path, &Want::default()).map_err(|problem| Error::file(path, problem))?.image;
     let own = [image.height(), image.width()];
     let product = |one: u32, other: u32| u64::from(one) * u64::from(other);
     let is_alike = product(own[0], picture[1]) == product(own[1], picture[0]);
@@ -270,7 +270,8 @@ fn decoded(found: &Found, shape: Shape, want: &Want) -> Result<Decoded> {
     let count = found.files.len();
     let is_kept = kept::is_kept(count, shape.bytes(count)?);
     let directory = cache_directory().filter(|_| is_kept).map(|directory| directory.join("data"));
-    let place = directory.zip(kept::name_of(found.files.iter().map(|(path, _)| path.as_path()), shape));
+    let place =
+        directory.zip(kept::name_of(found.files.iter().map(|(path, _)| path.as_path()), shape, most_decoded(want)));
     let Some((directory, name)) = place else { return decode_all(found, shape, want) };
     if let Some(decoded) = kept::find(&directory, &name, count, shape) {
         return Ok(decoded);
@@ -287,7 +288,7 @@ fn decode_all(found: &Found, shape: Shape, want: &Want) -> Result<Decoded> {
     let (mut images, count, mut watched) = (Room::default(), found.files.len(), Watched::new(want.watch));
     watched.expect(count, 1.0);
     let Fitted { changes, failures } =
-        fit_images(&mut images, 0, count, shape, &watched, |index| decode(&found.files[index].0))?;
+        fit_images(&mut images, 0, count, shape, &watched, |index| decode(&found.files[index].0, want))?;
     Ok(Decoded { images, changes, failures })
 }
 

@@ -44,10 +44,11 @@ pub(super) fn is_kept(count: usize, bytes: usize) -> bool {
     count >= FEWEST && bytes as u64 <= MOST
 }
 
-/// The name under which these files are kept, as they are now, in images of this shape; none where one of them can't be seen.
-pub(super) fn name_of<'a>(files: impl Iterator<Item = &'a Path>, shape: Shape) -> Option<String> {
+/// The name under which these files are kept, as they are now, in images of this shape, of which none may take more than `most` bytes
+/// while it is decoded; none where one of them can't be seen.
+pub(super) fn name_of<'a>(files: impl Iterator<Item = &'a Path>, shape: Shape, most: u64) -> Option<String> {
     let mut hasher = DefaultHasher::new();
-    (env!("CARGO_PKG_VERSION"), shape.height, shape.width, shape.channels).hash(&mut hasher);
+    (env!("CARGO_PKG_VERSION"), shape.height, shape.width, shape.channels, most).hash(&mut hasher);
     for path in files {
         let about = fs::metadata(path).ok()?;
         let changed = about.modified().ok()?.duration_since(SystemTime::UNIX_EPOCH).ok()?;
@@ -66,9 +67,14 @@ pub(super) fn find(directory: &Path, name: &str, count: usize, shape: Shape) -> 
     (&mut file).take(length.min(MOST_HEADER)).read_to_end(&mut header).ok()?;
     let Header { images, changes, failures } = serde_json::from_slice(&header).ok()?;
     let expected = shape.bytes(images).ok()?;
-    let room = Room::read(&mut file).ok()?;
-    let is_whole = images + failures.len() == count && room.len() == expected;
-    is_whole.then_some(Decoded { images: room, changes, failures })
+    let are_of_files = failures.is_sorted_by(|(one, _), (next, _)| one < next)
+        && failures.last().is_none_or(|(last, _)| *last < count);
+    if !are_of_files || images != count - failures.len() {
+        return None;
+    }
+    // The one byte more shows a tail.
+    let room = Room::read(&mut file.take(expected as u64 + 1)).ok()?;
+    (room.len() == expected).then_some(Decoded { images: room, changes, failures })
 }
 
 /// Keeps what became of files.
@@ -129,6 +135,13 @@ mod tests {
         );
         assert!(find(place.path(), "b", 3, SHAPE).is_none() && find(place.path(), "a", 4, SHAPE).is_none());
         assert!(find(place.path(), "a", 3, Shape { width: 3, ..SHAPE }).is_none());
+        for numbers in [&[3][..], &[1, 1], &[1, 0], &[0, usize::MAX]] {
+            let failures = numbers.iter().map(|number| (*number, String::new())).collect();
+            keep(place.path(), "c", &Decoded { failures, ..decoded() }, 2).expect("room");
+            assert!(find(place.path(), "c", 2 + numbers.len(), SHAPE).is_none(), "{numbers:?}");
+        }
+        keep(place.path(), "c", &decoded(), usize::MAX).expect("room");
+        assert!(find(place.path(), "c", 0, SHAPE).is_none());
         let bytes = fs::read(place.path().join("a")).expect("it is there");
         for length in 0..bytes.len() {
             fs::write(place.path().join("a"), &bytes[..length]).expect("room");
@@ -140,12 +153,13 @@ mod tests {
     fn another_file_has_another_name() {
         let place = tempfile::tempdir().expect("a place");
         let path = place.path().join("x.png");
-        let name = || name_of([path.as_path()].into_iter(), SHAPE);
+        let name = || name_of([path.as_path()].into_iter(), SHAPE, 9);
         assert_eq!(name(), None);
         fs::write(&path, "1").expect("room");
         let first = name().expect("it is there");
         assert_eq!(name(), Some(first.clone()));
-        assert_ne!(name_of([path.as_path()].into_iter(), Shape { height: 2, ..SHAPE }), Some(first.clone()));
+        assert_ne!(name_of([path.as_path()].into_iter(), Shape { height: 2, ..SHAPE }, 9), Some(first.clone()));
+        assert_ne!(name_of([path.as_path()].into_iter(), SHAPE, 8), Some(first.clone()));
         fs::write(&path, "12").expect("room");
         assert_ne!(name(), Some(first));
     }

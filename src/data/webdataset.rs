@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::account::WEBDATASET;
+use super::account::{LeftOut, WEBDATASET};
 use super::cifar::Packed;
 use super::dataset::{Dataset, Read, Want};
 use super::decode::check_length;
@@ -36,9 +36,9 @@ struct Set<'a> {
     count: usize,
     /// Folders of images without a label, each with its number and the first of its images.
     folders: BTreeMap<String, (u32, PathBuf)>,
-    others: Vec<PathBuf>,
-    links: Vec<PathBuf>,
-    further: Vec<PathBuf>,
+    others: LeftOut,
+    links: LeftOut,
+    further: LeftOut,
     has_labels: bool,
 }
 
@@ -78,9 +78,9 @@ impl<'a> Set<'a> {
             sample: Sample::default(),
             count: 0,
             folders: BTreeMap::new(),
-            others: Vec::new(),
-            links: Vec::new(),
-            further: Vec::new(),
+            others: LeftOut::default(),
+            links: LeftOut::default(),
+            further: LeftOut::default(),
             has_labels: false,
         }
     }
@@ -93,7 +93,7 @@ impl<'a> Set<'a> {
             let entry = match tar.next().map_err(refused)? {
                 Next::End => break,
                 Next::Other(name) => {
-                    self.links.push(path.join(name));
+                    self.links.add(path.join(name));
                     continue;
                 }
                 Next::File(entry) => entry,
@@ -101,7 +101,7 @@ impl<'a> Set<'a> {
             if let Some(cifar) = &mut cifar
                 && Packed::takes(&entry.name).map_err(refused)?
             {
-                want.check_memory(entry.length.saturating_add(cifar.bytes()), "the batches in it have")
+                want.check_memory(entry.length.saturating_add(cifar.bytes), "the batches in it have")
                     .map_err(refused)?;
                 cifar.add(&entry.name, tar.content().map_err(refused)?);
                 continue;
@@ -121,7 +121,7 @@ impl<'a> Set<'a> {
             return Ok(());
         }
         let Some((key, ending)) = file.split_once('.') else {
-            self.others.push(place);
+            self.others.add(place);
             return Ok(());
         };
         let (key, ending) = (format!("{folder}/{key}"), ending.to_lowercase());
@@ -134,7 +134,7 @@ impl<'a> Set<'a> {
         let is_label = ending == "cls" || ending == "json";
         if IMAGES.contains(&ending) {
             if self.sample.image.is_some() {
-                self.further.push(place);
+                self.further.add(place);
                 return Ok(());
             }
             check_length(entry.length)
@@ -148,7 +148,7 @@ impl<'a> Set<'a> {
             let label = label.map_err(|problem| Error::file(&place, problem))?;
             self.sample.label = label.or(self.sample.label);
         } else {
-            self.others.push(place);
+            self.others.add(place);
         }
         Ok(())
     }
@@ -188,7 +188,7 @@ impl<'a> Set<'a> {
 
     fn finish(mut self, source: &Path, name: String) -> Result<Dataset> {
         if self.count == 0 {
-            let first = self.others.first().or(self.links.first());
+            let first = self.others.first.or(self.links.first);
             let first = first.map_or_else(String::new, |first| format!(" (but {})", first.display()));
             return Err(Error::file(source, format!("an archive without images{first}")));
         }
@@ -197,9 +197,9 @@ impl<'a> Set<'a> {
         if !data.account.is_labelled {
             data.account.notes.push(format!("{}: no KEY.cls, so all images are one class", source.display()));
         }
-        data.account.skip(&self.further, "a second image of its key");
-        data.account.skip(&self.links, "a link or a device in the archive, not followed");
-        data.account.skip(&self.others, "neither an image nor a label (.cls, .json)");
+        data.account.skip_left(self.further, "a second image of its key");
+        data.account.skip_left(self.links, "a link or a device in the archive, not followed");
+        data.account.skip_left(self.others, "neither an image nor a label (.cls, .json)");
         Ok(data)
     }
 }

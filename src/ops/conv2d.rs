@@ -168,22 +168,29 @@ pub fn forward_with(
     }
     let (rows, quads) = tile(candidate);
     let tiles = y.rows().div_ceil(rows) as u64 * y.channels4().div_ceil(quads) as u64;
-    let (shortcut_weight, shortcut_bias, shortcut_flops) = match epilogue.addend {
-        Addend::Product(Product { x, weight, bias }) => (weight, bias, 2 * y.count() * x.channels() as u64),
-        _ => (weight, bias, 0),
+    let (shortcut, shortcut_flops) = match epilogue.addend {
+        Addend::Product(Product { x, weight, bias }) => ([weight, bias], 2 * y.count() * x.channels() as u64),
+        _ => ([weight, bias], 0),
     };
-    let io = [x, weight, bias, epilogue.addend.tensor_or(x), y, shortcut_weight, shortcut_bias];
+    let mut io = vec![x, weight, bias, epilogue.addend.tensor_or(x), y];
+    if takes_products(candidate) {
+        io.extend(shortcut);
+    }
     let params = extent.params(0, 0, epilogue);
     let flops = extent.flops() + shortcut_flops;
     r.dispatch_candidate(candidate, "forward", &params, &io, grid(candidate, tiles), flops);
     y
 }
 
-/// What is added, as a way can: those that sum one product behind the other sum an added product with their own, for others it
-/// is made first.
+/// Whether a way sums an added product with its own: those that sum one product behind the other do.
+pub(super) fn takes_products(candidate: &Candidate) -> bool {
+    candidate.class == IN_ORDER
+}
+
+/// What is added, as a way can: where it doesn't take products, one is made first.
 fn addend_for(r: &mut Recorder, candidate: &Candidate, addend: Addend, y_shape: [u32; 4]) -> Addend {
     match addend {
-        Addend::Product(Product { x, weight, bias }) if candidate.class != IN_ORDER => {
+        Addend::Product(Product { x, weight, bias }) if !takes_products(candidate) => {
             Addend::PerRow(linear::forward(r, x, weight, bias, y_shape))
         }
         addend => addend,
@@ -265,7 +272,7 @@ pub const CORNERS: &[Corner] = &[
     Corner::new("halved, tiles of channels", |draw| case_of(draw, [1, 4, 5, 258], [3, 2], 131, HALVING)),
     Corner::new("no padding before", |draw| case_of(draw, [3, 15, 13, 5], [3, 3], 9, DOWNSAMPLING)),
     Corner::new("2x2: a column, a residual", |draw| {
-        case_with(draw, [2, 7, 1, 5], [3, 3], 6, Geometry::same(3), Some(PER_ROW))
+        case_with(draw, [2, 7, 1, 5], [3, 3], 6, Geometry::same(3), Added::PerRow)
     }),
     Corner::new("2x2: one, of one output", |draw| case_of(draw, [1, 1, 1, 1], [3, 3], 1, Geometry::same(3))),
     Corner::new("2x2: less than a block", |draw| case_of(draw, [1, 5, 6, 5], [3, 3], 9, Geometry::same(3))),
@@ -273,6 +280,9 @@ pub const CORNERS: &[Corner] = &[
     Corner::new("2x2: pieces of x", |draw| case_of(draw, [2, 13, 29, 131], [3, 3], 5, Geometry::same(3))),
     Corner::new("2x2: several of channels", |draw| case_of(draw, [1, 6, 5, 131], [3, 3], 134, Geometry::same(3))),
     Corner::new("2x2: pieces of dy", |draw| case_of(draw, [2, 14, 29, 5], [3, 3], 131, Geometry::same(3))),
+    Corner::new("a product: less than a turn", |draw| with_product(draw, 5)),
+    Corner::new("a product: full turns", |draw| with_product(draw, 32)),
+    Corner::new("a product: the last turn short", |draw| with_product(draw, 35)),
     Corner::new("full channels, 3 taps", |draw| case_of(draw, [1, 5, 6, 128], [3, 1], 128, Geometry::same(3))),
 ];
 
@@ -294,31 +304,32 @@ pub fn case(draw: &mut Draw) {
     case_of(draw, shape, taps, k, Geometry { stride, pad, pad_end });
 }
 
-/// The kind of an addend that is of each row.
-const PER_ROW: u32 = 2;
-
-fn case_of(draw: &mut Draw, shape: [u32; 4], taps: [u32; 2], k: u32, geometry: Geometry) {
-    case_with(draw, shape, taps, k, geometry, None);
+/// What a case adds.
+enum Added {
+    Drawn,
+    PerRow,
+    /// A product of so many channels.
+    Product(u32),
 }
 
-/// With an addend of this kind; without one it is drawn.
-fn case_with(
-    draw: &mut Draw,
-    shape: [u32; 4],
-    [taps_h, taps_w]: [u32; 2],
-    k: u32,
-    geometry: Geometry,
-    kind: Option<u32>,
-) {
+fn case_of(draw: &mut Draw, shape: [u32; 4], taps: [u32; 2], k: u32, geometry: Geometry) {
+    case_with(draw, shape, taps, k, geometry, Added::Drawn);
+}
+
+fn case_with(draw: &mut Draw, shape: [u32; 4], [taps_h, taps_w]: [u32; 2], k: u32, geometry: Geometry, added: Added) {
     let x = draw.input("x", shape);
     let weight = draw.weight("weight", [taps_h, taps_w, shape[3], k]);
     let bias = draw.input("bias", [1, 1, 1, k]);
     let y_shape = Extent::new(shape, weight.shape, geometry).y;
-    let addend = match kind.unwrap_or_else(|| draw.range(0, 3)) {
-        0 => Addend::None,
-        1 => Addend::PerImage(draw.slice("embedding", shape[0], k)),
-        PER_ROW => Addend::PerRow(draw.input("residual", y_shape)),
-        _ => Addend::Product(draw_product(draw, y_shape)),
+    let added = match added {
+        Added::Drawn if draw.range(0, 3) == 0 => Added::Product(draw.range(1, 19)),
+        added => added,
+    };
+    let addend = match added {
+        Added::Product(channels) => Addend::Product(draw_product(draw, channels, y_shape)),
+        Added::Drawn if draw.flip() => Addend::None,
+        Added::Drawn if draw.flip() => Addend::PerImage(draw.slice("embedding", shape[0], k)),
+        Added::Drawn | Added::PerRow => Addend::PerRow(draw.input("residual", y_shape)),
     };
     let scale = draw.choose(&[1.0, 0.5]);
     let dy = draw.input("dy", y_shape);
@@ -338,9 +349,11 @@ fn case_with(
     }
 }
 
-fn draw_product(draw: &mut Draw, y_shape: [u32; 4]) -> Product {
-    let [n, p, q, k] = y_shape;
-    let channels = draw.range(1, 19);
+fn with_product(draw: &mut Draw, channels: u32) {
+    case_with(draw, [2, 5, 7, 6], [3, 3], 9, Geometry::same(3), Added::Product(channels));
+}
+
+fn draw_product(draw: &mut Draw, channels: u32, [n, p, q, k]: [u32; 4]) -> Product {
     let x = draw.input("shortcut", [n, p, q, channels]);
     let weight = draw.weight("shortcut weight", [1, 1, channels, k]);
     Product { x, weight, bias: draw.input("shortcut bias", [1, 1, 1, k]) }

@@ -25,6 +25,9 @@ fn turn_of_rows() -> u32 {
     longest_turn(&conv2d::BACKWARD_WEIGHT, "TURN_ROWS")
 }
 
+/// What the shader of convolutions calls so.
+const PRODUCT: u32 = 3;
+
 /// Extents that one dispatch cuts into tiles.
 struct Axis {
     name: &'static str,
@@ -130,6 +133,13 @@ fn of_winograd(candidate: &Candidate, dispatch: &Dispatch) -> Edges {
     edges
 }
 
+/// The channels of a product that a convolution adds, none if it adds another thing.
+fn of_product(dispatch: &Dispatch) -> Axis {
+    let adds = parameter(dispatch, "addend") == PRODUCT;
+    let extents = adds.then(|| parameter(dispatch, "addend_stride4")).into_iter().collect();
+    Axis { name: "channels of a product, in turns", extents, tile: turn_of_quads(), is_cut: true }
+}
+
 fn of_conv2d(candidate: &Candidate, dispatch: &Dispatch) -> Edges {
     if candidate.class == conv2d::WINOGRAD {
         return of_winograd(candidate, dispatch);
@@ -139,11 +149,14 @@ fn of_conv2d(candidate: &Candidate, dispatch: &Dispatch) -> Edges {
     let (rows, quads) = tile(candidate);
     match dispatch.entry {
         "forward" => Edges {
-            axes: vec![
+            axes: [
                 Axis::new("rows", images * outputs, rows),
                 Axis::new("channels out", k4, quads),
                 Axis::new("channels in, in turns", c4, turn_of_quads()),
-            ],
+            ]
+            .into_iter()
+            .chain(conv2d::takes_products(candidate).then(|| of_product(dispatch)))
+            .collect(),
             others: vec![("images that end within a tile", images > 1 && !outputs.is_multiple_of(rows))],
             tiles: (images * outputs).div_ceil(rows) * k4.div_ceil(quads),
         },

@@ -7,10 +7,18 @@ use super::thrift::{self, Value};
 use crate::data::dataset::Want;
 use crate::data::place::{Parsed, reason};
 
+/// Of a row in memory: its label, which takes next to nothing in a file where it is one of a run.
+const ROW_BYTES: u64 = size_of::<Option<i64>>() as u64;
 const MAGIC: &[u8; 4] = b"PAR1";
-/// The longest footer that is read; its tree takes up to 40 times that.
+/// The longest footer that is read.
 const MAX_FOOTER: u64 = 16 << 20;
+/// How many times its bytes the tree of a footer takes: a field of a byte or two is a value and its number.
+const TREE: u64 = 40;
+const SMALL_TREE: u64 = 1 << 20;
 const MOST_DEPTH: usize = 16;
+/// Each column has the names of all groups that it is in.
+const MOST_NAME: usize = 256;
+const MOST_LEAVES: usize = 10_000;
 
 /// Of which type the values of a column are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +78,7 @@ impl Footer {
             return Err("a table without columns".into());
         }
         let groups = root.list(4).iter().map(|group| group_of(group, leaves.len())).collect::<Parsed<Vec<Group>>>()?;
+        check_groups(&groups, file, want)?;
         let key_value = |pair: &Value| Some((pair.text(1)?, pair.text(2)?));
         let key_values = root.list(5).iter().filter_map(key_value).collect();
         Ok(Footer { leaves, groups, key_values })
@@ -104,6 +113,9 @@ fn bytes(mut file: &File, want: &Want) -> Parsed<Vec<u8>> {
         return Err(format!("its footer has {footer} bytes, more than the {MAX_FOOTER} that are read"));
     }
     want.check_memory(footer, "its footer has")?;
+    if footer * TREE > SMALL_TREE {
+        want.check_memory(footer * TREE, "its footer takes up to")?;
+    }
     read_at(length - 8 - footer, footer)
 }
 
@@ -116,8 +128,9 @@ fn walk<'a, 'b: 'a>(
 ) -> Parsed<()> {
     let damaged = "the columns in its footer are damaged: get it again";
     let element = rest.next().ok_or(damaged)?;
-    let path = [path, &[element.text(4).ok_or(damaged)?]].concat();
-    if path.len() > MOST_DEPTH {
+    let name = element.text(4).filter(|name| name.len() <= MOST_NAME).ok_or(damaged)?;
+    let path = [path, &[name]].concat();
+    if path.len() > MOST_DEPTH || leaves.len() > MOST_LEAVES {
         return Err(damaged.into());
     }
     let repetition = element.int(3).unwrap_or(0);
@@ -138,6 +151,17 @@ fn walk<'a, 'b: 'a>(
         || element.get(10).is_some_and(|kind| [1, 4, 12].iter().any(|id| kind.get(*id).is_some()));
     leaves.push(Leaf { path, kind, is_text, is_repeated: levels.1, optional: levels.0 });
     Ok(())
+}
+
+/// Refuses groups that share what is in the file: a small one could be read for ever; and more rows than may be.
+fn check_groups(groups: &[Group], file: &File, want: &Want) -> Parsed<()> {
+    let own = file.metadata().map_err(|error| reason(&error))?.len();
+    let sum = |all: &mut dyn Iterator<Item = u64>| all.fold(0, u64::saturating_add);
+    if sum(&mut groups.iter().flat_map(|group| &group.places).map(|place| place.length)) > own {
+        return Err("its columns are longer than the file: get it again".into());
+    }
+    let rows = sum(&mut groups.iter().map(|group| group.rows));
+    want.check_memory(rows.saturating_mul(ROW_BYTES), "the labels of its rows take")
 }
 
 fn group_of(group: &Value, leaves: usize) -> Parsed<Group> {

@@ -16,12 +16,11 @@ use crate::error::{Error, Result};
 
 /// The longest header of a page that is read; what statistics are in it is cut by its writers.
 const MAX_HEADER: u64 = 1 << 16;
+/// What is read of it first: a file can be full of pages without values.
+const USUAL_HEADER: u64 = 256;
 
 /// The number of this codec.
 const ZSTANDARD: i64 = 6;
-
-/// Of a label in memory: a run of labels takes next to nothing in a file.
-const ROW_BYTES: u64 = size_of::<Option<i64>>() as u64;
 
 /// What becomes of a value; null is none.
 type Sink<'a> = &'a mut dyn FnMut(Option<&[u8]>) -> Result<()>;
@@ -36,6 +35,8 @@ pub struct Chunk<'a> {
     at: u64,
     end: u64,
     rows: u64,
+    /// Bytes of the values that its dictionary gave, each as often as a row has it.
+    unpacked: u64,
 }
 
 /// Values one behind the other, and where each is.
@@ -73,7 +74,6 @@ impl<'a> Chunk<'a> {
     pub fn new(file: &'a File, group: &Group, number: usize, leaf: &'a Leaf, want: &'a Want) -> Parsed<Chunk<'a>> {
         let place = &group.places[number];
         let end = place.start.checked_add(place.length).ok_or_else(damaged)?;
-        want.check_memory(group.rows.saturating_mul(ROW_BYTES), "the labels of a group of rows take")?;
         match place.codec {
             0..=2 | ZSTANDARD => {}
             codec => {
@@ -85,7 +85,7 @@ impl<'a> Chunk<'a> {
                 return Err(problem);
             }
         }
-        Ok(Chunk { file, leaf, want, codec: place.codec, at: place.start, end, rows: group.rows })
+        Ok(Chunk { file, leaf, want, codec: place.codec, at: place.start, end, rows: group.rows, unpacked: 0 })
     }
 
     /// Hands all values over, one a row.
@@ -120,7 +120,13 @@ impl<'a> Chunk<'a> {
     }
 
     /// Hands over the values of one page.
-    fn hand_over(&self, page: Page, dictionary: &Values, refused: &dyn Fn(String) -> Error, sink: Sink) -> Result<()> {
+    fn hand_over(
+        &mut self,
+        page: Page,
+        dictionary: &Values,
+        refused: &dyn Fn(String) -> Error,
+        sink: Sink,
+    ) -> Result<()> {
         let (levels, start) = levels(&page, self.leaf.optional).map_err(refused)?;
         let width = u32::BITS - self.leaf.optional.leading_zeros();
         let mut levels = Runs::new(page.bytes.get(levels).unwrap_or_default(), width);
@@ -153,7 +159,10 @@ impl<'a> Chunk<'a> {
                         false => None,
                         true => {
                             let place = indices.next().and_then(|index| dictionary.places.get(index as usize));
-                            Some(&dictionary.bytes[place.ok_or_else(|| refused(damaged()))?.clone()])
+                            let value = &dictionary.bytes[place.ok_or_else(|| refused(damaged()))?.clone()];
+                            self.unpacked += value.len() as u64;
+                            self.want.check_memory(self.unpacked, "its dictionary unpacks to").map_err(refused)?;
+                            Some(value)
                         }
                     };
                     sink(value)?;
@@ -174,7 +183,11 @@ impl<'a> Chunk<'a> {
         if self.at >= self.end {
             return Ok(None);
         }
-        let bytes = self.read(MAX_HEADER.min(self.end - self.at))?;
+        let left = self.end - self.at;
+        let mut bytes = self.read(USUAL_HEADER.min(left))?;
+        if thrift::read(&bytes).is_err() {
+            bytes = self.read(MAX_HEADER.min(left))?;
+        }
         let (header, length) = thrift::read(&bytes)?;
         self.at += length as u64;
         let size = |id: i16| header.int(id).and_then(|size| u64::try_from(size).ok()).ok_or_else(damaged);
