@@ -110,6 +110,9 @@ fn as_json(context: &Context, report: &Report) -> serde_json::Value {
     })
 }
 
+/// Of a line, in characters.
+const WIDTH: usize = 120;
+
 /// A line for each entry point; what is wrong, or all if `verbose`, with its shape.
 fn table(report: &Report, verbose: bool) -> String {
     let mut lines = vec!["of bound worst |d|        entry point: where it was furthest off".to_string()];
@@ -118,7 +121,12 @@ fn table(report: &Report, verbose: bool) -> String {
         let (error, absolute) = (worst.error, worst.absolute);
         let case = worst.case.strip_prefix(&format!("{}, ", entry.kernel)).unwrap_or(&worst.case);
         let error = if error < 1e4 { format!("{error:.3}") } else { format!("{error:.1e}") };
-        lines.push(format!("{error:>8} {absolute:9.1e} {verdict:5}  {entry}: {case}"));
+        let line = format!("{error:>8} {absolute:9.1e} {verdict:5}  {entry}:");
+        // A long name of a way leaves no room for that of another kernel's case.
+        match line.chars().count() + 1 + case.len() > WIDTH {
+            true => lines.extend([line, format!("    {case}")]),
+            false => lines.push(format!("{line} {case}")),
+        }
         if let Some(wrong) = &worst.wrong {
             let verify::Wrong { element, found, expected } = wrong;
             lines.push(format!("    {element} is {found:.6e}, the twin has {expected:.6e}"));
