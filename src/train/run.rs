@@ -396,6 +396,8 @@ impl<'a> Run<'a> {
                 self.begin_save(&mut pace, watch)?;
             }
             if sample {
+                // Whatever befalls the drawing, what was learnt is safe.
+                self.end_save(&mut pace, watch)?;
                 self.catch_up(&mut pace, watch)?;
                 self.show_samples(watch);
                 pace.restart();
