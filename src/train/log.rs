@@ -100,6 +100,13 @@ impl MetricsLog {
     }
 }
 
+impl Drop for MetricsLog {
+    fn drop(&mut self) {
+        // A run that breaks leaves all that it knew; where there is no room, that was said.
+        let _ = self.flush();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #[cfg(target_os = "linux")]
@@ -121,7 +128,13 @@ mod tests {
         log.file = room;
         add(&mut log, 2);
         log.flush().expect("room");
-        let text = std::fs::read_to_string(place.path().join(METRICS)).expect("text");
-        assert_eq!(text, format!("{HEADER}1,0.5,1,1.000000e-3,10.00\n2,0.5,1,1.000000e-3,10.00\n"));
+        let text = || std::fs::read_to_string(place.path().join(METRICS)).expect("text");
+        let mut expected = format!("{HEADER}1,0.5,1,1.000000e-3,10.00\n2,0.5,1,1.000000e-3,10.00\n");
+        assert_eq!(text(), expected);
+        // What waits for the next flush is there when the run ends, however it does.
+        add(&mut log, 3);
+        drop(log);
+        expected.push_str("3,0.5,1,1.000000e-3,10.00\n");
+        assert_eq!(text(), expected);
     }
 }
