@@ -129,12 +129,11 @@ pub fn replace_directory(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -
     let fresh = temporary(parent, |fresh| fs::create_dir(fresh)).map_err(named)?.0;
     let replaced = write(&fresh).and_then(|()| {
         let old = if path.exists() { Some(set_aside(path).map_err(named)?) } else { None };
-        if let Err(error) = fs::rename(&fresh, path) {
+        if let Err(error) = rename(&fresh, path) {
             // The error that led here is the one to report.
             old.iter().for_each(|old| drop(fs::rename(old, path)));
             return Err(named(error));
         }
-        sync_directory(parent);
         old.map_or(Ok(()), |old| fs::remove_dir_all(old).map_err(named))
     });
     if replaced.is_err() {
@@ -191,14 +190,12 @@ fn replace(path: &Path, parts: &[&[u8]], permissions: Option<fs::Permissions>) -
     let directory = directory_of(path);
     fs::create_dir_all(directory)?;
     let (temporary, file) = create_temporary(directory)?;
-    let result = fill(file, parts, permissions).and_then(|()| fs::rename(&temporary, path));
+    let result = fill(file, parts, permissions).and_then(|()| rename(&temporary, path));
     if result.is_err() {
         // The error that led here is the one to report.
         let _ = fs::remove_file(&temporary);
     }
-    result?;
-    sync_directory(directory);
-    Ok(())
+    result
 }
 
 /// A new hidden file in `directory`.

@@ -43,7 +43,7 @@ pub struct Wrong {
 ///
 /// # Errors
 /// [`Error::File`] if a file can't be read, or the manifest not be written.
-pub fn write(directory: &Path, made_on: MadeOn) -> Result<()> {
+pub fn write(directory: &Path, made_on: &MadeOn) -> Result<()> {
     let entries = fs::read_dir(directory).map_err(|error| Error::file(directory, error))?;
     let mut blake3 = BTreeMap::new();
     for entry in entries {
@@ -53,7 +53,7 @@ pub fn write(directory: &Path, made_on: MadeOn) -> Result<()> {
             blake3.insert(name, hash(&path)?);
         }
     }
-    let made_on = Some(made_on);
+    let made_on = Some(made_on.clone());
     write_json(&directory.join(MANIFEST), &Manifest { format_version: FORMAT_VERSION, made_on, blake3 })
 }
 
@@ -116,16 +116,17 @@ pub fn wrong(directory: &Path, wanted: impl Fn(&str) -> bool) -> Result<Vec<Wron
 /// # Errors
 /// [`Error::File`] names the file that is another or missing, or the manifest that isn't read.
 pub fn check(directory: &Path, wanted: impl Fn(&str) -> bool) -> Result<()> {
-    match wrong(directory, wanted)?.into_iter().next() {
-        None => Ok(()),
-        Some(Wrong { file, problem }) => Err(Error::file(
-            file,
-            format!(
-                "{problem}: copy the checkpoint anew, or take another, such as one of the run's checkpoints/; if the change \
-                 is meant, remove {MANIFEST}"
-            ),
-        )),
-    }
+    wrong(directory, wanted)?.first().map_or(Ok(()), |wrong| Err(refused(wrong)))
+}
+
+fn refused(Wrong { file, problem }: &Wrong) -> Error {
+    Error::file(
+        file,
+        format!(
+            "{problem}: copy the checkpoint anew, or take another, such as one of the run's checkpoints/; if the change is \
+             meant, remove {MANIFEST}"
+        ),
+    )
 }
 
 /// The first of `places` whose files, as far as they are `wanted`, are as they were saved; and what is wrong with those before
@@ -135,14 +136,13 @@ pub fn check(directory: &Path, wanted: impl Fn(&str) -> bool) -> Result<()> {
 /// [`check`]'s of the first, if none is; at once if one is of a format that isn't read.
 pub fn first_whole(places: Vec<PathBuf>, wanted: impl Fn(&str) -> bool) -> Result<(PathBuf, Vec<Wrong>)> {
     let mut before = Vec::new();
-    for place in &places {
-        match wrong(place, &wanted)?.into_iter().next() {
-            None => return Ok((place.clone(), before)),
+    for place in places {
+        match wrong(&place, &wanted)?.into_iter().next() {
+            None => return Ok((place, before)),
             Some(wrong) => before.push(wrong),
         }
     }
-    let first = places.first().expect("a place to look at");
-    check(first, wanted).map(|()| (first.clone(), Vec::new()))
+    Err(refused(before.first().expect("a place to look at")))
 }
 
 fn hash(path: &Path) -> Result<String> {
@@ -164,7 +164,7 @@ mod tests {
         put("abc", "abc");
         put("other", "");
         let made_on = MadeOn { adapter: "a card".into(), driver: "a driver".into(), shaders: "0".into() };
-        write(place.path(), made_on.clone()).expect("a manifest");
+        write(place.path(), &made_on).expect("a manifest");
         assert_eq!(super::made_on(place.path()), Some(made_on));
         // The vector of "abc" is BLAKE3's own.
         let known = "6437b3ac38465133ffb63b75273a8db548c558465d79db03fd359c6cd5bd9d85";

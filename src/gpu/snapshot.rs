@@ -10,12 +10,12 @@ use crate::error::Result;
 /// Room for one copy of each. A clone is the same room, which another thread may read.
 #[derive(Clone)]
 pub struct Snapshot {
-    copies: Arc<[Copy]>,
+    copies: Arc<[Staged]>,
     /// How many have come.
     here: Arc<AtomicUsize>,
 }
 
-struct Copy {
+struct Staged {
     name: &'static str,
     of: wgpu::Buffer,
     copy: wgpu::Buffer,
@@ -30,7 +30,7 @@ impl Snapshot {
         let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
         let room = |name: &&'static str| {
             let of = memory.buffer(name).clone();
-            Ok(Copy { name, copy: context.create_buffer("snapshot", of.size(), usage)?, of })
+            Ok(Staged { name, copy: context.create_buffer("snapshot", of.size(), usage)?, of })
         };
         Ok(Snapshot { copies: names.iter().map(room).collect::<Result<_>>()?, here: Arc::default() })
     }
@@ -39,11 +39,11 @@ impl Snapshot {
     pub fn take(&self, context: &Context) {
         self.here.store(0, Ordering::Release);
         let mut encoder = context.device.create_command_encoder(&Default::default());
-        for Copy { of, copy, .. } in self.copies.iter() {
+        for Staged { of, copy, .. } in self.copies.iter() {
             encoder.copy_buffer_to_buffer(of, 0, copy, 0, of.size());
         }
         context.queue.submit([encoder.finish()]);
-        for Copy { copy, .. } in self.copies.iter() {
+        for Staged { copy, .. } in self.copies.iter() {
             let here = self.here.clone();
             // What can't be mapped is found when it is read.
             copy.map_async(wgpu::MapMode::Read, .., move |_| {

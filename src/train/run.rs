@@ -201,6 +201,7 @@ impl<'a> Run<'a> {
         let policy = Policy { winograd: options.winograd, ..policy.clone() };
         let session = Session::open(context, &policy, options.precision);
         let trainer = Trainer::new(session, model.objective(), data, &options)?;
+        let saver = Saver::new(&trainer.session)?;
         let (weights, before) = initial.map(|initial| (initial.weights, initial.data)).unzip();
         trainer.write_weights(&weights.unwrap_or_else(|| model.params().initialise(options.seed)));
         fs::create_dir_all(directory).map_err(|error| Error::file(directory, error))?;
@@ -210,9 +211,22 @@ impl<'a> Run<'a> {
         checkpoint::write_json(&directory.join(checkpoint::CONFIG), &options)?;
         let line = describe(directory, &options, data)?;
         let data = About::new(data, digest(data), before.unwrap_or_default(), line);
-        let (log, directory, made_on) = (MetricsLog::create(directory)?, directory.into(), made_on(context));
-        let (model, saver) = (model.into(), Saver::new(&trainer.session)?);
-        Ok(Run {
+        let log = MetricsLog::create(directory)?;
+        Ok(Run::standing((directory.into(), lock), options, (model, trainer, saver), (log, data), 0))
+    }
+
+    /// A run of which `step` steps are done.
+    fn standing(
+        (directory, lock): (PathBuf, Lock),
+        options: TrainOptions,
+        (model, trainer, saver): (Model, Trainer<'a>, Saver),
+        (log, data): (MetricsLog, About),
+        step: u64,
+    ) -> Run<'a> {
+        let (model, made_on) = (model.into(), made_on(trainer.session.context));
+        let (saved, notes, ends, warned) = (None, Vec::new(), false, [false; 2]);
+        let (told, moved) = (step, step);
+        Run {
             directory,
             options,
             model,
@@ -220,16 +234,16 @@ impl<'a> Run<'a> {
             saver,
             log,
             data,
-            step: 0,
-            saved: None,
-            told: 0,
-            ends: false,
-            moved: 0,
-            warned: [false; 2],
+            step,
+            saved,
+            told,
+            ends,
+            moved,
+            warned,
             made_on,
-            notes: Vec::new(),
+            notes,
             lock,
-        })
+        }
     }
 
     /// Goes on with a run as `options` say, in the ways that it was made with: others would give other bits. `watch` is told how
@@ -251,8 +265,7 @@ impl<'a> Run<'a> {
         }
         check_place(&stored.directory)?;
         let (data, digest) = load_same_data(&stored, &mut options, watch)?;
-        let made_on = made_on(context);
-        let other = manifest::made_on(&stored.checkpoint).and_then(|then| difference_of(&then, &made_on));
+        let made_on = manifest::made_on(&stored.checkpoint);
         let Stored { checkpoint, state, .. } = &stored;
         let (model, average) = Model::load(checkpoint, &options, &data)?;
         let differ = |chosen: &Chosen| !state.choices.contains(chosen);
@@ -262,6 +275,7 @@ impl<'a> Run<'a> {
         let policy = Policy { explicit: state.choices.clone(), winograd: options.winograd, ..policy.clone() };
         let session = Session::open(context, &policy, options.precision);
         let trainer = Trainer::new(session, model.objective(), &data, &options)?;
+        let saver = Saver::new(&trainer.session)?;
         let path = checkpoint.join(TRAINER);
         let mut all = tensors::read(&path)?;
         for name in [WEIGHTS, FIRST_MOMENT, SECOND_MOMENT] {
@@ -270,32 +284,15 @@ impl<'a> Run<'a> {
         }
         trainer.session.write(EMA, &average);
         trainer.write_loss_scale(state.loss_scale);
-        let notes = [stored.set_wrong_aside()?, other.into_iter().collect()].concat();
+        let notes = stored.set_wrong_aside()?;
         let Stored { directory, state, lock, .. } = stored;
         checkpoint::write_json(&directory.join(checkpoint::CONFIG), &options)?;
         let data = About::new(&data, digest, state.initial_data, describe(&directory, &options, &data)?);
         let log = MetricsLog::resume(&directory, state.step)?;
-        let (model, saver) = (model.into(), Saver::new(&trainer.session)?);
+        let run = Run::standing((directory, lock), options, (model, trainer, saver), (log, data), state.step);
+        let other = made_on.and_then(|then| difference_of(&then, &run.made_on));
         let saved = Some(Saved { step: state.step, learning_rate: state.options.learning_rate });
-        let (step, moved) = (state.step, state.step);
-        Ok(Run {
-            directory,
-            options,
-            model,
-            trainer,
-            saver,
-            log,
-            data,
-            step,
-            saved,
-            told: step,
-            ends: false,
-            moved,
-            warned: [false; 2],
-            made_on,
-            notes,
-            lock,
-        })
+        Ok(Run { saved, notes: notes.into_iter().chain(other).collect(), ..run })
     }
 
     /// Lines on how a run goes on that was not as it should be, or that was made on something else.
@@ -391,7 +388,7 @@ impl<'a> Run<'a> {
             metrics.iter().try_for_each(|metrics| self.tell(metrics, &mut pace, watch))?;
             let due = |every: u64| every > 0 && self.step.is_multiple_of(every) && self.step < self.options.steps;
             let (sample, save) = (due(self.options.sample_every), due(self.options.checkpoint_every));
-            self.attend_save(watch)?;
+            self.attend_save(false, watch)?;
             if save {
                 self.begin_save(&mut pace, watch)?;
             }
@@ -513,13 +510,14 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Writes what is being saved once its numbers are here and its steps are known to be sound, and hears what came of it.
-    fn attend_save(&mut self, watch: &mut dyn Watch) -> Result<()> {
+    /// Writes what is being saved once its numbers are here and its steps are known to be sound, and hears what came of it: if it
+    /// is written, or `patiently`.
+    fn attend_save(&mut self, patiently: bool, watch: &mut dyn Watch) -> Result<()> {
         if self.saver.here().is_some_and(|step| step <= self.told) {
             self.log.flush().unwrap_or_else(|error| self.warn_of_log(&error, watch));
             self.saver.write();
         }
-        match self.saver.outcome(false) {
+        match self.saver.outcome(patiently) {
             Some(outcome) => self.hear(outcome, watch),
             None => Ok(()),
         }
@@ -539,11 +537,7 @@ impl<'a> Run<'a> {
             return Ok(());
         }
         self.trainer.session.context.wait()?;
-        self.attend_save(watch)?;
-        match self.saver.outcome(true) {
-            Some(outcome) => self.hear(outcome, watch),
-            None => Ok(()),
-        }
+        self.attend_save(true, watch)
     }
 
     fn hear(&mut self, outcome: Outcome, watch: &mut dyn Watch) -> Result<()> {

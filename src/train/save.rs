@@ -120,8 +120,7 @@ impl Save {
         let scale = snapshot.read(LOSS_SCALE);
         let written = scale.and_then(|scale| {
             self.state.loss_scale = [scale[0], scale[1]];
-            let made_on = self.made_on.clone();
-            replace_checkpoint(&self.directory, step, keep, made_on, |fresh| self.write(fresh, snapshot))
+            replace_checkpoint(&self.directory, step, keep, &self.made_on, |fresh| self.write(fresh, snapshot))
         });
         let title = format!("training loss, {}", counted(step, "step"));
         let chart = match written {

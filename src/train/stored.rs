@@ -294,7 +294,7 @@ pub(super) fn replace_checkpoint(
     directory: &Path,
     step: u64,
     keep: usize,
-    made_on: MadeOn,
+    made_on: &MadeOn,
     write: impl FnOnce(&Path) -> Result<()>,
 ) -> Result<()> {
     let fresh = directory.join(FRESH);
