@@ -39,7 +39,7 @@ fn forward(workgroup: Workgroup, at: SubgroupInvocation) {
         corner[j] = corner_at(position(min(first + j * LANES + at.lane, rows - 1u)));
     }
     for (var j = 0u; j < TILE_ROWS; j++) {
-        sum[j] = biases(k);
+        sum[j] = bias[k];
     }
     for (var r = 0u; r < taps().x; r++) {
         for (var s = 0u; s < taps().y; s++) {
@@ -57,13 +57,6 @@ fn forward(workgroup: Workgroup, at: SubgroupInvocation) {
                 from_weight += 4u * params.k4;
             }
         }
-    }
-    for (var quad = 0u; quad < shortcut_quads(); quad++) {
-        var share: Share;
-        for (var j = 0u; j < SHARE; j++) {
-            share[j] = load_shortcut(min(first + j * LANES + at.lane, rows - 1u), quad);
-        }
-        multiply(&sum, load_shortcut_weight(quad, k), &share);
     }
     for (var j = 0u; j < TILE_ROWS; j++) {
         store_output(sum[j], first + j, own);

@@ -317,7 +317,8 @@ impl ResnetBlock {
         let (c, norm2) = r.scope("norm2", |r| self.norm2.forward(r, b, modulation));
         let (residual, shortcut) = match &self.shortcut {
             None => (Addend::PerRow(x), None),
-            // A launch less, which drivers that compute on the CPU don't feel.
+            // A launch less, which drivers that compute on the CPU don't feel: there not all ways take products, and they are to
+            // give the same bits.
             Some(layer) if r.is_gpu() => (Addend::Product(layer.product(r, x)), Some(Input { x })),
             Some(layer) => {
                 let y_shape = [x.n(), x.height(), x.width(), self.outputs];

@@ -5,7 +5,6 @@ mod winograd;
 use super::case::{Corner, Draw};
 use super::matrix::{self, Addend, Epilogue, Product, WeightGradient, grid, products, tile, weight_tile};
 use super::{linear, reduce};
-use crate::gpu::choices::IN_ORDER;
 use crate::gpu::kernel::wgsl;
 use crate::gpu::{Candidate, Kernel, Need, Recorder, Tensor, Value, Ways};
 
@@ -182,9 +181,9 @@ pub fn forward_with(
     y
 }
 
-/// Whether a way sums an added product with its own: those that sum one product behind the other do.
+/// Whether a way sums an added product with its own: where its WGSL binds one. Those for drivers that compute on the CPU don't.
 pub(super) fn takes_products(candidate: &Candidate) -> bool {
-    candidate.class == IN_ORDER
+    candidate.kernel.entry_point("forward").storage.iter().any(|binding| binding.name == "shortcut_weight")
 }
 
 /// What is added, as a way can: where it doesn't take products, one is made first.
