@@ -1,12 +1,11 @@
 //! Images as a person looks at them: grids, PNG files and animations.
 
 use std::path::Path;
-use std::time::Duration;
 
-use image::codecs::gif::{GifEncoder, Repeat};
+use gif::{Encoder, EncodingError, Frame, Repeat};
 use image::codecs::jpeg::JpegEncoder;
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
-use image::{Delay, DynamicImage, Frame, ImageFormat, ImageResult, Rgb, RgbImage};
+use image::{DynamicImage, ImageFormat, ImageResult, Rgb, RgbImage};
 
 use crate::error::{Error, Result};
 use crate::files::{self, write_atomic};
@@ -207,20 +206,31 @@ pub fn write_gif(path: &Path, frames: &[RgbImage], delay_ms: u32) -> Result<()> 
     write_atomic(path, &bytes)
 }
 
-fn encode_gif(frames: &[RgbImage], delay_ms: u32) -> ImageResult<Vec<u8>> {
+/// Grey frames share one table of colours: what viewers make of grey tables of the frames' own differs, and Pillow shows them black.
+fn encode_gif(frames: &[RgbImage], delay_ms: u32) -> std::result::Result<Vec<u8>, EncodingError> {
+    let are_grey = frames.iter().flat_map(|frame| frame.pixels()).all(|Rgb([r, g, b])| r == g && g == b);
+    let greys: Vec<u8> = (0..=255).flat_map(|level| [level; 3]).collect();
+    let [width, height] = <[u32; 2]>::from(frames[0].dimensions()).map(|side| side as u16);
     let mut bytes = Vec::new();
-    let mut encoder = GifEncoder::new_with_speed(&mut bytes, PALETTE_SPEED);
+    let mut encoder = Encoder::new(&mut bytes, width, height, if are_grey { &greys } else { &[] })?;
     encoder.set_repeat(Repeat::Infinite)?;
     for (index, frame) in frames.iter().enumerate() {
-        let milliseconds = if index + 1 == frames.len() { LAST_DELAY } else { delay_ms };
-        let pixels = DynamicImage::ImageRgb8(frame.clone()).into_rgba8();
-        encoder.encode_frame(Frame::from_parts(pixels, 0, 0, delay(milliseconds)))?;
+        let mut encoded = match are_grey {
+            true => Frame {
+                width,
+                height,
+                buffer: frame.pixels().map(|pixel| pixel[0]).collect::<Vec<u8>>().into(),
+                ..Frame::default()
+            },
+            false => Frame::from_rgb_speed(width, height, frame, PALETTE_SPEED),
+        };
+        encoded.delay = hundredths(if index + 1 == frames.len() { LAST_DELAY } else { delay_ms });
+        encoder.write_frame(&encoded)?;
     }
     drop(encoder);
     Ok(bytes)
 }
 
-fn delay(milliseconds: u32) -> Delay {
-    let hundredths = milliseconds.clamp(SHORTEST_DELAY, LONGEST_DELAY).saturating_add(5) / 10;
-    Delay::from_saturating_duration(Duration::from_millis(u64::from(hundredths) * 10))
+fn hundredths(milliseconds: u32) -> u16 {
+    (milliseconds.clamp(SHORTEST_DELAY, LONGEST_DELAY).saturating_add(5) / 10) as u16
 }

@@ -132,6 +132,13 @@ fn gif_keeps_frames_delays_and_greys() {
     let bytes = fs::read(&path).unwrap();
     let forever = b"NETSCAPE2.0\x03\x01\x00\x00\x00";
     assert!(bytes.windows(forever.len()).any(|window| window == forever), "it does not repeat");
+    // One table of greys for all: Pillow shows frames with a grey one of their own black.
+    let mut decoder = gif::DecodeOptions::new().read_info(&bytes[..]).unwrap();
+    let greys: Vec<u8> = (0..=255).flat_map(|level| [level; 3]).collect();
+    assert_eq!(decoder.global_palette(), Some(&greys[..]));
+    while let Some(frame) = decoder.read_next_frame().unwrap() {
+        assert!(frame.palette.is_none());
+    }
 }
 
 #[test]
