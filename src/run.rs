@@ -1,5 +1,6 @@
 //! Networks on devices: what trains, draws, denoises and classifies. `session` makes all plans.
 
+mod audit;
 pub mod choice;
 pub mod classifier;
 pub mod denoiser;
@@ -13,13 +14,14 @@ pub mod request;
 pub mod session;
 pub mod trainer;
 
+pub use audit::{Audited, Finding};
 pub use classifier::{Observations, Observer};
 pub use denoiser::Denoiser;
 pub use draw::{Drawn, Progress, set_coefficients};
 pub use feed::Feed;
 pub use generator::{Generator, Networks};
 pub use objective::Objective;
-pub use options::{Task, TrainOptions};
+pub use options::{OnNan, Task, TrainOptions};
 pub use request::{Frame, Known, Noise, Request, Start, Steering};
 pub use session::Session;
 pub use trainer::{Metrics, Trainer};

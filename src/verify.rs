@@ -10,6 +10,7 @@ use serde::{Serialize, Serializer};
 use crate::error::Result;
 use crate::gpu::agreement::Difference;
 use crate::gpu::kernel::Binding;
+use crate::gpu::look::place;
 use crate::gpu::recorder::Dispatch;
 use crate::gpu::{Choices, Context, Device, Memory, Plan, PlanOptions, Precision, Recording, Tensor};
 use crate::ops::case::Values;
@@ -234,11 +235,4 @@ impl Report {
         }
         worst.cases.insert(name.into());
     }
-}
-
-/// Image, row, column, channel of an element as it lies in memory.
-fn place(tensor: Tensor, index: usize) -> [usize; 4] {
-    let (stride, [_, h, w, _]) = (tensor.channels4() as usize * 4, tensor.shape.map(|extent| extent as usize));
-    let row = index / stride;
-    [row / (h * w), row / w % h, row % w, index % stride]
 }

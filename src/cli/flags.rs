@@ -176,7 +176,7 @@ impl Typed {
 }
 
 /// What may change in a run that goes on: the rest of it follows from its beginning.
-const MAY_CHANGE: [&str; 11] = [
+const MAY_CHANGE: [&str; 13] = [
     "steps",
     "learning_rate",
     "warmup",
@@ -186,6 +186,8 @@ const MAY_CHANGE: [&str; 11] = [
     "sample_every",
     "checkpoint_every",
     "keep",
+    "on_nan",
+    "audit_every",
     "recompute",
     "stream",
 ];

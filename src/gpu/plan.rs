@@ -1,12 +1,16 @@
 //! A recording made ready for one device: buffers, bind groups, pipelines. Replayed for ever.
 
+use std::ops::Range;
+
 use half::f16;
 
 use super::context::{Context, mebibytes};
+use super::fault::{Fault, Injected};
 use super::kernel::EntryPoint;
 use super::memory::{Memory, STORAGE, read_buffer};
 use super::recorder::{Dispatch, Place, Recording, Tensor, Value};
 use super::step::{self, Step};
+use super::work::Work;
 use crate::error::{Error, Result};
 
 /// How temporaries are laid out.
@@ -51,6 +55,7 @@ pub struct Plan {
     uniform: wgpu::Buffer,
     params_bytes: u64,
     named_bytes: u64,
+    fault: Option<Injected>,
 }
 
 impl Plan {
@@ -99,6 +104,7 @@ impl Plan {
             uniform,
             params_bytes: params.size(),
             named_bytes: named.iter().map(wgpu::Buffer::size).sum(),
+            fault: None,
         };
         for (index, dispatch) in recording.dispatches.iter().enumerate() {
             let pipeline = context.pipelines.get(&context.device, dispatch, recording.precision, context.checked);
@@ -192,6 +198,29 @@ impl Plan {
     /// The buffer and the byte offset where `tensor` lives.
     pub fn place(&self, tensor: Tensor) -> &(wgpu::Buffer, u64) {
         self.places[tensor.id as usize].as_ref().expect("a tensor that some dispatch uses")
+    }
+
+    /// Sets all temporaries to zeros.
+    pub fn clear(&self, context: &Context) {
+        let mut work = Work::new(context);
+        self.slots.iter().for_each(|slot| work.clear(slot));
+        work.finish();
+    }
+
+    /// For tests: lets the device err from now on.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if there is no memory.
+    pub fn inject(&mut self, context: &Context, recording: &Recording, fault: Fault) -> Result<()> {
+        let id = recording.dispatches[fault.dispatch].io[fault.binding];
+        let (buffer, offset) = self.place(recording.tensor(id)).clone();
+        self.fault = Some(Injected::new(context, fault, buffer, offset)?);
+        Ok(())
+    }
+
+    /// What the device shall do wrong behind one of the dispatches `part`.
+    pub(crate) fn fault_within(&self, part: &Range<usize>) -> Option<&Injected> {
+        self.fault.as_ref().filter(|fault| part.contains(&fault.dispatch()) && fault.strikes())
     }
 
     /// Whether a kernel wrote behind the end of a buffer.

@@ -34,6 +34,10 @@ impl Ring {
     /// # Errors
     /// [`crate::error::Error::Device`] if the device failed.
     pub fn make_room(&mut self, context: &Context) -> Result<Option<(u64, Vec<f32>)>> {
+        if self.filling.is_some() {
+            // Of a step that was not taken.
+            return Ok(None);
+        }
         let oldest = if self.free.is_empty() { self.take_oldest(context)? } else { None };
         self.filling = self.free.pop();
         Ok(oldest)

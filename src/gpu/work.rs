@@ -1,7 +1,9 @@
 //! Commands on their way to the device: in one submission, unless that would be more than a device takes at once.
 
+use std::ops::Range;
+
 use super::context::{Context, Submission};
-use super::plan::Plan;
+use super::plan::{Plan, Prepared};
 use super::step::Step;
 
 /// FLOPs after which a new submission begins: systems that watch the GPU kill one that takes seconds.
@@ -32,13 +34,25 @@ impl<'a> Work<'a> {
 
     /// Runs a whole recording once.
     pub fn run(&mut self, plan: &Plan, step: &Step) {
+        self.run_part(plan, step, 0..plan.prepared.len());
+    }
+
+    /// Runs the dispatches `part` of a recording once.
+    pub fn run_part(&mut self, plan: &Plan, step: &Step, part: Range<usize>) {
         let address = std::ptr::from_ref(plan) as usize;
         if self.plans.contains(&address) {
             self.submit();
         }
         plan.write_step(self.context, step);
         self.plans.push(address);
-        let mut rest = &plan.prepared[..];
+        let fault = plan.fault_within(&part);
+        let sound = fault.map_or(part.end, |fault| fault.dispatch() + 1);
+        self.encode(&plan.prepared[part.start..sound]);
+        fault.iter().for_each(|fault| fault.strike(self));
+        self.encode(&plan.prepared[sound..part.end]);
+    }
+
+    fn encode(&mut self, mut rest: &[Prepared]) {
         while !rest.is_empty() {
             let count = self.fitting(rest.iter().map(|prepared| prepared.flops));
             let (now, later) = rest.split_at(count);

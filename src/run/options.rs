@@ -31,6 +31,18 @@ pub enum Task {
     Classify,
 }
 
+/// What a run does where a loss or a gradient is not finite.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnNan {
+    /// Name the first kernel whose result is not, and end
+    Stop,
+    /// Name it, leave weights, moments and average as they are, and go on with the next step
+    Skip,
+    /// In half precision: leave them as well, and scale the loss half as much from then on
+    LowerScale,
+}
+
 /// All that is set in a training run: each a key of its files, and a flag of `diffuse train` unless it is skipped.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, clap::Args)]
 #[serde(default, deny_unknown_fields)]
@@ -135,6 +147,13 @@ pub struct TrainOptions {
     /// Checkpoints kept beside the newest
     #[arg(long, value_name = "N")]
     pub keep: usize,
+    /// What to do when a loss or a gradient is not finite [default: stop; lower-scale in half precision]
+    #[arg(long, value_enum)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_nan: Option<OnNan>,
+    /// Steps between those that are computed twice and compared, and of which one dispatch is held to its f64 twin; 0: none
+    #[arg(long)]
+    pub audit_every: u64,
 }
 
 impl Default for TrainOptions {
@@ -174,6 +193,8 @@ impl Default for TrainOptions {
             sample_steps: 50,
             checkpoint_every: 1000,
             keep: 2,
+            on_nan: None,
+            audit_every: 1000,
         }
     }
 }
@@ -230,7 +251,18 @@ impl TrainOptions {
         if self.task == Task::Classify && self.precision != Precision::F32 {
             return refuse("a classifier takes precision f32");
         }
+        if self.on_nan == Some(OnNan::LowerScale) && self.precision != Precision::F16 {
+            return refuse(
+                "--on-nan lower-scale goes with --precision f16: in single precision the loss is not scaled",
+            );
+        }
         self.model.validate()
+    }
+
+    /// What it does where a loss or a gradient is not finite.
+    pub fn on_nan(&self) -> OnNan {
+        let usual = if self.precision == Precision::F16 { OnNan::LowerScale } else { OnNan::Stop };
+        self.on_nan.unwrap_or(usual)
     }
 
     /// The noise schedule to train on.

@@ -3,14 +3,17 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::audit::{Audit, Audited, Finding};
 use super::feed::{Feed, Position};
 use super::fit;
 use super::objective::Objective;
-use super::options::TrainOptions;
+use super::options::{OnNan, TrainOptions};
 use super::session::Session;
 use crate::data::Dataset;
 use crate::error::{Error, Result};
 use crate::gpu::context::mebibytes;
+use crate::gpu::fault::Fault;
+use crate::gpu::look::{self, Look, Wrong};
 use crate::gpu::{
     Choices, Context, EMA, GRADIENTS, Plan, Precision, Recorder, Recording, Recordings, Ring, Step, Tensor, WEIGHTS,
     Work,
@@ -30,6 +33,8 @@ pub const DATA: &str = "data";
 pub const METRICS: &str = "metrics";
 const SQUARE_SUM: u64 = 64;
 const METRICS_ELEMENTS: u64 = 128;
+/// Partial sums of the squared norm.
+const SQUARES: &str = "squares";
 /// 0 as long as all is finite, not a number from the first step on whose loss, or gradient in single precision, is not.
 const BROKEN: &str = "broken";
 
@@ -46,12 +51,19 @@ pub struct Metrics {
     pub learning_rate: f64,
 }
 
+/// A part of a step: what was recorded, and what runs it.
+struct Part {
+    recording: Arc<Recording>,
+    plan: Plan,
+}
+
 /// The plans of a training run and the session that holds their buffers.
 pub struct Trainer<'a> {
     pub session: Session<'a>,
-    gradients: Plan,
-    accumulate: Option<Plan>,
-    update: Plan,
+    gradients: Part,
+    accumulate: Option<Part>,
+    update: Part,
+    audit: Audit,
     ring: Ring,
     /// Of the images, where the device doesn't hold them.
     feed: Option<Feed>,
@@ -59,12 +71,16 @@ pub struct Trainer<'a> {
     images: u64,
     /// Steps in a row whose gradient wasn't finite.
     skipped: u32,
-    /// Steps done before the one that broke.
+    /// Steps done before the one that broke, and what is known of those before it and was not told.
     broken: Option<u64>,
+    untold: Vec<Metrics>,
 }
 
-/// Such steps that half precision may take to find its scale.
-const MOST_SKIPPED: u32 = 24;
+/// Such steps that half precision may take to find its scale, and that may be skipped in a row.
+pub const MOST_SKIPPED: u32 = 24;
+
+/// The scope of what the optimizer needs of all gradients; it comes before the optimizer.
+const NORM: &str = "gradient norm";
 
 /// Records a training step: `gradients` (batch, forward, loss, backward), `accumulate` if a step has several batches (adds
 /// the gradients to those of the earlier ones), and `update` (clip, AdamW, average).
@@ -103,7 +119,7 @@ pub fn record(
     if options.accumulate > 1 {
         recordings.push("accumulate", record_accumulate(elements));
     }
-    recordings.push("update", record_update(elements, options, choices.precision));
+    recordings.push("update", record_update(elements, options));
     Ok(recordings)
 }
 
@@ -156,39 +172,39 @@ fn loss_of_batch(r: &mut Recorder) -> Tensor {
 
 /// Makes `square_sum`, and by it the optimizer's step, not finite from the first broken step on: two more are under way
 /// before the host hears of it, and these must change nothing. 0 times what is not finite is not a number, and neither is
-/// a sum with that. In half precision an infinite gradient breaks nothing: the loss was scaled too far.
-fn halt_if_broken(r: &mut Recorder, square_sum: Tensor, precision: Precision) {
+/// a sum with that. Where the loss's scale is to be lowered, an infinite gradient breaks nothing: it was scaled too far.
+fn halt_if_broken(r: &mut Recorder, square_sum: Tensor, on_nan: OnNan) {
     let loss = loss_of_batch(r);
-    let nothing = match precision {
-        Precision::F32 => add::add_scaled(r, loss, square_sum, 0.0),
-        Precision::F16 => add::scale(r, loss, 0.0),
+    let nothing = match on_nan {
+        OnNan::Stop | OnNan::Skip => add::add_scaled(r, loss, square_sum, 0.0),
+        OnNan::LowerScale => add::scale(r, loss, 0.0),
     };
     let broken = r.persistent(BROKEN, [1, 1, 1, 1]);
     add::accumulate(r, broken, nothing);
     add::accumulate(r, square_sum, broken);
 }
 
-fn record_update(elements: u64, options: &TrainOptions, precision: Precision) -> Recording {
+fn record_update(elements: u64, options: &TrainOptions) -> Recording {
     let r = &mut Recorder::new();
-    let loss_scale = adamw::loss_scale(r, precision);
+    let loss_scale = adamw::loss_scale(r, options.precision);
     let source = if options.accumulate > 1 { ACCUMULATED } else { GRADIENTS };
     let flat = |r: &mut Recorder, name: &str, (offset, count): (u64, u32)| -> Tensor {
         r.range(name, elements, offset, [1, 1, 1, count])
     };
     let partials: u64 = ranges(elements).map(|(_, count)| adamw::partial_count(count as u64) as u64).sum();
     let square_sum = r.range(METRICS, METRICS_ELEMENTS, SQUARE_SUM, [1, 1, 1, 1]);
-    r.scope("gradient norm", |r| {
+    r.scope(NORM, |r| {
         let mut offset = 0;
         for range in ranges(elements) {
             let count = adamw::partial_count(range.1 as u64);
-            let part = r.range("squares", partials, offset, [1, 1, 1, count]);
+            let part = r.range(SQUARES, partials, offset, [1, 1, 1, count]);
             let gradient = flat(r, source, range);
             adamw::square_sum(r, gradient, part, loss_scale);
             offset += count as u64;
         }
-        let all = r.range("squares", partials, 0, [1, 1, 1, partials as u32]);
+        let all = r.range(SQUARES, partials, 0, [1, 1, 1, partials as u32]);
         reduce::total(r, all, square_sum);
-        halt_if_broken(r, square_sum, precision);
+        halt_if_broken(r, square_sum, options.on_nan());
     });
     r.scope("optimizer", |r| {
         for range in ranges(elements) {
@@ -202,7 +218,7 @@ fn record_update(elements: u64, options: &TrainOptions, precision: Precision) ->
             };
             adamw::update(r, &options.adamw(), 1.0 / options.accumulate as f32, state, square_sum);
         }
-        if precision == Precision::F16 {
+        if options.on_nan() == OnNan::LowerScale {
             adamw::keep_scale(r, square_sum, loss_scale);
         }
     });
@@ -257,17 +273,25 @@ impl<'a> Trainer<'a> {
     ) -> Result<Trainer<'a>> {
         let shape = DataShape { are_streamed: must_stream(session.context, options, data)?, ..DataShape::of(data) };
         let record = |batch, choices: &_| record(model, &TrainOptions { batch, ..options.clone() }, &shape, choices);
-        let (recordings, mut plans) = session.fit(options.batch, record)?;
+        let (mut recordings, mut plans) = session.fit(options.batch, record)?;
         log::info!("batch {}: {} on the device", options.batch, mebibytes(recordings.peak_bytes()));
         let feed = shape.are_streamed.then(|| Feed::new(data, options));
         if feed.is_none() {
             session.write(DATA, &Records::pack(&data.images, &data.labels));
         }
-        let [gradients, update] = ["gradients", "update"].map(|name| plans.take(name).expect("recorded for every run"));
+        let mut part = |name| {
+            let recording = recordings.take(name)?.into();
+            Some(Part { recording, plan: plans.take(name).expect("what is recorded is planned") })
+        };
+        let accumulate = part("accumulate");
+        let [gradients, update] = ["gradients", "update"].map(|name| part(name).expect("recorded for every run"));
+        let parts = [Some(&gradients), accumulate.as_ref(), Some(&update)].into_iter().flatten();
+        let audit = Audit::new(options.audit_every, parts.map(|part| &part.recording), model.params());
         Ok(Trainer {
             gradients,
-            accumulate: plans.take("accumulate"),
+            accumulate,
             update,
+            audit,
             ring: Ring::new(session.context, options.accumulate as u64 + SQUARE_SUM)?,
             feed,
             session,
@@ -275,6 +299,7 @@ impl<'a> Trainer<'a> {
             images: data.len() as u64,
             skipped: 0,
             broken: None,
+            untold: Vec::new(),
         })
     }
 
@@ -295,38 +320,198 @@ impl<'a> Trainer<'a> {
     /// [`Error::Device`] if the device failed, [`Error::Diverged`] if an earlier step's loss or gradient is not finite:
     /// weights, moments and average stay as they were before it.
     pub fn step(&mut self, step: u64) -> Result<(Vec<Metrics>, Duration)> {
-        let ready = self.ring.make_room(self.session.context)?;
-        let mut known: Vec<Metrics> =
-            ready.into_iter().map(|(step, values)| self.metrics(step, &values)).collect::<Result<_>>()?;
+        let mut known = Vec::new();
+        if let Some((step, values)) = self.ring.make_room(self.session.context)? {
+            known.push(self.metrics(step, &values)?);
+        }
         // If those under way may be one skip too many, no step may follow them.
-        if self.skipped as usize + self.ring.under_way() > MOST_SKIPPED as usize {
-            known.extend(self.finish()?);
+        if self.skipped as usize + self.ring.under_way() > MOST_SKIPPED as usize || self.audit.is_due(step) {
+            self.untold.append(&mut known);
+            known = self.finish()?;
         }
-        if let Some(feed) = &mut self.feed {
-            feed.step(step, |records| self.session.write(DATA, records))?;
-        }
+        self.bring_images(step)?;
         let start = Instant::now();
+        let is_audited = self.audit.is_due(step);
+        let mut updated = 0;
+        if is_audited {
+            updated = self.audit(step)?;
+        }
         let mut work = Work::new(self.session.context);
+        if !is_audited {
+            self.compute(&mut work, step);
+        }
+        let values = step_values(&self.options, self.images, step, 0);
+        work.run_part(&self.update.plan, &values, updated..self.update.recording.dispatches.len());
+        // The last batch's loss and the squared norm.
+        let (batches, metrics) = (self.options.accumulate as u64, self.session.memory().buffer(METRICS));
+        self.ring.copy(&mut work, metrics, SQUARE_SUM + 1, batches - 1);
+        let last = work.finish();
+        self.ring.ask(step, last);
+        Ok((known, start.elapsed()))
+    }
+
+    /// The gradients of step `step`, and the losses of all its batches but the last.
+    fn compute(&self, work: &mut Work, step: u64) {
         let (batches, metrics) = (self.options.accumulate as u64, self.session.memory().buffer(METRICS));
         if self.accumulate.is_some() {
             work.clear(self.session.memory().buffer(ACCUMULATED));
         }
         for batch in 0..batches {
             let values = step_values(&self.options, self.images, step, batch);
-            work.run(&self.gradients, &values);
-            if let Some(plan) = &self.accumulate {
-                work.run(plan, &values);
+            work.run(&self.gradients.plan, &values);
+            if let Some(part) = &self.accumulate {
+                work.run(&part.plan, &values);
             }
             if batch + 1 < batches {
-                self.ring.copy(&mut work, metrics, 1, batch);
+                self.ring.copy(work, metrics, 1, batch);
             }
         }
-        work.run(&self.update, &step_values(&self.options, self.images, step, 0));
-        // The last batch's loss and the squared norm.
-        self.ring.copy(&mut work, metrics, SQUARE_SUM + 1, batches - 1);
-        let last = work.finish();
-        self.ring.ask(step, last);
-        Ok((known, start.elapsed()))
+    }
+
+    fn parts(&self) -> impl Iterator<Item = &Part> {
+        [Some(&self.gradients), self.accumulate.as_ref(), Some(&self.update)].into_iter().flatten()
+    }
+
+    /// Computes the gradients of step `step` twice, or three times if they differ, and looks at the dispatch whose turn it is.
+    /// How many dispatches of the update were run for that.
+    fn audit(&mut self, step: u64) -> Result<usize> {
+        let turn = self.audit.turn(step);
+        let values = step_values(&self.options, self.images, step, 0);
+        let last = self.parts().count() - 1;
+        let is_update = |part: usize| part == last;
+        if let Some((part, index)) = turn.filter(|(part, _)| !is_update(*part)) {
+            for part in self.parts().take(part) {
+                look::run(self.session.context, &part.plan, &values, 0..part.recording.dispatches.len());
+            }
+            self.look(step, part, index)?;
+        }
+        let source = if self.accumulate.is_some() { ACCUMULATED } else { GRADIENTS };
+        let mut audit = std::mem::take(&mut self.audit);
+        let compared = audit.compare(&self.session, source, step, || {
+            let mut work = Work::new(self.session.context);
+            self.compute(&mut work, step);
+            work.finish();
+        });
+        self.audit = audit;
+        compared?;
+        match turn.filter(|(part, _)| is_update(*part)) {
+            None => Ok(0),
+            Some((part, index)) => self.look(step, part, index).map(|()| index + 1),
+        }
+    }
+
+    /// Runs a part up to its dispatch `index`, and holds that to its twin.
+    fn look(&mut self, step: u64, part: usize, index: usize) -> Result<()> {
+        let values = step_values(&self.options, self.images, step, 0);
+        let context = self.session.context;
+        let Part { plan, recording } = self.parts().nth(part).expect("a part of the step");
+        look::run(context, plan, &values, 0..index);
+        let look = Look::at(context, plan, recording, index, &values)?;
+        self.audit.judge(step, look)
+    }
+
+    /// What audits found since this was asked last.
+    pub fn findings(&mut self) -> Vec<Finding> {
+        self.audit.findings()
+    }
+
+    /// What audits came to so far; waits for the one under way.
+    pub fn audited(&mut self) -> Audited {
+        self.audit.wait();
+        self.audit.audited()
+    }
+
+    /// Audits until each dispatch of a step had its turn.
+    pub fn audits_of_a_step(&self) -> usize {
+        self.audit.turns()
+    }
+
+    /// In half precision, before the first step: the largest scale of the loss, from the first on downwards, with which the gradient
+    /// of step 0 is finite. No step is lost to finding it.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the device failed.
+    pub fn find_scale(&mut self) -> Result<()> {
+        if self.options.precision != Precision::F16 {
+            return Ok(());
+        }
+        for _ in 0..MOST_SKIPPED {
+            self.bring_images(0)?;
+            let mut work = Work::new(self.session.context);
+            self.ring.make_room(self.session.context)?;
+            self.compute(&mut work, 0);
+            work.run_part(&self.update.plan, &step_values(&self.options, self.images, 0, 0), 0..self.norm());
+            work.finish();
+            let memory = self.session.memory();
+            let square_sum = memory.read_at(self.session.context, METRICS, SQUARE_SUM, 1)?[0];
+            let scale = memory.read_at(self.session.context, LOSS_SCALE, 0, 1)?[0];
+            if square_sum.is_finite() || scale <= 1.0 {
+                break;
+            }
+            self.write_loss_scale([scale / 2.0, 0.0]);
+        }
+        Ok(())
+    }
+
+    /// Dispatches of the update before the optimizer's own.
+    fn norm(&self) -> usize {
+        let Recording { dispatches, scopes, .. } = &*self.update.recording;
+        dispatches.iter().take_while(|dispatch| scopes[dispatch.scope] == NORM).count()
+    }
+
+    /// Computes the step that broke once more, dispatch by dispatch: the first that writes what is not finite. None if all is
+    /// finite now: the device erred. Steps may follow.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the device failed.
+    pub fn replay_broken(&mut self, step: u64) -> Result<Option<Wrong>> {
+        let context = self.session.context;
+        // What those under way say of a step that changed nothing.
+        self.ring.drain(context)?;
+        self.session.write(BROKEN, &[0.0f32]);
+        (self.broken, self.skipped) = (None, 0);
+        self.bring_images(step)?;
+        let mut work = Work::new(context);
+        // What the broken step left there is not to be taken for what the replay writes.
+        let left = [GRADIENTS, METRICS, SQUARES].into_iter().chain(self.accumulate.as_ref().map(|_| ACCUMULATED));
+        left.for_each(|name| work.clear(self.session.memory().buffer(name)));
+        work.finish();
+        let mut found = None;
+        for batch in 0..self.options.accumulate as u64 {
+            let values = step_values(&self.options, self.images, step, batch);
+            for Part { plan, recording } in [Some(&self.gradients), self.accumulate.as_ref()].into_iter().flatten() {
+                let all = 0..recording.dispatches.len();
+                found = found
+                    .map_or_else(|| look::first_not_finite(context, plan, recording, &values, all), |f| Ok(Some(f)))?;
+            }
+        }
+        if found.is_none() {
+            let (values, Part { plan, recording }) = (step_values(&self.options, self.images, step, 0), &self.update);
+            found = look::first_not_finite(context, plan, recording, &values, 0..self.norm())?;
+        }
+        self.session.write(BROKEN, &[0.0f32]);
+        Ok(found)
+    }
+
+    /// For tests: lets the device err in the part of a step of this name, `gradients` or `update`.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if there is no memory.
+    pub fn inject(&mut self, name: &str, fault: Fault) -> Result<()> {
+        let Part { plan, recording } = if name == "update" { &mut self.update } else { &mut self.gradients };
+        plan.inject(self.session.context, recording, fault)
+    }
+
+    /// For tests: what is dispatched in the part of a step of this name.
+    pub fn recording(&self, name: &str) -> &Recording {
+        if name == "update" { &self.update.recording } else { &self.gradients.recording }
+    }
+
+    fn bring_images(&mut self, step: u64) -> Result<()> {
+        match &mut self.feed {
+            Some(feed) => feed.step(step, |records| self.session.write(DATA, records)),
+            None => Ok(()),
+        }
     }
 
     /// What is known of the steps under way; waits for them.
@@ -334,8 +519,16 @@ impl<'a> Trainer<'a> {
     /// # Errors
     /// As [`Trainer::step`].
     pub fn finish(&mut self) -> Result<Vec<Metrics>> {
-        let ready = self.ring.drain(self.session.context)?;
-        ready.into_iter().map(|(step, values)| self.metrics(step, &values)).collect()
+        for (step, values) in self.ring.drain(self.session.context)? {
+            let metrics = self.metrics(step, &values)?;
+            self.untold.push(metrics);
+        }
+        Ok(self.untold())
+    }
+
+    /// What was known when a step broke, of those before it.
+    pub fn untold(&mut self) -> Vec<Metrics> {
+        std::mem::take(&mut self.untold)
     }
 
     fn metrics(&mut self, step: u64, values: &[f32]) -> Result<Metrics> {
@@ -350,13 +543,19 @@ impl<'a> Trainer<'a> {
         };
         // In half precision a gradient may overflow: that step is skipped, and the loss is scaled less from then on.
         self.skipped = if metrics.gradient_norm.is_finite() { 0 } else { self.skipped + 1 };
-        let most = if self.options.precision == Precision::F16 { MOST_SKIPPED } else { 0 };
+        let most = if self.options.on_nan() == OnNan::LowerScale { MOST_SKIPPED } else { 0 };
         if !metrics.loss.is_finite() || self.skipped > most {
             self.broken.get_or_insert(step);
             let Metrics { step, loss, gradient_norm, .. } = metrics;
             return Err(Error::Diverged(format!("step {step}: loss {loss}, gradient norm {gradient_norm}")));
         }
         Ok(metrics)
+    }
+
+    /// What is told of step `step` (from 0) where it was skipped.
+    pub fn metrics_of_skipped(&self, step: u64) -> Metrics {
+        let learning_rate = self.options.learning_rate_at(step);
+        Metrics { step: step + 1, loss: f32::NAN, gradient_norm: f32::NAN, learning_rate }
     }
 
     /// Steps done before the one that broke, if one did: where weights, moments and average stand.
@@ -371,7 +570,6 @@ impl<'a> Trainer<'a> {
 
     /// Bytes allocated for the run.
     pub fn allocated_bytes(&self) -> u64 {
-        let plans = [Some(&self.gradients), self.accumulate.as_ref(), Some(&self.update)];
-        self.session.memory().bytes() + plans.into_iter().flatten().map(Plan::own_bytes).sum::<u64>()
+        self.session.memory().bytes() + self.parts().map(|part| part.plan.own_bytes()).sum::<u64>()
     }
 }

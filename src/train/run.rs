@@ -18,14 +18,19 @@ use crate::files;
 use crate::gpu::{Context, EMA, WEIGHTS};
 use crate::nn::config::Size;
 use crate::run::session;
-use crate::run::trainer::{FIRST_MOMENT, SECOND_MOMENT};
-use crate::run::{Feed, Generator, Metrics, Networks, Request, Session, Start, Task, TrainOptions, Trainer};
+use crate::run::trainer::{FIRST_MOMENT, MOST_SKIPPED, SECOND_MOMENT};
+use crate::run::{
+    Audited, Feed, Generator, Metrics, Networks, OnNan, Request, Session, Start, Task, TrainOptions, Trainer,
+};
 use crate::tensors::FileTensors;
 use crate::tune::{Chosen, Policy};
 use crate::{picture, tensors, tune};
 
 /// Steps before one that breaks of which nothing may be heard: those under way with it.
 const UNHEARD: u64 = 2;
+
+/// Steps in a row that the device may get wrong and right when it computes them again.
+const MOST_PASSING: u32 = 3;
 
 /// What the loop tells and asks after each step.
 pub trait Watch {
@@ -87,6 +92,8 @@ pub struct Run<'a> {
     moved: u64,
     /// Whether it was said that a picture can't be written, and that metrics can't.
     warned: [bool; 2],
+    /// What audits came to.
+    audited: Audited,
     /// What computes it.
     made_on: MadeOn,
     /// What is to be said of how it goes on.
@@ -200,10 +207,11 @@ impl<'a> Run<'a> {
         let model = Model::new(&options, data)?;
         let policy = Policy { winograd: options.winograd, ..policy.clone() };
         let session = Session::open(context, &policy, options.precision);
-        let trainer = Trainer::new(session, model.objective(), data, &options)?;
+        let mut trainer = Trainer::new(session, model.objective(), data, &options)?;
         let saver = Saver::new(&trainer.session)?;
         let (weights, before) = initial.map(|initial| (initial.weights, initial.data)).unzip();
         trainer.write_weights(&weights.unwrap_or_else(|| model.params().initialise(options.seed)));
+        trainer.find_scale()?;
         fs::create_dir_all(directory).map_err(|error| Error::file(directory, error))?;
         let lock = claim(directory)?;
         refuse_used(directory, over)?;
@@ -225,7 +233,7 @@ impl<'a> Run<'a> {
     ) -> Run<'a> {
         let (model, made_on) = (model.into(), made_on(trainer.session.context));
         let (saved, notes, ends, warned) = (None, Vec::new(), false, [false; 2]);
-        let (told, moved) = (step, step);
+        let (told, moved, audited) = (step, step, Audited::default());
         Run {
             directory,
             options,
@@ -240,6 +248,7 @@ impl<'a> Run<'a> {
             ends,
             moved,
             warned,
+            audited,
             made_on,
             notes,
             lock,
@@ -300,6 +309,16 @@ impl<'a> Run<'a> {
         &self.notes
     }
 
+    /// The step, for tests of what befalls a device.
+    pub fn trainer(&mut self) -> &mut Trainer<'a> {
+        &mut self.trainer
+    }
+
+    /// What audits came to.
+    pub fn audited(&self) -> Audited {
+        self.audited
+    }
+
     /// Flags, model included.
     pub fn options(&self) -> &TrainOptions {
         &self.options
@@ -338,18 +357,45 @@ impl<'a> Run<'a> {
     /// Trains to the last step, or until `watch` says stop. Whether all steps were done.
     ///
     /// # Errors
-    /// [`Error::Diverged`] if the loss or the gradient is not finite, [`Error::Device`], [`Error::File`] if the disk is
-    /// full.
+    /// [`Error::Diverged`] if the loss or the gradient is not finite and `--on-nan` says no more, [`Error::Device`],
+    /// [`Error::File`] if the disk is full.
     pub fn train(&mut self, watch: &mut dyn Watch) -> Result<bool> {
-        match (self.train_steps(watch), self.trainer.broken_step()) {
-            (Err(Error::Diverged(problem)), Some(step)) => {
-                // Steps that broke nothing may not have been heard of.
-                self.told = step;
-                self.settle_save(watch)?;
-                Err(self.give_up(step, &problem))
+        // Steps that broke, and how often in a row.
+        let (mut last, mut in_a_row) = (None, 0);
+        loop {
+            let (result, broken) = (self.train_steps(watch), self.trainer.broken_step());
+            let (Err(Error::Diverged(problem)), Some(step)) = (&result, broken) else { return result };
+            for metrics in self.trainer.untold() {
+                self.tell(&metrics, &mut Pace::new(0.0), watch)?;
             }
-            (result, _) => result,
+            self.told = step;
+            self.settle_save(watch)?;
+            // Those behind it changed nothing.
+            self.saver.forget();
+            let wrong = self.trainer.replay_broken(step)?;
+            in_a_row = if last.is_some_and(|last| step <= last + 1) { in_a_row + 1 } else { 1 };
+            last = Some(step);
+            self.step = step;
+            match wrong {
+                None if in_a_row <= MOST_PASSING => watch.note(&format!(
+                    "warning: {problem}, and finite numbers when it was computed again: a passing fault of the device; the step \
+                     is done again"
+                )),
+                None => return Err(self.give_up(step, &format!("{problem}, not when it is computed alone"))),
+                Some(wrong) if self.options.on_nan() == OnNan::Skip && in_a_row <= MOST_SKIPPED => {
+                    watch.note(&format!("warning: {problem}; first not finite: {wrong}; skipped"));
+                    self.skip(watch)?;
+                }
+                Some(wrong) => return Err(self.give_up(step, &format!("{problem}; first not finite: {wrong}"))),
+            }
         }
+    }
+
+    /// Counts the next step as done, which changes neither weights nor moments nor average: the learning rate and the images go on.
+    fn skip(&mut self, watch: &mut dyn Watch) -> Result<()> {
+        let metrics = self.trainer.metrics_of_skipped(self.step);
+        self.step += 1;
+        self.tell(&metrics, &mut Pace::new(0.0), watch)
     }
 
     /// The device stands where it stood after `step` steps, before the one that broke. Those weights are not saved: with the
@@ -386,6 +432,7 @@ impl<'a> Run<'a> {
             let (metrics, _) = self.trainer.step(self.step)?;
             self.step += 1;
             metrics.iter().try_for_each(|metrics| self.tell(metrics, &mut pace, watch))?;
+            self.tell_findings(watch);
             let due = |every: u64| every > 0 && self.step.is_multiple_of(every) && self.step < self.options.steps;
             let (sample, save) = (due(self.options.sample_every), due(self.options.checkpoint_every));
             self.attend_save(false, watch)?;
@@ -401,6 +448,8 @@ impl<'a> Run<'a> {
             }
         }
         self.catch_up(&mut pace, watch)?;
+        self.audited = self.trainer.audited();
+        self.tell_findings(watch);
         let done = self.step >= self.options.steps;
         self.end_save(&mut pace, watch)?;
         self.ends = true;
@@ -427,6 +476,10 @@ impl<'a> Run<'a> {
         logged.unwrap_or_else(|error| self.warn_of_log(&error, watch));
         watch.step(metrics, images_per_second);
         Ok(())
+    }
+
+    fn tell_findings(&mut self, watch: &mut dyn Watch) {
+        self.trainer.findings().iter().for_each(|finding| watch.note(&format!("warning: {finding}")));
     }
 
     fn show_samples(&mut self, watch: &mut dyn Watch) {

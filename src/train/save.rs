@@ -82,6 +82,14 @@ impl Saver {
         }
     }
 
+    /// Forgets what is not being written yet.
+    pub fn forget(&mut self) {
+        if let Stage::Coming(_) = self.stage {
+            self.snapshot.release();
+            self.stage = Stage::Idle;
+        }
+    }
+
     /// Lets a thread write what is here.
     pub fn write(&mut self) {
         let Stage::Coming(save) = std::mem::replace(&mut self.stage, Stage::Idle) else { return };

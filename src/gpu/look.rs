@@ -1,0 +1,237 @@
+//! One dispatch of a plan, looked at from both sides: what it read, what it wrote, and what its twin makes of the same numbers.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use half::f16;
+
+use super::agreement::Difference;
+use super::context::Context;
+use super::kernel::{Access, Binding};
+use super::plan::Plan;
+use super::recorder::{Dispatch, Recording, Tensor};
+use super::step::Step;
+use super::work::Work;
+use crate::error::Result;
+
+/// Bytes of the bindings of one dispatch beyond which it is not brought to the host: the twins' f64 are twice to four times as many.
+const MOST_BYTES: u64 = 256 << 20;
+
+/// What a dispatch read and wrote.
+pub struct Look {
+    recording: Arc<Recording>,
+    index: usize,
+    step: Step,
+    /// Values of each binding in front of it and behind it, padded layout; of what it doesn't write the same.
+    before: Vec<Vec<f64>>,
+    after: Vec<Vec<f64>>,
+}
+
+/// An element that isn't what it should be.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Wrong {
+    /// `down_blocks.0/resnets.0/conv1 · conv2d.tiled.forward`.
+    pub label: String,
+    /// Its bindings and parameters.
+    pub shape: String,
+    /// `y[0, 3, 2, 66]`; a channel behind the last is padding.
+    pub element: String,
+    pub found: f64,
+    /// What the twin computes.
+    pub expected: f64,
+    /// What it read: each tensor's range.
+    pub read: String,
+}
+
+impl fmt::Display for Wrong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Wrong { label, element, found, expected, read, .. } = self;
+        write!(f, "{label}: {element} is {found:.6e}, the twin in f64 has {expected:.6e} ({read})")
+    }
+}
+
+/// Image, row, column, channel of an element as it lies in memory.
+pub fn place(tensor: Tensor, index: usize) -> [usize; 4] {
+    let (stride, [_, h, w, _]) = (tensor.channels4() as usize * 4, tensor.shape.map(|extent| extent as usize));
+    let row = index / stride;
+    [row / (h * w), row / w % h, row % w, index % stride]
+}
+
+fn bindings(dispatch: &Dispatch) -> impl Iterator<Item = (u32, &'static Binding)> {
+    dispatch.io.iter().copied().zip(&dispatch.kernel.entry_point(dispatch.entry).storage)
+}
+
+/// Whether a dispatch's tensors can be brought to the host.
+pub fn is_visible(recording: &Recording, dispatch: &Dispatch) -> bool {
+    dispatch.io.iter().map(|id| recording.tensor_bytes(*id)).sum::<u64>() <= MOST_BYTES
+}
+
+impl Look {
+    /// Runs dispatch `index` of `plan`, which is of `recording`, behind those before it; waits for the device.
+    ///
+    /// # Errors
+    /// [`crate::error::Error::Device`] if the device failed.
+    pub fn at(context: &Context, plan: &Plan, recording: &Arc<Recording>, index: usize, step: &Step) -> Result<Look> {
+        let written = written(context, plan, recording, index)?;
+        run(context, plan, step, index..index + 1);
+        Look::behind(context, plan, recording, index, step, written)
+    }
+
+    /// Of a dispatch that was just run, with what stood before in the tensors that it wrote.
+    fn behind(
+        context: &Context,
+        plan: &Plan,
+        recording: &Arc<Recording>,
+        index: usize,
+        step: &Step,
+        written: Vec<Vec<f32>>,
+    ) -> Result<Look> {
+        let mut written = written.into_iter();
+        let (mut before, mut after) = (Vec::new(), Vec::new());
+        for (id, binding) in bindings(&recording.dispatches[index]) {
+            let now = plan.read(context, recording.tensor(id))?;
+            before.push(numbers(
+                if binding.writable { written.next().expect("it was read") } else { now.clone() },
+                binding,
+            ));
+            after.push(numbers(now, binding));
+        }
+        Ok(Look { recording: recording.clone(), index, step: step.clone(), before, after })
+    }
+
+    fn dispatch(&self) -> &Dispatch {
+        &self.recording.dispatches[self.index]
+    }
+
+    /// `down_blocks.0/resnets.0/conv1 · conv2d.tiled.forward`.
+    pub fn label(&self) -> String {
+        self.recording.label(self.dispatch())
+    }
+
+    /// How far what was written is from the twin, over what the dispatch's bound allows, and what is wrong if that is more than 1.
+    pub fn check(&self) -> (f64, Option<Wrong>) {
+        let compared = self.written().map(|written| (self.compare(&written), written));
+        let Some((Difference { error, index, .. }, written)) =
+            compared.max_by(|(a, _), (b, _)| a.error.total_cmp(&b.error))
+        else {
+            return (0.0, None);
+        };
+        (error, (error > 1.0).then(|| self.name(&written, index)))
+    }
+
+    fn compare(&self, written: &Written) -> Difference {
+        let Written { binding, tensor, before, found, expected } = written;
+        let stride = tensor.channels4() as usize * 4;
+        // What neither changed is not of this dispatch: several may make a part of a tensor each, and elsewhere anything may stand.
+        let is_same = |a: f64, b: f64| a.to_bits() == b.to_bits();
+        let is_own = |index: usize| !is_same(found[index], before[index]) || !is_same(expected[index], before[index]);
+        let own = |values: &[f64]| -> Vec<f64> {
+            values.iter().enumerate().map(|(index, value)| if is_own(index) { *value } else { 0.0 }).collect()
+        };
+        let is_padding = |index: usize| index % stride >= tensor.channels() as usize;
+        let is_exact = |index: usize| binding.integer || is_padding(index) || !is_own(index);
+        self.dispatch().bound.compare(&own(found), &own(expected), is_exact)
+    }
+
+    /// The first element written that is not finite, if there is one.
+    pub fn not_finite(&self) -> Option<Wrong> {
+        self.written().filter(|written| !written.binding.integer).find_map(|written| {
+            let Written { found, before, .. } = &written;
+            let is_new =
+                |index: &usize| !found[*index].is_finite() && found[*index].to_bits() != before[*index].to_bits();
+            let index = (0..found.len()).find(is_new)?;
+            Some(self.name(&written, index))
+        })
+    }
+
+    fn name(&self, written: &Written, index: usize) -> Wrong {
+        Wrong {
+            label: self.label(),
+            shape: self.recording.shape(self.dispatch()),
+            element: format!("{}{:?}", written.binding.name, place(written.tensor, index)),
+            found: written.found[index],
+            expected: written.expected[index],
+            read: self.ranges(),
+        }
+    }
+
+    /// `x -3.2 to 4.1, weight -0.2 to 0.3 with 2 not finite`.
+    fn ranges(&self) -> String {
+        let read = bindings(self.dispatch()).zip(&self.before);
+        let read = read.filter(|((_, binding), _)| binding.access != Access::Write && !binding.integer);
+        let range = |((_, binding), values): ((u32, &Binding), &Vec<f64>)| {
+            let finite = values.iter().copied().filter(|value| value.is_finite());
+            let (least, most) = finite.fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), v| (a.min(v), b.max(v)));
+            let others = values.iter().filter(|value| !value.is_finite()).count();
+            let others = if others > 0 { format!(", {others} not finite") } else { String::new() };
+            format!("{} {least:.3e} to {most:.3e}{others}", binding.name)
+        };
+        read.map(range).collect::<Vec<_>>().join("; ")
+    }
+
+    fn written(&self) -> impl Iterator<Item = Written<'_>> {
+        let expected = self.recording.twin(self.dispatch(), &self.step, self.before.clone());
+        let all = bindings(self.dispatch()).zip(&self.before).zip(&self.after).zip(expected);
+        let written = all.filter(|((((_, binding), _), _), _)| binding.writable);
+        written.map(|((((id, binding), before), found), mut expected)| {
+            if self.recording.is_half(id) {
+                expected.iter_mut().for_each(|value| *value = f16::from_f64(*value).to_f64());
+            }
+            Written { binding, tensor: self.recording.tensor(id), before, found, expected }
+        })
+    }
+}
+
+/// A tensor that a dispatch wrote, padded layout.
+struct Written<'a> {
+    binding: &'static Binding,
+    tensor: Tensor,
+    before: &'a [f64],
+    found: &'a [f64],
+    expected: Vec<f64>,
+}
+
+/// Runs the dispatches `part` of a plan alone.
+pub fn run(context: &Context, plan: &Plan, step: &Step, part: Range<usize>) {
+    let mut work = Work::new(context);
+    work.run_part(plan, step, part);
+    work.finish();
+}
+
+/// Runs a whole plan, dispatch by dispatch, up to the first that writes what is not finite; a look at that.
+///
+/// # Errors
+/// [`crate::error::Error::Device`] if the device failed.
+pub fn first_not_finite(
+    context: &Context,
+    plan: &Plan,
+    recording: &Arc<Recording>,
+    step: &Step,
+    part: Range<usize>,
+) -> Result<Option<Wrong>> {
+    // What an earlier run left there.
+    plan.clear(context);
+    let is_new = |(after, before): (&f32, &f32)| !after.is_finite() && after.to_bits() != before.to_bits();
+    for index in part {
+        let before = written(context, plan, recording, index)?;
+        run(context, plan, step, index..index + 1);
+        let after = written(context, plan, recording, index)?;
+        if after.iter().flatten().zip(before.iter().flatten()).any(is_new)
+            && let Some(wrong) = Look::behind(context, plan, recording, index, step, before)?.not_finite()
+        {
+            return Ok(Some(wrong));
+        }
+    }
+    Ok(None)
+}
+
+/// What stands in the tensors that a dispatch writes.
+fn written(context: &Context, plan: &Plan, recording: &Recording, index: usize) -> Result<Vec<Vec<f32>>> {
+    let writable = bindings(&recording.dispatches[index]).filter(|(_, binding)| binding.writable);
+    writable.map(|(id, _)| plan.read(context, recording.tensor(id))).collect()
+}
+
+fn numbers(words: Vec<f32>, binding: &Binding) -> Vec<f64> {
+    words.into_iter().map(|word| if binding.integer { word.to_bits() as f64 } else { word as f64 }).collect()
+}
