@@ -36,8 +36,8 @@ pub struct Args {
 }
 
 /// The options that may be set.
-const FLAGS: &str =
-    "memory_limit steps batch learning_rate noise_schedule timesteps sigma_min sigma_max seed checkpoint_every keep";
+const FLAGS: &str = "memory_limit steps batch learning_rate noise_schedule timesteps sigma_min sigma_max seed checkpoint_every keep \
+     on_nan audit_every";
 
 fn defaults() -> TrainOptions {
     TrainOptions {

@@ -3,7 +3,6 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::context::Context;
-use super::work::Work;
 use crate::error::Result;
 
 /// Words that stand where they should not, behind one dispatch of a plan.
@@ -52,7 +51,8 @@ impl Injected {
         run >= self.fault.after && run - self.fault.after < self.fault.times
     }
 
-    pub fn strike(&self, work: &mut Work) {
-        work.copy(&self.words, 0, &self.to, self.offset, self.words.size());
+    /// What stands where: the words, the buffer and the byte that they go to.
+    pub fn error(&self) -> (&wgpu::Buffer, &wgpu::Buffer, u64) {
+        (&self.words, &self.to, self.offset)
     }
 }

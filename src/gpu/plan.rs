@@ -10,7 +10,6 @@ use super::kernel::EntryPoint;
 use super::memory::{Memory, STORAGE, read_buffer};
 use super::recorder::{Dispatch, Place, Recording, Tensor, Value};
 use super::step::{self, Step};
-use super::work::Work;
 use crate::error::{Error, Result};
 
 /// How temporaries are laid out.
@@ -49,7 +48,7 @@ pub struct Plan {
     places: Vec<Option<(wgpu::Buffer, u64)>>,
     bytes: Vec<u64>,
     half: Vec<bool>,
-    slots: Vec<wgpu::Buffer>,
+    pub(crate) slots: Vec<wgpu::Buffer>,
     guarded: Vec<wgpu::Buffer>,
     guard: u64,
     uniform: wgpu::Buffer,
@@ -198,13 +197,6 @@ impl Plan {
     /// The buffer and the byte offset where `tensor` lives.
     pub fn place(&self, tensor: Tensor) -> &(wgpu::Buffer, u64) {
         self.places[tensor.id as usize].as_ref().expect("a tensor that some dispatch uses")
-    }
-
-    /// Sets all temporaries to zeros.
-    pub fn clear(&self, context: &Context) {
-        let mut work = Work::new(context);
-        self.slots.iter().for_each(|slot| work.clear(slot));
-        work.finish();
     }
 
     /// For tests: lets the device err from now on.

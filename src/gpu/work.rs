@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::context::{Context, Submission};
+use super::fault::Injected;
 use super::plan::{Plan, Prepared};
 use super::step::Step;
 
@@ -48,7 +49,9 @@ impl<'a> Work<'a> {
         let fault = plan.fault_within(&part);
         let sound = fault.map_or(part.end, |fault| fault.dispatch() + 1);
         self.encode(&plan.prepared[part.start..sound]);
-        fault.iter().for_each(|fault| fault.strike(self));
+        if let Some((words, to, offset)) = fault.map(Injected::error) {
+            self.copy(words, 0, to, offset, words.size());
+        }
         self.encode(&plan.prepared[sound..part.end]);
     }
 
@@ -110,6 +113,13 @@ impl<'a> Work<'a> {
 }
 
 impl Plan {
+    /// Sets all temporaries to zeros.
+    pub fn clear(&self, context: &Context) {
+        let mut work = Work::new(context);
+        self.slots.iter().for_each(|slot| work.clear(slot));
+        work.finish();
+    }
+
     /// Runs the whole recording once. Returns at once; the device works on.
     pub fn run(&self, context: &Context, step: &Step) -> Submission {
         let mut work = Work::new(context);
