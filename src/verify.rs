@@ -1,6 +1,7 @@
 //! Every kernel on this adapter against its f64 twin.
 
 pub mod model;
+pub mod soak;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

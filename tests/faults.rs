@@ -279,7 +279,7 @@ fn a_kernel_that_is_wrong_every_time_is_named_once_its_turn_comes_and_no_other()
         let label = recording.label(&recording.dispatches[wrong]);
         for step in 0..turns {
             trainer.step(step).expect("the device works");
-            trainer.audited();
+            trainer.end_audit();
         }
         let sound = trainer.audited();
         assert_eq!(trainer.findings(), []);
@@ -291,7 +291,7 @@ fn a_kernel_that_is_wrong_every_time_is_named_once_its_turn_comes_and_no_other()
         trainer.inject("gradients", fault).expect("room");
         let mut next = |step| {
             trainer.step(step).expect("the device works");
-            trainer.audited();
+            trainer.end_audit();
             Some(trainer.findings()).filter(|found| !found.is_empty())
         };
         let found = (turns..2 * turns).find_map(&mut next).unwrap_or_default();

@@ -22,7 +22,7 @@ const LAYERS: &[(&str, &str)] = &[
     ("checkpoint", "diffusion error files nn tensors"),
     ("tune", "error files gpu ops"),
     ("run", "checkpoint data diffusion error gpu nn ops picture tune"),
-    ("verify", "checkpoint error gpu nn ops run tensors"),
+    ("verify", "checkpoint data error gpu nn ops run tensors tune"),
     ("train", "chart checkpoint data error files gpu nn picture run tensors tune"),
     ("evaluate", "data diffusion error picture random run"),
     ("profile", "chart diffusion error gpu nn ops random run"),

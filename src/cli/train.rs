@@ -16,7 +16,7 @@ use super::progress::Progress;
 use diffuse::checkpoint;
 use diffuse::error::counted;
 use diffuse::gpu::{Context, context::mebibytes};
-use diffuse::run::{Task, TrainOptions};
+use diffuse::run::{Audited, Task, TrainOptions};
 use diffuse::train::{Model, Over, Run, Stored, check_place, is_of_a_run, run};
 use diffuse::tune::{Policy, Winograd};
 
@@ -89,7 +89,7 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     let ending = Ending { out: &args.run.out, json: &args.run.json, started, again: going_on("train", &args.run.out) };
     match begun {
         Begun::Run(mut run) => train(&mut run, &context, &ending).map(|_| ()),
-        Begun::Done { options, .. } => ending.print(options.steps, options.steps),
+        Begun::Done { options, .. } => ending.print(options.steps, options.steps, Audited::default()),
     }
 }
 
@@ -221,12 +221,13 @@ pub struct Ending<'a> {
 }
 
 impl Ending<'_> {
-    /// `step` steps are done of `steps`.
-    pub fn print(&self, step: u64, steps: u64) -> Result<()> {
+    /// `step` steps are done of `steps`, of which `audited` were audited by this call.
+    pub fn print(&self, step: u64, steps: u64, audited: Audited) -> Result<()> {
         let object = || {
             json!({
                 "out": self.out, "step": step, "steps": steps, "done": step >= steps,
                 "checkpoint": self.out.join("checkpoint"), "seconds": self.started.elapsed().as_secs_f64(),
+                "audited": audited,
             })
         };
         self.json.print_object(object)
@@ -259,6 +260,10 @@ pub fn train(run: &mut Run, context: &Context, ending: &Ending) -> Result<bool> 
         let (waited, all) = (feed.waited().as_secs_f64(), begun.elapsed().as_secs_f64());
         say(format_args!("steps waited {waited:.2} s for images, {:.2} % of the time", 100.0 * waited / all.max(1e-9)));
     }
+    let audited = run.audited();
+    if audited.steps > 0 {
+        say(audited);
+    }
     let Ending { out, started, again, .. } = ending;
     if done {
         say(format_args!(
@@ -270,7 +275,7 @@ pub fn train(run: &mut Run, context: &Context, ending: &Ending) -> Result<bool> 
     } else {
         say(format_args!("stopped at step {} of {all} and saved; go on with: {again}", run.steps_done()));
     }
-    ending.print(run.steps_done(), all)?;
+    ending.print(run.steps_done(), all, audited)?;
     Ok(done)
 }
 

@@ -1,6 +1,7 @@
 //! `diffuse verify`.
 
 mod saved;
+mod soak;
 
 use std::path::PathBuf;
 
@@ -38,6 +39,12 @@ pub struct Args {
     /// Print the shape where each entry point was furthest off, not only of what is wrong
     #[arg(long, conflicts_with = "model")]
     verbose: bool,
+    /// Burn the adapter in instead: training steps for so many minutes, each computed twice and one dispatch of it held to its twin
+    #[arg(long, value_name = "MINUTES", value_parser = soak::parse_minutes, conflicts_with_all = ["run", "kernel", "cases", "seed", "model", "verbose"])]
+    soak: Option<f64>,
+    /// Images in a batch of those steps: more load a large card better
+    #[arg(long, default_value_t = 64, requires = "soak", value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    batch: u32,
     #[command(flatten)]
     json: Json,
 }
@@ -47,6 +54,9 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     args.json.check()?;
     if let Some(run) = &args.run {
         return saved::verify(run, &args.json);
+    }
+    if let Some(minutes) = args.soak {
+        return soak::verify(minutes, args.batch, adapter, &args.json);
     }
     match (&args.model, &args.reference) {
         (Some(model), Some(reference)) => verify_model(args, adapter, model, reference),

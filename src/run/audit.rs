@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use super::session::Session;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, counted};
 use crate::gpu::Recording;
 use crate::gpu::look::{Look, Wrong, is_visible};
 use crate::gpu::recorder::Dispatch;
@@ -58,6 +58,17 @@ pub struct Audited {
     pub worst: f64,
 }
 
+impl fmt::Display for Audited {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Audited { steps, differed, dispatches, wrong, .. } = self;
+        let steps = counted(*steps, "step");
+        write!(
+            f,
+            "{steps} computed twice: {differed} differed; {dispatches} dispatches held to their twins: {wrong} wrong"
+        )
+    }
+}
+
 /// What a twin makes of a dispatch, on its way.
 type Judged = JoinHandle<(f64, Option<Wrong>)>;
 
@@ -67,6 +78,8 @@ pub struct Audit {
     every: u64,
     /// Each dispatch of a step as its part and its number there, one of each pipeline first.
     order: Vec<(usize, usize)>,
+    /// How many had their turn; as many as audits that a run had before this process.
+    turns: Option<u64>,
     /// First element and name of each parameter.
     parameters: Vec<(u64, String)>,
     /// Of the gradients; none as long as nothing was audited.
@@ -92,6 +105,7 @@ impl Audit {
         Audit {
             every,
             order: [first, others].concat(),
+            turns: None,
             // In the order of their places.
             parameters: params.all.iter().map(|parameter| (parameter.weight.offset, parameter.name.clone())).collect(),
             gradients: None,
@@ -109,12 +123,16 @@ impl Audit {
     /// The dispatch whose turn it is in step `step`, by its part and its number there; none while a twin is at work.
     pub fn turn(&mut self, step: u64) -> Option<(usize, usize)> {
         self.hear();
-        let turn = ((step + 1) / self.every.max(1)).saturating_sub(1) as usize;
-        self.judged.is_none().then(|| self.order[turn % self.order.len()])
+        if self.judged.is_some() {
+            return None;
+        }
+        let turn = self.turns.get_or_insert(step / self.every);
+        *turn += 1;
+        Some(self.order[(*turn - 1) as usize % self.order.len()])
     }
 
     /// Audits until each dispatch had its turn.
-    pub fn turns(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.order.len()
     }
 

@@ -149,7 +149,6 @@ pub struct TrainOptions {
     pub keep: usize,
     /// What to do when a loss or a gradient is not finite [default: stop; lower-scale in half precision]
     #[arg(long, value_enum)]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub on_nan: Option<OnNan>,
     /// Steps between those that are computed twice and compared, and of which one dispatch is held to its f64 twin; 0: none
     #[arg(long)]

@@ -415,15 +415,19 @@ impl<'a> Trainer<'a> {
         self.audit.findings()
     }
 
-    /// What audits came to so far; waits for the one under way.
-    pub fn audited(&mut self) -> Audited {
-        self.audit.wait();
+    /// What audits came to so far.
+    pub fn audited(&self) -> Audited {
         self.audit.audited()
+    }
+
+    /// Waits for the twin at work.
+    pub fn end_audit(&mut self) {
+        self.audit.wait();
     }
 
     /// Audits until each dispatch of a step had its turn.
     pub fn audits_of_a_step(&self) -> usize {
-        self.audit.turns()
+        self.audit.count()
     }
 
     /// In half precision, before the first step: the largest scale of the loss, from the first on downwards, with which the gradient

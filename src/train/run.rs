@@ -92,8 +92,6 @@ pub struct Run<'a> {
     moved: u64,
     /// Whether it was said that a picture can't be written, and that metrics can't.
     warned: [bool; 2],
-    /// What audits came to.
-    audited: Audited,
     /// What computes it.
     made_on: MadeOn,
     /// What is to be said of how it goes on.
@@ -233,7 +231,7 @@ impl<'a> Run<'a> {
     ) -> Run<'a> {
         let (model, made_on) = (model.into(), made_on(trainer.session.context));
         let (saved, notes, ends, warned) = (None, Vec::new(), false, [false; 2]);
-        let (told, moved, audited) = (step, step, Audited::default());
+        let (told, moved) = (step, step);
         Run {
             directory,
             options,
@@ -248,7 +246,6 @@ impl<'a> Run<'a> {
             ends,
             moved,
             warned,
-            audited,
             made_on,
             notes,
             lock,
@@ -316,7 +313,7 @@ impl<'a> Run<'a> {
 
     /// What audits came to.
     pub fn audited(&self) -> Audited {
-        self.audited
+        self.trainer.audited()
     }
 
     /// Flags, model included.
@@ -448,7 +445,7 @@ impl<'a> Run<'a> {
             }
         }
         self.catch_up(&mut pace, watch)?;
-        self.audited = self.trainer.audited();
+        self.trainer.end_audit();
         self.tell_findings(watch);
         let done = self.step >= self.options.steps;
         self.end_save(&mut pace, watch)?;

@@ -234,9 +234,14 @@ fn each_key_of_json_is_documented() {
         "verify --kernel silu --cases 0",
         "evaluate run --data digits --likelihood vlb --count 4 --terms 8",
         "verify new",
+        "verify --soak 0.001 --batch 1",
     ] {
         let object = json(&accepted(place.path(), &format!("{line} --json")));
-        let fields = fields_of(if line == "verify new" { "verify RUN" } else { line.split(' ').next().unwrap() });
+        let fields = fields_of(match line.split(' ').next().unwrap() {
+            _ if line == "verify new" => "verify RUN",
+            _ if line.contains("--soak") => "verify --soak MINUTES",
+            command => command,
+        });
         for key in object.as_object().expect("an object").keys() {
             let is_there = ["`", "[", "."].iter().any(|end| fields.contains(&format!("`{key}{end}")));
             assert!(is_there, "docs/json.md doesn't tell {key} of {line}");
