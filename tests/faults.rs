@@ -11,6 +11,7 @@ use diffuse::gpu::recorder::Place;
 use diffuse::gpu::{Context, EMA, GRADIENTS, Precision, Recording, WEIGHTS};
 use diffuse::nn::UNet;
 use diffuse::nn::config::Size;
+use diffuse::ops::adamw::LOSS_SCALE;
 use diffuse::run::{Finding, OnNan, TrainOptions, Trainer};
 use diffuse::train::{Over, Run, Watch, run};
 use diffuse::tune::Policy;
@@ -75,6 +76,63 @@ fn what_is_not_finite_is_traced_to_the_kernel_and_layer_that_made_it() {
             ["m", "v"].iter().for_each(|name| trainer.session.write(name, &vec![0.0f32; before[2].len()]));
         }
         assert_eq!(met.len(), 20, "{met:?}");
+    }
+}
+
+/// No step is lost to it.
+#[test]
+fn half_precision_finds_its_scale_before_the_first_step() {
+    let context = context();
+    let data = dataset(9, 3);
+    for accumulate in [1, 2] {
+        let options = TrainOptions { precision: Precision::F16, ..options(4, 4, accumulate) };
+        let unet = UNet::new(options.model.clone()).expect("a valid model");
+        let mut trainer = trainer(&context, &unet, &data, &options);
+        let scale = |trainer: &Trainer| trainer.session.read(LOSS_SCALE).expect("the device works")[0];
+        trainer.session.write(LOSS_SCALE, &[2f32.powi(40), 0.0]);
+        let before = stand(&trainer);
+        trainer.find_scale().expect("the device works");
+        let found = scale(&trainer);
+        assert!((1.0..2f32.powi(40)).contains(&found) && found.log2().fract() == 0.0, "{found}");
+        assert!(stand(&trainer) == before, "it moved something");
+        trainer.step(0).expect("the device works");
+        let metrics = trainer.finish().expect("all is finite");
+        assert!(metrics[0].gradient_norm.is_finite() && scale(&trainer) == found, "{metrics:?}");
+        // The largest that can be: twice as much overflows.
+        trainer.session.write(LOSS_SCALE, &[2.0 * found, 0.0]);
+        trainer.write_weights(&unet.params.initialise(options.seed));
+        trainer.step(0).expect("the device works");
+        assert!(!trainer.finish().expect("it is skipped")[0].gradient_norm.is_finite());
+    }
+}
+
+/// Some drivers pack what halves can't hold to NaN, and change the other half of the word.
+#[test]
+fn an_overflow_that_a_driver_packs_to_nan_skips_the_step_as_infinity_does() {
+    let context = context();
+    let data = dataset(9, 3);
+    let options = TrainOptions { precision: Precision::F16, ..options(4, 4, 1) };
+    let unet = UNet::new(options.model.clone()).expect("a valid model");
+    for bits in [0x7c00_3c00, 0x7e00_1234, 0x4321_fe01] {
+        let mut trainer = trainer(&context, &unet, &data, &options);
+        trainer.step(0).expect("the device works");
+        trainer.finish().expect("all is finite");
+        let before = stand(&trainer);
+        let recording = trainer.recording("gradients");
+        let is_half = |dispatch: &usize| {
+            let io = &recording.dispatches[*dispatch].io;
+            written(recording, *dispatch).is_some_and(|binding| recording.is_half(io[binding]))
+        };
+        let dispatch = (recording.dispatches.len() * 2 / 3..).find(is_half).expect("a gradient in halves");
+        let binding = written(recording, dispatch).expect("it was asked");
+        let fault = Fault { dispatch, binding, word: 0, words: 1, bits, after: 0, times: 1 };
+        trainer.inject("gradients", fault).expect("room");
+        let scale = trainer.session.read(LOSS_SCALE).expect("the device works")[0];
+        trainer.step(1).expect("the device works");
+        let metrics = trainer.finish().expect("it is skipped");
+        assert!(metrics[0].loss.is_finite() && !metrics[0].gradient_norm.is_finite(), "{bits:x}: {metrics:?}");
+        assert!(stand(&trainer) == before, "{bits:x}: something moved");
+        assert_eq!(trainer.session.read(LOSS_SCALE).expect("the device works")[0], scale / 2.0);
     }
 }
 

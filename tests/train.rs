@@ -176,7 +176,7 @@ fn never() -> StopAfter {
 fn stop_and_resume_give_equal_bits() {
     let context = context();
     let place = tempfile::tempdir().expect("a place for runs");
-    let mut options = TrainOptions { model: model(10), accumulate: 2, ..options(12, 3, 2) };
+    let mut options = TrainOptions { model: model(10), accumulate: 2, audit_every: 3, ..options(12, 3, 2) };
     options.model.sample_size = Some(Size::Square(8));
     let data = run::load_data(&mut options, None).expect("the embedded digits");
     let whole = place.path().join("whole");
