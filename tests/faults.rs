@@ -331,7 +331,7 @@ fn a_kernel_that_is_wrong_every_time_is_named_once_its_turn_comes_and_no_other()
         let unet = UNet::new(options.model.clone()).expect("a valid model");
         let mut trainer = trainer(&context, &unet, &data, &options);
         trainer.find_scale().expect("the device works");
-        let turns = trainer.audits_of_a_step() as u64;
+        let turns = trainer.audited().of;
         let recording = trainer.recording("gradients");
         let wrong = recording.dispatches.len() * 2 / 3;
         let label = recording.label(&recording.dispatches[wrong]);

@@ -52,6 +52,8 @@ pub struct Audited {
     pub differed: u64,
     /// Dispatches held to their twins.
     pub dispatches: u64,
+    /// Dispatches of a step: so many audits hold each to its twin once.
+    pub of: u64,
     /// Those that were wrong.
     pub wrong: u64,
     /// The largest error over what its bound allows.
@@ -102,16 +104,17 @@ impl Audit {
                 list.push((part, index));
             }
         }
+        let order = [first, others].concat();
         Audit {
             every,
-            order: [first, others].concat(),
+            audited: Audited { of: order.len() as u64, ..Audited::default() },
+            order,
             turns: None,
             // In the order of their places.
             parameters: params.all.iter().map(|parameter| (parameter.weight.offset, parameter.name.clone())).collect(),
             gradients: None,
             judged: None,
             findings: Vec::new(),
-            audited: Audited::default(),
         }
     }
 
@@ -129,11 +132,6 @@ impl Audit {
         let turn = self.turns.get_or_insert(step / self.every);
         *turn += 1;
         Some(self.order[(*turn - 1) as usize % self.order.len()])
-    }
-
-    /// Audits until each dispatch had its turn.
-    pub fn count(&self) -> usize {
-        self.order.len()
     }
 
     /// Holds what was seen to its twin, in a thread of its own.

@@ -425,11 +425,6 @@ impl<'a> Trainer<'a> {
         self.audit.wait();
     }
 
-    /// Audits until each dispatch of a step had its turn.
-    pub fn audits_of_a_step(&self) -> usize {
-        self.audit.count()
-    }
-
     /// In half precision, before the first step: the largest scale of the loss, from the first on downwards, with which the gradient
     /// of step 0 is finite. No step is lost to finding it.
     ///

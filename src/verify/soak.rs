@@ -18,8 +18,6 @@ pub struct Soaked {
     pub seconds: f64,
     #[serde(flatten)]
     pub audited: Audited,
-    /// Dispatches of a step: so many steps hold each to its twin once.
-    pub turns: usize,
     /// Steps whose loss or gradient was not finite.
     pub broken: u64,
     /// A line for each thing that was found.
@@ -62,8 +60,7 @@ pub fn soak(
     let mut trainer = Trainer::new(Session::open(context, policy, options.precision), &unet, data, &options)?;
     trainer.write_weights(&unet.params.initialise(options.seed));
     trainer.find_scale()?;
-    let turns = trainer.audits_of_a_step();
-    let mut soaked = Soaked { seconds: 0.0, audited: Audited::default(), turns, broken: 0, found: Vec::new() };
+    let mut soaked = Soaked { seconds: 0.0, audited: trainer.audited(), broken: 0, found: Vec::new() };
     let begun = Instant::now();
     let mut step = 0;
     while begun.elapsed() < time && step < options.steps && watch(&soaked) {

@@ -60,6 +60,6 @@ pub fn verify(minutes: f64, batch: u32, adapter: &Adapter, json: &Json) -> Resul
 }
 
 fn summary(soaked: &Soaked) -> String {
-    let Soaked { audited, turns, broken, .. } = soaked;
-    format!("{audited} ({turns} in a step; the worst at {:.3} of its bound); {broken} not finite", audited.worst)
+    let Soaked { audited, broken, .. } = soaked;
+    format!("{audited}, the worst at {:.3} of its bound; {broken} steps not finite", audited.worst)
 }
