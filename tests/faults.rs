@@ -327,11 +327,13 @@ fn a_kernel_that_is_wrong_every_time_is_named_once_its_turn_comes_and_no_other()
     let context = context();
     let data = dataset(9, 3);
     for precision in [Precision::F32, Precision::F16] {
-        let options = TrainOptions { audit_every: 1, precision, ..options(1000, 2, 2) };
+        let options = TrainOptions { audit_every: 1, precision, ..options(1000, 2, 1) };
         let unet = UNet::new(options.model.clone()).expect("a valid model");
         let mut trainer = trainer(&context, &unet, &data, &options);
         trainer.find_scale().expect("the device works");
-        let turns = trainer.audited().of;
+        // In half precision the first of each way alone: a third of all.
+        let all = trainer.audited().of;
+        let turns = if precision == Precision::F32 { all } else { all / 3 };
         let recording = trainer.recording("gradients");
         let wrong = recording.dispatches.len() * 2 / 3;
         let label = recording.label(&recording.dispatches[wrong]);
@@ -352,7 +354,7 @@ fn a_kernel_that_is_wrong_every_time_is_named_once_its_turn_comes_and_no_other()
             trainer.end_audit();
             Some(trainer.findings()).filter(|found| !found.is_empty())
         };
-        let found = (turns..2 * turns).find_map(&mut next).unwrap_or_default();
+        let found = (turns..turns + all).find_map(&mut next).unwrap_or_default();
         println!("{found:?}");
         assert!(!found.is_empty(), "{label}");
         assert!(found.iter().all(|finding| matches!(finding, Finding::Lasting { wrong, .. } if wrong.label == label)));
