@@ -19,6 +19,9 @@ pub enum Error {
     /// No adapter, a device that can't run this, or one that failed.
     #[error("{0}")]
     Device(String),
+    /// A device that stopped working, or does not answer: another one, opened on the same adapter, may work.
+    #[error("the device was lost: {0}")]
+    Lost(String),
     /// A run whose numbers stopped being finite.
     #[error("{0}")]
     Diverged(String),

@@ -8,6 +8,7 @@ pub mod choices;
 pub mod compiler;
 pub mod context;
 pub mod fault;
+mod health;
 pub mod interpret;
 pub mod kernel;
 pub mod look;

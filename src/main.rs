@@ -11,7 +11,8 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     // Kept by the caller's RUST_LOG; drivers and wgpu are quiet otherwise.
-    let filter = env_logger::Env::default().default_filter_or("warn,wgpu_hal=off,wgpu_core=error,naga=error");
+    let filter =
+        env_logger::Env::default().default_filter_or("warn,wgpu_hal=off,wgpu_core=error,naga=error,gpu_allocator=off");
     env_logger::Builder::from_env(filter).format_timestamp(None).format_target(false).init();
     match cli::parse().run() {
         Ok(()) => ExitCode::SUCCESS,

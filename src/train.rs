@@ -2,6 +2,7 @@
 
 mod lock;
 mod log;
+mod losses;
 pub mod model;
 pub mod run;
 mod save;
@@ -9,6 +10,7 @@ mod stored;
 
 pub use lock::Lock;
 pub use log::METRICS;
+pub use losses::Losses;
 pub use model::{Initial, Model};
 pub use run::{Run, Watch};
 pub use save::TRAINER;

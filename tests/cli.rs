@@ -12,6 +12,9 @@ mod data;
 mod editing;
 #[path = "cli/evaluating.rs"]
 mod evaluating;
+#[cfg(target_os = "linux")]
+#[path = "cli/failing.rs"]
+mod failing;
 #[path = "cli/pipelines.rs"]
 mod pipelines;
 #[path = "cli/sampling.rs"]

@@ -1,7 +1,7 @@
 //! `diffuse train`.
 
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use clap::{Args as _, Command};
@@ -14,10 +14,10 @@ use super::output::{Json, say};
 use super::outputs::{Input, Place, Source, check_apart, file, input};
 use super::progress::Progress;
 use diffuse::checkpoint;
-use diffuse::error::counted;
+use diffuse::error::{Error, counted};
 use diffuse::gpu::{Context, context::mebibytes};
 use diffuse::run::{Audited, Task, TrainOptions};
-use diffuse::train::{Model, Over, Run, Stored, check_place, is_of_a_run, run};
+use diffuse::train::{Lock, Losses, Model, Over, Run, Stored, check_place, is_of_a_run, run};
 use diffuse::tune::{Policy, Winograd};
 
 /// Train a U-Net
@@ -83,18 +83,13 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
         counts_classes: !args.run.model.is_of_file() && args.config.is_none(),
         config: args.config.as_deref(),
     };
-    let fresh = asked.fresh()?;
-    let context = adapter.open()?;
-    let begun = asked.begin(fresh, &context, &adapter.policy(&context)?)?;
     let ending = Ending { out: &args.run.out, json: &args.run.json, started, again: going_on("train", &args.run.out) };
-    match begun {
-        Begun::Run(mut run) => train(&mut run, &context, &ending).map(|_| ()),
-        Begun::Done { options, .. } => ending.print(options.steps, options.steps, Audited::default()),
-    }
+    asked.train(adapter, &ending)?;
+    Ok(())
 }
 
 /// What a command that trains has before it.
-pub enum Begun<'c> {
+enum Begun<'c> {
     Run(Box<Run<'c>>),
     /// Nothing: all steps were done already. The run stays locked as long as this is there.
     Done {
@@ -121,9 +116,115 @@ pub struct Asked<'a> {
     pub counts_classes: bool,
 }
 
+/// A run that came to its end, and the device that it ended on.
+pub struct Trained {
+    pub context: Context,
+    pub options: TrainOptions,
+    /// Whether all steps are done.
+    pub is_done: bool,
+    pub lock: Lock,
+}
+
+/// What became of a run on one device.
+enum Life {
+    Ended(Box<Trained>),
+    Lost(Box<Lost>),
+}
+
+/// A run whose device was lost.
+struct Lost {
+    error: Error,
+    /// What the adapter is called.
+    adapter: String,
+    options: TrainOptions,
+    /// Steps that were known to be done.
+    known: u64,
+    lock: Option<Lock>,
+}
+
+/// Trains what `begin` begins on a device.
+fn live(
+    context: Context,
+    ending: &Ending,
+    begin: impl for<'c> FnOnce(&'c Context) -> Result<Begun<'c>>,
+) -> Result<Life> {
+    let (options, is_done, lock) = match begin(&context)? {
+        Begun::Done { options, stored } => {
+            ending.print(options.steps, options.steps, Audited::default())?;
+            (*options, true, stored.into_lock())
+        }
+        Begun::Run(mut run) => match (train(&mut run, &context, ending), run.options().clone()) {
+            (Ok(is_done), options) => (options, is_done, run.into_lock()),
+            (Err(error), options) => {
+                let adapter = context.info.name.clone();
+                let (error, known) = (lost(error)?, run.steps_known());
+                return Ok(Life::Lost(Box::new(Lost { error, adapter, options, known, lock: Some(run.into_lock()) })));
+            }
+        },
+    };
+    Ok(Life::Ended(Box::new(Trained { context, options, is_done, lock })))
+}
+
+/// The error of a lost device.
+///
+/// # Errors
+/// Any other.
+fn lost(error: anyhow::Error) -> Result<Error> {
+    match error.downcast::<Error>()? {
+        lost @ Error::Lost(_) => Ok(lost),
+        other => Err(other.into()),
+    }
+}
+
 impl Asked<'_> {
+    /// Begins the run, or goes on with it, and trains. Where the device is lost, it is opened again, and the run goes on from its
+    /// last checkpoint as it does with --resume, or starts again if there is none yet.
+    ///
+    /// # Errors
+    /// One line, if the device is lost again and again.
+    pub fn train(&self, adapter: &Adapter, ending: &Ending) -> Result<Trained> {
+        let fresh = self.fresh()?;
+        let mut life = live(adapter.open()?, ending, |context| self.begin(fresh, context, &adapter.policy(context)?))?;
+        let mut losses = Losses::default();
+        loop {
+            life = match life {
+                Life::Ended(trained) => return Ok(*trained),
+                Life::Lost(lost) if losses.count(lost.known) => self.live_again(*lost, &losses, adapter, ending)?,
+                Life::Lost(lost) => {
+                    bail!("{} ({losses}, and no step was new between them); go on with: {}", lost.error, ending.again)
+                }
+            };
+        }
+    }
+
+    fn live_again(&self, before: Lost, losses: &Losses, adapter: &Adapter, ending: &Ending) -> Result<Life> {
+        let (out, Lost { error, adapter: name, options, lock, .. }) = (&self.flags.out, before);
+        let stored = lock.map_or_else(|| Stored::find(out), |lock| Stored::find_locked(out, lock))?;
+        let step = stored.as_ref().map_or(0, Stored::step);
+        say(format_args!("{error}; it is opened again and training goes on from step {step} ({losses})"));
+        // A driver may need it to come to itself.
+        std::thread::sleep(Duration::from_secs(1));
+        let opened = adapter.open().and_then(|context| match context.info.name == name {
+            true => Ok(context),
+            false => bail!("{name} is not there any more"),
+        });
+        let lived = opened.map_err(|error| Error::Lost(format!("{error:#}")).into()).and_then(|context| {
+            live(context, ending, |context| {
+                let (policy, options) = (adapter.policy(context)?, options.clone());
+                Ok(Begun::Run(Box::new(match stored {
+                    Some(stored) => Run::resume(context, &policy, stored, options, decoding::watch())?,
+                    None => self.start(Some(options), Over::Unfinished, context, &policy)?,
+                })))
+            })
+        });
+        lived.or_else(|error| {
+            let error = lost(error)?;
+            Ok(Life::Lost(Box::new(Lost { error, adapter: name, options, known: 0, lock: None })))
+        })
+    }
+
     /// The options of a new run, unless one goes on. Refuses what makes no sense, before a device is opened.
-    pub fn fresh(&self) -> Result<Option<TrainOptions>> {
+    fn fresh(&self) -> Result<Option<TrainOptions>> {
         self.flags.json.check()?;
         let run = ("--out", Place::Directory(&self.flags.out, is_of_a_run));
         let data = self.flags.data.as_deref().map(|data| ("--data", Source::Data(Path::new(data))));
@@ -139,11 +240,14 @@ impl Asked<'_> {
     }
 
     /// The run: one that goes on, or a new one with the options `fresh`.
-    pub fn begin<'c>(&self, fresh: Option<TrainOptions>, context: &'c Context, policy: &Policy) -> Result<Begun<'c>> {
+    fn begin<'c>(&self, fresh: Option<TrainOptions>, context: &'c Context, policy: &Policy) -> Result<Begun<'c>> {
         let stored = if self.flags.resume { Stored::find(&self.flags.out)? } else { None };
         match stored {
             Some(stored) => self.resume(context, policy, stored),
-            None => Ok(Begun::Run(Box::new(self.start(fresh, context, policy)?))),
+            None => {
+                let over = if self.flags.resume { Over::Unfinished } else { Over::Nothing };
+                Ok(Begun::Run(Box::new(self.start(fresh, over, context, policy)?)))
+            }
         }
     }
 
@@ -182,7 +286,13 @@ impl Asked<'_> {
         Ok(Begun::Run(Box::new(run)))
     }
 
-    fn start<'c>(&self, fresh: Option<TrainOptions>, context: &'c Context, policy: &Policy) -> Result<Run<'c>> {
+    fn start<'c>(
+        &self,
+        fresh: Option<TrainOptions>,
+        over: Over,
+        context: &'c Context,
+        policy: &Policy,
+    ) -> Result<Run<'c>> {
         if self.flags.data.is_none() && self.config.is_none() {
             bail!("{}: no run to go on with, and no --data to start one", self.flags.out.display());
         }
@@ -204,7 +314,6 @@ impl Asked<'_> {
             self.flags.init.as_deref().map(|place| Model::new(&options, &data)?.initial(place, &options, &data));
         let initial = initial.transpose()?;
         let notes: Vec<String> = initial.iter().flat_map(|initial| initial.notes.clone()).collect();
-        let over = if self.flags.resume { Over::Unfinished } else { Over::Nothing };
         let run = Run::create(context, policy, &self.flags.out, options, &data, (over, initial))?;
         notes.iter().for_each(say);
         Ok(run)

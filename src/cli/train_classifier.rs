@@ -11,7 +11,7 @@ use super::adapter::Adapter;
 use super::decoding;
 use super::flags::{RunFlags, Typed, option_flags};
 use super::output::Json;
-use super::train::{Asked, Begun, Ending, going_on, train};
+use super::train::{Asked, Ending, Trained, going_on};
 use diffuse::checkpoint;
 use diffuse::data::{self, Want};
 use diffuse::evaluate::accuracy::{Accuracy, accuracy_by_noise};
@@ -78,21 +78,13 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
         counts_classes: false,
         config: None,
     };
-    let fresh = asked.fresh()?;
-    let context = adapter.open()?;
-    let begun = asked.begin(fresh, &context, &adapter.policy(&context)?)?;
     let out = &args.run.out;
-    // Nobody may replace the checkpoint before it is measured.
-    let (options, _lock) = match begun {
-        Begun::Run(mut run) => {
-            let ending = Ending { out, json: &Json::default(), started, again: going_on("train-classifier", out) };
-            if !train(&mut run, &context, &ending)? {
-                return Ok(());
-            }
-            (run.options().clone(), run.into_lock())
-        }
-        Begun::Done { options, stored } => (*options, stored.into_lock()),
-    };
+    let ending = Ending { out, json: &Json::default(), started, again: going_on("train-classifier", out) };
+    // Locked, for nobody may replace the checkpoint before it is measured.
+    let Trained { context, options, is_done, lock: _lock } = asked.train(adapter, &ending)?;
+    if !is_done {
+        return Ok(());
+    }
     let (accuracies, held_out) = measure(&context, out, &options)?;
     let object = || {
         Ok(json!({

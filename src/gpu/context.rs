@@ -1,27 +1,33 @@
 //! Adapters and the device: selection, limits, errors.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::choices::Device;
+use super::health::Health;
 use super::kernel::Need;
 use super::pipelines::Pipelines;
 use crate::error::{Error, Result};
 
+/// How long a device may be silent.
+const PATIENCE: Duration = Duration::from_secs(600);
+
 /// A submission that [`Context::wait_for`] waits for.
-pub type Submission = wgpu::SubmissionIndex;
+#[derive(Clone)]
+pub struct Submission(Option<wgpu::SubmissionIndex>);
 
 /// An opened device.
 pub struct Context {
     pub info: wgpu::AdapterInfo,
     pub device: wgpu::Device,
-    pub queue: wgpu::Queue,
+    /// There until it is dropped.
+    queue: Option<wgpu::Queue>,
     /// Shaders keep bounds checks and loop bounds; slow, for tests.
     pub checked: bool,
     kind: Device,
     pub(super) adapter: wgpu::Adapter,
     pub(crate) pipelines: Pipelines,
-    failure: Arc<Mutex<Option<String>>>,
+    pub(super) health: Health,
 }
 
 /// What is told of an adapter before it is opened.
@@ -142,7 +148,7 @@ impl Context {
             max_compute_workgroup_storage_size: 16 << 10,
             ..limits
         };
-        let request = adapter.adapter.request_device(&wgpu::DeviceDescriptor {
+        let descriptor = wgpu::DeviceDescriptor {
             label: Some("diffuse"),
             required_features: adapter.adapter.features() & optional,
             required_limits: limits,
@@ -150,25 +156,28 @@ impl Context {
             // before it was compared with the plain one on this adapter (src/gpu/trial.rs).
             experimental_features: unsafe { wgpu::ExperimentalFeatures::enabled() },
             ..Default::default()
-        });
-        let name = &adapter.info.name;
-        let (device, queue) = pollster::block_on(request)
-            .map_err(|error| Error::Device(format!("{name} can't be opened: {}", first_line(&error))))?;
-        let failure = Arc::new(Mutex::new(None));
-        let slot = failure.clone();
+        };
+        let closed = |why: &dyn std::fmt::Display| {
+            Error::Device(format!("{} can't be opened: {}", adapter.info.name, first_line(why)))
+        };
+        let health = Health::default();
+        let opened = health.guard(|| pollster::block_on(adapter.adapter.request_device(&descriptor)));
+        let opened = opened.ok_or_else(|| closed(&"its driver failed"))?;
+        let (device, queue) = opened.map_err(|error| closed(&error))?;
+        let own = health.clone();
         device.on_uncaptured_error(Arc::new(move |error| {
-            remember(&slot, format!("the device failed: {}", first_line(&error)))
+            own.fail(format!("the device failed: {}", first_line(&error)));
         }));
-        let slot = failure.clone();
+        let own = health.clone();
         device.set_device_lost_callback(move |reason, message| {
             if reason != wgpu::DeviceLostReason::Destroyed {
-                remember(&slot, format!("the device was lost: {message}"));
+                own.lose(message);
             }
         });
         let kind = kind(&adapter.info, device.features(), &adapter.adapter);
         let pipelines = Pipelines::default();
         let Adapter { info, adapter, .. } = adapter;
-        Ok(Context { info, device, queue, checked, kind, adapter, pipelines, failure })
+        Ok(Context { info, device, queue: Some(queue), checked, kind, adapter, pipelines, health })
     }
 
     /// What the kernels' variants see of this device.
@@ -204,26 +213,52 @@ impl Context {
     /// Waits until all submitted work is done.
     ///
     /// # Errors
-    /// [`Error::Device`] if the device failed or was lost.
+    /// [`Error::Lost`] if the device was lost or does not answer, [`Error::Device`] if it failed.
     pub fn wait(&self) -> Result<()> {
         self.wait_for(None)
     }
 
     /// Waits for one submission, or for all.
-    pub fn wait_for(&self, submission_index: Option<Submission>) -> Result<()> {
-        let wait = wgpu::PollType::Wait { submission_index, timeout: Some(Duration::from_secs(600)) };
-        if let Err(error) = self.device.poll(wait) {
-            remember(&self.failure, format!("the device does not answer: {error}"));
+    ///
+    /// # Errors
+    /// As [`Context::wait`].
+    pub fn wait_for(&self, submission: Option<Submission>) -> Result<()> {
+        // wgpu frees the buffers of a lost device when it is polled, those that another thread reads as well.
+        self.check()?;
+        let submission_index = submission.and_then(|submission| submission.0);
+        let wait = wgpu::PollType::Wait { submission_index, timeout: Some(PATIENCE) };
+        match self.health.guard(|| self.device.poll(wait)) {
+            Some(Err(wgpu::PollError::Timeout)) => {
+                // To drop the queue would be to wait for it.
+                std::mem::forget(self.queue().clone());
+                self.health.lose(format!("no answer for {} s", PATIENCE.as_secs()));
+            }
+            Some(Err(error)) => self.health.lose(error),
+            Some(Ok(_)) | None => {}
         }
         self.check()
     }
 
-    /// The first failure that the device reported, if any.
+    pub(super) fn queue(&self) -> &wgpu::Queue {
+        self.queue.as_ref().expect("it is there until the context is dropped")
+    }
+
+    /// Hands commands over. What goes wrong is found when they are waited for.
+    pub(crate) fn submit(&self, commands: Option<wgpu::CommandBuffer>) -> Submission {
+        Submission(self.health.guard(|| self.queue().submit(commands)))
+    }
+
+    /// Overwrites bytes of a buffer behind all that was submitted. What goes wrong is found when something is waited for.
+    pub(crate) fn write(&self, buffer: &wgpu::Buffer, offset: u64, bytes: &[u8]) {
+        self.health.guard(|| self.queue().write_buffer(buffer, offset, bytes));
+    }
+
+    /// The first failure that the device reported, if any; its loss before all others.
+    ///
+    /// # Errors
+    /// As [`Context::wait`].
     pub fn check(&self) -> Result<()> {
-        match &*self.failure.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) {
-            Some(message) => Err(Error::Device(message.clone())),
-            None => Ok(()),
-        }
+        self.health.check()
     }
 
     /// Bytes of the largest buffer that can be bound in halves.
@@ -256,6 +291,14 @@ impl Context {
             )));
         }
         Ok(buffer)
+    }
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        // It waits for what it does, which may fail, too.
+        let queue = self.queue.take();
+        self.health.guard(|| drop(queue));
     }
 }
 
@@ -292,10 +335,6 @@ fn kind(info: &wgpu::AdapterInfo, features: wgpu::Features, adapter: &wgpu::Adap
 /// `12.3 MiB`.
 pub fn mebibytes(bytes: u64) -> String {
     format!("{:.1} MiB", bytes as f64 / (1 << 20) as f64)
-}
-
-fn remember(slot: &Mutex<Option<String>>, message: String) {
-    slot.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).get_or_insert(message);
 }
 
 fn first_line(error: &dyn std::fmt::Display) -> String {

@@ -37,7 +37,7 @@ impl Injected {
     pub fn new(context: &Context, fault: Fault, to: wgpu::Buffer, offset: u64) -> Result<Injected> {
         let usage = wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
         let words = context.create_buffer("fault", 4 * fault.words, usage)?;
-        context.queue.write_buffer(&words, 0, &fault.bits.to_le_bytes().repeat(fault.words as usize));
+        context.write(&words, 0, &fault.bits.to_le_bytes().repeat(fault.words as usize));
         Ok(Injected { fault, words, to, offset: offset + 4 * fault.word, runs: AtomicU32::new(0) })
     }
 

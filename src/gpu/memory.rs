@@ -26,7 +26,7 @@ impl Memory {
         }
         let buffer = context.create_buffer(&named.name, named.bytes + guard, STORAGE)?;
         if !named.contents.is_empty() {
-            context.queue.write_buffer(&buffer, 0, bytemuck::cast_slice(&named.contents));
+            context.write(&buffer, 0, bytemuck::cast_slice(&named.contents));
         }
         self.buffers.insert(named.name.clone(), buffer.clone());
         Ok(buffer)
@@ -44,7 +44,7 @@ impl Memory {
 
     /// Overwrites a buffer from element `offset` on.
     pub fn write<T: bytemuck::NoUninit>(&self, context: &Context, name: &str, offset: u64, values: &[T]) {
-        context.queue.write_buffer(self.buffer(name), offset * 4, bytemuck::cast_slice(values));
+        context.write(self.buffer(name), offset * 4, bytemuck::cast_slice(values));
     }
 
     /// Overwrites buffer `index` of `recording` as its tensors are stored.
@@ -75,7 +75,7 @@ pub(crate) fn read_buffer(context: &Context, buffer: &wgpu::Buffer, offset: u64,
     let staging = context.create_buffer("read back", bytes, usage)?;
     let mut encoder = context.device.create_command_encoder(&Default::default());
     encoder.copy_buffer_to_buffer(buffer, offset, &staging, 0, bytes);
-    context.queue.submit([encoder.finish()]);
+    context.submit(Some(encoder.finish()));
     staging.map_async(wgpu::MapMode::Read, .., |_| {});
     context.wait()?;
     mapped_values(&staging)

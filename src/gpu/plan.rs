@@ -91,7 +91,7 @@ impl Plan {
         let uniforms = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
         let uniform = context.create_buffer("step", step::layout().bytes as u64, uniforms)?;
         let params = context.create_buffer("params", recording.params_bytes(), uniforms)?;
-        context.queue.write_buffer(&params, 0, &params_lines(recording));
+        context.write(&params, 0, &params_lines(recording));
         let mut plan = Plan {
             prepared: Vec::new(),
             places,
@@ -156,7 +156,7 @@ impl Plan {
     }
 
     pub(crate) fn write_step(&self, context: &Context, step: &Step) {
-        context.queue.write_buffer(&self.uniform, 0, &step.to_bytes());
+        context.write(&self.uniform, 0, &step.to_bytes());
     }
 
     /// Bytes that this plan allocated, its share of named buffers included.
@@ -189,9 +189,9 @@ impl Plan {
         if self.half[tensor.id as usize] {
             let values: &[f32] = bytemuck::cast_slice(values);
             let halves: Vec<f16> = values.iter().map(|value| f16::from_f32(*value)).collect();
-            return context.queue.write_buffer(buffer, *offset, bytemuck::cast_slice(&halves));
+            return context.write(buffer, *offset, bytemuck::cast_slice(&halves));
         }
-        context.queue.write_buffer(buffer, *offset, bytemuck::cast_slice(values));
+        context.write(buffer, *offset, bytemuck::cast_slice(values));
     }
 
     /// The buffer and the byte offset where `tensor` lives.
@@ -234,7 +234,7 @@ impl Plan {
 fn fill_guard(context: &Context, buffer: &wgpu::Buffer, number: usize, bytes: u64) {
     if bytes > 0 {
         let values: Vec<u32> = (0..bytes / 4).rev().map(|behind| guard_word(number, behind)).collect();
-        context.queue.write_buffer(buffer, buffer.size() - bytes, bytemuck::cast_slice(&values));
+        context.write(buffer, buffer.size() - bytes, bytemuck::cast_slice(&values));
     }
 }
 

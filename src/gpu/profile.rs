@@ -73,12 +73,12 @@ impl Plan {
             let encode = Instant::now();
             let commands = encode_timed(context, chunk, &resolved, PAIR * first as u64);
             let submit = Instant::now();
-            context.queue.submit([commands]);
+            context.submit(Some(commands));
             host.push(HostSpan { first, encode, submit, submitted: Instant::now() });
         }
         let words = read_buffer(context, &resolved, 0, bytes)?;
         let ticks: Vec<u64> = bytemuck::pod_collect_to_vec(&words);
-        let period = context.queue.get_timestamp_period() as f64;
+        let period = context.queue().get_timestamp_period() as f64;
         let span = |pair: &[u64]| Span { start: pair[0] as f64 * period, end: pair[1] as f64 * period };
         Ok(Trace { dispatches: ticks.chunks_exact(2).map(span).collect(), host })
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::context::Context;
+use super::health::Health;
 use super::memory::{Memory, mapped_values};
 use crate::error::Result;
 
@@ -11,6 +12,7 @@ use crate::error::Result;
 #[derive(Clone)]
 pub struct Snapshot {
     copies: Arc<[Staged]>,
+    health: Health,
     /// How many have come.
     here: Arc<AtomicUsize>,
 }
@@ -32,7 +34,8 @@ impl Snapshot {
             let of = memory.buffer(name).clone();
             Ok(Staged { name, copy: context.create_buffer("snapshot", of.size(), usage)?, of })
         };
-        Ok(Snapshot { copies: names.iter().map(room).collect::<Result<_>>()?, here: Arc::default() })
+        let copies = names.iter().map(room).collect::<Result<_>>()?;
+        Ok(Snapshot { copies, health: context.health.clone(), here: Arc::default() })
     }
 
     /// Copies all as they stand behind what was submitted before, and asks for the copies. Returns at once.
@@ -42,7 +45,7 @@ impl Snapshot {
         for Staged { of, copy, .. } in self.copies.iter() {
             encoder.copy_buffer_to_buffer(of, 0, copy, 0, of.size());
         }
-        context.queue.submit([encoder.finish()]);
+        context.submit(Some(encoder.finish()));
         for Staged { copy, .. } in self.copies.iter() {
             let here = self.here.clone();
             // What can't be mapped is found when it is read.
@@ -63,7 +66,10 @@ impl Snapshot {
     /// [`crate::error::Error::Device`] if the device failed.
     pub fn read(&self, name: &str) -> Result<Vec<f32>> {
         let found = self.copies.iter().find(|copy| copy.name == name);
-        mapped_values(&found.unwrap_or_else(|| panic!("no copy of {name}")).copy)
+        let values = mapped_values(&found.unwrap_or_else(|| panic!("no copy of {name}")).copy)?;
+        // What a lost device left in mapped memory is undefined (Vulkan, "Lost Device").
+        self.health.check()?;
+        Ok(values)
     }
 
     /// Gives the room back for the next time.

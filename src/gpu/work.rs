@@ -106,7 +106,7 @@ impl<'a> Work<'a> {
 
     fn submit(&mut self) {
         let commands = self.encoder.take().map(wgpu::CommandEncoder::finish);
-        self.last = Some(self.context.queue.submit(commands));
+        self.last = Some(self.context.submit(commands));
         self.flops = 0;
         self.plans.clear();
     }

@@ -331,6 +331,11 @@ impl<'a> Run<'a> {
         self.step
     }
 
+    /// Steps whose loss is known, from the first of the run on.
+    pub fn steps_known(&self) -> u64 {
+        self.told
+    }
+
     /// Learnt numbers of the model.
     pub fn parameters(&self) -> u64 {
         self.model.params().count()
@@ -354,9 +359,17 @@ impl<'a> Run<'a> {
     /// Trains to the last step, or until `watch` says stop. Whether all steps were done.
     ///
     /// # Errors
-    /// [`Error::Diverged`] if the loss or the gradient is not finite and `--on-nan` says no more, [`Error::Device`],
-    /// [`Error::File`] if the disk is full.
+    /// [`Error::Diverged`] if the loss or the gradient is not finite and `--on-nan` says no more, [`Error::Lost`],
+    /// [`Error::Device`], [`Error::File`] if the disk is full.
     pub fn train(&mut self, watch: &mut dyn Watch) -> Result<bool> {
+        match self.train_past_breaks(watch) {
+            // A loss may be heard of first by what it made fail.
+            Err(Error::Device(problem)) => self.trainer.session.context.check().and(Err(Error::Device(problem))),
+            result => result,
+        }
+    }
+
+    fn train_past_breaks(&mut self, watch: &mut dyn Watch) -> Result<bool> {
         // Steps that broke, and how often in a row.
         let (mut last, mut in_a_row) = (None, 0);
         loop {
@@ -441,6 +454,7 @@ impl<'a> Run<'a> {
                 self.end_save(&mut pace, watch)?;
                 self.catch_up(&mut pace, watch)?;
                 self.show_samples(watch);
+                self.trainer.session.context.check()?;
                 pace.restart();
             }
         }
@@ -483,6 +497,8 @@ impl<'a> Run<'a> {
         match self.draw_samples(watch) {
             Ok(Some(path)) => watch.note(&format!("step {}: {}", self.step, path.display())),
             Ok(None) => {}
+            // Training doesn't go on without pictures: it goes on elsewhere.
+            Err(Error::Lost(_)) if self.step < self.options.steps => {}
             Err(error) => self.warn(&error, watch),
         }
     }

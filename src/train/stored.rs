@@ -102,7 +102,14 @@ impl Stored {
         if !directory.is_dir() {
             return Ok(None);
         }
-        let lock = claim(directory)?;
+        Stored::find_locked(directory, claim(directory)?)
+    }
+
+    /// As [`Stored::find`], in a directory that is locked already; it is no longer if there is no checkpoint.
+    ///
+    /// # Errors
+    /// As [`Stored::find`].
+    pub fn find_locked(directory: &Path, lock: Lock) -> Result<Option<Stored>> {
         let places = checkpoints_of(directory);
         if places.is_empty() {
             return Ok(None);

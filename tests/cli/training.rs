@@ -14,7 +14,7 @@ fn lines(path: &Path) -> Vec<String> {
 }
 
 #[track_caller]
-fn assert_same_bits(one: &Path, other: &Path) {
+pub fn assert_same_bits(one: &Path, other: &Path) {
     for file in STORED {
         let read = |run: &Path| fs::read(run.join("checkpoint").join(file)).unwrap();
         assert!(read(one) == read(other), "{file} differs");
@@ -299,7 +299,7 @@ fn killed_and_resumed_gives_equal_bits() {
 }
 
 /// What the checkpoints that were kept are called.
-fn kept(run: &Path) -> Vec<String> {
+pub fn kept(run: &Path) -> Vec<String> {
     let mut names: Vec<String> = fs::read_dir(run.join("checkpoints"))
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
