@@ -13,6 +13,7 @@ pub mod interpret;
 pub mod kernel;
 pub mod look;
 pub mod memory;
+pub mod pace;
 mod pipelines;
 pub mod plan;
 pub mod profile;

@@ -2,6 +2,7 @@
 //! changes a bit.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use diffuse::gpu::kernel::File;
 use diffuse::gpu::recorder::{Place, TensorInfo};
@@ -253,17 +254,19 @@ fn profiling_changes_no_bit() {
 
 #[test]
 fn where_a_submission_ends_changes_no_bit() {
-    let context = open();
+    let (context, mut polite) = (open(), open());
+    polite.be_polite();
     for network in networks() {
         let plain = bits(&context, &network, PlanOptions::default(), plain_run(&context));
-        for most_flops in [1, 100_000] {
+        for most in [0, 100, 10_000].map(Duration::from_micros) {
             let bounded = bits(&context, &network, PlanOptions::default(), |plan| {
-                let mut work = Work::of_at_most(&context, most_flops);
+                let mut work = Work::of_at_most(&context, most);
                 work.run(plan, &Step::default());
                 work.finish();
             });
-            assert!(plain == bounded, "at most {most_flops} FLOPs in a submission");
+            assert!(plain == bounded, "at most {most:?} in a submission");
         }
+        assert!(plain == bits(&polite, &network, PlanOptions::default(), plain_run(&polite)), "politely");
     }
 }
 

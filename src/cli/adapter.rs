@@ -25,6 +25,10 @@ pub struct Adapter {
     /// bits. A run keeps what it was started with [default: 2]
     #[arg(long, global = true)]
     winograd: Option<Winograd>,
+    /// Leave room for others on this device, such as a desktop: work goes there in pieces of 16 ms at the most (250 without), each
+    /// when the one before is done. A dispatch that alone takes longer stays one piece. With the same bits
+    #[arg(long, global = true)]
+    polite: bool,
 }
 
 /// When the tuner measures, and what someone chose.
@@ -88,7 +92,11 @@ impl Adapter {
 
     /// Opens the adapter.
     pub fn open(&self) -> Result<Context> {
-        Ok(Context::new(self.wanted())?)
+        let mut context = Context::new(self.wanted())?;
+        if self.polite {
+            context.be_polite();
+        }
+        Ok(context)
     }
 
     /// A session on it, for activations stored as `storage` says.

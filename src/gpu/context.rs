@@ -1,16 +1,19 @@
 //! Adapters and the device: selection, limits, errors.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use super::choices::Device;
 use super::health::Health;
 use super::kernel::Need;
+use super::pace;
 use super::pipelines::Pipelines;
 use crate::error::{Error, Result};
 
-/// How long a device may be silent.
+/// How long a device may be silent, beside several times what its work should take.
 const PATIENCE: Duration = Duration::from_secs(600);
+const TIMES_EXPECTED: u32 = 4;
 
 /// A submission that [`Context::wait_for`] waits for.
 #[derive(Clone)]
@@ -24,6 +27,9 @@ pub struct Context {
     queue: Option<wgpu::Queue>,
     /// Shaders keep bounds checks and loop bounds; slow, for tests.
     pub checked: bool,
+    is_polite: bool,
+    /// Microseconds of what was handed over since somebody waited.
+    expected: AtomicU64,
     kind: Device,
     pub(super) adapter: wgpu::Adapter,
     pub(crate) pipelines: Pipelines,
@@ -177,7 +183,23 @@ impl Context {
         let kind = kind(&adapter.info, device.features(), &adapter.adapter);
         let pipelines = Pipelines::default();
         let Adapter { info, adapter, .. } = adapter;
-        Ok(Context { info, device, queue: Some(queue), checked, kind, adapter, pipelines, health })
+        let (is_polite, expected) = (false, AtomicU64::new(0));
+        Ok(Context { info, device, queue: Some(queue), checked, is_polite, expected, kind, adapter, pipelines, health })
+    }
+
+    /// From here on work is handed over in short pieces, each when the one before it is done, so that others can use the device.
+    pub fn be_polite(&mut self) {
+        self.is_polite = true;
+    }
+
+    /// Whether it leaves room for others.
+    pub fn is_polite(&self) -> bool {
+        self.is_polite
+    }
+
+    /// How long a submission may take.
+    pub fn most_at_once(&self) -> Duration {
+        if self.is_polite { pace::POLITE } else { pace::MOST }
     }
 
     /// What the kernels' variants see of this device.
@@ -226,15 +248,17 @@ impl Context {
         // wgpu frees the buffers of a lost device when it is polled, those that another thread reads as well.
         self.check()?;
         let submission_index = submission.and_then(|submission| submission.0);
-        let wait = wgpu::PollType::Wait { submission_index, timeout: Some(PATIENCE) };
+        let patience = PATIENCE + TIMES_EXPECTED * Duration::from_micros(self.expected.load(Relaxed));
+        let wait = wgpu::PollType::Wait { submission_index, timeout: Some(patience) };
         match self.health.guard(|| self.device.poll(wait)) {
             Some(Err(wgpu::PollError::Timeout)) => {
                 // To drop the queue would be to wait for it.
                 std::mem::forget(self.queue().clone());
-                self.health.lose(format!("no answer for {} s", PATIENCE.as_secs()));
+                self.health.lose(format!("no answer for {} s", patience.as_secs()));
             }
             Some(Err(error)) => self.health.lose(error),
-            Some(Ok(_)) | None => {}
+            Some(Ok(_)) => self.expected.store(0, Relaxed),
+            None => {}
         }
         self.check()
     }
@@ -246,6 +270,12 @@ impl Context {
     /// Hands commands over. What goes wrong is found when they are waited for.
     pub(crate) fn submit(&self, commands: Option<wgpu::CommandBuffer>) -> Submission {
         Submission(self.health.guard(|| self.queue().submit(commands)))
+    }
+
+    /// As [`Context::submit`], of work that should take so many seconds.
+    pub(crate) fn submit_work(&self, commands: Option<wgpu::CommandBuffer>, seconds: f32) -> Submission {
+        self.expected.fetch_add((1e6 * seconds) as u64, Relaxed);
+        self.submit(commands)
     }
 
     /// Overwrites bytes of a buffer behind all that was submitted. What goes wrong is found when something is waited for.

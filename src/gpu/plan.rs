@@ -8,6 +8,7 @@ use super::context::{Context, mebibytes};
 use super::fault::{Fault, Injected};
 use super::kernel::EntryPoint;
 use super::memory::{Memory, STORAGE, read_buffer};
+use super::pace::{Cost, Runs};
 use super::recorder::{Dispatch, Place, Recording, Tensor, Value};
 use super::step::{self, Step};
 use crate::error::{Error, Result};
@@ -32,7 +33,7 @@ pub(crate) struct Prepared {
     pub pipeline: wgpu::ComputePipeline,
     pub bind_group: wgpu::BindGroup,
     pub grid: [u32; 3],
-    pub flops: u64,
+    pub cost: Cost,
 }
 
 /// The word that stands `behind` words before the end of guarded buffer `number`: a signalling NaN. Where a kernel reads
@@ -45,6 +46,7 @@ fn guard_word(number: usize, behind: u64) -> u32 {
 /// A recording on a device.
 pub struct Plan {
     pub(crate) prepared: Vec<Prepared>,
+    pub(super) runs: Runs,
     places: Vec<Option<(wgpu::Buffer, u64)>>,
     bytes: Vec<u64>,
     half: Vec<bool>,
@@ -94,6 +96,7 @@ impl Plan {
         context.write(&params, 0, &params_lines(recording));
         let mut plan = Plan {
             prepared: Vec::new(),
+            runs: Runs::of([].iter()),
             places,
             bytes: (0..recording.tensors.len()).map(|id| recording.tensor_bytes(id as u32)).collect(),
             half: (0..recording.tensors.len()).map(|id| recording.is_half(id as u32)).collect(),
@@ -112,8 +115,11 @@ impl Plan {
                 Error::Device(format!("{kernel}.{entry} does not compile on {}: {error}", context.info.name))
             })?;
             let bind_group = plan.bind(context, &pipeline, dispatch, &params, index as u64 * 256);
-            plan.prepared.push(Prepared { pipeline, bind_group, grid: dispatch.grid, flops: dispatch.flops });
+            let bytes = dispatch.io.iter().map(|id| plan.bytes[*id as usize]).sum();
+            let cost = Cost::guess(dispatch.flops, bytes, context.is_cpu());
+            plan.prepared.push(Prepared { pipeline, bind_group, grid: dispatch.grid, cost });
         }
+        plan.runs = Runs::of(plan.prepared.iter().map(|prepared| &prepared.cost));
         context.check()?;
         Ok(plan)
     }

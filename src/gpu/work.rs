@@ -1,21 +1,22 @@
 //! Commands on their way to the device: in one submission, unless that would be more than a device takes at once.
 
 use std::ops::Range;
+use std::time::{Duration, Instant};
 
 use super::context::{Context, Submission};
 use super::fault::Injected;
+use super::pace::{FILLED, learn};
 use super::plan::{Plan, Prepared};
 use super::step::Step;
-
-/// FLOPs after which a new submission begins: systems that watch the GPU kill one that takes seconds.
-pub const MOST_FLOPS: u64 = 200_000_000_000;
 
 /// Plans and copies, one behind the other.
 pub struct Work<'a> {
     context: &'a Context,
-    most_flops: u64,
+    /// Seconds of a submission.
+    most: f32,
     encoder: Option<wgpu::CommandEncoder>,
-    flops: u64,
+    /// What this submission takes, as far as that is known.
+    seconds: f32,
     /// The plans of this submission, by their addresses: a second run of one writes its uniform anew, and that comes before
     /// the whole submission.
     plans: Vec<usize>,
@@ -25,15 +26,16 @@ pub struct Work<'a> {
 impl<'a> Work<'a> {
     /// Nothing yet.
     pub fn new(context: &'a Context) -> Work<'a> {
-        Work::of_at_most(context, MOST_FLOPS)
+        Work::of_at_most(context, context.most_at_once())
     }
 
     /// The same, with another bound for a submission.
-    pub fn of_at_most(context: &'a Context, most_flops: u64) -> Work<'a> {
-        Work { context, most_flops, encoder: None, flops: 0, plans: Vec::new(), last: None }
+    pub fn of_at_most(context: &'a Context, most: Duration) -> Work<'a> {
+        let most = FILLED * most.as_secs_f32();
+        Work { context, most, encoder: None, seconds: 0.0, plans: Vec::new(), last: None }
     }
 
-    /// Runs a whole recording once.
+    /// Runs a whole recording once. A dispatch that is longer than a submission may be is one by itself.
     pub fn run(&mut self, plan: &Plan, step: &Step) {
         self.run_part(plan, step, 0..plan.prepared.len());
     }
@@ -46,24 +48,31 @@ impl<'a> Work<'a> {
         }
         plan.write_step(self.context, step);
         self.plans.push(address);
+        let is_measured = plan.runs.begin() || self.context.is_polite();
+        if is_measured {
+            self.pause();
+        }
         let fault = plan.fault_within(&part);
         let sound = fault.map_or(part.end, |fault| fault.dispatch() + 1);
-        self.encode(&plan.prepared[part.start..sound]);
+        self.encode(&plan.prepared[part.start..sound], is_measured);
         if let Some((words, to, offset)) = fault.map(Injected::error) {
             self.copy(words, 0, to, offset, words.size());
         }
-        self.encode(&plan.prepared[sound..part.end]);
+        self.encode(&plan.prepared[sound..part.end], is_measured);
     }
 
-    fn encode(&mut self, mut rest: &[Prepared]) {
+    fn encode(&mut self, mut rest: &[Prepared], is_measured: bool) {
         while !rest.is_empty() {
-            let count = self.fitting(rest.iter().map(|prepared| prepared.flops));
-            let (now, later) = rest.split_at(count);
+            let (now, later) = rest.split_at(self.fitting(rest));
             let mut pass = self.encoder().begin_compute_pass(&Default::default());
             now.iter().for_each(|prepared| prepared.record(&mut pass));
             drop(pass);
             rest = later;
-            if !rest.is_empty() {
+            if is_measured {
+                let took = self.pause();
+                learn(now.iter().map(|prepared| &prepared.cost), took.as_secs_f32());
+                log::trace!("{} dispatches in {:.3} ms", now.len(), 1e3 * took.as_secs_f64());
+            } else if !rest.is_empty() {
                 self.submit();
             }
         }
@@ -87,14 +96,14 @@ impl<'a> Work<'a> {
         self.last.expect("it was just submitted")
     }
 
-    /// How many dispatches of these FLOPs still go into this submission; at least one into an empty one.
-    fn fitting(&mut self, flops: impl Iterator<Item = u64>) -> usize {
+    /// How many of these dispatches still go into this submission; at least one into an empty one.
+    fn fitting(&mut self, dispatches: &[Prepared]) -> usize {
         let mut count = 0;
-        for flops in flops {
-            if self.flops > 0 && self.flops + flops > self.most_flops {
+        for seconds in dispatches.iter().map(|prepared| prepared.cost.seconds()) {
+            if self.seconds > 0.0 && self.seconds + seconds > self.most {
                 break;
             }
-            self.flops += flops;
+            self.seconds += seconds;
             count += 1;
         }
         count
@@ -106,9 +115,18 @@ impl<'a> Work<'a> {
 
     fn submit(&mut self) {
         let commands = self.encoder.take().map(wgpu::CommandEncoder::finish);
-        self.last = Some(self.context.submit(commands));
-        self.flops = 0;
+        self.last = Some(self.context.submit_work(commands, self.seconds));
+        self.seconds = 0.0;
         self.plans.clear();
+    }
+
+    /// Hands over what is there and waits until the device has done all of it. How long that took.
+    fn pause(&mut self) -> Duration {
+        let start = Instant::now();
+        self.submit();
+        // An error stays, and whoever waits next hears of it.
+        let _ = self.context.wait();
+        start.elapsed()
     }
 }
 
