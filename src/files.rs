@@ -125,13 +125,13 @@ pub fn check_writable(path: &Path) -> Result<()> {
 pub fn replace_directory(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let named = |error: io::Error| Error::file(path, problem(&error));
     let parent = directory_of(path);
-    fs::create_dir_all(parent).map_err(named)?;
+    create_directory(parent).map_err(named)?;
     let fresh = temporary(parent, |fresh| fs::create_dir(fresh)).map_err(named)?.0;
     let replaced = write(&fresh).and_then(|()| {
         let old = if path.exists() { Some(set_aside(path).map_err(named)?) } else { None };
         if let Err(error) = rename(&fresh, path) {
             // The error that led here is the one to report.
-            old.iter().for_each(|old| drop(fs::rename(old, path)));
+            old.iter().for_each(|old| drop(rename(old, path)));
             return Err(named(error));
         }
         old.map_or(Ok(()), |old| fs::remove_dir_all(old).map_err(named))
@@ -157,7 +157,8 @@ pub fn remove_directory(path: &Path) -> Result<()> {
 fn set_aside(path: &Path) -> io::Result<PathBuf> {
     let (aside, _) = temporary(directory_of(path), |aside| match aside.symlink_metadata() {
         Ok(_) => Err(ErrorKind::AlreadyExists.into()),
-        Err(_) => fs::rename(path, aside),
+        // Parts must not come back under the old name.
+        Err(_) => rename(path, aside),
     })?;
     Ok(aside)
 }
@@ -188,7 +189,7 @@ fn replace(path: &Path, parts: &[&[u8]], permissions: Option<fs::Permissions>) -
         return Err(ErrorKind::InvalidFilename.into());
     }
     let directory = directory_of(path);
-    fs::create_dir_all(directory)?;
+    create_directory(directory)?;
     let (temporary, file) = create_temporary(directory)?;
     let result = fill(file, parts, permissions).and_then(|()| rename(&temporary, path));
     if result.is_err() {
@@ -253,23 +254,33 @@ pub fn remove_abandoned(directory: &Path) {
 /// Renames a file or directory, so that the new name is there when the power fails behind it.
 ///
 /// # Errors
-/// Of the system.
+/// Of the system; it may be renamed, but not for certain, if that can't be synced.
 pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
     fs::rename(from, to)?;
-    sync_directory(directory_of(to));
-    if directory_of(from) != directory_of(to) {
-        sync_directory(directory_of(from));
-    }
-    Ok(())
+    sync_directory(directory_of(to))?;
+    if directory_of(from) == directory_of(to) { Ok(()) } else { sync_directory(directory_of(from)) }
 }
 
-/// Makes the rename itself durable. The file is in place already, and some file systems refuse to sync a directory, so
-/// this is as good as it gets and no error.
-fn sync_directory(directory: &Path) {
-    if cfg!(unix)
-        && let Ok(opened) = File::open(directory)
-    {
-        let _ = opened.sync_all();
+/// Makes a directory and those above it that are missing, so that they are there when the power fails behind it.
+///
+/// # Errors
+/// Of the system.
+pub fn create_directory(path: &Path) -> io::Result<()> {
+    let missing: Vec<&Path> = path.ancestors().take_while(|up| *up != Path::new("") && !up.is_dir()).collect();
+    fs::create_dir_all(path)?;
+    missing.iter().try_for_each(|made| sync_directory(directory_of(made)))
+}
+
+/// Makes the names in a directory last.
+fn sync_directory(directory: &Path) -> io::Result<()> {
+    use ErrorKind::{InvalidInput, PermissionDenied, Unsupported};
+    if !cfg!(unix) {
+        return Ok(());
+    }
+    match File::open(directory).and_then(|opened| opened.sync_all()) {
+        // Some file systems sync no directories: this is as good as it gets there.
+        Err(error) if [InvalidInput, PermissionDenied, Unsupported].contains(&error.kind()) => Ok(()),
+        result => result,
     }
 }
 

@@ -46,11 +46,12 @@ pub struct Wrong {
 pub fn write(directory: &Path, made_on: &MadeOn) -> Result<()> {
     let entries = fs::read_dir(directory).map_err(|error| Error::file(directory, error))?;
     let mut blake3 = BTreeMap::new();
+    let named = |error| Error::file(directory, error);
     for entry in entries {
-        let path = entry.map_err(|error| Error::file(directory, error))?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if path.is_file() && name != MANIFEST {
-            blake3.insert(name, hash(&path)?);
+        let entry = entry.map_err(named)?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if entry.file_type().map_err(named)?.is_file() && name != MANIFEST {
+            blake3.insert(name, hash(&entry.path())?);
         }
     }
     let made_on = Some(made_on.clone());

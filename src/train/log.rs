@@ -42,7 +42,12 @@ impl MetricsLog {
     /// [`Error::File`] if the file can't be read or written.
     pub fn resume(directory: &Path, step: u64) -> Result<MetricsLog> {
         let path = directory.join(METRICS);
-        let text = std::fs::read_to_string(&path).unwrap_or_else(|_| HEADER.into());
+        let bytes = match std::fs::read(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(Error::file(&path, error)),
+            bytes => bytes.unwrap_or_default(),
+        };
+        // A disk that lost its power may have left anything behind the last line that was synced.
+        let text = String::from_utf8_lossy(&bytes);
         let mut kept = String::from(HEADER);
         let mut points = Vec::new();
         for line in text.lines().skip(1) {
@@ -98,6 +103,16 @@ impl MetricsLog {
     pub fn points(&self) -> &[(u64, f32)] {
         &self.points
     }
+}
+
+/// Makes the lines last that are in the file of the run in `directory`.
+///
+/// # Errors
+/// [`Error::File`] if they don't, or the file is gone.
+pub fn sync(directory: &Path) -> Result<()> {
+    let path = directory.join(METRICS);
+    let opened = OpenOptions::new().append(true).open(&path);
+    opened.and_then(|file| file.sync_all()).map_err(|error| Error::file(&path, error))
 }
 
 impl Drop for MetricsLog {

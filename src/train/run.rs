@@ -1,6 +1,5 @@
 //! A run directory: `config.json`, `data.json`, `metrics.csv`, `loss.png`, `samples/`, `checkpoint/`, `checkpoints/`.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -90,7 +89,7 @@ pub struct Run<'a> {
     ends: bool,
     /// Steps done at the last one that is known to have moved the weights.
     moved: u64,
-    /// Whether it was said that a picture can't be written, and that metrics can't.
+    /// Whether it was said that what lies beside the checkpoint can't be written, and that metrics can't.
     warned: [bool; 2],
     /// What computes it.
     made_on: MadeOn,
@@ -210,7 +209,7 @@ impl<'a> Run<'a> {
         let (weights, before) = initial.map(|initial| (initial.weights, initial.data)).unzip();
         trainer.write_weights(&weights.unwrap_or_else(|| model.params().initialise(options.seed)));
         trainer.find_scale()?;
-        fs::create_dir_all(directory).map_err(|error| Error::file(directory, error))?;
+        files::create_directory(directory).map_err(|error| Error::file(directory, error))?;
         let lock = claim(directory)?;
         refuse_used(directory, over)?;
         data.check_outside(directory)?;
@@ -503,10 +502,10 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// A picture that can't be had is no reason to end; that is said once.
+    /// What lies beside the checkpoint and can't be had is no reason to end; that is said once.
     fn warn(&mut self, error: &Error, watch: &mut dyn Watch) {
         if !std::mem::replace(&mut self.warned[0], true) {
-            watch.note(&format!("warning: {error}; training goes on without such pictures"));
+            watch.note(&format!("warning: {error}; training goes on without it"));
         }
     }
 
@@ -607,12 +606,12 @@ impl<'a> Run<'a> {
     }
 
     fn hear(&mut self, outcome: Outcome, watch: &mut dyn Watch) -> Result<()> {
-        let Outcome { step, learning_rate, written, chart } = outcome;
+        let Outcome { step, learning_rate, written, beside } = outcome;
         if let Err(error) = written {
             return self.unsaved(step, error, watch);
         }
         self.saved = Some(Saved { step, learning_rate });
-        chart.unwrap_or_else(|error| self.warn(&error, watch));
+        beside.unwrap_or_else(|error| self.warn(&error, watch));
         Ok(())
     }
 

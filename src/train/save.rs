@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
+use super::log;
 use super::model::Model;
 use super::stored::{LOSS_CHART, TRAINER_STATE, TrainerState, replace_checkpoint};
 use crate::checkpoint::manifest::MadeOn;
@@ -35,8 +36,8 @@ pub(super) struct Outcome {
     pub step: u64,
     pub learning_rate: f64,
     pub written: Result<()>,
-    /// Of the picture beside it.
-    pub chart: Result<()>,
+    /// Of the metrics up to it, and of the picture.
+    pub beside: Result<()>,
 }
 
 enum Stage {
@@ -125,6 +126,8 @@ impl Save {
     fn run(mut self, snapshot: &Snapshot) -> Outcome {
         let (step, options) = (self.state.step, &self.state.options);
         let (keep, learning_rate) = (options.keep, options.learning_rate);
+        // They are to reach as far as the checkpoint when the power fails behind it.
+        let synced = log::sync(&self.directory);
         let scale = snapshot.read(LOSS_SCALE);
         let written = scale.and_then(|scale| {
             self.state.loss_scale = [scale[0], scale[1]];
@@ -135,7 +138,7 @@ impl Save {
             Ok(()) => chart::write_loss_chart(&self.directory.join(LOSS_CHART), &title, &self.points),
             Err(_) => Ok(()),
         };
-        Outcome { step, learning_rate, written, chart }
+        Outcome { step, learning_rate, written, beside: synced.and(chart) }
     }
 
     fn write(&self, directory: &Path, snapshot: &Snapshot) -> Result<()> {

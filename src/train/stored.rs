@@ -346,7 +346,7 @@ fn retire(directory: &Path, keep: usize) -> Result<()> {
     };
     let place = checkpoint::kept_place(directory, step);
     let kept = directory.join(KEPT);
-    fs::create_dir_all(&kept).map_err(|error| Error::file(&kept, error))?;
+    files::create_directory(&kept).map_err(|error| Error::file(&kept, error))?;
     files::remove_directory(&place)?;
     rename(&old, &place)
 }

@@ -1,7 +1,9 @@
 //! Checkpoints that are not what they should be.
 
 use super::*;
+use diffuse::checkpoint::{manifest, of_run};
 use diffuse::tensors::{self, FileTensor, FileTensors};
+use safetensors::SafeTensors;
 
 const MODEL: &str = "model/diffusion_pytorch_model.safetensors";
 const SAMPLE: &str = "sample model --count 1 --steps 2 --out s.png";
@@ -434,6 +436,37 @@ fn a_rotten_checkpoint_gives_way_to_the_one_before() {
     }
     refused(place.path(), "verify nowhere", &["nowhere: no run with a checkpoint"]);
     assert_eq!(run_typed("verify run --kernel silu").code, Some(2));
+}
+
+/// A bit of each tensor, and of places all over the other files.
+#[test]
+fn no_bit_changes_unnoticed() {
+    let place = place_with_run();
+    let run = place.path().join("run");
+    let before = run.join("checkpoints/step_000010");
+    let mut changed = 0;
+    for name in ["diffusion_pytorch_model.safetensors", "trainer.safetensors", "trainer.json", "config.json"] {
+        let file = run.join("checkpoint").join(name);
+        let whole = fs::read(&file).unwrap();
+        let places: Vec<usize> = match SafeTensors::read_metadata(&whole) {
+            Ok((head, tensors)) => {
+                let middle = |(from, to): (usize, usize)| 8 + head + (from + to) / 2;
+                tensors.tensors().values().map(|tensor| middle(tensor.data_offsets)).collect()
+            }
+            Err(_) => (0..whole.len()).step_by(whole.len() / 30).collect(),
+        };
+        for at in places {
+            let mut other = whole.clone();
+            other[at] ^= 1 << (at % 8);
+            fs::write(&file, other).unwrap();
+            let (found, wrong) = manifest::first_whole(of_run(&run), |_| true).unwrap();
+            assert!(found == before && wrong.len() == 1 && wrong[0].file == file, "{name} {at}: {wrong:?}");
+            changed += 1;
+        }
+        fs::write(&file, whole).unwrap();
+    }
+    assert!(changed > 200, "{changed}");
+    assert_eq!(manifest::first_whole(of_run(&run), |_| true).unwrap().0, run.join("checkpoint"));
 }
 
 /// See tests/checkpoints/README.md.
