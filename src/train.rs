@@ -14,4 +14,4 @@ pub use losses::Losses;
 pub use model::{Initial, Model};
 pub use run::{Run, Watch};
 pub use save::TRAINER;
-pub use stored::{DATA, Over, Stored, TRAINER_STATE, check_place, is_of_a_run, saw_one_data_set};
+pub use stored::{DATA, Over, Stored, TRAINER_STATE, best, check_place, is_of_a_run, saw_one_data_set};

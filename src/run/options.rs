@@ -144,7 +144,7 @@ pub struct TrainOptions {
     /// Steps between checkpoints; 0 saves at the end alone
     #[arg(long)]
     pub checkpoint_every: u64,
-    /// Checkpoints kept beside the newest
+    /// Checkpoints kept beside the newest, and the best: of the least mean training loss since the save before; 0: none
     #[arg(long, value_name = "N")]
     pub keep: usize,
     /// What to do when a loss or a gradient is not finite [default: stop; lower-scale in half precision]

@@ -66,6 +66,16 @@ impl MetricsLog {
         MetricsLog::open(path, points)
     }
 
+    /// Goes on in a new file, where what was said before is gone.
+    ///
+    /// # Errors
+    /// As [`MetricsLog::create`].
+    pub fn begin_anew(&mut self, directory: &Path) -> Result<()> {
+        let mut fresh = MetricsLog::create(directory)?;
+        std::mem::swap(&mut self.file, &mut fresh.file);
+        Ok(())
+    }
+
     fn open(path: PathBuf, points: Vec<(u64, f32)>) -> Result<MetricsLog> {
         let file = OpenOptions::new().append(true).open(&path).map_err(|error| Error::file(&path, error))?;
         Ok(MetricsLog { path, file, waiting: Vec::new(), flushed: Instant::now(), points })

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::lock::Lock;
-use super::log::MetricsLog;
+use super::log::{METRICS, MetricsLog};
 use super::model::{Initial, Model};
 use super::save::{Outcome, Save, Saver, TRAINER};
 use super::stored::{DATA, Over, SAMPLES, Stored, TrainerState, check_place, claim, digest, refuse_used};
@@ -53,13 +53,21 @@ struct About {
     initial: Vec<Option<String>>,
     /// Names of the classes.
     classes: Vec<String>,
-    /// A line for people.
+    /// All of it, and a line for people.
+    description: serde_json::Value,
     line: String,
 }
 
 impl About {
-    fn new(data: &Dataset, digest: String, initial: Vec<Option<String>>, line: String) -> About {
-        About { images: data.len() as u64, digest, initial, classes: data.classes.clone(), line }
+    fn new(options: &TrainOptions, data: &Dataset, digest: String, initial: Vec<Option<String>>) -> About {
+        let (description, line) = describe(options, data);
+        About { images: data.len() as u64, digest, initial, classes: data.classes.clone(), description, line }
+    }
+
+    /// Writes what the run in `directory` trains, and on what.
+    fn write(&self, directory: &Path, options: &TrainOptions) -> Result<()> {
+        checkpoint::write_json(&directory.join(checkpoint::CONFIG), options)?;
+        checkpoint::write_json(&directory.join(DATA), &self.description)
     }
 }
 
@@ -68,6 +76,8 @@ impl About {
 struct Saved {
     step: u64,
     learning_rate: f64,
+    /// See [`TrainerState::mean_loss`].
+    mean_loss: Option<f64>,
 }
 
 /// A training run on a device.
@@ -169,10 +179,10 @@ fn check_embeds(options: &TrainOptions, data: &Dataset) -> Result<()> {
     Ok(())
 }
 
-/// Which images a run trains on and what it makes of them, in a line; the whole of it goes into `directory`.
-fn describe(directory: &Path, options: &TrainOptions, data: &Dataset) -> Result<String> {
+/// Which images a run trains on and what it makes of them, whole and in a line.
+fn describe(options: &TrainOptions, data: &Dataset) -> (serde_json::Value, String) {
     let mirrored = options.flip.unwrap_or(false);
-    checkpoint::write_json(&directory.join(DATA), &data.description(Some(mirrored)))?;
+    let description = data.description(Some(mirrored));
     let mirrored = match (mirrored, data.account.format) {
         (true, _) => "; half of them shown mirrored (--flip false: none)",
         // Of digits and letters, which nobody would mirror.
@@ -181,7 +191,7 @@ fn describe(directory: &Path, options: &TrainOptions, data: &Dataset) -> Result<
     };
     let unused = options.task == Task::Denoise && options.model.num_class_embeds.is_none() && data.classes.len() > 1;
     let unused = if unused { "; the model is told no classes (its num_class_embeds is null)" } else { "" };
-    Ok(format!("{}{mirrored}{unused}", data.summary()))
+    (description, format!("{}{mirrored}{unused}", data.summary()))
 }
 
 impl<'a> Run<'a> {
@@ -213,9 +223,8 @@ impl<'a> Run<'a> {
         let lock = claim(directory)?;
         refuse_used(directory, over)?;
         data.check_outside(directory)?;
-        checkpoint::write_json(&directory.join(checkpoint::CONFIG), &options)?;
-        let line = describe(directory, &options, data)?;
-        let data = About::new(data, digest(data), before.unwrap_or_default(), line);
+        let data = About::new(&options, data, digest(data), before.unwrap_or_default());
+        data.write(directory, &options)?;
         let log = MetricsLog::create(directory)?;
         Ok(Run::standing((directory.into(), lock), options, (model, trainer, saver), (log, data), 0))
     }
@@ -291,12 +300,13 @@ impl<'a> Run<'a> {
         trainer.write_loss_scale(state.loss_scale);
         let notes = stored.set_wrong_aside()?;
         let Stored { directory, state, lock, .. } = stored;
-        checkpoint::write_json(&directory.join(checkpoint::CONFIG), &options)?;
-        let data = About::new(&data, digest, state.initial_data, describe(&directory, &options, &data)?);
+        let data = About::new(&options, &data, digest, state.initial_data);
+        data.write(&directory, &options)?;
         let log = MetricsLog::resume(&directory, state.step)?;
         let run = Run::standing((directory, lock), options, (model, trainer, saver), (log, data), state.step);
         let other = made_on.and_then(|then| difference_of(&then, &run.made_on));
-        let saved = Some(Saved { step: state.step, learning_rate: state.options.learning_rate });
+        let (step, learning_rate, mean_loss) = (state.step, state.options.learning_rate, state.mean_loss);
+        let saved = Some(Saved { step, learning_rate, mean_loss });
         Ok(Run { saved, notes: notes.into_iter().chain(other).collect(), ..run })
     }
 
@@ -421,7 +431,7 @@ impl<'a> Run<'a> {
                     .into()
             }
             _ if moved == 0 => "the initial weights give that, which no --lr can help: --init takes others".into(),
-            Some(Saved { step, learning_rate }) if step >= moved => {
+            Some(Saved { step, learning_rate, .. }) if step >= moved => {
                 format!(
                     "the weights of step {step} are beyond help: start anew in another --out with {}",
                     lr(learning_rate)
@@ -556,7 +566,8 @@ impl<'a> Run<'a> {
         self.end_save(pace, watch)?;
         // Averaged weights, weights and two moments, with the names and the JSON around them.
         let bytes = 16 * self.model.params().count() + (1 << 16);
-        if let Err(error) = files::check_room(&self.directory, bytes) {
+        let place = self.hold_directory(watch).and_then(|()| files::check_room(&self.directory, bytes));
+        if let Err(error) = place {
             return self.unsaved(self.step, error, watch);
         }
         let state = TrainerState {
@@ -568,6 +579,7 @@ impl<'a> Run<'a> {
             options: self.options.clone(),
             choices: tune::chosen(self.trainer.session.choices()),
             loss_scale: [1.0, 0.0],
+            mean_loss: None,
         };
         let (directory, model, made_on) = (self.directory.clone(), self.model.clone(), self.made_on.clone());
         let save = Save { directory, model, state, made_on, points: self.log.points().to_vec() };
@@ -578,14 +590,48 @@ impl<'a> Run<'a> {
     /// Writes what is being saved once its numbers are here and its steps are known to be sound, and hears what came of it: if it
     /// is written, or `patiently`.
     fn attend_save(&mut self, patiently: bool, watch: &mut dyn Watch) -> Result<()> {
-        if self.saver.here().is_some_and(|step| step <= self.told) {
+        if let Some(step) = self.saver.here().filter(|step| *step <= self.told) {
             self.log.flush().unwrap_or_else(|error| self.warn_of_log(&error, watch));
-            self.saver.write();
+            self.saver.write(self.mean_loss(step));
         }
         match self.saver.outcome(patiently) {
             Some(outcome) => self.hear(outcome, watch),
             None => Ok(()),
         }
+    }
+
+    /// Of the steps up to `step` since the last checkpoint, if it is finite: what a run that was killed computes again.
+    fn mean_loss(&self, step: u64) -> Option<f64> {
+        let before = self.saved.map_or(0, |saved| saved.step);
+        if step == before {
+            return self.saved.and_then(|saved| saved.mean_loss);
+        }
+        let losses = self.log.points().iter().filter(|(at, _)| before < *at && *at <= step);
+        let (sum, count) = losses.fold((0.0, 0.0), |(sum, count), (_, loss)| (sum + f64::from(*loss), count + 1.0));
+        Some(sum / count).filter(|mean| mean.is_finite())
+    }
+
+    /// Makes the directory anew if it was removed, or has another name now: what is written from here on can be gone on with.
+    fn hold_directory(&mut self, watch: &mut dyn Watch) -> Result<()> {
+        let directory = &self.directory;
+        if self.lock.is_of(directory) {
+            return Ok(());
+        }
+        files::create_directory(directory).map_err(|error| Error::file(directory, error))?;
+        let lock = claim(directory)?;
+        // A picture that was written meanwhile is ours.
+        if directory.join(METRICS).exists() {
+            return Err(Error::file(directory, "another run began here after the directory of this one was removed"));
+        }
+        self.data.write(directory, &self.options)?;
+        self.log.begin_anew(directory)?;
+        self.lock = lock;
+        watch.note(&format!(
+            "warning: {}: was removed; it is made anew, with metrics and checkpoints from here on (step {})",
+            directory.display(),
+            self.step
+        ));
+        Ok(())
     }
 
     /// Waits until what is being saved is written.
@@ -606,11 +652,11 @@ impl<'a> Run<'a> {
     }
 
     fn hear(&mut self, outcome: Outcome, watch: &mut dyn Watch) -> Result<()> {
-        let Outcome { step, learning_rate, written, beside } = outcome;
+        let Outcome { step, learning_rate, mean_loss, written, beside } = outcome;
         if let Err(error) = written {
             return self.unsaved(step, error, watch);
         }
-        self.saved = Some(Saved { step, learning_rate });
+        self.saved = Some(Saved { step, learning_rate, mean_loss });
         beside.unwrap_or_else(|error| self.warn(&error, watch));
         Ok(())
     }

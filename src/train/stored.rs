@@ -52,6 +52,9 @@ pub(super) struct TrainerState {
     /// The loss's scale, and steps since it last changed.
     #[serde(default = "unscaled")]
     pub loss_scale: [f32; 2],
+    /// Of the steps since the save before; none in checkpoints of old, or where it isn't finite.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mean_loss: Option<f64>,
 }
 
 /// Images and labels in 16 digits, by which the same data are known at another place (FNV-1a; Fowler, Noll & Vo 1991).
@@ -296,7 +299,7 @@ fn is_saved(place: &Path) -> bool {
 }
 
 /// Makes what `write` writes into a new directory the checkpoint of the run in `directory` after `step` steps, whole or not at
-/// all, and keeps the `keep` before it.
+/// all, and keeps the `keep` before it, and the best of all.
 pub(super) fn replace_checkpoint(
     directory: &Path,
     step: u64,
@@ -351,12 +354,27 @@ fn retire(directory: &Path, keep: usize) -> Result<()> {
     rename(&old, &place)
 }
 
-/// Removes checkpoints of before `step` but for the last `keep`. Later ones are of somebody who went back.
+/// Removes checkpoints of before `step` but for the last `keep`, and the best if any are kept. Later ones are of somebody who went
+/// back.
 fn remove_oldest(directory: &Path, step: u64, keep: usize) -> Result<()> {
     let mut before: Vec<(u64, PathBuf)> = checkpoint::kept(directory);
     before.retain(|(then, _)| *then < step);
+    let oldest_first = before.iter().map(|(_, place)| place.clone()).chain([directory.join(CHECKPOINT)]);
+    let best = best(&oldest_first.rev().collect::<Vec<_>>()).filter(|_| keep > 0);
     before.truncate(before.len().saturating_sub(keep));
+    before.retain(|(_, place)| best.as_ref().is_none_or(|(best, _)| best != place));
     before.iter().try_for_each(|(_, place)| files::remove_directory(place))
+}
+
+/// The checkpoint among `newest_first` whose steps since the save before had the least mean loss, and that loss; of equals the
+/// newest. None if none says.
+pub fn best(newest_first: &[PathBuf]) -> Option<(PathBuf, f64)> {
+    let loss = |place: &PathBuf| {
+        let state = checkpoint::read_json::<serde_json::Value>(&place.join(TRAINER_STATE)).ok()?;
+        state["mean_loss"].as_f64()
+    };
+    let known = newest_first.iter().filter_map(|place| Some((place.clone(), loss(place)?)));
+    known.min_by(|one, other| one.1.total_cmp(&other.1))
 }
 
 /// A rename that lasts when the power fails behind it.

@@ -321,7 +321,9 @@ fn as_many_checkpoints_are_kept_as_asked() {
     accepted(place.path(), &format!("{line} --steps 15 --keep 3"));
     assert_eq!((kept(&run), step("checkpoint")), (["12", "13", "14"].map(|at| format!("step_0000{at}")).to_vec(), 15));
     accepted(place.path(), &format!("{line} --steps 16 --keep 1"));
-    assert_eq!(kept(&run), ["step_000015"]);
+    // The best is the one before.
+    assert_eq!(kept(&run), ["step_000013", "step_000015"]);
+    fs::remove_dir_all(run.join("checkpoints/step_000013")).unwrap();
     // Back to an older one: what comes later stays.
     fs::rename(run.join("checkpoint"), run.join("checkpoints/step_000016")).unwrap();
     fs::rename(run.join("checkpoints/step_000015"), run.join("checkpoint")).unwrap();
@@ -330,6 +332,43 @@ fn as_many_checkpoints_are_kept_as_asked() {
     accepted(place.path(), &format!("{line} --steps 17 --keep 0"));
     assert_eq!((kept(&run), step("checkpoint")), (vec![], 17));
     assert!(!run.join("private").exists() && !run.join("checkpoint.old").exists());
+}
+
+/// By the losses that the metrics say.
+#[test]
+fn the_best_checkpoint_is_kept() {
+    let place = place();
+    let run = place.path().join("run");
+    let line =
+        "train --data digits --model tiny.json --batch 2 --lr 0.1 --sample-every 0 --checkpoint-every 3 --out run";
+    accepted(place.path(), &format!("{line} --steps 24 --keep 1"));
+    let rows = lines(&run.join("metrics.csv"));
+    let loss = |step: usize| rows[step].split(',').nth(1).unwrap().parse::<f64>().unwrap();
+    let mean = |end: usize| (loss(end - 2) + loss(end - 1) + loss(end)) / 3.0;
+    let best = (1..=8).map(|save| 3 * save).min_by(|one, other| mean(*one).total_cmp(&mean(*other))).unwrap();
+    assert!(best < 21, "{rows:?}");
+    let (path, name) = (format!("run/checkpoints/step_{best:06}"), format!("step_{best:06}"));
+    assert_eq!(kept(&run), [name.as_str(), "step_000021"]);
+    let said = read_json(&place.path().join(&path).join("trainer.json"))["mean_loss"].as_f64().unwrap();
+    assert!((said - mean(best)).abs() < 1e-6, "{said}");
+    let verified = |line: &str| accepted(place.path(), line).out;
+    assert!(
+        verified("verify run")
+            .ends_with(&format!("best   {path}: the least mean training loss since the save before, {said:.6}\n"))
+    );
+    let report = || serde_json::from_str::<Value>(&verified("verify run --json")).unwrap();
+    assert_eq!(report()["best"], path);
+    // One without a number, as of old or of a loss that wasn't finite, is never the best.
+    forget_manifest(&run.join("checkpoints").join(&name));
+    let state = run.join("checkpoints").join(&name).join("trainer.json");
+    let mut other = read_json(&state);
+    other.as_object_mut().unwrap().remove("mean_loss");
+    fs::write(&state, other.to_string()).unwrap();
+    assert_ne!(report()["best"], path);
+    accepted(place.path(), "train --resume --out run --steps 25 --keep 1");
+    assert!(!kept(&run).contains(&name), "{:?}", kept(&run));
+    accepted(place.path(), "train --resume --out run --steps 26 --keep 0");
+    assert_eq!(kept(&run), [] as [&str; 0]);
 }
 
 /// Where a process may be killed while it puts a new checkpoint in the place of the old one.
@@ -432,6 +471,99 @@ fn a_run_that_came_first_is_not_overwritten() {
     let said = fs::read_to_string(place.path().join("stderr")).unwrap();
     assert!(said.lines().last().is_some_and(|line| line.starts_with("error: run: holds a run already")), "{said}");
     assert_eq!(files(place.path()), before);
+    assert_same_bits(&run, &trained().0.join("run"));
+}
+
+/// Of two that begin at once one is refused, before or while the other trains, and nothing of it is left.
+#[cfg(unix)]
+#[test]
+fn of_two_that_start_at_once_one_trains() {
+    let place = place();
+    let line = "train --data digits --model tiny.json --steps 6 --batch 2 --sample-every 0 --checkpoint-every 2";
+    accepted(place.path(), &format!("{line} --out alone"));
+    for round in 0..4 {
+        let start = |resume: &str| {
+            let mut command = typed(place.path(), &format!("{line} {resume} --out run{round}"));
+            command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it can be run")
+        };
+        let resume = if round % 2 == 0 { "" } else { "--resume" };
+        let both = [start(resume), start(resume)].map(|child| child.wait_with_output().unwrap());
+        let said = both.map(|output| (output.status.code(), String::from_utf8(output.stderr).unwrap()));
+        let refused: Vec<&(Option<i32>, String)> = said.iter().filter(|(code, _)| *code != Some(0)).collect();
+        // With --resume the second may find the first one done.
+        assert!(refused.len() == 1 || round % 2 == 1 && refused.is_empty(), "{said:?}");
+        for (code, said) in refused {
+            let why = [": in use: another process trains here", ": holds a run "];
+            let last = said.lines().last().unwrap_or_default();
+            assert!(
+                *code == Some(1) && why.iter().any(|why| last.starts_with("error: run") && last.contains(why)),
+                "{said}"
+            );
+        }
+        assert_same_bits(&place.path().join(format!("run{round}")), &place.path().join("alone"));
+    }
+}
+
+/// Goes on with what it has in a new directory, from which it can be gone on with.
+#[cfg(unix)]
+#[test]
+fn a_directory_that_is_removed_is_made_anew() {
+    let place = place();
+    let (run, moved) = (place.path().join("run"), place.path().join("moved"));
+    let line = "train --data digits --model tiny.json --steps 100000 --batch 2 --sample-every 0 --checkpoint-every 5 --out run";
+    let mut child = begin(place.path(), line);
+    let said = || fs::read_to_string(place.path().join("stderr")).unwrap();
+    let times = |count: usize, child: &mut Child| {
+        while said().matches("warning: run: was removed; it is made anew").count() < count {
+            assert!(child.try_wait().unwrap().is_none(), "{}", said());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        wait_for(&run.join("checkpoint/trainer.json"), child);
+    };
+    wait_for(&run.join("checkpoint/trainer.json"), &mut child);
+    fs::rename(&run, &moved).unwrap();
+    times(1, &mut child);
+    // As somebody removes it while something may be written.
+    while run.exists() {
+        let _ = fs::remove_dir_all(&run);
+    }
+    times(2, &mut child);
+    interrupt(&mut child);
+    let warnings: Vec<String> = said().lines().filter(|line| line.starts_with("warning: ")).map(String::from).collect();
+    let others = warnings.iter().filter(|line| !line.contains("it is made anew")).count();
+    // What was under way when it went.
+    assert!(warnings.len() <= 2 + 2 && others <= 2, "{warnings:?}");
+    let step = read_json(&run.join("checkpoint/trainer.json"))["step"].as_u64().unwrap();
+    let mut names = files(&run);
+    names.retain(|name| !name.contains('/'));
+    assert_eq!(names, ["config.json", "data.json", "loss.png", "metrics.csv"]);
+    assert!(lines(&run.join("metrics.csv")).last().unwrap().starts_with(&format!("{step},")));
+    accepted(place.path(), "verify run");
+    accepted(place.path(), &format!("train --resume --out run --steps {}", step + 1));
+    // What was moved is a run, too.
+    accepted(place.path(), "verify moved");
+    let step = read_json(&moved.join("checkpoint/trainer.json"))["step"].as_u64().unwrap();
+    accepted(place.path(), &format!("train --resume --out moved --steps {}", step + 1));
+}
+
+/// Nothing is written into a run that somebody else began where the directory was.
+#[cfg(unix)]
+#[test]
+fn a_run_in_the_place_of_another_is_left_alone() {
+    let place = place();
+    let run = place.path().join("run");
+    let line = "train --data digits --model tiny.json --steps 100000 --batch 2 --sample-every 0 --checkpoint-every 0 --out run";
+    let mut child = begin(place.path(), line);
+    wait_until_said(place.path(), "parameters on", &mut child);
+    fs::rename(&run, place.path().join("moved")).unwrap();
+    copy(&trained().0.join("run"), &run);
+    let before = files(&run);
+    let _ = Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill is there");
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+    let said = fs::read_to_string(place.path().join("stderr")).unwrap();
+    let last = said.lines().last().unwrap();
+    assert!(last.starts_with("error: run: another run began here"), "{said}");
+    assert_eq!(files(&run), before);
     assert_same_bits(&run, &trained().0.join("run"));
 }
 
@@ -687,7 +819,7 @@ fn the_state_of_a_run_is_what_resumption_reads() {
     let mut state = read_json(&path);
     let mut keys: Vec<&String> = state.as_object().unwrap().keys().collect();
     keys.sort();
-    assert_eq!(keys, ["choices", "classes", "digest", "images", "loss_scale", "options", "step"]);
+    assert_eq!(keys, ["choices", "classes", "digest", "images", "loss_scale", "mean_loss", "options", "step"]);
     accepted(place.path(), "train --resume --out run --steps 14");
     // A checkpoint of old said in other words, too, where it stands.
     let old = place_with_run();

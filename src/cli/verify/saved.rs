@@ -9,6 +9,7 @@ use super::super::output::Json;
 use diffuse::checkpoint::manifest::{self, MANIFEST, Wrong};
 use diffuse::checkpoint::of_run;
 use diffuse::error::counted;
+use diffuse::train::best;
 
 /// One checkpoint and what is wrong with it.
 struct Checked {
@@ -32,9 +33,12 @@ pub fn verify(path: &Path, json: &Json) -> Result<()> {
     };
     let all: Vec<Checked> = places.into_iter().map(check).collect::<Result<_>>()?;
     let wrong: usize = all.iter().map(|checked| checked.wrong.len()).sum();
+    let whole = all.iter().filter(|checked| checked.wrong.is_empty()).map(|checked| checked.place.clone());
+    let best = best(&whole.collect::<Vec<_>>());
+    let path = best.as_ref().map(|(path, _)| path);
     json.print(
-        || Ok(json!({ "checkpoints": all.iter().map(object).collect::<Vec<_>>(), "wrong": wrong })),
-        || Ok(all.iter().flat_map(lines).collect::<Vec<_>>().join("\n")),
+        || Ok(json!({ "checkpoints": all.iter().map(object).collect::<Vec<_>>(), "best": path, "wrong": wrong })),
+        || Ok(all.iter().flat_map(lines).chain(best.as_ref().map(best_line)).collect::<Vec<_>>().join("\n")),
     )?;
     if wrong > 0 {
         bail!("{} not as {} saved", counted(wrong as u64, "file"), if wrong == 1 { "it was" } else { "they were" });
@@ -45,6 +49,10 @@ pub fn verify(path: &Path, json: &Json) -> Result<()> {
 fn object(checked: &Checked) -> serde_json::Value {
     let wrong = checked.wrong.iter().map(|Wrong { file, problem }| json!({ "file": file, "problem": problem }));
     json!({ "path": checked.place, "files": checked.files, "wrong": wrong.collect::<Vec<_>>() })
+}
+
+fn best_line((place, loss): &(PathBuf, f64)) -> String {
+    format!("best   {}: the least mean training loss since the save before, {loss:.6}", place.display())
 }
 
 fn lines(checked: &Checked) -> Vec<String> {
