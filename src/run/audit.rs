@@ -6,10 +6,10 @@ use std::thread::{self, JoinHandle};
 
 use super::session::Session;
 use crate::error::{Error, Result, counted};
-use crate::gpu::Recording;
 use crate::gpu::look::{Look, Wrong, is_visible};
 use crate::gpu::recorder::Dispatch;
 use crate::gpu::snapshot::Snapshot;
+use crate::gpu::{Context, Recording};
 use crate::nn::params::Params;
 
 /// What was found to be wrong.
@@ -84,16 +84,26 @@ pub struct Audit {
     turns: Option<u64>,
     /// First element and name of each parameter.
     parameters: Vec<(u64, String)>,
-    /// Of the gradients; none as long as nothing was audited.
+    /// Of the gradients; none where nothing is audited.
     gradients: Option<Snapshot>,
+    source: &'static str,
     judged: Option<(u64, Judged)>,
     findings: Vec<Finding>,
     audited: Audited,
 }
 
 impl Audit {
-    /// Of every so many steps, of which `parts` are what is dispatched; 0 audits none.
-    pub fn new<'r>(every: u64, parts: impl Iterator<Item = &'r Arc<Recording>>, params: &Params) -> Audit {
+    /// Of every so many steps, of which `parts` are what is dispatched; 0 audits none. The gradients of `params` are in the
+    /// buffer `source`.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if there is no memory for a copy of them.
+    pub fn new<'r>(
+        every: u64,
+        parts: impl Iterator<Item = &'r Arc<Recording>>,
+        params: &Params,
+        (session, source): (&Session, &'static str),
+    ) -> Result<Audit> {
         let (mut first, mut others, mut met) = (Vec::new(), Vec::new(), Vec::new());
         for (part, recording) in parts.enumerate() {
             for (index, dispatch) in recording.dispatches.iter().enumerate().filter(|(_, d)| is_visible(recording, d)) {
@@ -105,17 +115,19 @@ impl Audit {
             }
         }
         let order = [first, others].concat();
-        Audit {
+        let gradients = (every > 0).then(|| Snapshot::new(session.context, session.memory(), &[source]));
+        Ok(Audit {
             every,
+            gradients: gradients.transpose()?,
+            source,
             audited: Audited { of: order.len() as u64, ..Audited::default() },
             order,
             turns: None,
             // In the order of their places.
             parameters: params.all.iter().map(|parameter| (parameter.weight.offset, parameter.name.clone())).collect(),
-            gradients: None,
             judged: None,
             findings: Vec::new(),
-        }
+        })
     }
 
     /// Whether step `step` (from 0) is one of those that are computed twice.
@@ -145,21 +157,19 @@ impl Audit {
         Ok(())
     }
 
-    /// Compares the gradients in the buffer `source` of computing a step by `compute` twice, or three times. Those that go on are
-    /// left there.
+    /// Compares the gradients of computing a step by `compute` twice, or three times. Those that go on are left where they are.
     ///
     /// # Errors
     /// [`Error::Device`] if the device failed.
-    pub fn compare(
-        &mut self,
-        session: &Session,
-        source: &'static str,
-        step: u64,
-        mut compute: impl FnMut(),
-    ) -> Result<()> {
-        let mut again = || {
+    pub fn compare(&mut self, context: &Context, step: u64, compute: impl Fn()) -> Result<()> {
+        let Some(gradients) = &self.gradients else { return Ok(()) };
+        let again = || -> Result<Vec<u32>> {
             compute();
-            self.gradients(session, source)
+            gradients.take(context);
+            context.wait()?;
+            let values = gradients.read(self.source)?;
+            gradients.release();
+            Ok(values.into_iter().map(f32::to_bits).collect())
         };
         let [first, second] = [again()?, again()?];
         if let Some(index) = first.iter().zip(&second).position(|(a, b)| a != b) {
@@ -173,20 +183,6 @@ impl Audit {
         }
         self.audited.steps += 1;
         Ok(())
-    }
-
-    /// Their bits.
-    fn gradients(&mut self, session: &Session, source: &'static str) -> Result<Vec<u32>> {
-        let gradients = match self.gradients.take() {
-            Some(gradients) => gradients,
-            None => Snapshot::new(session.context, session.memory(), &[source])?,
-        };
-        gradients.take(session.context);
-        session.context.wait()?;
-        let values = gradients.read(source)?;
-        gradients.release();
-        self.gradients = Some(gradients);
-        Ok(values.into_iter().map(f32::to_bits).collect())
     }
 
     /// The parameter that element `index` is of, and which of its numbers: the projections of attention are one matrix.

@@ -286,7 +286,9 @@ impl<'a> Trainer<'a> {
         let accumulate = part("accumulate");
         let [gradients, update] = ["gradients", "update"].map(|name| part(name).expect("recorded for every run"));
         let parts = [Some(&gradients), accumulate.as_ref(), Some(&update)].into_iter().flatten();
-        let audit = Audit::new(options.audit_every, parts.map(|part| &part.recording), model.params());
+        let source = if accumulate.is_some() { ACCUMULATED } else { GRADIENTS };
+        let parts = parts.map(|part| &part.recording);
+        let audit = Audit::new(options.audit_every, parts, model.params(), (&session, source))?;
         Ok(Trainer {
             gradients,
             accumulate,
@@ -385,9 +387,9 @@ impl<'a> Trainer<'a> {
             }
             self.look(step, part, index)?;
         }
-        let source = if self.accumulate.is_some() { ACCUMULATED } else { GRADIENTS };
+        // Set apart for as long as the step is computed by the rest.
         let mut audit = std::mem::take(&mut self.audit);
-        let compared = audit.compare(&self.session, source, step, || {
+        let compared = audit.compare(self.session.context, step, || {
             let mut work = Work::new(self.session.context);
             self.compute(&mut work, step);
             work.finish();
