@@ -546,6 +546,43 @@ fn a_directory_that_is_removed_is_made_anew() {
     accepted(place.path(), &format!("train --resume --out moved --steps {}", step + 1));
 }
 
+/// Says so at each save, and saves again once it may.
+#[cfg(unix)]
+#[test]
+fn a_directory_that_may_not_be_written_ends_no_run() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    use std::os::unix::process::CommandExt;
+    let place = place();
+    let run = place.path().join("run");
+    let allow = |path: &Path, mode: u32| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    let line = "train --data digits --model tiny.json --steps 100000 --batch 2 --sample-every 0 --checkpoint-every 5 --out run";
+    let mut command = typed(place.path(), line);
+    if fs::metadata(place.path()).unwrap().uid() == 0 {
+        // Root may write anywhere; nobody may not.
+        allow(place.path(), 0o777);
+        command.uid(65534).gid(65534);
+    }
+    let log = fs::File::create(place.path().join("stderr")).unwrap();
+    let Ok(mut child) = command.stdout(Stdio::null()).stderr(log).spawn() else {
+        println!("skipped: nobody has no right to run this");
+        return;
+    };
+    wait_for(&run.join("checkpoint/trainer.json"), &mut child);
+    allow(&run, 0o555);
+    wait_until_said(place.path(), "is not saved: run/checkpoint", &mut child);
+    let then = checkpoint::manifest::check(&run.join("checkpoint"), |_| true);
+    allow(&run, 0o755);
+    then.unwrap();
+    let said = fs::read_to_string(place.path().join("stderr")).unwrap();
+    let warnings = said.lines().filter(|line| line.starts_with("warning: "));
+    // Or a picture was the first that could not be written.
+    warnings.for_each(|line| assert!(line.contains("permission denied; name a place that you may write"), "{said}"));
+    interrupt(&mut child);
+    let step = read_json(&run.join("checkpoint/trainer.json"))["step"].as_u64().unwrap();
+    assert!(fs::read_to_string(place.path().join("stderr")).unwrap().contains(&format!("stopped at step {step} of")));
+    accepted(place.path(), &format!("train --resume --out run --steps {}", step + 1));
+}
+
 /// Nothing is written into a run that somebody else began where the directory was.
 #[cfg(unix)]
 #[test]

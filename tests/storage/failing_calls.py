@@ -41,7 +41,7 @@ def saves(recorded):
 def torn(runs, run):
     """What stands under final names and is not whole."""
     verified = runs.diffuse(["verify", str(run)])
-    return [line for line in verified.stdout.splitlines() if not line.startswith("ok ")] + (
+    return [line for line in verified.stdout.splitlines() if not line.startswith(("ok ", "best "))] + (
         ["panicked"] if "panicked" in verified.stderr else []
     )
 
@@ -96,7 +96,8 @@ def main():
                 for problem in found:
                     print(f"save {save}, call {call.number}, {what} {call.name} {path or '.'}: {problem}", file=sys.stderr)
                 wrong, done = wrong + bool(found), done + 1
-    print(f"{done} calls of saves {arguments.saves} failed or were the last: {counts[1]} with a line, {counts[0]} without; {wrong} not as it should be")
+    befell = f"{done} times a call of saves {arguments.saves} failed or was the last"
+    print(f"{befell}: {counts[1]} times with a line, {counts[0]} without; {wrong} not as it should be")
     sys.exit(wrong > 0)
 
 
