@@ -76,8 +76,6 @@ impl About {
 struct Saved {
     step: u64,
     learning_rate: f64,
-    /// See [`TrainerState::mean_loss`].
-    mean_loss: Option<f64>,
 }
 
 /// A training run on a device.
@@ -305,8 +303,7 @@ impl<'a> Run<'a> {
         let log = MetricsLog::resume(&directory, state.step)?;
         let run = Run::standing((directory, lock), options, (model, trainer, saver), (log, data), state.step);
         let other = made_on.and_then(|then| difference_of(&then, &run.made_on));
-        let (step, learning_rate, mean_loss) = (state.step, state.options.learning_rate, state.mean_loss);
-        let saved = Some(Saved { step, learning_rate, mean_loss });
+        let saved = Some(Saved { step: state.step, learning_rate: state.options.learning_rate });
         Ok(Run { saved, notes: notes.into_iter().chain(other).collect(), ..run })
     }
 
@@ -431,7 +428,7 @@ impl<'a> Run<'a> {
                     .into()
             }
             _ if moved == 0 => "the initial weights give that, which no --lr can help: --init takes others".into(),
-            Some(Saved { step, learning_rate, .. }) if step >= moved => {
+            Some(Saved { step, learning_rate }) if step >= moved => {
                 format!(
                     "the weights of step {step} are beyond help: start anew in another --out with {}",
                     lr(learning_rate)
@@ -600,12 +597,12 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Of the steps up to `step` since the last checkpoint, if it is finite: what a run that was killed computes again.
+    /// See [`TrainerState::mean_loss`].
     fn mean_loss(&self, step: u64) -> Option<f64> {
-        let before = self.saved.map_or(0, |saved| saved.step);
-        if step == before {
-            return self.saved.and_then(|saved| saved.mean_loss);
-        }
+        let before = match self.options.checkpoint_every {
+            0 => 0,
+            every => step.saturating_sub(1) / every * every,
+        };
         let losses = self.log.points().iter().filter(|(at, _)| before < *at && *at <= step);
         let (sum, count) = losses.fold((0.0, 0.0), |(sum, count), (_, loss)| (sum + f64::from(*loss), count + 1.0));
         Some(sum / count).filter(|mean| mean.is_finite())
@@ -652,11 +649,11 @@ impl<'a> Run<'a> {
     }
 
     fn hear(&mut self, outcome: Outcome, watch: &mut dyn Watch) -> Result<()> {
-        let Outcome { step, learning_rate, mean_loss, written, beside } = outcome;
+        let Outcome { step, learning_rate, written, beside } = outcome;
         if let Err(error) = written {
             return self.unsaved(step, error, watch);
         }
-        self.saved = Some(Saved { step, learning_rate, mean_loss });
+        self.saved = Some(Saved { step, learning_rate });
         beside.unwrap_or_else(|error| self.warn(&error, watch));
         Ok(())
     }

@@ -35,7 +35,6 @@ pub(super) struct Save {
 pub(super) struct Outcome {
     pub step: u64,
     pub learning_rate: f64,
-    pub mean_loss: Option<f64>,
     pub written: Result<()>,
     /// Of the metrics up to it, and of the picture.
     pub beside: Result<()>,
@@ -92,7 +91,7 @@ impl Saver {
         }
     }
 
-    /// Lets a thread write what is here; the steps since the save before had that loss.
+    /// Lets a thread write what is here, with the [`TrainerState::mean_loss`] of its steps.
     pub fn write(&mut self, mean_loss: Option<f64>) {
         let Stage::Coming(mut save) = std::mem::replace(&mut self.stage, Stage::Idle) else { return };
         save.state.mean_loss = mean_loss;
@@ -127,7 +126,7 @@ impl Drop for Saver {
 impl Save {
     fn run(mut self, snapshot: &Snapshot) -> Outcome {
         let (step, options) = (self.state.step, &self.state.options);
-        let (keep, learning_rate, mean_loss) = (options.keep, options.learning_rate, self.state.mean_loss);
+        let (keep, learning_rate) = (options.keep, options.learning_rate);
         // They are to reach as far as the checkpoint when the power fails behind it.
         let synced = log::sync(&self.directory);
         let scale = snapshot.read(LOSS_SCALE);
@@ -140,7 +139,7 @@ impl Save {
             Ok(()) => chart::write_loss_chart(&self.directory.join(LOSS_CHART), &title, &self.points),
             Err(_) => Ok(()),
         };
-        Outcome { step, learning_rate, mean_loss, written, beside: synced.and(chart) }
+        Outcome { step, learning_rate, written, beside: synced.and(chart) }
     }
 
     fn write(&self, directory: &Path, snapshot: &Snapshot) -> Result<()> {

@@ -52,7 +52,8 @@ pub(super) struct TrainerState {
     /// The loss's scale, and steps since it last changed.
     #[serde(default = "unscaled")]
     pub loss_scale: [f32; 2],
-    /// Of the steps since the save before; none in checkpoints of old, or where it isn't finite.
+    /// Of the steps since the save before, not counting one where the run was stopped: another that went on to here has the same. None
+    /// in checkpoints of old, or where it isn't finite.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mean_loss: Option<f64>,
 }
