@@ -136,6 +136,28 @@ fn an_overflow_that_a_driver_packs_to_nan_skips_the_step_as_infinity_does() {
     }
 }
 
+/// Of what is not finite right kernels make anything.
+#[test]
+fn an_overflow_in_an_audited_step_is_no_fault() {
+    let context = context();
+    let data = dataset(9, 3);
+    let options = TrainOptions { precision: Precision::F16, audit_every: 1, ..options(400, 2, 1) };
+    let unet = UNet::new(options.model.clone()).expect("a valid model");
+    // The first turns are of the forward pass, the last of the backward pass and the optimizer.
+    let all = trainer(&context, &unet, &data, &options).audited().of;
+    for first in [0, all / 5, all / 4, all - 30] {
+        let mut trainer = trainer(&context, &unet, &data, &options);
+        for step in first..first + 10 {
+            trainer.session.write(LOSS_SCALE, &[1e30f32, 0.0]);
+            trainer.step(step).expect("the device works");
+            trainer.end_audit();
+            assert!(trainer.finish().expect("it is skipped").iter().all(|metrics| !metrics.gradient_norm.is_finite()));
+        }
+        assert_eq!(trainer.findings(), []);
+        assert_eq!((trainer.audited().differed, trainer.audited().dispatches), (0, 10));
+    }
+}
+
 /// What a run says.
 #[derive(Default)]
 struct Notes(Vec<String>);

@@ -42,7 +42,10 @@ pub struct Args {
     /// Burn the adapter in instead: training steps for so many minutes, each computed twice and one dispatch of it held to its twin
     #[arg(long, value_name = "MINUTES", value_parser = soak::parse_minutes, conflicts_with_all = ["run", "kernel", "cases", "seed", "model", "verbose"])]
     soak: Option<f64>,
-    /// Images in a batch of those steps: more load a large card better
+    /// Model of those steps: a larger one loads a card better
+    #[arg(long, value_name = "NAME", default_value = "digits", requires = "soak")]
+    preset: String,
+    /// Images in a batch of those steps
     #[arg(long, default_value_t = 64, requires = "soak", value_parser = clap::value_parser!(u32).range(1..=65_536))]
     batch: u32,
     #[command(flatten)]
@@ -56,7 +59,7 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
         return saved::verify(run, &args.json);
     }
     if let Some(minutes) = args.soak {
-        return soak::verify(minutes, args.batch, adapter, &args.json);
+        return soak::verify(minutes, (&args.preset, args.batch), adapter, &args.json);
     }
     match (&args.model, &args.reference) {
         (Some(model), Some(reference)) => verify_model(args, adapter, model, reference),

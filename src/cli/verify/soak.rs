@@ -9,6 +9,7 @@ use super::super::adapter::Adapter;
 use super::super::interrupt::{catch_interrupts, interrupted};
 use super::super::output::{Json, say};
 use diffuse::error::counted;
+use diffuse::nn;
 use diffuse::run::TrainOptions;
 use diffuse::train::run::load_data;
 use diffuse::verify::soak::{self, Soaked};
@@ -25,14 +26,15 @@ pub fn parse_minutes(typed: &str) -> std::result::Result<f64, String> {
 }
 
 /// Soaks the adapter for `minutes`.
-pub fn verify(minutes: f64, batch: u32, adapter: &Adapter, json: &Json) -> Result<()> {
+pub fn verify(minutes: f64, (preset, batch): (&str, u32), adapter: &Adapter, json: &Json) -> Result<()> {
     catch_interrupts();
-    let mut options = TrainOptions { batch, steps: u32::MAX as u64, sample_every: 0, ..TrainOptions::default() };
+    let model = nn::preset(preset)?;
+    let mut options = TrainOptions { model, batch, steps: u32::MAX as u64, sample_every: 0, ..TrainOptions::default() };
     options.winograd = adapter.winograd().unwrap_or(options.winograd);
     let data = load_data(&mut options, None)?;
     let context = adapter.open()?;
     say(format_args!(
-        "{}, {}: steps on the digits in batches of {batch}, each computed twice, for {minutes} min",
+        "{}, {}: steps of {preset} on the digits in batches of {batch}, each computed twice, for {minutes} min",
         context.info.name,
         context.driver()
     ));
