@@ -62,11 +62,11 @@ pub struct Audited {
 
 impl fmt::Display for Audited {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Audited { steps, differed, dispatches, wrong, .. } = self;
+        let Audited { steps, differed, dispatches, of, wrong, .. } = self;
         let steps = counted(*steps, "step");
         write!(
             f,
-            "{steps} computed twice: {differed} differed; {dispatches} dispatches held to their twins: {wrong} wrong"
+            "{steps} computed twice: {differed} differed; {dispatches} dispatches (a step has {of}) held to their twins: {wrong} wrong"
         )
     }
 }
