@@ -212,6 +212,26 @@ fn stop_and_resume_give_equal_bits() {
     assert_eq!(losses(&whole), losses(&parts));
 }
 
+#[test]
+fn as_many_images_are_taken_at_a_time_as_fit() {
+    let mut context = context();
+    let (data, whole) = (dataset(9, 3), options(4, 12, 1));
+    let unet = UNet::new(whole.model.clone()).expect("a valid model");
+    let of = |batch, accumulate| TrainOptions { batch, accumulate, ..whole.clone() };
+    let choices = Session::new(&context).choices().clone();
+    let bytes =
+        |options| record(&unet, &options, &DataShape::of(&data), &choices).expect("it can be indexed").peak_bytes();
+    assert!(bytes(of(4, 3)) < bytes(of(6, 2)));
+    for (limit, passes) in [(u64::MAX, (12, 1)), (bytes(of(6, 2)) - 1, (4, 3)), (bytes(of(1, 12)), (1, 12))] {
+        context.limit_memory(limit);
+        let found = run::with_fewest_passes(&context, &Policy::default(), &whole, &data).expect("one image fits");
+        assert_eq!((found.batch, found.accumulate), passes, "with {limit} bytes");
+    }
+    context.limit_memory(1000);
+    let refused = run::with_fewest_passes(&context, &Policy::default(), &whole, &data).unwrap_err().to_string();
+    assert!(refused.contains("not even one image"), "{refused}");
+}
+
 /// Mean loss of the last 20 of 60 steps.
 fn end_loss(session: Session, options: &TrainOptions) -> f64 {
     let data = dataset(9, 3);

@@ -97,6 +97,26 @@ impl MemoryFlag {
     }
 }
 
+/// Images that a device takes at a time.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum MicroBatch {
+    /// The most that fit.
+    Auto,
+    Of(u32),
+}
+
+impl std::str::FromStr for MicroBatch {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<MicroBatch, String> {
+        match text.parse() {
+            _ if text == "auto" => Ok(MicroBatch::Auto),
+            Ok(images) if images > 0 => Ok(MicroBatch::Of(images)),
+            _ => Err("neither `auto` nor a number of images".into()),
+        }
+    }
+}
+
 /// What every run is told: on what it trains, which model, where it is.
 #[derive(Args)]
 pub struct RunFlags {
@@ -112,6 +132,10 @@ pub struct RunFlags {
     /// Go on with the run in --out from its checkpoint; start it if there is none yet
     #[arg(long)]
     pub resume: bool,
+    /// Images that a device takes at a time of those of a step, which --batch says: a number that divides it, or `auto` for the most
+    /// that fit. In the run's files it is the batch, and accumulate says how many make a step; a run keeps it
+    #[arg(long, value_name = "N|auto", conflicts_with = "accumulate")]
+    pub micro_batch: Option<MicroBatch>,
     /// Start with the weights of this checkpoint or run
     #[arg(long, value_name = "DIR")]
     pub init: Option<PathBuf>,
@@ -165,7 +189,18 @@ impl Typed {
 
     /// `options` with what the flags say instead.
     pub fn put(&self, run: &RunFlags, mut options: TrainOptions) -> Result<TrainOptions> {
+        let base = options.images_of_a_step();
         options.update_from_arg_matches(&self.0)?;
+        if let Some(micro_batch) = run.micro_batch {
+            let images = if self.is_given("batch") { options.batch } else { base };
+            let pass = if let MicroBatch::Of(pass) = micro_batch { pass } else { images };
+            if !images.is_multiple_of(pass) {
+                bail!(
+                    "--micro-batch {pass} does not divide --batch {images}: all passes of a step take as many images"
+                );
+            }
+            (options.batch, options.accumulate) = (pass, images / pass);
+        }
         if self.is_given("timesteps") {
             options.sample_steps = options.sample_steps.min(options.timesteps.max(1));
         }

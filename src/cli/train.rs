@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::adapter::{Adapter, Storage};
 use super::decoding;
-use super::flags::{RunFlags, Typed, changes, option_flags};
+use super::flags::{MicroBatch, RunFlags, Typed, changes, option_flags};
 use super::output::{Json, say};
 use super::outputs::{Input, Place, Source, check_apart, file, input};
 use super::progress::Progress;
@@ -251,6 +251,23 @@ impl Asked<'_> {
         }
     }
 
+    /// What a step takes at a time, as it fitted when the run began, whatever would fit now: its bits follow.
+    fn keep_passes(&self, then: &TrainOptions, now: &mut TrainOptions) -> Result<()> {
+        let [was, is] = [then, &*now].map(TrainOptions::images_of_a_step);
+        let (flag, was, is) = match self.flags.micro_batch {
+            Some(_) if was != is => ("batch", was, is),
+            Some(MicroBatch::Of(pass)) if pass != then.batch => ("micro-batch", then.batch, pass),
+            Some(_) => {
+                (now.batch, now.accumulate) = (then.batch, then.accumulate);
+                return Ok(());
+            }
+            None => return Ok(()),
+        };
+        bail!(
+            "--{flag} can't change in a resumed run ({was} then, {is} now): it would be another one; start that in another --out"
+        )
+    }
+
     fn resume<'c>(&self, context: &'c Context, policy: &Policy, stored: Stored) -> Result<Begun<'c>> {
         let then = stored.options().clone();
         if then.task != self.defaults.task {
@@ -266,6 +283,7 @@ impl Asked<'_> {
             now.model.num_class_embeds = then.model.num_class_embeds;
         }
         let mut now = stored.in_its_words(now);
+        self.keep_passes(&then, &mut now)?;
         let changed = changes(&then, &now, &self.command, self.typed)?;
         if self.flags.init.is_some() {
             say("--init is for the start of a run: this one goes on from its own checkpoint");
@@ -314,6 +332,10 @@ impl Asked<'_> {
             self.flags.init.as_deref().map(|place| Model::new(&options, &data)?.initial(place, &options, &data));
         let initial = initial.transpose()?;
         let notes: Vec<String> = initial.iter().flat_map(|initial| initial.notes.clone()).collect();
+        if self.flags.micro_batch == Some(MicroBatch::Auto) && options.accumulate == 1 {
+            options = run::with_fewest_passes(context, policy, &options, &data)?;
+            say(format_args!("{} images of a step's {} at a time", options.batch, options.images_of_a_step()));
+        }
         let run = Run::create(context, policy, &self.flags.out, options, &data, (over, initial))?;
         notes.iter().for_each(say);
         Ok(run)

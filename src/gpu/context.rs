@@ -28,6 +28,7 @@ pub struct Context {
     /// Shaders keep bounds checks and loop bounds; slow, for tests.
     pub checked: bool,
     is_polite: bool,
+    memory_limit: Option<u64>,
     /// Microseconds of what was handed over since somebody waited.
     expected: AtomicU64,
     kind: Device,
@@ -183,8 +184,20 @@ impl Context {
         let kind = kind(&adapter.info, device.features(), &adapter.adapter);
         let pipelines = Pipelines::default();
         let Adapter { info, adapter, .. } = adapter;
-        let (is_polite, expected) = (false, AtomicU64::new(0));
-        Ok(Context { info, device, queue: Some(queue), checked, is_polite, expected, kind, adapter, pipelines, health })
+        let (is_polite, memory_limit, expected) = (false, None, AtomicU64::new(0));
+        Ok(Context {
+            info,
+            device,
+            queue: Some(queue),
+            checked,
+            is_polite,
+            memory_limit,
+            expected,
+            kind,
+            adapter,
+            pipelines,
+            health,
+        })
     }
 
     /// From here on work is handed over in short pieces, each when the one before it is done, so that others can use the device.
@@ -200,6 +213,16 @@ impl Context {
     /// How long a submission may take.
     pub fn most_at_once(&self) -> Duration {
         if self.is_polite { pace::POLITE } else { pace::MOST }
+    }
+
+    /// From here on what needs more bytes than that is taken not to fit, where that is asked before it is tried.
+    pub fn limit_memory(&mut self, bytes: u64) {
+        self.memory_limit = Some(bytes);
+    }
+
+    /// Bytes that may be tried, if anybody said so.
+    pub fn memory_limit(&self) -> Option<u64> {
+        self.memory_limit
     }
 
     /// What the kernels' variants see of this device.

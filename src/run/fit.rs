@@ -1,4 +1,4 @@
-//! What fits: how large a tensor kernels can index, and what is worth an attempt.
+//! What fits: how large a tensor kernels can index, what is worth an attempt, and how many images a pass may take.
 
 use crate::error::{Error, Result};
 use crate::gpu::Context;
@@ -7,7 +7,13 @@ use crate::nn::UNetConfig;
 /// Whether to allocate `bytes` only to see whether they fit. A driver that computes on the CPU takes the machine's own
 /// memory, and some touch all of it: the answer is not worth gigabytes.
 pub fn may_try(context: &Context, bytes: u64) -> bool {
-    !context.is_cpu() || bytes <= 1 << 30
+    let most = if context.is_cpu() { 1 << 30 } else { u64::MAX };
+    bytes <= context.memory_limit().unwrap_or(most)
+}
+
+/// How a step of `images` images can be taken in passes of equal size: images of a pass and how many passes, the fewest first.
+pub fn passes(images: u32) -> impl Iterator<Item = (u32, u32)> {
+    (1..=images).filter(move |passes| images.is_multiple_of(*passes)).map(move |passes| (images / passes, passes))
 }
 
 /// Whether the widest activation of `images` images of `height` x `width` is one that kernels can index: a recording

@@ -61,7 +61,7 @@ pub struct TrainOptions {
     /// Optimizer steps
     #[arg(long)]
     pub steps: u64,
-    /// Images in a batch
+    /// Images in a batch; with --micro-batch, those of a step
     #[arg(long)]
     pub batch: u32,
     /// Batches whose gradients make one step
@@ -262,6 +262,11 @@ impl TrainOptions {
     pub fn on_nan(&self) -> OnNan {
         let usual = if self.precision == Precision::F16 { OnNan::LowerScale } else { OnNan::Stop };
         self.on_nan.unwrap_or(usual)
+    }
+
+    /// Images whose gradients make one step.
+    pub fn images_of_a_step(&self) -> u32 {
+        self.batch.saturating_mul(self.accumulate)
     }
 
     /// The noise schedule to train on.

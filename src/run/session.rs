@@ -85,16 +85,22 @@ impl<'a> Session<'a> {
         let halves = std::iter::successors(Some(batch / 2), |batch| Some(batch / 2)).take_while(|batch| *batch > 0);
         for smaller in halves {
             let Ok(recordings) = record(smaller, &self.choices) else { continue };
-            let bytes = recordings.peak_bytes();
-            let before = self.memory.clone();
-            if fit::may_try(self.context, bytes) && self.plan(&recordings).is_ok() {
-                self.memory = before;
-                let needs = mebibytes(bytes);
+            if self.fits(&recordings, |_| Ok(())) {
+                let needs = mebibytes(recordings.peak_bytes());
                 let problem = format!("batch {batch} does not fit ({problem}); --batch {smaller} does, with {needs}");
                 return Err(Error::Device(problem));
             }
         }
         Err(Error::Device(problem))
+    }
+
+    /// Whether all parts fit on the device, with what `beside` makes there. Nothing of it stays.
+    pub fn fits(&mut self, recordings: &Recordings, beside: impl FnOnce(&Session) -> Result<()>) -> bool {
+        let before = self.memory.clone();
+        let fits = fit::may_try(self.context, recordings.peak_bytes())
+            && self.plan(recordings).is_ok_and(|_plans| beside(self).is_ok());
+        self.memory = before;
+        fits
     }
 
     /// Replays a plan once. Returns at once; the device works on.

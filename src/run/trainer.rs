@@ -305,6 +305,38 @@ impl<'a> Trainer<'a> {
         })
     }
 
+    /// `options` with the fewest passes a step that fit on the device with what `beside` makes there; none if not even passes of one
+    /// image do.
+    ///
+    /// # Errors
+    /// Those of [`record`] but for passes that are too large; [`Error::Lost`].
+    pub fn with_fewest_passes(
+        mut session: Session,
+        model: &dyn Objective,
+        data: &Dataset,
+        options: &TrainOptions,
+        beside: impl Fn(&Session) -> Result<()>,
+    ) -> Result<Option<TrainOptions>> {
+        let shape = DataShape { are_streamed: must_stream(session.context, options, data)?, ..DataShape::of(data) };
+        for (batch, accumulate) in fit::passes(options.batch * options.accumulate) {
+            let options = TrainOptions { batch, accumulate, ..options.clone() };
+            let recordings = match record(model, &options, &shape, session.choices()) {
+                Ok(recordings) => recordings,
+                Err(Error::Device(_)) => continue,
+                Err(error) => return Err(error),
+            };
+            let with_ring = |session: &Session| {
+                Ring::new(session.context, accumulate as u64 + SQUARE_SUM)?;
+                beside(session)
+            };
+            if options.validate().is_ok() && session.fits(&recordings, with_ring) {
+                return Ok(Some(options));
+            }
+            session.context.check()?;
+        }
+        Ok(None)
+    }
+
     /// Overwrites weights and average: where a run begins.
     pub fn write_weights(&self, weights: &[f32]) {
         [WEIGHTS, EMA].iter().for_each(|name| self.session.write(name, weights));

@@ -192,6 +192,24 @@ fn describe(options: &TrainOptions, data: &Dataset) -> (serde_json::Value, Strin
     (description, format!("{}{mirrored}{unused}", data.summary()))
 }
 
+/// `options` with the fewest passes of equal size that make their batch on this device. A run is stored with that: its bits follow.
+///
+/// # Errors
+/// [`Error::Device`] if not even passes of one image fit.
+pub fn with_fewest_passes(
+    context: &Context,
+    policy: &Policy,
+    options: &TrainOptions,
+    data: &Dataset,
+) -> Result<TrainOptions> {
+    let model = Model::new(options, data)?;
+    let policy = Policy { winograd: options.winograd, ..policy.clone() };
+    let session = Session::open(context, &policy, options.precision);
+    let room_to_save = |session: &Session| Saver::new(session).map(|_| ());
+    let found = Trainer::with_fewest_passes(session, model.objective(), data, options, room_to_save)?;
+    found.ok_or_else(|| Error::Device("not even one image at a time fits: a smaller --model or --size does".into()))
+}
+
 impl<'a> Run<'a> {
     /// Starts a run in `directory`, which holds no more than `over` says; with weights of its own, or with `initial`.
     ///

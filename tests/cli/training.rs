@@ -261,6 +261,35 @@ fn a_batch_that_does_not_fit_says_which_would() {
     assert!(!place.path().join("run").exists());
 }
 
+#[test]
+fn a_micro_batch_is_a_way_to_say_batch_and_accumulate() {
+    let place = place();
+    let line = "train --data digits --model tiny.json --steps 6 --sample-every 0";
+    accepted(place.path(), &format!("{line} --batch 4 --accumulate 3 --out said"));
+    accepted(place.path(), &format!("{line} --batch 12 --micro-batch 4 --out run"));
+    assert_same_bits(&place.path().join("said"), &place.path().join("run"));
+    let passes = |run: &str| {
+        let config = read_json(&place.path().join(run).join("config.json"));
+        (config["batch"].as_u64().unwrap(), config["accumulate"].as_u64().unwrap())
+    };
+    let said = accepted(place.path(), &format!("{line} --batch 12 --micro-batch auto --out auto"));
+    assert!(said.err.contains("12 images of a step's 12 at a time"), "{}", said.err);
+    assert_eq!(passes("auto"), (12, 1));
+    // All twelve would fit now.
+    let longer = line.replace("--steps 6", "--steps 8");
+    accepted(place.path(), &format!("{longer} --batch 12 --micro-batch auto --resume --out run"));
+    assert_eq!(passes("run"), (4, 3));
+    let refusals = [
+        ("--batch 12 --micro-batch 5 --out new", "--micro-batch 5 does not divide --batch 12"),
+        ("--batch 24 --micro-batch auto --resume --out run", "--batch can't change in a resumed run (12 then, 24 now)"),
+        (
+            "--batch 12 --micro-batch 6 --resume --out run",
+            "--micro-batch can't change in a resumed run (4 then, 6 now)",
+        ),
+    ];
+    refusals.iter().for_each(|(flags, problem)| refused(place.path(), &format!("{line} {flags}"), &[problem]));
+}
+
 /// A command that runs on, its stderr kept for later.
 #[cfg(unix)]
 fn begin(place: &Path, line: &str) -> Child {
