@@ -7,8 +7,8 @@ use std::time::Duration;
 pub const MOST: Duration = Duration::from_millis(250);
 /// What it may take where others use the device, too: a picture of theirs.
 pub const POLITE: Duration = Duration::from_millis(16);
-/// The share of it that is filled, for the next time may be longer than the last.
-pub(super) const FILLED: f32 = 0.75;
+/// The share of it that is filled: the next time may be twice as long as the last, where others compute as well.
+pub(super) const FILLED: f32 = 0.5;
 
 /// FLOPs that go with a byte that a dispatch binds, and how many of both a second a device does at the least.
 const FLOPS_OF_A_BYTE: u64 = 10;
