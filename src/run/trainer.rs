@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::gpu::context::mebibytes;
 use crate::gpu::fault::Fault;
 use crate::gpu::look::{self, Look, Wrong};
+use crate::gpu::snapshot::Snapshot;
 use crate::gpu::{
     Choices, Context, EMA, GRADIENTS, Plan, Precision, Recorder, Recording, Recordings, Ring, Step, Tensor, WEIGHTS,
     Work,
@@ -325,11 +326,12 @@ impl<'a> Trainer<'a> {
                 Err(Error::Device(_)) => continue,
                 Err(error) => return Err(error),
             };
-            let with_ring = |session: &Session| {
-                Ring::new(session.context, accumulate as u64 + SQUARE_SUM)?;
+            let all_beside = |session: &Session| {
+                let _ring = Ring::new(session.context, accumulate as u64 + SQUARE_SUM)?;
+                let _gradients = Snapshot::new(session.context, session.memory(), &[GRADIENTS])?;
                 beside(session)
             };
-            if options.validate().is_ok() && session.fits(&recordings, with_ring) {
+            if options.validate().is_ok() && session.fits(&recordings, all_beside) {
                 return Ok(Some(options));
             }
             session.context.check()?;
