@@ -5,7 +5,8 @@
 #
 #   DIFFUSE   the command that runs diffuse, a driver's wrapper before it   [default: target/release/diffuse]
 #
-# Exit status 1 if more than 1 MiB came between the two. On a driver that computes on the CPU this is the device's memory, too.
+# Exit status 1 if more came between the two than 1 MiB and 64 bytes a step: each step's loss is kept for the picture of all, in 16
+# bytes, half of them room to grow, and copied while it is drawn. On a driver that computes on the CPU this is the device's memory, too.
 set -euo pipefail
 here=$(cd "$(dirname "$0")/.." && pwd)
 steps=${1:-10000}
@@ -35,4 +36,4 @@ while kill -0 "$run" 2>/dev/null; do
 done
 wait "$run" || { cat err; exit 1; }
 echo "$last"
-[ "$late" -le "$((early + 1024))" ] || { echo "$((late - early)) KiB came with 9 of 10 steps"; exit 1; }
+[ "$late" -le "$((early + 1024 + steps / 16))" ] || { echo "$((late - early)) KiB came with 9 of 10 steps"; exit 1; }
