@@ -14,6 +14,8 @@ use crate::error::{Error, Result};
 /// How long a device may be silent, beside several times what its work should take.
 const PATIENCE: Duration = Duration::from_secs(600);
 const TIMES_EXPECTED: u32 = 4;
+/// It is waited in pieces of this: a process that was stopped for hours finds one of them used up, not all.
+const SLICE: Duration = Duration::from_secs(10);
 
 /// A submission that [`Context::wait_for`] waits for.
 #[derive(Clone)]
@@ -270,10 +272,8 @@ impl Context {
     pub fn wait_for(&self, submission: Option<Submission>) -> Result<()> {
         // wgpu frees the buffers of a lost device when it is polled, those that another thread reads as well.
         self.check()?;
-        let submission_index = submission.and_then(|submission| submission.0);
         let patience = PATIENCE + TIMES_EXPECTED * Duration::from_micros(self.expected.load(Relaxed));
-        let wait = wgpu::PollType::Wait { submission_index, timeout: Some(patience) };
-        match self.health.guard(|| self.device.poll(wait)) {
+        match self.answer(submission, patience) {
             Some(Err(wgpu::PollError::Timeout)) => {
                 // To drop the queue would be to wait for it.
                 std::mem::forget(self.queue().clone());
@@ -284,6 +284,23 @@ impl Context {
             None => {}
         }
         self.check()
+    }
+
+    /// What the device says of a submission, or of all, after `patience` at the latest; none if wgpu panicked.
+    fn answer(
+        &self,
+        submission: Option<Submission>,
+        patience: Duration,
+    ) -> Option<std::result::Result<(), wgpu::PollError>> {
+        let submission_index = submission.and_then(|submission| submission.0);
+        let wait = wgpu::PollType::Wait { submission_index, timeout: Some(SLICE) };
+        let mut silent = SLICE;
+        loop {
+            match self.health.guard(|| self.device.poll(wait.clone()))? {
+                Err(wgpu::PollError::Timeout) if silent < patience => silent += SLICE,
+                answer => return Some(answer.map(|_| ())),
+            }
+        }
     }
 
     pub(super) fn queue(&self) -> &wgpu::Queue {
