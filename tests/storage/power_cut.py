@@ -279,6 +279,8 @@ def main():
             wrong += 1
             print(f"state {number} ({name}, cut behind call {at}, {whole[at - 1][1:4]}): {problem}", file=sys.stderr)
         shutil.rmtree(state, ignore_errors=True)
+        if (number + 1) % 200 == 0:
+            print(f"{number + 1} states, {wrong} problems", flush=True)
     by_step = ", ".join(f"{step}: {count}" for step, count in sorted(loaded.items(), key=str))
     print(f"{arguments.states} states, {len(seen)} of them different; the step that each goes on from: {by_step}; {wrong} problems")
     sys.exit(wrong > 0)
