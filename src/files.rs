@@ -3,8 +3,9 @@
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
 use std::path::{Component, Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+use tempfile::NamedTempFile;
 
 use crate::error::{Error, Result};
 
@@ -109,8 +110,7 @@ pub fn check_writable(path: &Path) -> Result<()> {
         if !directory.is_dir() {
             return Err(ErrorKind::NotADirectory.into());
         }
-        let (temporary, _) = create_temporary(directory)?;
-        fs::remove_file(temporary)
+        create_hidden(directory)?.close()
     };
     check().map_err(|error: io::Error| Error::file(path, problem(&error)))
 }
@@ -126,20 +126,17 @@ pub fn replace_directory(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -
     let named = |error: io::Error| Error::file(path, problem(&error));
     let parent = directory_of(path);
     create_directory(parent).map_err(named)?;
-    let fresh = temporary(parent, |fresh| fs::create_dir(fresh)).map_err(named)?.0;
-    let replaced = write(&fresh).and_then(|()| {
-        let old = if path.exists() { Some(set_aside(path).map_err(named)?) } else { None };
-        if let Err(error) = rename(&fresh, path) {
-            // The error that led here is the one to report.
-            old.iter().for_each(|old| drop(rename(old, path)));
-            return Err(named(error));
-        }
-        old.map_or(Ok(()), |old| fs::remove_dir_all(old).map_err(named))
-    });
-    if replaced.is_err() {
-        let _ = fs::remove_dir_all(&fresh);
+    // It goes if this fails.
+    let mut fresh = hidden().tempdir_in(parent).map_err(named)?;
+    write(fresh.path())?;
+    let old = if path.exists() { Some(set_aside(path).map_err(named)?) } else { None };
+    if let Err(error) = rename_in(parent, fresh.path(), path) {
+        // The error that led here is the one to report.
+        old.iter().for_each(|old| drop(rename_in(parent, old, path)));
+        return Err(named(error));
     }
-    replaced
+    fresh.disable_cleanup(true);
+    old.map_or(Ok(()), |old| fs::remove_dir_all(old).map_err(named))
 }
 
 /// Removes a directory, if there is one, so that nobody ever finds a part of it at `path`.
@@ -155,12 +152,13 @@ pub fn remove_directory(path: &Path) -> Result<()> {
 
 /// Renames `path` to a new hidden name beside it.
 fn set_aside(path: &Path) -> io::Result<PathBuf> {
-    let (aside, _) = temporary(directory_of(path), |aside| match aside.symlink_metadata() {
+    let directory = directory_of(path);
+    let moved = hidden().make_in(directory, |aside| match aside.symlink_metadata() {
         Ok(_) => Err(ErrorKind::AlreadyExists.into()),
-        // Parts must not come back under the old name.
-        Err(_) => rename(path, aside),
+        // Parts must not come back under the old name when the power fails.
+        Err(_) => rename_in(directory, path, aside),
     })?;
-    Ok(aside)
+    Ok(moved.into_temp_path().keep()?)
 }
 
 /// Where `path` lies.
@@ -190,34 +188,25 @@ fn replace(path: &Path, parts: &[&[u8]], permissions: Option<fs::Permissions>) -
     }
     let directory = directory_of(path);
     create_directory(directory)?;
-    let (temporary, file) = create_temporary(directory)?;
-    let result = fill(file, parts, permissions).and_then(|()| rename(&temporary, path));
-    if result.is_err() {
-        // The error that led here is the one to report.
-        let _ = fs::remove_file(&temporary);
-    }
-    result
+    let (file, mut temporary) = create_hidden(directory)?.into_parts();
+    fill(file, parts, permissions)?;
+    // tempfile's own renaming syncs nothing.
+    rename_in(directory, &temporary, path)?;
+    temporary.disable_cleanup(true);
+    Ok(())
 }
 
-/// A new hidden file in `directory`.
-fn create_temporary(directory: &Path) -> io::Result<(PathBuf, File)> {
-    temporary(directory, |path| File::create_new(path))
+/// A new file in `directory` that goes when it is dropped, open to those whom the user lets read new files.
+fn create_hidden(directory: &Path) -> io::Result<NamedTempFile> {
+    hidden().make_in(directory, |path| File::create_new(path))
 }
 
-/// What `create` makes under a hidden name in `directory` that is still free. The name does not grow with the name it stands
-/// for, which may be as long as the file system allows.
-fn temporary<T>(directory: &Path, create: impl Fn(&Path) -> io::Result<T>) -> io::Result<(PathBuf, T)> {
-    static COUNTER: AtomicU64 = AtomicU64::new(0);
-    loop {
-        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-        let path = directory.join(format!("{PREFIX}{}-{number}{SUFFIX}", std::process::id()));
-        match create(&path) {
-            Ok(made) => return Ok((path, made)),
-            // Left by a process that was killed, or another machine's on a shared disk.
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(error),
-        }
-    }
+/// Makes files and directories under a hidden name that is still free. The name does not grow with the name it stands for, which
+/// may be as long as the file system allows.
+fn hidden() -> tempfile::Builder<'static, 'static> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(PREFIX).suffix(SUFFIX);
+    builder
 }
 
 fn write_all(to: &mut dyn Write, parts: &[&[u8]]) -> io::Result<()> {
@@ -256,9 +245,14 @@ pub fn remove_abandoned(directory: &Path) {
 /// # Errors
 /// Of the system; it may be renamed, but not for certain, if that can't be synced.
 pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
-    fs::rename(from, to)?;
-    sync_directory(directory_of(to))?;
+    rename_in(directory_of(to), from, to)?;
     if directory_of(from) == directory_of(to) { Ok(()) } else { sync_directory(directory_of(from)) }
+}
+
+/// As [`rename`] within `directory`, however it is called in the two paths.
+fn rename_in(directory: &Path, from: &Path, to: &Path) -> io::Result<()> {
+    fs::rename(from, to)?;
+    sync_directory(directory)
 }
 
 /// Makes a directory and those above it that are missing, so that they are there when the power fails behind it.

@@ -642,7 +642,7 @@ impl<'a> Run<'a> {
         self.log.begin_anew(directory)?;
         self.lock = lock;
         watch.note(&format!(
-            "warning: {}: was removed; it is made anew, with metrics and checkpoints from here on (step {})",
+            "warning: {}: was removed or renamed; it is made anew, with metrics and checkpoints from here on (step {})",
             directory.display(),
             self.step
         ));

@@ -543,7 +543,7 @@ fn a_directory_that_is_removed_is_made_anew() {
     let mut child = begin(place.path(), line);
     let said = || fs::read_to_string(place.path().join("stderr")).unwrap();
     let times = |count: usize, child: &mut Child| {
-        while said().matches("warning: run: was removed; it is made anew").count() < count {
+        while said().matches("warning: run: was removed or renamed; it is made anew").count() < count {
             assert!(child.try_wait().unwrap().is_none(), "{}", said());
             std::thread::sleep(Duration::from_millis(5));
         }
