@@ -65,11 +65,13 @@ def problems(runs, run, undisturbed, number, error, is_last):
     yield from (f"{name} differs" for name in calls.differences(run, undisturbed))
     # What a killed process leaves under a hidden name is removed ten minutes later.
     names = sorted(path.name for path in run.iterdir() if error != "kill" or not path.name.startswith(".diffuse-"))
+    # Behind the last save nothing is left to do that would put the one before it, which is whole, among the others.
+    names = [name for name in names if not (is_last and name == "checkpoint.old")]
     if names != ["checkpoint", "checkpoints", "config.json", "data.json", "loss.png", "metrics.csv"]:
         yield f"leaves {names}"
     kept = sorted(path.name for path in (run / "checkpoints").iterdir())
     # The best may be an older one.
-    if len([name for name in kept if name.startswith("step_")]) not in (calls.KEEP, calls.KEEP + 1):
+    if len([name for name in kept if name.startswith("step_")]) not in (calls.KEEP, calls.KEEP + 1) and not is_last:
         yield f"keeps {kept}"
 
 
