@@ -66,7 +66,7 @@ impl fmt::Display for Audited {
         let steps = counted(*steps, "step");
         write!(
             f,
-            "{steps} computed twice: {differed} differed; {dispatches} dispatches (a step has {of}) held to their twins: {wrong} wrong"
+            "{steps} computed twice, {differed} differed; dispatches held to their twins: {dispatches} (a step has {of}), {wrong} wrong"
         )
     }
 }

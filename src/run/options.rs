@@ -250,12 +250,21 @@ impl TrainOptions {
         if self.task == Task::Classify && self.precision != Precision::F32 {
             return refuse("a classifier takes precision f32");
         }
-        if self.on_nan == Some(OnNan::LowerScale) && self.precision != Precision::F16 {
-            return refuse(
-                "--on-nan lower-scale goes with --precision f16: in single precision the loss is not scaled",
-            );
-        }
         self.model.validate()
+    }
+
+    /// Whether what is to be done with numbers that are not finite goes with the precision: as [`TrainOptions::validate`], once it is
+    /// known what the device can do.
+    ///
+    /// # Errors
+    /// [`Error::Config`] names the flag.
+    pub fn check_on_nan(&self) -> Result<()> {
+        match self.on_nan == Some(OnNan::LowerScale) && self.precision != Precision::F16 {
+            true => Err(Error::Config(
+                "--on-nan lower-scale goes with --precision f16: in single precision the loss is not scaled".into(),
+            )),
+            false => Ok(()),
+        }
     }
 
     /// What it does where a loss or a gradient is not finite.

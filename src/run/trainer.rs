@@ -272,6 +272,7 @@ impl<'a> Trainer<'a> {
         data: &Dataset,
         options: &TrainOptions,
     ) -> Result<Trainer<'a>> {
+        options.check_on_nan()?;
         let shape = DataShape { are_streamed: must_stream(session.context, options, data)?, ..DataShape::of(data) };
         let record = |batch, choices: &_| record(model, &TrainOptions { batch, ..options.clone() }, &shape, choices);
         let (mut recordings, mut plans) = session.fit(options.batch, record)?;

@@ -90,6 +90,7 @@ fn numbers_without_sense_are_refused() {
         ("--weight-decay inf", "weight_decay"),
         ("--max-norm NaN", "max_norm"),
         ("--seed 4294967296", "seed"),
+        ("--on-nan lower-scale", "--precision f16"),
     ];
     for (flags, part) in cases {
         refused(place.path(), &format!("train --data digits --model tiny.json --out run {flags}"), &[part]);

@@ -697,6 +697,24 @@ fn a_run_that_breaks_says_what_can_help() {
 }
 
 #[test]
+fn what_follows_a_broken_step_goes_with_the_precision_and_may_change() {
+    let place = place();
+    let line = "train --data digits --model tiny.json --batch 2 --sample-every 0";
+    for (run, flags) in
+        [("a", "--on-nan skip"), ("b", "--precision f16 --on-nan lower-scale"), ("c", "--precision f16 --on-nan stop")]
+    {
+        accepted(place.path(), &format!("{line} --steps 1 --out {run} {flags}"));
+    }
+    let said = accepted(place.path(), "train --resume --out a --steps 2 --on-nan stop --audit-every 1");
+    assert!(said.err.contains("on-nan: \"stop\" from here on, \"skip\" before"), "{}", said.err);
+    assert!(
+        said.err.contains("1 step computed twice, 0 differed; dispatches held to their twins: 1 (a step has "),
+        "{}",
+        said.err
+    );
+}
+
+#[test]
 fn initial_weights_that_give_no_number_are_to_blame() {
     let place = place();
     let unet = UNet::new(serde_json::from_str(TINY).unwrap()).expect("a valid model");
