@@ -40,14 +40,17 @@ pub struct Wrong {
     pub found: f64,
     /// What the twin computes.
     pub expected: f64,
+    /// Whether that is more than halves hold, as which it is stored.
+    pub is_overflow: bool,
     /// What it read: each tensor's range.
     pub read: String,
 }
 
 impl fmt::Display for Wrong {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Wrong { label, element, found, expected, read, .. } = self;
-        write!(f, "{label}: {element} is {found:.6e}, the twin in f64 has {expected:.6e} ({read})")
+        let Wrong { label, element, found, expected, is_overflow, read, .. } = self;
+        let overflow = if *is_overflow { ", more than halves hold" } else { "" };
+        write!(f, "{label}: {element} is {found:.6e}, the twin in f64 has {expected:.6e}{overflow} ({read})")
     }
 }
 
@@ -125,7 +128,7 @@ impl Look {
     }
 
     fn compare(&self, written: &Written) -> Difference {
-        let Written { binding, tensor, before, found, expected } = written;
+        let Written { binding, tensor, before, found, expected, .. } = written;
         let stride = tensor.channels4() as usize * 4;
         // What neither changed is not of this dispatch: several may make a part of a tensor each, and elsewhere anything may stand.
         let is_same = |a: f64, b: f64| a.to_bits() == b.to_bits();
@@ -157,7 +160,8 @@ impl Look {
             shape: self.recording.shape(self.dispatch()),
             element: format!("{}{:?}", written.binding.name, place(written.tensor, index)),
             found: written.found[index],
-            expected: written.expected[index],
+            expected: written.exact[index],
+            is_overflow: written.is_half && written.exact[index].is_finite() && written.expected[index].is_infinite(),
             read: self.ranges(),
         }
     }
@@ -180,11 +184,11 @@ impl Look {
         let expected = self.recording.twin(self.dispatch(), &self.step, self.before.clone());
         let all = bindings(self.dispatch()).zip(&self.before).zip(&self.after).zip(expected);
         let written = all.filter(|((((_, binding), _), _), _)| binding.writable);
-        written.map(|((((id, binding), before), found), mut expected)| {
-            if self.recording.is_half(id) {
-                expected.iter_mut().for_each(|value| *value = f16::from_f64(*value).to_f64());
-            }
-            Written { binding, tensor: self.recording.tensor(id), before, found, expected }
+        written.map(|((((id, binding), before), found), exact)| {
+            let is_half = self.recording.is_half(id);
+            let stored = |value: &f64| if is_half { f16::from_f64(*value).to_f64() } else { *value };
+            let expected = exact.iter().map(stored).collect();
+            Written { binding, tensor: self.recording.tensor(id), is_half, before, found, exact, expected }
         })
     }
 }
@@ -193,8 +197,11 @@ impl Look {
 struct Written<'a> {
     binding: &'static Binding,
     tensor: Tensor,
+    is_half: bool,
     before: &'a [f64],
     found: &'a [f64],
+    /// What the twin computes, and that as it is stored.
+    exact: Vec<f64>,
     expected: Vec<f64>,
 }
 

@@ -681,7 +681,17 @@ fn a_run_that_breaks_says_what_can_help() {
     let said = run(typed(place.path(), &format!("{line} --checkpoint-every 0 --out broken")));
     let error = said.err.lines().last().unwrap();
     let step: u64 = error.strip_prefix("error: step ").unwrap().split(':').next().unwrap().parse().unwrap();
-    assert_refused(line, &said, &["no checkpoint was written", "--resume", "smaller --lr (it was 10)"]);
+    assert_refused(
+        line,
+        &said,
+        &[
+            "; first not finite: ",
+            ", more than halves hold (",
+            "no checkpoint was written",
+            "--resume",
+            "smaller --lr (it was 10)",
+        ],
+    );
     // Weights from which no step can be taken are worth nothing.
     assert!(!place.path().join("broken/checkpoint").exists());
     assert!(step > 3, "the weights of step 1 are good, and those of step {} not", step - 1);
