@@ -11,7 +11,7 @@ use serde::{Serialize, Serializer};
 use crate::error::Result;
 use crate::gpu::agreement::Difference;
 use crate::gpu::kernel::Binding;
-use crate::gpu::look::place;
+use crate::gpu::look;
 use crate::gpu::recorder::Dispatch;
 use crate::gpu::{Choices, Context, Device, Memory, Plan, PlanOptions, Precision, Recording, Tensor};
 use crate::ops::case::Values;
@@ -191,9 +191,8 @@ pub fn compare(context: &Context, case: &Case, name: &str, report: &mut Report) 
 fn writers(recording: &Recording) -> BTreeMap<u32, Vec<(&Dispatch, &'static Binding)>> {
     let mut writers: BTreeMap<u32, Vec<(&Dispatch, &'static Binding)>> = BTreeMap::new();
     for dispatch in &recording.dispatches {
-        let bindings = &dispatch.kernel.entry_point(dispatch.entry).storage;
-        for (id, binding) in dispatch.io.iter().zip(bindings).filter(|(_, binding)| binding.writable) {
-            let writers = writers.entry(*id).or_default();
+        for (id, binding) in dispatch.bindings().filter(|(_, binding)| binding.writable) {
+            let writers = writers.entry(id).or_default();
             if binding.access.reads() {
                 writers.clear();
             }
@@ -219,18 +218,14 @@ impl Report {
     /// Compares with what is expected; padding and integers must be equal.
     fn add(&mut self, compared: &Compared, expected: &[f64]) {
         let Compared { name, recording, dispatch, binding, tensor, found, is_own } = *compared;
-        let stride = tensor.channels4() as usize * 4;
-        let exact = |index: usize| binding.integer || index % stride >= tensor.channels() as usize || !is_own(index);
-        let own: Vec<f64> =
-            (0..found.len()).map(|index| if is_own(index) { found[index] } else { expected[index] }).collect();
-        let difference = dispatch.bound.compare(&own, expected, exact);
+        let difference = look::compare(dispatch.bound, (binding, tensor), (found, expected), is_own);
         let worst = self.entries.entry(Entry::of(recording, dispatch)).or_default();
         worst.tensors += 1;
         worst.absolute = worst.absolute.max(difference.absolute);
         if difference.error > worst.error || worst.tensors == 1 {
             let Difference { error, index, .. } = difference;
             (worst.error, worst.case, worst.shape) = (error, name.into(), recording.shape(dispatch));
-            let element = format!("{}{:?}", binding.name, place(tensor, index));
+            let element = look::element(binding, tensor, index);
             let wrong = Wrong { element, found: found[index], expected: expected[index] };
             worst.wrong = (!difference.agrees()).then_some(wrong);
         }

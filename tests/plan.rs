@@ -164,18 +164,17 @@ fn what_is_read_was_written_before() {
         let recording = record(&network);
         let mut written = vec![false; recording.tensors.len()];
         for dispatch in &recording.dispatches {
-            let bindings = &dispatch.kernel.entry_point(dispatch.entry).storage;
-            for (id, binding) in dispatch.io.iter().zip(bindings) {
-                let temporary = recording.temporary(*id).is_some();
+            for (id, binding) in dispatch.bindings() {
+                let temporary = recording.temporary(id).is_some();
                 let part =
-                    |part: &usize| matches!(recording.tensors[*part].place, Place::Part { whole, .. } if whole == *id);
+                    |part: &usize| matches!(recording.tensors[*part].place, Place::Part { whole, .. } if whole == id);
                 let mut parts = (0..written.len()).filter(part).peekable();
                 let by_parts = parts.peek().is_some() && parts.all(|part| written[part]);
-                let fine = !temporary || written[*id as usize] || by_parts || !binding.access.reads();
+                let fine = !temporary || written[id as usize] || by_parts || !binding.access.reads();
                 assert!(fine, "{} reads {}, which nothing wrote", recording.label(dispatch), binding.name);
             }
-            for (id, binding) in dispatch.io.iter().zip(bindings) {
-                written[*id as usize] |= binding.access.writes();
+            for (id, binding) in dispatch.bindings() {
+                written[id as usize] |= binding.access.writes();
             }
         }
     }

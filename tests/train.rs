@@ -1,8 +1,9 @@
 //! Training on the GPU: against the twins, bit for bit against itself, and whether it learns.
 
 mod common;
+#[path = "common/runs.rs"]
+mod runs;
 
-use std::path::Path;
 use std::sync::Arc;
 
 use clap::{Args, Command};
@@ -18,6 +19,7 @@ use diffuse::run::trainer::{DATA, DataShape, METRICS, record, step_values};
 use diffuse::run::{Metrics, Session, TrainOptions, Trainer};
 use diffuse::train::{Over, Run, Stored, Watch, run};
 use diffuse::tune::Policy;
+use runs::{assert_same_run, stand};
 
 fn train(trainer: &mut Trainer, steps: u64) -> Vec<Metrics> {
     let mut all = Vec::new();
@@ -200,16 +202,8 @@ fn stop_and_resume_give_equal_bits() {
     };
     assert!(!abandoned.exists());
     assert!(second.train(&mut never()).unwrap());
-    for file in ["diffusion_pytorch_model.safetensors", "trainer.safetensors", "trainer.json"] {
-        let read = |run: &Path| std::fs::read(run.join("checkpoint").join(file)).unwrap();
-        assert!(read(&whole) == read(&parts), "{file} differs after a resumption");
-    }
-    let losses = |run: &Path| -> Vec<String> {
-        let text = std::fs::read_to_string(run.join("metrics.csv")).unwrap();
-        text.lines().map(|line| line.split(',').take(4).collect::<Vec<_>>().join(",")).collect()
-    };
-    assert_eq!(losses(&whole).len(), 13);
-    assert_eq!(losses(&whole), losses(&parts));
+    let files = ["diffusion_pytorch_model.safetensors", "trainer.safetensors", "trainer.json"];
+    assert_eq!(assert_same_run(&whole, &parts, &files), 13);
 }
 
 #[test]
@@ -278,12 +272,6 @@ fn an_overflow_in_half_precision_skips_the_step_and_halves_the_scale() {
     assert!(metrics[0].loss.is_finite() && !metrics[0].gradient_norm.is_finite(), "{metrics:?}");
     assert_eq!(trainer.session.read(WEIGHTS).expect("the device works"), before);
     assert_eq!(trainer.session.read(LOSS_SCALE).expect("the device works")[..2], [5e29, 0.0]);
-}
-
-/// All that a step changes.
-fn stand(trainer: &Trainer) -> Vec<Vec<u32>> {
-    let bits = |name| trainer.session.read(name).expect("the device works").into_iter().map(f32::to_bits).collect();
-    [WEIGHTS, EMA, "m", "v"].map(bits).into()
 }
 
 /// Takes three steps, then one that `break_step` breaks and `mend` doesn't, and more until the host notices: the device

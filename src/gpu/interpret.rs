@@ -113,20 +113,18 @@ impl Recording {
 
     fn run_twin(&self, dispatch: &Dispatch, state: &mut CpuState, step: &Step) {
         let before = dispatch.io.iter().map(|id| state.read(self, self.tensor(*id))).collect();
-        let entry = dispatch.kernel.entry_point(dispatch.entry);
-        let bound = dispatch.io.iter().zip(&entry.storage).zip(self.twin(dispatch, step, before));
+        let bound = dispatch.bindings().zip(self.twin(dispatch, step, before));
         for ((id, _), after) in bound.filter(|((_, binding), _)| binding.writable) {
-            state.write(self, self.tensor(*id), after);
+            state.write(self, self.tensor(id), after);
         }
     }
 
     /// What a dispatch's twin makes of the values of its bindings, padded layout: those behind it, in the same order.
     pub fn twin(&self, dispatch: &Dispatch, step: &Step, before: Vec<Vec<f64>>) -> Vec<Vec<f64>> {
-        let entry = dispatch.kernel.entry_point(dispatch.entry);
         let params: Vec<(&'static str, f64)> =
             dispatch.params.iter().map(|(name, value)| (*name, number(*value))).collect();
-        let arguments = dispatch.io.iter().zip(&entry.storage).zip(before).map(|((id, binding), data)| {
-            let array = Array::zeros(self.tensor(*id).shape.map(|extent| extent as usize));
+        let arguments = dispatch.bindings().zip(before).map(|((id, binding), data)| {
+            let array = Array::zeros(self.tensor(id).shape.map(|extent| extent as usize));
             (binding.name.as_str(), Array { data, ..array })
         });
         let mut call = Call { params: &params, step: &|name| step.get(name), arguments: arguments.collect() };

@@ -1,18 +1,16 @@
 //! One dispatch of a plan, looked at from both sides: what it read, what it wrote, and what its twin makes of the same numbers.
 
 use std::fmt;
-use std::ops::Range;
 use std::sync::Arc;
 
 use half::f16;
 
-use super::agreement::Difference;
+use super::agreement::{Bound, Difference};
 use super::context::Context;
-use super::kernel::{Access, Binding};
+use super::kernel::Binding;
 use super::plan::Plan;
 use super::recorder::{Dispatch, Recording, Tensor};
 use super::step::Step;
-use super::work::Work;
 use crate::error::Result;
 
 /// Bytes of the bindings of one dispatch beyond which it is not brought to the host: the twins' f64 are twice to four times as many.
@@ -33,9 +31,7 @@ pub struct Look {
 pub struct Wrong {
     /// `down_blocks.0/resnets.0/conv1 · conv2d.tiled.forward`.
     pub label: String,
-    /// Its bindings and parameters.
-    pub shape: String,
-    /// `y[0, 3, 2, 66]`; a channel behind the last is padding.
+    /// See [`element`].
     pub element: String,
     pub found: f64,
     /// What the twin computes.
@@ -54,15 +50,29 @@ impl fmt::Display for Wrong {
     }
 }
 
-/// Image, row, column, channel of an element as it lies in memory.
-pub fn place(tensor: Tensor, index: usize) -> [usize; 4] {
+/// `y[0, 3, 2, 66]`: image, row, column, channel of an element of a bound tensor as it lies in memory; a channel behind the last is
+/// padding.
+pub fn element(binding: &Binding, tensor: Tensor, index: usize) -> String {
     let (stride, [_, h, w, _]) = (tensor.channels4() as usize * 4, tensor.shape.map(|extent| extent as usize));
     let row = index / stride;
-    [row / (h * w), row / w % h, row % w, index % stride]
+    format!("{}{:?}", binding.name, [row / (h * w), row / w % h, row % w, index % stride])
 }
 
-fn bindings(dispatch: &Dispatch) -> impl Iterator<Item = (u32, &'static Binding)> {
-    dispatch.io.iter().copied().zip(&dispatch.kernel.entry_point(dispatch.entry).storage)
+/// How far `found`, the values of a bound tensor, is from what is `expected`. Integers and padding must be equal; elements that are not the
+/// dispatch's own are not compared.
+pub fn compare(
+    bound: Bound,
+    (binding, tensor): (&Binding, Tensor),
+    (found, expected): (&[f64], &[f64]),
+    is_own: impl Fn(usize) -> bool,
+) -> Difference {
+    let stride = tensor.channels4() as usize * 4;
+    let are_own: Vec<bool> = (0..found.len()).map(is_own).collect();
+    let own = |values: &[f64]| -> Vec<f64> {
+        values.iter().zip(&are_own).map(|(value, is_own)| if *is_own { *value } else { 0.0 }).collect()
+    };
+    let is_padding = |index: usize| index % stride >= tensor.channels() as usize;
+    bound.compare(&own(found), &own(expected), |index| binding.integer || is_padding(index) || !are_own[index])
 }
 
 /// Whether a dispatch's tensors can be brought to the host.
@@ -77,7 +87,7 @@ impl Look {
     /// [`crate::error::Error::Device`] if the device failed.
     pub fn at(context: &Context, plan: &Plan, recording: &Arc<Recording>, index: usize, step: &Step) -> Result<Look> {
         let written = written(context, plan, recording, index)?;
-        run(context, plan, step, index..index + 1);
+        plan.run_part(context, step, index..index + 1);
         Look::behind(context, plan, recording, index, step, written)
     }
 
@@ -92,7 +102,7 @@ impl Look {
     ) -> Result<Look> {
         let mut written = written.into_iter();
         let (mut before, mut after) = (Vec::new(), Vec::new());
-        for (id, binding) in bindings(&recording.dispatches[index]) {
+        for (id, binding) in recording.dispatches[index].bindings() {
             let now = plan.read(context, recording.tensor(id))?;
             let then = if binding.writable { written.next().expect("it was read") } else { now.clone() };
             before.push(numbers(then, binding));
@@ -105,16 +115,11 @@ impl Look {
         &self.recording.dispatches[self.index]
     }
 
-    /// `down_blocks.0/resnets.0/conv1 · conv2d.tiled.forward`.
-    pub fn label(&self) -> String {
-        self.recording.label(self.dispatch())
-    }
-
     /// How far what was written is from the twin, over what the dispatch's bound allows, and what is wrong if that is more than 1.
     /// Nothing where it read what is not finite: of that right results may make anything.
     pub fn check(&self) -> (f64, Option<Wrong>) {
         let is_read = |binding: &Binding| binding.access.reads() && !binding.integer;
-        let mut read = bindings(self.dispatch()).zip(&self.before).filter(|((_, binding), _)| is_read(binding));
+        let mut read = self.dispatch().bindings().zip(&self.before).filter(|((_, binding), _)| is_read(binding));
         if read.any(|(_, values)| values.iter().any(|value| !value.is_finite())) {
             return (0.0, None);
         }
@@ -129,18 +134,18 @@ impl Look {
 
     fn compare(&self, written: &Written) -> Difference {
         let Written { binding, tensor, before, found, expected, .. } = written;
-        let stride = tensor.channels4() as usize * 4;
         // What neither changed is not of this dispatch: several may make a part of a tensor each, and elsewhere anything may stand.
         let is_same = |a: f64, b: f64| a.to_bits() == b.to_bits();
         let is_own = |index: usize| !is_same(found[index], before[index]) || !is_same(expected[index], before[index]);
         // Beyond what halves hold drivers differ.
-        let is_told = |index: usize| is_own(index) && expected[index].is_finite();
-        let own = |values: &[f64]| -> Vec<f64> {
-            values.iter().enumerate().map(|(index, value)| if is_told(index) { *value } else { 0.0 }).collect()
+        let told = |values: &[f64]| -> Vec<f64> {
+            values
+                .iter()
+                .zip(expected)
+                .map(|(value, expected)| if expected.is_finite() { *value } else { 0.0 })
+                .collect()
         };
-        let is_padding = |index: usize| index % stride >= tensor.channels() as usize;
-        let is_exact = |index: usize| binding.integer || is_padding(index) || !is_own(index);
-        self.dispatch().bound.compare(&own(found), &own(expected), is_exact)
+        compare(self.dispatch().bound, (binding, *tensor), (&told(found), &told(expected)), is_own)
     }
 
     /// The first element written that is not finite, if there is one.
@@ -156,9 +161,8 @@ impl Look {
 
     fn name(&self, written: &Written, index: usize) -> Wrong {
         Wrong {
-            label: self.label(),
-            shape: self.recording.shape(self.dispatch()),
-            element: format!("{}{:?}", written.binding.name, place(written.tensor, index)),
+            label: self.recording.label(self.dispatch()),
+            element: element(written.binding, written.tensor, index),
             found: written.found[index],
             expected: written.exact[index],
             is_overflow: written.is_half && written.exact[index].is_finite() && written.expected[index].is_infinite(),
@@ -168,8 +172,8 @@ impl Look {
 
     /// `x -3.2 to 4.1, weight -0.2 to 0.3 with 2 not finite`.
     fn ranges(&self) -> String {
-        let read = bindings(self.dispatch()).zip(&self.before);
-        let read = read.filter(|((_, binding), _)| binding.access != Access::Write && !binding.integer);
+        let read = self.dispatch().bindings().zip(&self.before);
+        let read = read.filter(|((_, binding), _)| binding.access.reads() && !binding.integer);
         let range = |((_, binding), values): ((u32, &Binding), &Vec<f64>)| {
             let finite = values.iter().copied().filter(|value| value.is_finite());
             let (least, most) = finite.fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), v| (a.min(v), b.max(v)));
@@ -182,7 +186,7 @@ impl Look {
 
     fn written(&self) -> impl Iterator<Item = Written<'_>> {
         let expected = self.recording.twin(self.dispatch(), &self.step, self.before.clone());
-        let all = bindings(self.dispatch()).zip(&self.before).zip(&self.after).zip(expected);
+        let all = self.dispatch().bindings().zip(&self.before).zip(&self.after).zip(expected);
         let written = all.filter(|((((_, binding), _), _), _)| binding.writable);
         written.map(|((((id, binding), before), found), exact)| {
             let is_half = self.recording.is_half(id);
@@ -205,14 +209,7 @@ struct Written<'a> {
     expected: Vec<f64>,
 }
 
-/// Runs the dispatches `part` of a plan alone.
-pub fn run(context: &Context, plan: &Plan, step: &Step, part: Range<usize>) {
-    let mut work = Work::new(context);
-    work.run_part(plan, step, part);
-    work.finish();
-}
-
-/// Runs a whole plan, dispatch by dispatch, up to the first that writes what is not finite; a look at that.
+/// Runs the first `count` dispatches of a plan one by one, up to the first that writes what is not finite, which it names.
 ///
 /// # Errors
 /// [`crate::error::Error::Device`] if the device failed.
@@ -221,14 +218,14 @@ pub fn first_not_finite(
     plan: &Plan,
     recording: &Arc<Recording>,
     step: &Step,
-    part: Range<usize>,
+    count: usize,
 ) -> Result<Option<Wrong>> {
     // What an earlier run left there.
     plan.clear(context);
     let is_new = |(after, before): (&f32, &f32)| !after.is_finite() && after.to_bits() != before.to_bits();
-    for index in part {
+    for index in 0..count {
         let before = written(context, plan, recording, index)?;
-        run(context, plan, step, index..index + 1);
+        plan.run_part(context, step, index..index + 1);
         let after = written(context, plan, recording, index)?;
         if after.iter().flatten().zip(before.iter().flatten()).any(is_new)
             && let Some(wrong) = Look::behind(context, plan, recording, index, step, before)?.not_finite()
@@ -241,7 +238,7 @@ pub fn first_not_finite(
 
 /// What stands in the tensors that a dispatch writes.
 fn written(context: &Context, plan: &Plan, recording: &Recording, index: usize) -> Result<Vec<Vec<f32>>> {
-    let writable = bindings(&recording.dispatches[index]).filter(|(_, binding)| binding.writable);
+    let writable = recording.dispatches[index].bindings().filter(|(_, binding)| binding.writable);
     writable.map(|(id, _)| plan.read(context, recording.tensor(id))).collect()
 }
 

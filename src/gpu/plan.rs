@@ -142,9 +142,9 @@ impl Plan {
             }),
         };
         let mut entries = Vec::new();
-        for (id, binding) in dispatch.io.iter().zip(&entry.storage) {
-            let (buffer, offset) = self.places[*id as usize].as_ref().expect("a bound tensor has a place");
-            let bytes = self.bytes[*id as usize];
+        for (id, binding) in dispatch.bindings() {
+            let (buffer, offset) = self.places[id as usize].as_ref().expect("a bound tensor has a place");
+            let bytes = self.bytes[id as usize];
             let last = offset + bytes + self.guard == buffer.size();
             entries.push(part(binding.index, buffer, *offset, bytes + if last { self.guard } else { 0 }));
         }

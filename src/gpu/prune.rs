@@ -19,13 +19,12 @@ impl Recording {
         let mut needed: BTreeSet<Store> = wanted.iter().map(|tensor| self.store(tensor.id)).collect();
         let mut kept = Vec::new();
         for dispatch in std::mem::take(&mut self.dispatches).into_iter().rev() {
-            let bindings = &dispatch.kernel.entry_point(dispatch.entry).storage;
-            let bound = || dispatch.io.iter().zip(bindings);
-            if bound().any(|(id, binding)| binding.access.writes() && needed.contains(&self.store(*id))) {
+            let bound = || dispatch.bindings().map(|(id, binding)| (self.store(id), binding));
+            if bound().any(|(store, binding)| binding.access.writes() && needed.contains(&store)) {
                 let read = bound().filter(|(_, binding)| binding.access.reads());
-                needed.extend(read.map(|(id, _)| self.store(*id)));
+                needed.extend(read.map(|(store, _)| store));
                 // What it writes beside must have a place, too.
-                needed.extend(bound().map(|(id, _)| self.store(*id)).filter(|store| matches!(store, Store::Buffer(_))));
+                needed.extend(bound().map(|(store, _)| store).filter(|store| matches!(store, Store::Buffer(_))));
                 kept.push(dispatch);
             }
         }

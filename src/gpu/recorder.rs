@@ -162,6 +162,13 @@ pub struct Dispatch {
     pub bound: Bound,
 }
 
+impl Dispatch {
+    /// The tensors that it binds, and what its code does with each.
+    pub fn bindings(&self) -> impl Iterator<Item = (u32, &'static Binding)> {
+        self.io.iter().copied().zip(&self.kernel.entry_point(self.entry).storage)
+    }
+}
+
 /// A recorded tensor.
 #[derive(Clone, Copy, Debug)]
 pub struct TensorInfo {
@@ -537,10 +544,8 @@ fn fold(groups: u64) -> [u32; 3] {
 impl Recording {
     /// Whether a dispatch reads the tensor.
     pub fn reads(&self, id: u32) -> bool {
-        self.dispatches.iter().any(|dispatch| {
-            let bindings = &dispatch.kernel.entry_point(dispatch.entry).storage;
-            dispatch.io.iter().zip(bindings).any(|(bound, binding)| *bound == id && binding.access.reads())
-        })
+        let reads = |(bound, binding): (u32, &Binding)| bound == id && binding.access.reads();
+        self.dispatches.iter().any(|dispatch| dispatch.bindings().any(reads))
     }
 
     /// The temporary that holds a tensor, itself or what it is a part of; none if a named buffer does.
@@ -594,9 +599,8 @@ impl Recording {
 
     /// What a dispatch is of: `x 1x7x9x67 weight 3x2x68x134 ... stride=2`, its bindings and parameters by their names.
     pub fn shape(&self, dispatch: &Dispatch) -> String {
-        let bindings = dispatch.io.iter().zip(&dispatch.kernel.entry_point(dispatch.entry).storage);
-        let bindings = bindings.map(|(id, binding)| {
-            let [n, h, w, c] = self.tensor(*id).shape;
+        let bindings = dispatch.bindings().map(|(id, binding)| {
+            let [n, h, w, c] = self.tensor(id).shape;
             format!("{} {n}x{h}x{w}x{c}", binding.name)
         });
         let params = dispatch.params.iter().map(|(name, value)| match value {
@@ -608,11 +612,9 @@ impl Recording {
 
     /// Bytes that `dispatch` must move at the least: each tensor once, however often it is bound, twice where it is read and written.
     pub fn bytes(&self, dispatch: &Dispatch) -> u64 {
-        let bindings = &dispatch.kernel.entry_point(dispatch.entry).storage;
-        let bound = dispatch.io.iter().zip(bindings).enumerate();
-        let first = bound.filter(|(index, (id, _))| !dispatch.io[..*index].contains(id));
+        let first = dispatch.bindings().enumerate().filter(|(index, (id, _))| !dispatch.io[..*index].contains(id));
         let bytes = first
-            .map(|(_, (id, binding))| self.tensor_bytes(*id) * if binding.access == Access::ReadWrite { 2 } else { 1 });
+            .map(|(_, (id, binding))| self.tensor_bytes(id) * if binding.access == Access::ReadWrite { 2 } else { 1 });
         bytes.sum()
     }
 

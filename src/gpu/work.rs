@@ -140,8 +140,13 @@ impl Plan {
 
     /// Runs the whole recording once. Returns at once; the device works on.
     pub fn run(&self, context: &Context, step: &Step) -> Submission {
+        self.run_part(context, step, 0..self.prepared.len())
+    }
+
+    /// Runs the dispatches `part` of the recording once. Returns at once.
+    pub fn run_part(&self, context: &Context, step: &Step, part: Range<usize>) -> Submission {
         let mut work = Work::new(context);
-        work.run(self, step);
+        work.run_part(self, step, part);
         work.finish()
     }
 }

@@ -75,7 +75,6 @@ impl fmt::Display for Audited {
 type Judged = JoinHandle<(f64, Option<Wrong>)>;
 
 /// Audits of a run.
-#[derive(Default)]
 pub struct Audit {
     every: u64,
     /// Each dispatch of a step as its part and its number there, one of each pipeline first.
@@ -157,32 +156,30 @@ impl Audit {
         Ok(())
     }
 
-    /// Compares the gradients of computing a step by `compute` twice, or three times. Those that go on are left where they are.
+    /// The bits of all gradients as they stand; waits for the device.
     ///
     /// # Errors
     /// [`Error::Device`] if the device failed.
-    pub fn compare(&mut self, context: &Context, step: u64, compute: impl Fn()) -> Result<()> {
-        let Some(gradients) = &self.gradients else { return Ok(()) };
-        let again = || -> Result<Vec<u32>> {
-            compute();
-            gradients.take(context);
-            context.wait()?;
-            let values = gradients.read(self.source)?;
-            gradients.release();
-            Ok(values.into_iter().map(f32::to_bits).collect())
-        };
-        let [first, second] = [again()?, again()?];
-        if let Some(index) = first.iter().zip(&second).position(|(a, b)| a != b) {
-            let third = again()?;
-            let place = self.place(index as u64);
-            self.audited.differed += 1;
-            self.findings.push(match third == first || third == second {
-                true => Finding::Passing { step: step + 1, place },
-                false => Finding::NotDeterministic { step: step + 1, place },
-            });
-        }
+    pub fn gradients(&self, context: &Context) -> Result<Vec<u32>> {
+        let gradients = self.gradients.as_ref().expect("there is room where anything is audited");
+        gradients.take(context);
+        context.wait()?;
+        let values = gradients.read(self.source)?;
+        gradients.release();
+        Ok(values.into_iter().map(f32::to_bits).collect())
+    }
+
+    /// Hears the gradients of computing step `step` twice, and where these differ, of a third time.
+    pub fn compare(&mut self, step: u64, [first, second]: [&Vec<u32>; 2], third: Option<&Vec<u32>>) {
         self.audited.steps += 1;
-        Ok(())
+        let differing = first.iter().zip(second).position(|(a, b)| a != b);
+        let Some((index, third)) = differing.zip(third) else { return };
+        let (step, place) = (step + 1, self.place(index as u64));
+        self.audited.differed += 1;
+        self.findings.push(match third == first || third == second {
+            true => Finding::Passing { step, place },
+            false => Finding::NotDeterministic { step, place },
+        });
     }
 
     /// The parameter that element `index` is of, and which of its numbers: the projections of attention are one matrix.

@@ -361,30 +361,31 @@ impl<'a> Trainer<'a> {
         if let Some((step, values)) = self.ring.make_room(self.session.context)? {
             known.push(self.metrics(step, &values)?);
         }
+        let is_audited = self.audit.is_due(step);
         // If those under way may be one skip too many, no step may follow them.
-        if self.skipped as usize + self.ring.under_way() > MOST_SKIPPED as usize || self.audit.is_due(step) {
+        if self.skipped as usize + self.ring.under_way() > MOST_SKIPPED as usize || is_audited {
             self.untold.append(&mut known);
             known = self.finish()?;
         }
         self.bring_images(step)?;
         let start = Instant::now();
-        let is_audited = self.audit.is_due(step);
-        let mut updated = 0;
-        if is_audited {
-            updated = self.audit(step)?;
-        }
+        let updated = if is_audited { self.audit(step)? } else { 0 };
         let mut work = Work::new(self.session.context);
         if !is_audited {
             self.compute(&mut work, step);
         }
-        let values = step_values(&self.options, self.images, step, 0);
-        work.run_part(&self.update.plan, &values, updated..self.update.recording.dispatches.len());
+        work.run_part(&self.update.plan, &self.values(step, 0), updated..self.update.recording.dispatches.len());
         // The last batch's loss and the squared norm.
         let (batches, metrics) = (self.options.accumulate as u64, self.session.memory().buffer(METRICS));
         self.ring.copy(&mut work, metrics, SQUARE_SUM + 1, batches - 1);
         let last = work.finish();
         self.ring.ask(step, last);
         Ok((known, start.elapsed()))
+    }
+
+    /// See [`step_values`].
+    fn values(&self, step: u64, batch: u64) -> Step {
+        step_values(&self.options, self.images, step, batch)
     }
 
     /// The gradients of step `step`, and the losses of all its batches but the last.
@@ -394,7 +395,7 @@ impl<'a> Trainer<'a> {
             work.clear(self.session.memory().buffer(ACCUMULATED));
         }
         for batch in 0..batches {
-            let values = step_values(&self.options, self.images, step, batch);
+            let values = self.values(step, batch);
             work.run(&self.gradients.plan, &values);
             if let Some(part) = &self.accumulate {
                 work.run(&part.plan, &values);
@@ -412,26 +413,23 @@ impl<'a> Trainer<'a> {
     /// Computes the gradients of step `step` twice, or three times if they differ, and looks at the dispatch whose turn it is.
     /// How many dispatches of the update were run for that.
     fn audit(&mut self, step: u64) -> Result<usize> {
-        let turn = self.audit.turn(step);
-        let values = step_values(&self.options, self.images, step, 0);
-        let last = self.parts().count() - 1;
-        let is_update = |part: usize| part == last;
-        if let Some((part, index)) = turn.filter(|(part, _)| !is_update(*part)) {
+        let (turn, update) = (self.audit.turn(step), self.parts().count() - 1);
+        if let Some((part, index)) = turn.filter(|(part, _)| *part < update) {
             for part in self.parts().take(part) {
-                look::run(self.session.context, &part.plan, &values, 0..part.recording.dispatches.len());
+                part.plan.run(self.session.context, &self.values(step, 0));
             }
             self.look(step, part, index)?;
         }
-        // Set apart for as long as the step is computed by the rest.
-        let mut audit = std::mem::take(&mut self.audit);
-        let compared = audit.compare(self.session.context, step, || {
+        let again = || {
             let mut work = Work::new(self.session.context);
             self.compute(&mut work, step);
             work.finish();
-        });
-        self.audit = audit;
-        compared?;
-        match turn.filter(|(part, _)| is_update(*part)) {
+            self.audit.gradients(self.session.context)
+        };
+        let (first, second) = (again()?, again()?);
+        let third = if first == second { None } else { Some(again()?) };
+        self.audit.compare(step, [&first, &second], third.as_ref());
+        match turn.filter(|(part, _)| *part == update) {
             None => Ok(0),
             Some((part, index)) => self.look(step, part, index).map(|()| index + 1),
         }
@@ -439,10 +437,9 @@ impl<'a> Trainer<'a> {
 
     /// Runs a part up to its dispatch `index`, and holds that to its twin.
     fn look(&mut self, step: u64, part: usize, index: usize) -> Result<()> {
-        let values = step_values(&self.options, self.images, step, 0);
-        let context = self.session.context;
+        let (context, values) = (self.session.context, self.values(step, 0));
         let Part { plan, recording } = self.parts().nth(part).expect("a part of the step");
-        look::run(context, plan, &values, 0..index);
+        plan.run_part(context, &values, 0..index);
         let look = Look::at(context, plan, recording, index, &values)?;
         self.audit.judge(step, look)
     }
@@ -476,7 +473,7 @@ impl<'a> Trainer<'a> {
             let mut work = Work::new(self.session.context);
             self.ring.make_room(self.session.context)?;
             self.compute(&mut work, 0);
-            work.run_part(&self.update.plan, &step_values(&self.options, self.images, 0, 0), 0..self.norm());
+            work.run_part(&self.update.plan, &self.values(0, 0), 0..self.norm());
             work.finish();
             let memory = self.session.memory();
             let square_sum = memory.read_at(self.session.context, METRICS, SQUARE_SUM, 1)?[0];
@@ -512,21 +509,24 @@ impl<'a> Trainer<'a> {
         let left = [GRADIENTS, METRICS, SQUARES].into_iter().chain(self.accumulate.as_ref().map(|_| ACCUMULATED));
         left.for_each(|name| work.clear(self.session.memory().buffer(name)));
         work.finish();
-        let mut found = None;
-        for batch in 0..self.options.accumulate as u64 {
-            let values = step_values(&self.options, self.images, step, batch);
-            for Part { plan, recording } in [Some(&self.gradients), self.accumulate.as_ref()].into_iter().flatten() {
-                let all = 0..recording.dispatches.len();
-                found = found
-                    .map_or_else(|| look::first_not_finite(context, plan, recording, &values, all), |f| Ok(Some(f)))?;
-            }
-        }
-        if found.is_none() {
-            let (values, Part { plan, recording }) = (step_values(&self.options, self.images, step, 0), &self.update);
-            found = look::first_not_finite(context, plan, recording, &values, 0..self.norm())?;
-        }
+        let found = self.first_not_finite(step)?;
         self.session.write(BROKEN, &[0.0f32]);
         Ok(found)
+    }
+
+    /// Of all dispatches of step `step` before the optimizer's own.
+    fn first_not_finite(&self, step: u64) -> Result<Option<Wrong>> {
+        let first = |Part { plan, recording }: &Part, batch, count| {
+            look::first_not_finite(self.session.context, plan, recording, &self.values(step, batch), count)
+        };
+        for batch in 0..self.options.accumulate as u64 {
+            for part in [Some(&self.gradients), self.accumulate.as_ref()].into_iter().flatten() {
+                if let Some(wrong) = first(part, batch, part.recording.dispatches.len())? {
+                    return Ok(Some(wrong));
+                }
+            }
+        }
+        first(&self.update, 0, self.norm())
     }
 
     /// For tests: lets the device err in the part of a step of this name, `gradients` or `update`.

@@ -192,6 +192,11 @@ fn describe(options: &TrainOptions, data: &Dataset) -> (serde_json::Value, Strin
     (description, format!("{}{mirrored}{unused}", data.summary()))
 }
 
+/// Nothing yet, to run what `options` say.
+fn open<'a>(context: &'a Context, policy: &Policy, options: &TrainOptions) -> Session<'a> {
+    Session::open(context, &Policy { winograd: options.winograd, ..policy.clone() }, options.precision)
+}
+
 /// `options` with the fewest passes of equal size that make their batch on this device. A run is stored with that: its bits follow.
 ///
 /// # Errors
@@ -202,9 +207,7 @@ pub fn with_fewest_passes(
     options: &TrainOptions,
     data: &Dataset,
 ) -> Result<TrainOptions> {
-    let model = Model::new(options, data)?;
-    let policy = Policy { winograd: options.winograd, ..policy.clone() };
-    let session = Session::open(context, &policy, options.precision);
+    let (model, session) = (Model::new(options, data)?, open(context, policy, options));
     let room_to_save = |session: &Session| Saver::new(session).map(|_| ());
     let found = Trainer::with_fewest_passes(session, model.objective(), data, options, room_to_save)?;
     found.ok_or_else(|| Error::Device("not even one image at a time fits: a smaller --model or --size does".into()))
@@ -227,9 +230,7 @@ impl<'a> Run<'a> {
         // Spares the time to plan; another process may still come first.
         check_place(directory)?;
         refuse_used(directory, over)?;
-        let model = Model::new(&options, data)?;
-        let policy = Policy { winograd: options.winograd, ..policy.clone() };
-        let session = Session::open(context, &policy, options.precision);
+        let (model, session) = (Model::new(&options, data)?, open(context, policy, &options));
         let mut trainer = Trainer::new(session, model.objective(), data, &options)?;
         let saver = Saver::new(&trainer.session)?;
         let (weights, before) = initial.map(|initial| (initial.weights, initial.data)).unzip();
@@ -302,8 +303,8 @@ impl<'a> Run<'a> {
         if policy.explicit.iter().any(differ) {
             return Err(Error::Config("what --tune FILE chooses can't change in a resumed run".into()));
         }
-        let policy = Policy { explicit: state.choices.clone(), winograd: options.winograd, ..policy.clone() };
-        let session = Session::open(context, &policy, options.precision);
+        let policy = Policy { explicit: state.choices.clone(), ..policy.clone() };
+        let session = open(context, &policy, &options);
         let trainer = Trainer::new(session, model.objective(), &data, &options)?;
         let saver = Saver::new(&trainer.session)?;
         let path = checkpoint.join(TRAINER);

@@ -174,10 +174,8 @@ impl Trial {
 
 /// What the dispatch of `single` writes without reading it, or in part: the rest is left to others.
 fn overwritten(single: &Recording) -> impl Iterator<Item = Tensor> {
-    let dispatch = &single.dispatches[0];
-    let bindings = &dispatch.kernel.entry_point(dispatch.entry).storage;
-    let ids = dispatch.io.iter().zip(bindings).filter(|(_, binding)| binding.writable && !binding.access.reads());
-    ids.map(|(id, _)| single.tensor(*id))
+    let ids = single.dispatches[0].bindings().filter(|(_, binding)| binding.writable && !binding.access.reads());
+    ids.map(|(id, _)| single.tensor(id))
 }
 
 fn with_grid(single: &Recording, grid: [u32; 3]) -> Recording {

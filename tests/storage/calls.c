@@ -165,31 +165,27 @@ struct dirent64 *readdir64(DIR *directory) {
     CALL(struct dirent64 *, 0, "list", dirfd(directory), 0, 0, REAL(readdir64)(directory));
 }
 
+// A call that moves bytes: it fails as told, moves half of them, or takes place. What it writes is written down.
+#define MOVE(name, written)                                                                                            \
+    do {                                                                                                               \
+        char path[PATH_MAX];                                                                                           \
+        int saved = errno, is_below = resolve(file, 0, path);                                                          \
+        errno = saved;                                                                                                 \
+        if (!is_below)                                                                                                 \
+            return REAL(name)(file, bytes, size);                                                                      \
+        pthread_mutex_lock(&order);                                                                                    \
+        int error = count(#name, path, 0, written, size);                                                              \
+        errno = error > 0 ? error : saved;                                                                             \
+        ssize_t result = error > 0 ? -1 : REAL(name)(file, bytes, error ? size / 2 : size);                            \
+        pthread_mutex_unlock(&order);                                                                                  \
+        return result;                                                                                                 \
+    } while (0)
+
 ssize_t write(int file, const void *bytes, size_t size) {
-    char path[PATH_MAX];
-    int saved = errno, is_below = resolve(file, 0, path);
-    errno = saved;
-    if (!is_below)
-        return REAL(write)(file, bytes, size);
-    pthread_mutex_lock(&order);
-    int error = count("write", path, 0, bytes, size);
-    errno = error > 0 ? error : saved;
-    ssize_t result = error > 0 ? -1 : REAL(write)(file, bytes, error ? size / 2 : size);
-    pthread_mutex_unlock(&order);
-    return result;
+    MOVE(write, bytes);
 }
 ssize_t read(int file, void *bytes, size_t size) {
-    char path[PATH_MAX];
-    int saved = errno, is_below = resolve(file, 0, path);
-    errno = saved;
-    if (!is_below)
-        return REAL(read)(file, bytes, size);
-    pthread_mutex_lock(&order);
-    int error = count("read", path, 0, 0, size);
-    errno = error > 0 ? error : saved;
-    ssize_t result = error > 0 ? -1 : REAL(read)(file, bytes, error ? size / 2 : size);
-    pthread_mutex_unlock(&order);
-    return result;
+    MOVE(read, 0);
 }
 
 // Calls that would change a file unseen: the recording would be wrong.

@@ -30,7 +30,6 @@ pub fn verify(minutes: f64, (preset, batch): (&str, u32), adapter: &Adapter, jso
     catch_interrupts();
     let model = nn::preset(preset)?;
     let mut options = TrainOptions { model, batch, steps: u32::MAX as u64, sample_every: 0, ..TrainOptions::default() };
-    options.winograd = adapter.winograd().unwrap_or(options.winograd);
     let data = load_data(&mut options, None)?;
     let context = adapter.open()?;
     say(format_args!(
