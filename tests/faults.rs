@@ -6,16 +6,18 @@ mod runs;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::time::Duration;
 
 use common::{context, dataset, model, options, trainer};
+use diffuse::error::Error;
 use diffuse::gpu::fault::Fault;
 use diffuse::gpu::recorder::Place;
 use diffuse::gpu::{Context, GRADIENTS, Precision, Recording};
 use diffuse::nn::UNet;
 use diffuse::nn::config::Size;
 use diffuse::ops::adamw::LOSS_SCALE;
-use diffuse::run::{Finding, OnNan, TrainOptions, Trainer};
-use diffuse::train::{Over, Run, Watch, run};
+use diffuse::run::{Finding, Metrics, OnNan, TrainOptions, Trainer};
+use diffuse::train::{Over, Run, Stored, Watch, run};
 use diffuse::tune::Policy;
 use runs::{assert_same_run, stand};
 
@@ -163,6 +165,13 @@ impl Watch for Notes {
     }
 }
 
+fn begun<'c>(context: &'c Context, place: &Path, options: &TrainOptions) -> Run<'c> {
+    let mut options = options.clone();
+    options.model.sample_size = Some(Size::Square(8));
+    let data = run::load_data(&mut options, None).expect("the embedded digits");
+    Run::create(context, &Policy::default(), place, options, &data, (Over::Nothing, None)).expect("a run")
+}
+
 /// Trains 12 steps in `place` on a device of which `err` decides how it errs; the files of the checkpoint, and what was said.
 fn trained(
     context: &Context,
@@ -170,11 +179,7 @@ fn trained(
     options: &TrainOptions,
     err: impl FnOnce(&mut Trainer),
 ) -> (diffuse::error::Result<bool>, Vec<String>) {
-    let mut options = options.clone();
-    options.model.sample_size = Some(Size::Square(8));
-    let data = run::load_data(&mut options, None).expect("the embedded digits");
-    let run = Run::create(context, &Policy::default(), place, options, &data, (Over::Nothing, None));
-    let mut run = run.expect("a run");
+    let mut run = begun(context, place, options);
     err(run.trainer());
     let mut notes = Notes::default();
     (run.train(&mut notes), notes.0)
@@ -197,6 +202,43 @@ fn a_step_that_broke_and_is_finite_when_it_is_computed_again_is_done_again() {
     assert!(said.len() == 1 && said[0].starts_with("warning: step 6: loss "), "{said:?}");
     assert!(said[0].contains("a passing fault of the device; the step is done again"), "{said:?}");
     assert_same_run(&sound, &erring, &["diffusion_pytorch_model.safetensors", "trainer.safetensors"]);
+}
+
+/// Takes the device away once the loss of a step is known.
+struct Losing<'c> {
+    context: &'c Context,
+    step: u64,
+}
+
+impl Watch for Losing<'_> {
+    fn step(&mut self, metrics: &Metrics, _: f64) {
+        if metrics.step == self.step {
+            self.context.device.destroy();
+        }
+    }
+}
+
+#[test]
+fn a_run_whose_device_is_lost_goes_on_from_what_is_held_in_memory() {
+    let (context, lost) = (context(), context());
+    let place = tempfile::tempdir().expect("a place for runs");
+    let [sound, losing] = ["sound", "losing"].map(|name| place.path().join(name));
+    let options = TrainOptions { model: model(10), checkpoint_every: 0, ..options(12, 4, 1) };
+    trained(&context, &sound, &options, |_| {}).0.expect("nothing errs");
+    let mut run = begun(&lost, &losing, &options);
+    run.hold_every(Duration::ZERO);
+    let ended = run.train(&mut Losing { context: &lost, step: 7 });
+    // A device that its own program takes away fails, and is not called lost.
+    assert!(matches!(ended, Err(Error::Lost(_) | Error::Device(_))), "{ended:?}");
+    assert!(!losing.join("checkpoint").exists());
+    let held = run.write_held().expect("there is room").expect("it is held");
+    assert!((1..12).contains(&held), "{held}");
+    let options = run.options().clone();
+    let stored = Stored::find_locked(&losing, run.into_lock()).expect("it is whole").expect("it is there");
+    assert_eq!(stored.step(), held);
+    let mut run = Run::resume(&context, &Policy::default(), stored, options, None).expect("it goes on");
+    assert!(run.train(&mut Notes::default()).expect("nothing errs"));
+    assert_same_run(&sound, &losing, &["diffusion_pytorch_model.safetensors", "trainer.safetensors"]);
 }
 
 #[test]

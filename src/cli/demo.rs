@@ -9,7 +9,7 @@ use serde_json::json;
 use super::adapter::Adapter;
 use super::draw::{self, Drawing, Film};
 use super::output::{Json, say};
-use super::train::Ending;
+use super::train::{Begun, Ending};
 use super::{sample, train};
 use diffuse::checkpoint;
 use diffuse::diffusion::{Sampler, ScheduleKind};
@@ -19,7 +19,7 @@ use diffuse::nn::config::Size;
 use diffuse::nn::digits;
 use diffuse::picture;
 use diffuse::run::{Request, Session, TrainOptions};
-use diffuse::train::{Lock, Over, Run, Stored, check_place, run};
+use diffuse::train::{Over, Run, Stored, check_place, run};
 use diffuse::tune::Policy;
 
 /// Learn to draw handwritten digits from the embedded set, then draw them
@@ -73,10 +73,22 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     args.json.check()?;
     check_place(&args.out)?;
     [&samples, &gif].into_iter().try_for_each(|path| files::check_writable(path))?;
-    let context = adapter.open()?;
-    let policy = adapter.policy(&context)?;
-    let Some(_lock) = learn(args, &context, &policy, started)? else { return Ok(()) };
-    draw(Session::open(&context, &policy, Precision::F32), &args.out, &samples, &gif)?;
+    let mut again = "diffuse demo".to_string();
+    if args.out != Path::new(DEFAULT_PLACE) {
+        again.push_str(&format!(" --out {}", train::quoted(&args.out.to_string_lossy())));
+    }
+    let ending = Ending { out: &args.out, json: &Json::default(), started, again };
+    let trained = train::train_through_losses(
+        adapter,
+        &ending,
+        |context, policy| begin(args, context, policy),
+        |mut options, context, policy| start(args, &mut options, context, policy),
+    )?;
+    if !trained.is_done {
+        return Ok(());
+    }
+    let context = &trained.context;
+    draw(Session::open(context, &adapter.policy(context)?, Precision::F32), &args.out, &samples, &gif)?;
     let seconds = started.elapsed().as_secs_f64();
     let chart = args.out.join("loss.png");
     let checkpoint = args.out.join("checkpoint");
@@ -94,29 +106,29 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     )
 }
 
-/// Trains, or goes on to train, unless that is done already. None if it was told to stop.
-fn learn(args: &Args, context: &Context, policy: &Policy, started: Instant) -> Result<Option<Lock>> {
+/// The run: one that goes on, or a new one, unless all is done already.
+fn begin<'c>(args: &Args, context: &'c Context, policy: &Policy) -> Result<Begun<'c>> {
     let mut options = TrainOptions { winograd: policy.winograd, ..options(context)? };
+    // The model takes its size and its classes from them.
     let data = run::load_data(&mut options, None)?;
     let stored = Stored::find(&args.out)?;
     refuse_other(&args.out, stored.as_ref(), &options)?;
-    let mut run = match stored {
+    Ok(match stored {
         Some(stored) if stored.step() >= options.steps => {
             say(format_args!("trained {} steps already: {}; this draws again", stored.step(), args.out.display()));
-            return Ok(Some(stored.into_lock()));
+            Begun::Done { options: Box::new(options), stored: Box::new(stored) }
         }
-        Some(stored) => Run::resume(context, policy, stored, options, None)?,
+        Some(stored) => Begun::Run(Box::new(Run::resume(context, policy, stored, options, None)?)),
         None => {
             say(format_args!("learning to draw digits from {} handwritten ones", data.len()));
-            Run::create(context, policy, &args.out, options, &data, (Over::Unfinished, None))?
+            Begun::Run(Box::new(start(args, &mut options, context, policy)?))
         }
-    };
-    let mut again = "diffuse demo".to_string();
-    if args.out != Path::new(DEFAULT_PLACE) {
-        again.push_str(&format!(" --out {}", train::quoted(&args.out.to_string_lossy())));
-    }
-    let ending = Ending { out: &args.out, json: &Json::default(), started, again };
-    Ok(train::train(&mut run, context, &ending)?.then(|| run.into_lock()))
+    })
+}
+
+fn start<'c>(args: &Args, options: &mut TrainOptions, context: &'c Context, policy: &Policy) -> Result<Run<'c>> {
+    let data = run::load_data(options, None)?;
+    Ok(Run::create(context, policy, &args.out, options.clone(), &data, (Over::Unfinished, None))?)
 }
 
 /// A run of other options is somebody's work, and so is a configuration that is no run's.

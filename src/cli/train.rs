@@ -89,7 +89,7 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
 }
 
 /// What a command that trains has before it.
-enum Begun<'c> {
+pub enum Begun<'c> {
     Run(Box<Run<'c>>),
     /// Nothing: all steps were done already. The run stays locked as long as this is there.
     Done {
@@ -158,6 +158,9 @@ fn live(
             (Err(error), options) => {
                 let adapter = context.info.name.clone();
                 let (error, known) = (lost(error)?, run.steps_known());
+                if let Err(problem) = run.write_held() {
+                    say(format_args!("warning: what was held in memory is not saved: {problem}"));
+                }
                 return Ok(Life::Lost(Box::new(Lost { error, adapter, options, known, lock: Some(run.into_lock()) })));
             }
         },
@@ -176,51 +179,75 @@ fn lost(error: anyhow::Error) -> Result<Error> {
     }
 }
 
+/// Trains what `begin` begins. Where the device is lost, it is opened again, and the run goes on from the newest state that is left
+/// of it as it does with --resume, or as `start` starts it with the options that it had if there is none.
+///
+/// # Errors
+/// One line, if the device is lost again and again.
+pub fn train_through_losses(
+    adapter: &Adapter,
+    ending: &Ending,
+    begin: impl for<'c> FnOnce(&'c Context, &Policy) -> Result<Begun<'c>>,
+    start: impl for<'c> Fn(TrainOptions, &'c Context, &Policy) -> Result<Run<'c>>,
+) -> Result<Trained> {
+    let mut life = live(adapter.open()?, ending, |context| begin(context, &adapter.policy(context)?))?;
+    let mut losses = Losses::default();
+    loop {
+        life = match life {
+            Life::Ended(trained) => return Ok(*trained),
+            Life::Lost(lost) if losses.count(lost.known) => live_again(*lost, &losses, adapter, ending, &start)?,
+            Life::Lost(lost) => {
+                bail!("{} ({losses}, and no step was new between them); go on with: {}", lost.error, ending.again)
+            }
+        };
+    }
+}
+
+fn live_again(
+    before: Lost,
+    losses: &Losses,
+    adapter: &Adapter,
+    ending: &Ending,
+    start: impl for<'c> Fn(TrainOptions, &'c Context, &Policy) -> Result<Run<'c>>,
+) -> Result<Life> {
+    let (out, Lost { error, adapter: name, options, lock, .. }) = (ending.out, before);
+    let stored = lock.map_or_else(|| Stored::find(out), |lock| Stored::find_locked(out, lock))?;
+    let step = stored.as_ref().map_or(0, Stored::step);
+    say(format_args!("{error}; it is opened again and training goes on from step {step} ({losses})"));
+    // A driver may need it to come to itself.
+    std::thread::sleep(Duration::from_secs(1));
+    let opened = adapter.open().and_then(|context| match context.info.name == name {
+        true => Ok(context),
+        false => bail!("{name} is not there any more"),
+    });
+    let lived = opened.map_err(|error| Error::Lost(format!("{error:#}")).into()).and_then(|context| {
+        live(context, ending, |context| {
+            let (policy, options) = (adapter.policy(context)?, options.clone());
+            Ok(Begun::Run(Box::new(match stored {
+                Some(stored) => Run::resume(context, &policy, stored, options, decoding::watch())?,
+                None => start(options, context, &policy)?,
+            })))
+        })
+    });
+    lived.or_else(|error| {
+        let error = lost(error)?;
+        Ok(Life::Lost(Box::new(Lost { error, adapter: name, options, known: 0, lock: None })))
+    })
+}
+
 impl Asked<'_> {
-    /// Begins the run, or goes on with it, and trains. Where the device is lost, it is opened again, and the run goes on from its
-    /// last checkpoint as it does with --resume, or starts again if there is none yet.
+    /// Begins the run, or goes on with it, and trains through losses of the device.
     ///
     /// # Errors
-    /// One line, if the device is lost again and again.
+    /// One line.
     pub fn train(&self, adapter: &Adapter, ending: &Ending) -> Result<Trained> {
         let fresh = self.fresh()?;
-        let mut life = live(adapter.open()?, ending, |context| self.begin(fresh, context, &adapter.policy(context)?))?;
-        let mut losses = Losses::default();
-        loop {
-            life = match life {
-                Life::Ended(trained) => return Ok(*trained),
-                Life::Lost(lost) if losses.count(lost.known) => self.live_again(*lost, &losses, adapter, ending)?,
-                Life::Lost(lost) => {
-                    bail!("{} ({losses}, and no step was new between them); go on with: {}", lost.error, ending.again)
-                }
-            };
-        }
-    }
-
-    fn live_again(&self, before: Lost, losses: &Losses, adapter: &Adapter, ending: &Ending) -> Result<Life> {
-        let (out, Lost { error, adapter: name, options, lock, .. }) = (&self.flags.out, before);
-        let stored = lock.map_or_else(|| Stored::find(out), |lock| Stored::find_locked(out, lock))?;
-        let step = stored.as_ref().map_or(0, Stored::step);
-        say(format_args!("{error}; it is opened again and training goes on from step {step} ({losses})"));
-        // A driver may need it to come to itself.
-        std::thread::sleep(Duration::from_secs(1));
-        let opened = adapter.open().and_then(|context| match context.info.name == name {
-            true => Ok(context),
-            false => bail!("{name} is not there any more"),
-        });
-        let lived = opened.map_err(|error| Error::Lost(format!("{error:#}")).into()).and_then(|context| {
-            live(context, ending, |context| {
-                let (policy, options) = (adapter.policy(context)?, options.clone());
-                Ok(Begun::Run(Box::new(match stored {
-                    Some(stored) => Run::resume(context, &policy, stored, options, decoding::watch())?,
-                    None => self.start(Some(options), Over::Unfinished, context, &policy)?,
-                })))
-            })
-        });
-        lived.or_else(|error| {
-            let error = lost(error)?;
-            Ok(Life::Lost(Box::new(Lost { error, adapter: name, options, known: 0, lock: None })))
-        })
+        train_through_losses(
+            adapter,
+            ending,
+            |context, policy| self.begin(fresh, context, policy),
+            |options, context, policy| self.start(Some(options), Over::Unfinished, context, policy),
+        )
     }
 
     /// The options of a new run, unless one goes on. Refuses what makes no sense, before a device is opened.

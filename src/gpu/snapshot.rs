@@ -39,8 +39,9 @@ impl Snapshot {
     }
 
     /// Copies all as they stand behind what was submitted before, and asks for the copies. Returns at once.
-    pub fn take(&self, context: &Context) {
-        self.here.store(0, Ordering::Release);
+    pub fn take(&mut self, context: &Context) {
+        // Of its own each time: maps that are given up may count late.
+        self.here = Arc::default();
         let mut encoder = context.device.create_command_encoder(&Default::default());
         for Staged { of, copy, .. } in self.copies.iter() {
             encoder.copy_buffer_to_buffer(of, 0, copy, 0, of.size());

@@ -160,8 +160,8 @@ impl Audit {
     ///
     /// # Errors
     /// [`Error::Device`] if the device failed.
-    pub fn gradients(&self, context: &Context) -> Result<Vec<u32>> {
-        let gradients = self.gradients.as_ref().expect("there is room where anything is audited");
+    pub fn gradients(&mut self, context: &Context) -> Result<Vec<u32>> {
+        let gradients = self.gradients.as_mut().expect("there is room where anything is audited");
         gradients.take(context);
         context.wait()?;
         let values = gradients.read(self.source)?;

@@ -420,7 +420,7 @@ impl<'a> Trainer<'a> {
             }
             self.look(step, part, index)?;
         }
-        let again = || {
+        let mut again = || {
             let mut work = Work::new(self.session.context);
             self.compute(&mut work, step);
             work.finish();

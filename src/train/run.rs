@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::lock::Lock;
 use super::log::{METRICS, MetricsLog};
 use super::model::{Initial, Model};
-use super::save::{Outcome, Save, Saver, TRAINER};
+use super::save::{Outcome, Purpose, Save, Saver, TRAINER};
 use super::stored::{DATA, Over, SAMPLES, Stored, TrainerState, check_place, claim, digest, refuse_used};
 use crate::checkpoint;
 use crate::checkpoint::manifest::{self, MadeOn};
@@ -30,6 +30,9 @@ const UNHEARD: u64 = 2;
 
 /// Steps in a row that the device may get wrong and right when it computes them again.
 const MOST_PASSING: u32 = 3;
+
+/// How old a copy of the state in memory gets before another is taken: what a lost device costs at the most.
+const HOLD_EVERY: Duration = Duration::from_secs(60);
 
 /// What the loop tells and asks after each step.
 pub trait Watch {
@@ -91,6 +94,9 @@ pub struct Run<'a> {
     step: u64,
     /// Steps done at the last checkpoint.
     saved: Option<Saved>,
+    /// When the state was copied last, and how old that may get.
+    copied: Instant,
+    hold_every: Duration,
     /// Steps that are known to be sound.
     told: u64,
     /// Whether what is saved now is the last of this process.
@@ -257,6 +263,7 @@ impl<'a> Run<'a> {
         let (model, made_on) = (model.into(), made_on(trainer.session.context));
         let (saved, notes, ends, warned) = (None, Vec::new(), false, [false; 2]);
         let (told, moved) = (step, step);
+        let (copied, hold_every) = (Instant::now(), HOLD_EVERY);
         Run {
             directory,
             options,
@@ -267,6 +274,8 @@ impl<'a> Run<'a> {
             data,
             step,
             saved,
+            copied,
+            hold_every,
             told,
             ends,
             moved,
@@ -376,6 +385,21 @@ impl<'a> Run<'a> {
         self.trainer.allocated_bytes()
     }
 
+    /// How old the copy of the state in memory gets, which [`Run::write_held`] writes; a minute, where nothing is said.
+    pub fn hold_every(&mut self, age: Duration) {
+        self.hold_every = age;
+    }
+
+    /// Writes the checkpoint that is held in memory, if none on disk is newer: what is left of a run whose device is lost. The newest step
+    /// that can be gone on from; none if that is the start.
+    ///
+    /// # Errors
+    /// [`Error::File`] if it can't be written.
+    pub fn write_held(&mut self) -> Result<Option<u64>> {
+        self.log.flush()?;
+        self.saver.write_held(self.saved.map(|saved| saved.step))
+    }
+
     /// Frees the device. The directory stays locked for whoever reads in it what the run made.
     pub fn into_lock(self) -> Lock {
         self.lock
@@ -473,6 +497,8 @@ impl<'a> Run<'a> {
             self.attend_save(false, watch)?;
             if save {
                 self.begin_save(&mut pace, watch)?;
+            } else if self.copied.elapsed() >= self.hold_every && self.saver.is_idle() {
+                self.begin_copy(Purpose::Hold);
             }
             if sample {
                 // Whatever befalls the drawing, what was learnt is safe.
@@ -579,6 +605,7 @@ impl<'a> Run<'a> {
 
     /// Begins to save the state behind the last step, once what was saved before is written.
     fn begin_save(&mut self, pace: &mut Pace, watch: &mut dyn Watch) -> Result<()> {
+        self.saver.hold_nothing_more();
         self.end_save(pace, watch)?;
         // Averaged weights, weights and two moments, with the names and the JSON around them.
         let bytes = 16 * self.model.params().count() + (1 << 16);
@@ -586,6 +613,13 @@ impl<'a> Run<'a> {
         if let Err(error) = place {
             return self.unsaved(self.step, error, watch);
         }
+        self.begin_copy(Purpose::Write);
+        Ok(())
+    }
+
+    /// Has the device copy the state behind the last step.
+    fn begin_copy(&mut self, purpose: Purpose) {
+        self.copied = Instant::now();
         let state = TrainerState {
             step: self.step,
             images: self.data.images,
@@ -599,16 +633,15 @@ impl<'a> Run<'a> {
         };
         let (directory, model, made_on) = (self.directory.clone(), self.model.clone(), self.made_on.clone());
         let save = Save { directory, model, state, made_on, points: self.log.points().to_vec() };
-        self.saver.begin(&self.trainer.session, save);
-        Ok(())
+        self.saver.begin(&self.trainer.session, save, purpose);
     }
 
-    /// Writes what is being saved once its numbers are here and its steps are known to be sound, and hears what came of it: if it
-    /// is written, or `patiently`.
+    /// Writes or holds what is copied once its numbers are here and its steps are known to be sound, and hears what came of it: if
+    /// that is done, or `patiently`.
     fn attend_save(&mut self, patiently: bool, watch: &mut dyn Watch) -> Result<()> {
         if let Some(step) = self.saver.here().filter(|step| *step <= self.told) {
             self.log.flush().unwrap_or_else(|error| self.warn_of_log(&error, watch));
-            self.saver.write(self.mean_loss(step));
+            self.saver.proceed(self.mean_loss(step));
         }
         match self.saver.outcome(patiently) {
             Some(outcome) => self.hear(outcome, watch),
