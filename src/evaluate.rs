@@ -4,7 +4,9 @@ pub mod accuracy;
 pub mod levels;
 pub mod likelihood;
 pub mod quality;
+pub mod spectrum;
 pub mod statistics;
+pub mod structure;
 
 use crate::data::Dataset;
 use crate::picture::Images;

@@ -160,7 +160,7 @@ fn levels_split_the_error_of_the_estimate() {
     for level in &levels {
         // x0_hat - x0 = -sigma / alpha (eps_hat - eps).
         let ratio = (schedule.sigma(level.timestep) / schedule.alpha(level.timestep)).powi(2);
-        let error = level.low + level.high;
+        let error = level.low + level.middle + level.high;
         assert!((error - ratio * level.loss).abs() < 1e-4 * error, "{level:?}");
     }
     assert!(levels[0].loss > levels[4].loss, "little noise is hardest to see: {levels:?}");

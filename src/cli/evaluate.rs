@@ -241,6 +241,7 @@ fn write_levels(out: &Path, levels: &[LevelError]) -> Result<[PathBuf; 2]> {
     write_curves(&paths[0], "loss by timestep", ["timestep", "mean square error"], &[curve("loss", |l| l.loss)])?;
     let curves = [
         curve("waves longer than 8 pixels: coherence", |level| level.low),
+        curve("8 to 4 pixels", |level| level.middle),
         curve("shorter waves: detail", |level| level.high),
     ];
     let title = "error of the estimate of x0 by timestep";

@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::images_of;
 use super::likelihood::check_finite;
 use super::statistics::{self, Features, Measured, Whitening, coverage, frechet, kernel_distance, nearest, quantile};
+use super::structure::{Reference, Structure};
 use crate::data::{Dataset, Split};
 use crate::error::{Error, Result};
 use crate::picture::Images;
@@ -47,6 +48,8 @@ pub struct Report {
     pub nearest: Nearest,
     /// The test images' own distances to the training images: what memorisation is measured by.
     pub yardstick: Nearest,
+    /// Coherence and detail of the samples, and of the test images.
+    pub structure: [Structure; 2],
     /// Images of each kind below which the two distances are mostly noise: twice as many as the features have dimensions,
     /// so that a covariance can be told from its estimate.
     pub enough_images: usize,
@@ -89,7 +92,10 @@ pub fn judge(
         Ok(compare(&features, &reference, accuracy, seed))
     };
     let tests = images_of(&split.test, count);
-    let train = rows(&images_of(&split.train, split.train.len()));
+    let train = images_of(&split.train, split.train.len());
+    let whole = Reference::new(&train, seed);
+    let structure = [samples, &tests].map(|images| whole.look(images, seed.wrapping_add(1)));
+    let train = rows(&train);
     let yardstick = nearest_images(&rows(&tests), &train, None);
     let (ours, floor) = (quality(samples, labels)?, quality(&tests, Some(&split.test.labels[..count]))?);
     [&ours, &floor]
@@ -100,6 +106,7 @@ pub fn judge(
         floor,
         nearest: nearest_images(&rows(samples), &train, Some(&yardstick)),
         yardstick,
+        structure,
         enough_images: 10 * reference.first().map_or(0, Vec::len),
     })
 }

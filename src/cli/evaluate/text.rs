@@ -8,6 +8,7 @@ use diffuse::evaluate::levels::LevelError;
 use diffuse::evaluate::likelihood::{Dequantization, Estimate, FlowLikelihood, VariationalBound};
 use diffuse::evaluate::quality::{Nearest, Quality, Report};
 use diffuse::evaluate::statistics::Measured;
+use diffuse::evaluate::structure::Structure;
 use serde_json::Value;
 
 /// Which the test images are, and whether they are any.
@@ -77,9 +78,10 @@ fn flow(flow: &FlowLikelihood) -> String {
 }
 
 fn levels(levels: &[LevelError]) -> Vec<String> {
-    let head = format!("{:>8} {:>12} {:>16} {:>12}", "timestep", "loss", "x0: long waves", "short waves");
-    let line = |LevelError { timestep, loss, low, high }: &LevelError| {
-        format!("{timestep:8} {loss:12.5} {low:16.6} {high:12.6}")
+    let [low, middle, high] = ["x0: waves > 8 px", "8 to 4 px", "< 4 px"];
+    let head = format!("{:>8} {:>12} {low:>18} {middle:>12} {high:>12}", "timestep", "loss");
+    let line = |LevelError { timestep, loss, low, middle, high }: &LevelError| {
+        format!("{timestep:8} {loss:12.5} {low:18.6} {middle:12.6} {high:12.6}")
     };
     std::iter::once(head).chain(levels.iter().map(line)).collect()
 }
@@ -112,7 +114,7 @@ fn figures(value: f64) -> String {
 type Figure = fn(&Quality) -> Measured;
 
 fn quality(report: &Report) -> Vec<String> {
-    let Report { samples, floor, nearest, yardstick, enough_images } = report;
+    let Report { samples, floor, nearest, yardstick, structure: [ours, theirs], enough_images } = report;
     let mut lines = vec![
         "on classifier features (none of these figures is Inception's), 95 % intervals by bootstrap".to_string(),
         format!(
@@ -143,6 +145,18 @@ fn quality(report: &Report) -> Vec<String> {
     }
     let accuracy = |quality: &Quality| quality.accuracy.map_or("-".into(), |share| format!("{:.1} %", 100.0 * share));
     lines.push(format!("  {:<36} {:>24} {:>24}", "class accuracy", accuracy(samples), accuracy(floor)));
+    lines.push("in large and in fine".into());
+    let [halves, energies, patches] = [
+        "right halves that left ones tell, R^2",
+        "waves over 8, 8 to 4, under 4 pixels",
+        "distance to the nearest 4x4 patch",
+    ];
+    let row = |name: &str, figure: fn(&Structure) -> String| {
+        format!("  {name:<36} {:>24} {:>24}", figure(ours), figure(theirs))
+    };
+    lines.push(row(halves, |of| format!("{:.3}", of.halves)));
+    lines.push(row(energies, |of| of.energies.map(|ratio| format!("{ratio:.2}")).join(" / ")));
+    lines.push(row(patches, |of| of.patches.map_or("-".into(), |distance| format!("{distance:.4}"))));
     lines.push("distance to the nearest training image, rms of pixels: 5 %, median, 95 %".into());
     let distances = |name: &str, Nearest { quantiles: [low, median, high], share_below_yardstick, .. }: &Nearest| {
         let near = 100.0 * share_below_yardstick;
