@@ -17,7 +17,7 @@ cd "$place"
 RANDOM=${SEED:-1}
 cp "$here/tests/checkpoints/model.json" model.json
 steps=$((kills * 100))
-line=(train --resume --data digits --model model.json --steps "$steps" --batch 2 --checkpoint-every 3 --sample-every 0 --tune off)
+line=(train --resume --data digits --model model.json --steps "$steps" --batch 2 --checkpoint-every 3 --sample-every 0 --tune off --audit-every 100)
 
 "${diffuse[@]}" "${line[@]}" --out undisturbed 2>undisturbed.err
 killed=0
