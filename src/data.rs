@@ -30,6 +30,7 @@ mod split;
 mod summary;
 mod tar;
 mod tiff;
+mod tree;
 mod watch;
 mod webdataset;
 mod webp;

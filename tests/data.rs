@@ -60,6 +60,24 @@ fn six() -> (Vec<u8>, Vec<u8>) {
     (idx(&[6, 3, 4], &(0..72).collect::<Vec<u8>>()), idx(&[6], &[2, 0, 1, 2, 0, 4]))
 }
 
+/// An archive of these files.
+fn tar(files: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut all = Vec::new();
+    for (name, bytes) in files {
+        let mut header = [0; 512];
+        header[..name.len()].copy_from_slice(name.as_bytes());
+        header[124..135].copy_from_slice(format!("{:011o}", bytes.len()).as_bytes());
+        header[156] = b'0';
+        let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum::<u32>() + 8 * 32;
+        header[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+        header[155] = b' ';
+        all.extend(header);
+        all.extend(*bytes);
+        all.resize(all.len().next_multiple_of(512), 0);
+    }
+    [all, vec![0; 1024]].concat()
+}
+
 fn directory(files: &[(&str, &[u8])]) -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     for (name, bytes) in files {

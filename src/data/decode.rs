@@ -19,6 +19,13 @@ const MAX_DECODED: u64 = 300 << 20;
 /// The largest file that is read as an image.
 const MAX_FILE: u64 = 256 << 20;
 
+/// How many times the sides of the picture it lies on a mask may have, or of the model's images if those are longer.
+const MOST_MASK: u32 = 4;
+/// The most bytes of a pixel: four floats.
+const MOST_PIXEL: u64 = 16;
+/// What decoders take of the smallest picture.
+const LEAST_DECODED: u64 = 1 << 20;
+
 /// The formats that are read, as a sentence lists them.
 pub(super) const FORMATS: &str = "PNG, JPEG, GIF, WebP, BMP or TIFF";
 /// Endings of pictures that are not read. Some begin as TIFF does, and hold a small preview first.
@@ -30,6 +37,54 @@ pub(super) struct Decoded {
     /// Upright; of an animation the first frame.
     pub image: DynamicImage,
     pub is_animation: bool,
+}
+
+/// How large a picture may be that is decoded.
+#[derive(Clone, Copy)]
+pub(super) struct Bound {
+    side: u32,
+    bytes: u64,
+    is_mask: bool,
+}
+
+impl Bound {
+    /// Of any picture.
+    pub fn of(want: &Want) -> Bound {
+        Bound { side: MAX_SIDE, bytes: most_decoded(want), is_mask: false }
+    }
+
+    /// Of a mask for a picture and a model of these sizes, height and width.
+    pub fn of_mask(sizes: [[u32; 2]; 2]) -> Bound {
+        let side = |size: &[u32; 2]| size[0].max(size[1]).saturating_mul(MOST_MASK);
+        let side = sizes.iter().map(side).max().unwrap_or(0).min(MAX_SIDE);
+        let bytes = MOST_PIXEL * u64::from(side) * u64::from(side);
+        Bound { side, bytes: bytes.clamp(LEAST_DECODED, MAX_DECODED), is_mask: true }
+    }
+
+    /// Why a picture beyond it is not read.
+    fn refused(self) -> String {
+        let Bound { side, bytes, is_mask } = self;
+        match bytes < MAX_DECODED {
+            _ if is_mask => format!(
+                "a mask larger than {side} pixels a side, {MOST_MASK} times the picture's and the model's, or {} of them: \
+                 scale it down",
+                said_bytes(bytes)
+            ),
+            true => format!(
+                "larger than --memory-limit allows ({}): raise it if the file is to be trusted",
+                said_bytes(bytes)
+            ),
+            false => format!("larger than {side} pixels a side or {} MiB of them: scale it down", MAX_DECODED >> 20),
+        }
+    }
+
+    fn limits(self) -> Limits {
+        let mut limits = Limits::default();
+        limits.max_image_width = Some(self.side);
+        limits.max_image_height = Some(self.side);
+        limits.max_alloc = Some(self.bytes);
+        limits
+    }
 }
 
 /// Whether the file is named as an image, or begins as one; not so what can't be opened, and never a pipe or device, where a
@@ -60,6 +115,11 @@ pub(super) fn decode(path: &Path, want: &Want) -> Parsed<Decoded> {
     decode_guarded(&read(path)?, want)
 }
 
+/// Decodes the mask at `path`, within `bound`. The error is what is wrong with it.
+pub(super) fn decode_mask(path: &Path, bound: Bound) -> Parsed<DynamicImage> {
+    Ok(guarded(&read(path)?, bound)?.image)
+}
+
 /// The most bytes of one image.
 pub(super) fn most_decoded(want: &Want) -> u64 {
     want.limit().min(MAX_DECODED)
@@ -67,9 +127,12 @@ pub(super) fn most_decoded(want: &Want) -> u64 {
 
 /// Decodes an image out of the bytes of its file. The error is what is wrong with them.
 pub(super) fn decode_guarded(bytes: &[u8], want: &Want) -> Parsed<Decoded> {
-    let most = most_decoded(want);
+    guarded(bytes, Bound::of(want))
+}
+
+fn guarded(bytes: &[u8], bound: Bound) -> Parsed<Decoded> {
     // A decoder that trips over a file nobody foresaw must not end the run.
-    std::panic::catch_unwind(|| decode_bytes(bytes, most)).unwrap_or_else(|_| Err("corrupt image".into()))
+    std::panic::catch_unwind(|| decode_bytes(bytes, bound)).unwrap_or_else(|_| Err("corrupt image".into()))
 }
 
 /// Refuses an image's file of so many bytes, if it is too large.
@@ -86,7 +149,7 @@ fn read(path: &Path) -> Parsed<Vec<u8>> {
     std::fs::read(path).map_err(|error| reason(&error))
 }
 
-fn decode_bytes(bytes: &[u8], most: u64) -> Parsed<Decoded> {
+fn decode_bytes(bytes: &[u8], bound: Bound) -> Parsed<Decoded> {
     if let Some(problem) = files::lfs_pointer(bytes) {
         return Err(problem.into());
     }
@@ -96,16 +159,16 @@ fn decode_bytes(bytes: &[u8], most: u64) -> Parsed<Decoded> {
     let format = image::guess_format(bytes).ok().filter(|format| readable(Some(*format)));
     let format = format.ok_or_else(|| format!("not a {FORMATS} image"))?;
     if format == ImageFormat::Jpeg && !jpeg_ends(bytes) {
-        let image = decode_open_jpeg(bytes, most).ok_or("corrupt image: truncated JPEG")?;
+        let image = decode_open_jpeg(bytes, bound).ok_or("corrupt image: truncated JPEG")?;
         return Ok(Decoded { image, is_animation: false });
     }
     // What decoders make room for before they look at their limits.
     match format {
         ImageFormat::Tiff => tiff::check(bytes)?,
-        ImageFormat::WebP if webp::largest(bytes) > most => return Err(too_large(most)),
+        ImageFormat::WebP if webp::largest(bytes) > bound.bytes => return Err(bound.refused()),
         _ => {}
     }
-    let image = decode_as(format, bytes, most)?;
+    let image = decode_as(format, bytes, bound)?;
     Ok(Decoded { image, is_animation: is_animation(format, bytes) })
 }
 
@@ -122,38 +185,20 @@ fn is_animation(format: ImageFormat, bytes: &[u8]) -> bool {
 }
 
 /// A JPEG without an end marker, if that is all that it lacks: then what is put in its place changes no pixel.
-fn decode_open_jpeg(bytes: &[u8], most: u64) -> Option<DynamicImage> {
-    let ended = |rest: &[u8]| decode_as(ImageFormat::Jpeg, &[bytes, rest, &[0xff, 0xd9]].concat(), most).ok();
+fn decode_open_jpeg(bytes: &[u8], bound: Bound) -> Option<DynamicImage> {
+    let ended = |rest: &[u8]| decode_as(ImageFormat::Jpeg, &[bytes, rest, &[0xff, 0xd9]].concat(), bound).ok();
     let image = ended(&[])?;
     let is_whole = [0x5a, 0xa5, 0x0f].iter().all(|byte| ended(&[*byte; 64]).as_ref() == Some(&image));
     is_whole.then_some(image)
 }
 
-fn too_large(most: u64) -> String {
-    match most < MAX_DECODED {
-        true => {
-            format!("larger than --memory-limit allows ({}): raise it if the file is to be trusted", said_bytes(most))
-        }
-        false => format!("larger than {MAX_SIDE} pixels a side or {} MiB of them: scale it down", MAX_DECODED >> 20),
-    }
-}
-
-/// No side beyond [`MAX_SIDE`], and `most` bytes.
-fn limits(most: u64) -> Limits {
-    let mut limits = Limits::default();
-    limits.max_image_width = Some(MAX_SIDE);
-    limits.max_image_height = Some(MAX_SIDE);
-    limits.max_alloc = Some(most);
-    limits
-}
-
-fn decode_as(format: ImageFormat, bytes: &[u8], most: u64) -> Parsed<DynamicImage> {
+fn decode_as(format: ImageFormat, bytes: &[u8], bound: Bound) -> Parsed<DynamicImage> {
     let corrupt = |error: ImageError| match error {
-        ImageError::Limits(_) => too_large(most),
+        ImageError::Limits(_) => bound.refused(),
         ImageError::Unsupported(error) => format!("not read: {}", one_line(&error.to_string())),
         error => format!("corrupt image: {}", one_line(&error.to_string())),
     };
-    let mut limits = limits(most);
+    let mut limits = bound.limits();
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     reader.limits(limits.clone());
     let mut decoder = reader.into_decoder().map_err(corrupt)?;

@@ -1,5 +1,6 @@
 //! Images as files within a file: PNG, JPEG and the like, decoded as they come, so that only a few are held beside the set.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::account::{Account, Changes, Unread};
@@ -20,8 +21,11 @@ struct Waiting {
     /// Where it is, for warnings.
     place: PathBuf,
     bytes: Vec<u8>,
-    label: Option<u32>,
+    mark: u32,
 }
+
+/// Images that may become a set of their own; those of one file are 0.
+pub(super) type Group = u32;
 
 /// A data set that grows image by image.
 pub(super) struct Encoded<'a> {
@@ -30,12 +34,12 @@ pub(super) struct Encoded<'a> {
     shape: Option<Shape>,
     waiting: Vec<Waiting>,
     waiting_bytes: usize,
+    /// That of all that wait.
+    group: Group,
     images: Room,
-    labels: Vec<u32>,
-    /// The first image with a label, and the first without one.
-    labelled: Option<PathBuf>,
-    unlabelled: Option<PathBuf>,
-    changes: Changes,
+    /// What who reads the source knows of each image.
+    marks: Vec<u32>,
+    changes: BTreeMap<Group, Changes>,
     unread: Unread,
     /// How much of the source was read.
     share: f64,
@@ -49,11 +53,10 @@ impl<'a> Encoded<'a> {
             shape: None,
             waiting: Vec::new(),
             waiting_bytes: 0,
+            group: 0,
             images: Room::default(),
-            labels: Vec::new(),
-            labelled: None,
-            unlabelled: None,
-            changes: Changes::default(),
+            marks: Vec::new(),
+            changes: BTreeMap::new(),
             unread: Unread::default(),
             share: 0.0,
             watched: Watched::new(want.watch),
@@ -65,34 +68,62 @@ impl<'a> Encoded<'a> {
         self.share = share;
     }
 
-    /// Adds one image; a label below 0 is none, as hubs mark those of test images.
-    ///
-    /// # Errors
-    /// One line that names `place`, if its label can't be one; or the images are too large to hold.
-    pub fn push(&mut self, place: PathBuf, bytes: Vec<u8>, label: Option<i64>) -> Result<()> {
-        let label = match label.filter(|label| *label >= 0).map(u32::try_from) {
-            None => None,
-            Some(Ok(label @ 0..=LARGEST_LABEL)) => Some(label),
-            Some(_) => {
-                let problem = format!("label {} is none of 0 to {LARGEST_LABEL}", label.unwrap_or_default());
-                return Err(Error::file(place, problem));
-            }
-        };
-        let first = if label.is_some() { &mut self.labelled } else { &mut self.unlabelled };
-        first.get_or_insert_with(|| place.clone());
-        self.waiting_bytes += bytes.len();
-        self.waiting.push(Waiting { place, bytes, label });
-        if self.waiting.len() >= MOST_WAITING || self.waiting_bytes >= MOST_BYTES { self.decode() } else { Ok(()) }
-    }
-
-    /// Makes each label the number that `numbers` has in its place.
+    /// Adds one image; `mark` comes back with it.
     ///
     /// # Errors
     /// The images are too large to hold.
-    pub fn relabel(&mut self, numbers: &[u32]) -> Result<()> {
+    pub fn push(&mut self, place: PathBuf, bytes: Vec<u8>, mark: u32, group: Group) -> Result<()> {
+        if group != self.group {
+            self.decode()?;
+            self.group = group;
+        }
+        self.waiting_bytes += bytes.len();
+        self.waiting.push(Waiting { place, bytes, mark });
+        if self.waiting.len() >= MOST_WAITING || self.waiting_bytes >= MOST_BYTES { self.decode() } else { Ok(()) }
+    }
+
+    /// The marks of all images that could be decoded.
+    ///
+    /// # Errors
+    /// The images are too large to hold.
+    pub fn marks(&mut self) -> Result<&[u32]> {
         self.decode()?;
-        self.labels.iter_mut().for_each(|label| *label = numbers.get(*label as usize).copied().unwrap_or_default());
-        Ok(())
+        Ok(&self.marks)
+    }
+
+    /// Gives the images of the marks that go `There`, as do those of some groups; forgets those that go nowhere.
+    ///
+    /// # Errors
+    /// The images are too large to hold.
+    pub fn divide(&mut self, goes: impl Fn(u32) -> Goes, group_goes: impl Fn(Group) -> Goes) -> Result<Encoded<'a>> {
+        self.decode()?;
+        let mut other = Encoded { shape: self.shape, ..Encoded::new(self.want) };
+        let moved = self.marks.iter().filter(|mark| goes(**mark) == Goes::There).count();
+        let Some(shape) = self.shape else { return Ok(other) };
+        let bytes = shape.bytes(1)?;
+        if moved > 0 {
+            shape.grow(&mut other.images, moved)?;
+        }
+        let (mut here, mut there) = (0, other.images.chunks_exact_mut(bytes));
+        for (index, mark) in self.marks.iter().enumerate() {
+            let own = index * bytes..(index + 1) * bytes;
+            match goes(*mark) {
+                Goes::Nowhere => {}
+                Goes::There => {
+                    there.next().into_iter().for_each(|there| there.copy_from_slice(&self.images[own.clone()]))
+                }
+                Goes::Here => {
+                    self.images.copy_within(own, here);
+                    here += bytes;
+                }
+            }
+        }
+        self.images.truncate(here);
+        other.marks = self.marks.extract_if(.., |mark| goes(*mark) == Goes::There).collect();
+        self.marks.retain(|mark| goes(*mark) == Goes::Here);
+        other.changes = self.changes.extract_if(.., |group, _| group_goes(*group) == Goes::There).collect();
+        self.changes.retain(|group, _| group_goes(*group) == Goes::Here);
+        Ok(other)
     }
 
     /// Decodes what waits.
@@ -107,36 +138,36 @@ impl<'a> Encoded<'a> {
             return Ok(());
         };
         self.shape = Some(shape);
-        let (before, count) = (self.labels.len(), waiting.len());
+        let (before, count) = (self.marks.len(), waiting.len());
         let decoded = |index: usize| decode_guarded(&waiting[index].bytes, self.want);
         self.watched.expect(count, self.share);
         let Fitted { changes, failures } = fit_images(&mut self.images, before, count, shape, &self.watched, decoded)?;
         if failures.len() < count {
-            self.changes.add(&changes);
+            self.changes.entry(self.group).or_default().add(&changes);
         }
         let mut failures = failures.into_iter().peekable();
         for (index, image) in waiting.into_iter().enumerate() {
             match failures.next_if(|(failed, _)| *failed == index) {
                 Some((_, problem)) => self.unread.add(image.place, problem),
-                None => self.labels.push(image.label.unwrap_or_default()),
+                None => self.marks.push(image.mark),
             }
         }
         Ok(())
     }
 
-    /// The data set of all images out of `source`; `classes` names them, or they are numbers.
+    /// The data set of all images out of `source`, of which `labels` makes its labels out of the marks.
     ///
     /// # Errors
-    /// One line that names `source`, if none could be decoded, some lack a label, or a label has no name.
+    /// One line that names `source`, if none could be decoded; and those of `labels`.
     pub fn finish(
         mut self,
         source: &Path,
         name: String,
         format: &'static str,
-        classes: Option<Vec<String>>,
+        labels: impl FnOnce(Vec<u32>) -> Result<Labels>,
     ) -> Result<Dataset> {
         self.decode()?;
-        let count = self.labels.len();
+        let count = self.marks.len();
         let Some(shape) = self.shape.filter(|_| count > 0) else {
             let first = self.unread.first();
             let first =
@@ -144,28 +175,63 @@ impl<'a> Encoded<'a> {
             let tried = self.unread.count;
             return Err(Error::file(source, format!("no image can be read ({tried} tried{first})")));
         };
-        if let (Some(labelled), Some(unlabelled)) = (&self.labelled, &self.unlabelled) {
-            return Err(Error::file(unlabelled, format!("no label, though {} has one", labelled.display())));
-        }
-        let labels = match (self.labelled.is_some(), classes) {
-            (false, _) => Labels::None,
-            (true, None) => Labels::Numbers(self.labels),
-            (true, Some(names)) => match self.labels.iter().find(|label| **label as usize >= names.len()) {
-                Some(label) => {
-                    let problem = format!("label {label}, but there are {} names of classes", names.len());
-                    return Err(Error::file(source, problem));
-                }
-                None => Labels::Named(self.labels, names),
-            },
-        };
-        let mut account = Account { format, changes: self.changes, ..Account::default() };
+        let mut account = Account { format, ..Account::default() };
+        self.changes.values().for_each(|changes| account.changes.add(changes));
         account.skip_unread(self.unread);
         account.note_lost_colour(count);
-        let (labels, classes) = classify(labels, count, &name, &mut account);
+        let (labels, classes) = classify(labels(self.marks)?, count, &name, &mut account);
         let Shape { height, width, channels } = shape;
         let mut data = Dataset { name, height, width, channels, images: self.images.into(), labels, classes, account };
         note_empty_classes(&mut data);
         Ok(data)
+    }
+}
+
+/// Where an image goes if its set is divided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Goes {
+    Here,
+    There,
+    Nowhere,
+}
+
+/// Whether images have labels: all of them, or none.
+#[derive(Default)]
+pub(super) struct Labelled {
+    first: Option<PathBuf>,
+    without: Option<PathBuf>,
+}
+
+impl Labelled {
+    /// The label of the image at `place`; one below 0 is none, as hubs mark those of test images.
+    ///
+    /// # Errors
+    /// One line that names `place`, if its label can't be one.
+    pub fn add(&mut self, place: &Path, label: Option<i64>) -> Result<Option<u32>> {
+        let label = match label.filter(|label| *label >= 0).map(u32::try_from) {
+            None => None,
+            Some(Ok(label @ 0..=LARGEST_LABEL)) => Some(label),
+            Some(_) => {
+                let problem = format!("label {} is none of 0 to {LARGEST_LABEL}", label.unwrap_or_default());
+                return Err(Error::file(place, problem));
+            }
+        };
+        let first = if label.is_some() { &mut self.first } else { &mut self.without };
+        first.get_or_insert_with(|| place.into());
+        Ok(label)
+    }
+
+    /// Whether all have one.
+    ///
+    /// # Errors
+    /// One line that names the first without, if some have.
+    pub fn all(&self) -> Result<bool> {
+        match (&self.first, &self.without) {
+            (Some(labelled), Some(without)) => {
+                Err(Error::file(without, format!("no label, though {} has one", labelled.display())))
+            }
+            (first, _) => Ok(first.is_some()),
+        }
     }
 }
 

@@ -8,12 +8,12 @@ use std::sync::Mutex;
 
 use super::account::{Account, Changes, FOLDER, Unread};
 use super::dataset::{Dataset, Picture, Shape, Want};
-use super::decode::{FORMATS, decode, is_image, most_decoded};
+use super::decode::{Bound, FORMATS, decode, decode_mask, is_image, most_decoded};
 use super::fill::{Fitted, fit_images, has_failed};
 use super::foreign::nothing_in;
 use super::format::format_of;
 use super::kept::{self, Decoded};
-use super::place::{entries, listed, name_of};
+use super::place::{entries, listed, name_of, natural};
 use super::resize;
 use super::room::Room;
 use super::watch::Watched;
@@ -62,7 +62,8 @@ pub(super) fn load(root: &Path, name: String, want: &Want) -> Result<Dataset> {
     Ok(Dataset { name, height, width, channels, images: images.into(), labels, classes, account })
 }
 
-fn check_number(root: &Path, classes: usize) -> Result<()> {
+/// Refuses more folders of classes than labels can name.
+pub(super) fn check_number(root: &Path, classes: usize) -> Result<()> {
     if classes > MOST_CLASSES {
         let problem = format!("{classes} folders of classes: there can be {MOST_CLASSES} at the most");
         return Err(Error::file(root, problem));
@@ -83,7 +84,9 @@ fn skip_others(account: &mut Account, others: &[PathBuf]) {
 /// As many images beside the folders as in them, or more: are these the set, or those?
 fn find(root: &Path, name: &str, account: &mut Account) -> Result<Found> {
     let (mut classes, mut flat) = (Found::default(), Found::default());
-    for (path, is_directory) in in_natural_order(listed(root)?) {
+    let mut inside = listed(root)?;
+    inside.sort_by_cached_key(|(path, _)| natural(&name_of(path)));
+    for (path, is_directory) in inside {
         if is_directory {
             let label = classes.classes.len() as u32;
             let before = classes.files.len();
@@ -101,7 +104,7 @@ fn find(root: &Path, name: &str, account: &mut Account) -> Result<Found> {
         return Ok(flat);
     }
     let beside: Vec<PathBuf> = flat.files.drain(..).map(|(path, _)| path).collect();
-    check_beside(root, &beside, &classes.files[0].0, classes.files.len())?;
+    check_beside(root, &beside, (&classes.files[0].0, classes.files.len()))?;
     account.skip(&beside, "beside the folders of the classes, so in none");
     classes.others.append(&mut flat.others);
     skip_others(account, &classes.others);
@@ -111,19 +114,20 @@ fn find(root: &Path, name: &str, account: &mut Account) -> Result<Found> {
     Ok(classes)
 }
 
-/// Refuses as many images `beside` folders as the `within` in them, of which `first` is one, or more: are these the set, or those?
-pub(super) fn check_beside(root: &Path, beside: &[PathBuf], first: &Path, within: usize) -> Result<()> {
-    if beside.len() < within {
-        return Ok(());
-    }
-    let (count, here, there) = (beside.len(), beside[0].display(), first.display());
-    Err(Error::file(
-        root,
-        format!(
-            "{count} images (first {here}) beside folders that hold {within} (first {there}): folders are classes or parts of \
-             the set, so give each image a folder, or move those folders away"
-        ),
-    ))
+/// Refuses as many images `beside` folders as there are in them, or more: are these the set, or those? Of the others `within` has the
+/// first, and their number.
+pub(super) fn check_beside(root: &Path, beside: &[PathBuf], within: (&Path, usize)) -> Result<()> {
+    let Some(first) = beside.first().filter(|_| beside.len() >= within.1) else { return Ok(()) };
+    Err(Error::file(root, too_many_beside((first, beside.len()), within)))
+}
+
+/// What to say of so many images beside folders, the first of which is there.
+pub(super) fn too_many_beside((here, count): (&Path, usize), (there, within): (&Path, usize)) -> String {
+    let (here, there) = (here.display(), there.display());
+    format!(
+        "{count} images (first {here}) beside folders that hold {within} (first {there}): folders are classes or parts of the \
+         set, so give each image a folder, or move those folders away"
+    )
 }
 
 /// The name of a folder as that of a class, which is typed, listed and stored.
@@ -187,13 +191,6 @@ pub(super) fn images_in(directory: &Path) -> Result<Vec<PathBuf>> {
     Ok(entries(directory)?.into_iter().filter(|path| !path.is_dir() && is_image(path)).collect())
 }
 
-/// Folders whose names are whole numbers first, by their value: 2 comes before 10.
-fn in_natural_order(mut paths: Vec<(PathBuf, bool)>) -> Vec<(PathBuf, bool)> {
-    let number = |(path, _): &(PathBuf, bool)| name_of(path).parse::<u64>().unwrap_or(u64::MAX);
-    paths.sort_by_cached_key(number);
-    paths
-}
-
 /// Adds all files under `directory` to `found`. Links to directories are followed for the classes only, not below
 /// them, so that no loop of links can hold us.
 fn collect(directory: &Path, label: u32, found: &mut Found) -> Result<()> {
@@ -249,7 +246,8 @@ pub(super) fn load_image(path: &Path, shape: Shape) -> Result<Picture> {
 
 /// A mask of the wanted shape, for a picture that was as large as `picture`.
 pub(super) fn load_mask(path: &Path, shape: Shape, picture: [u32; 2]) -> Result<Vec<u8>> {
-    let image = decode(path, &Want::default()).map_err(|problem| Error::file(path, problem))?.image;
+    let bound = Bound::of_mask([picture, [shape.height, shape.width]]);
+    let image = decode_mask(path, bound).map_err(|problem| Error::file(path, problem))?;
     let own = [image.height(), image.width()];
     let product = |one: u32, other: u32| u64::from(one) * u64::from(other);
     let is_alike = product(own[0], picture[1]) == product(own[1], picture[0]);

@@ -1,13 +1,17 @@
 //! Parquet tables with a column of image files, as hubs of data sets hand them out.
 //!
-//! Read by hand, for a damaged file can claim any size: what is allocated is checked first. Uncompressed, Snappy, gzip and
-//! Zstandard; values plain or by a dictionary. That is what pyarrow and polars write, unless they are asked for something else, which is
-//! refused by name.
+//! Read by hand, for a damaged file can claim any size: what is allocated is checked first. Uncompressed, Snappy, gzip, Brotli, LZ4 and
+//! Zstandard; values plain, by a dictionary, or as deltas. That is all that pyarrow and polars write of such columns; what else there is
+//! is refused by name.
 
+mod codec;
+mod deltas;
 mod footer;
+mod labels;
 mod page;
 mod runs;
 mod thrift;
+mod values;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -15,11 +19,13 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use self::footer::{Footer, Leaf, Type};
+use self::labels::Names;
 use self::page::Chunk;
 use super::account::PARQUET;
 use super::dataset::{Dataset, Want};
 use super::decode::check_length;
-use super::encoded::Encoded;
+use super::encoded::{Encoded, Labelled};
+use super::pixels::Labels;
 use super::place::{Parsed, open};
 use super::watch::Files;
 use crate::error::{Error, Result, list_names};
@@ -33,12 +39,24 @@ struct Columns {
     labels: Option<usize>,
 }
 
+/// Of all files.
+struct Set<'a> {
+    want: &'a Want,
+    encoded: Encoded<'a>,
+    labelled: Labelled,
+    /// Of labels that are text.
+    names: Names,
+    /// Whether labels are, and a file that has some.
+    kind: Option<(bool, &'a Path)>,
+}
+
 /// Reads the files as one set, and fits the images to what is wanted.
 ///
 /// # Errors
 /// One line that names the file which can't be read or has no column of images.
 pub(super) fn load(files: &[PathBuf], name: String, want: &Want) -> Result<Dataset> {
-    let mut encoded = Encoded::new(want);
+    let (encoded, labelled, names) = (Encoded::new(want), Labelled::default(), Names::default());
+    let mut set = Set { want, encoded, labelled, names, kind: None };
     let (mut classes, mut notes) = (None, Vec::new());
     let mut all = Files::new(files.iter().map(PathBuf::as_path));
     for path in files {
@@ -47,64 +65,89 @@ pub(super) fn load(files: &[PathBuf], name: String, want: &Want) -> Result<Datas
         let file = open(path)?;
         let footer = Footer::read(&file, want).map_err(refused)?;
         let columns = choose(&footer.leaves).map_err(refused)?;
-        match columns.labels {
-            Some(labels) => classes = classes.or_else(|| class_names(&footer, &footer.leaves[labels].path[0])),
+        match columns.labels.map(|labels| &footer.leaves[labels]) {
+            Some(labels) => {
+                set.check_kind(labels.is_text, path)?;
+                classes = classes.or_else(|| class_names(&footer, &labels.path[0]));
+            }
             None if notes.is_empty() => notes.push(format!("{}: {}", path.display(), unlabelled(&footer.leaves))),
             None => {}
         }
-        read((&file, path), &footer, &columns, want, &all, &mut encoded)?;
+        set.add((&file, path), &footer, &columns, &all)?;
     }
     let source = files.first().map_or(Path::new(""), |first| first);
-    let mut data = encoded.finish(source, name, PARQUET, classes)?;
+    let Set { encoded, labelled, names, .. } = set;
+    let labels = |marks: Vec<u32>| match (labelled.all()?, names.classes(), classes) {
+        (false, ..) => Ok(Labels::None),
+        (true, Some((names, places)), _) => {
+            Ok(Labels::Named(marks.iter().map(|mark| places[*mark as usize]).collect(), names))
+        }
+        (true, None, None) => Ok(Labels::Numbers(marks)),
+        (true, None, Some(names)) => match marks.iter().find(|mark| **mark as usize >= names.len()) {
+            Some(label) => {
+                let problem = format!("label {label}, but there are {} names of classes", names.len());
+                Err(Error::file(source, problem))
+            }
+            None => Ok(Labels::Named(marks, names)),
+        },
+    };
+    let mut data = encoded.finish(source, name, PARQUET, labels)?;
     data.account.notes.append(&mut notes);
     Ok(data)
 }
 
-/// Adds the images of one file.
-fn read(
-    (file, path): (&File, &Path),
-    footer: &Footer,
-    columns: &Columns,
-    want: &Want,
-    all: &Files,
-    encoded: &mut Encoded,
-) -> Result<()> {
-    let refused = |problem: String| Error::file(path, problem);
-    let mut row = 0_u64;
-    let rows: u64 = footer.groups.iter().map(|group| group.rows).fold(0, u64::saturating_add);
-    for group in &footer.groups {
-        let labels = match columns.labels {
-            Some(column) => {
-                let mut labels = Vec::new();
-                let chunk = Chunk::new(file, group, column, &footer.leaves[column], want).map_err(refused)?;
-                chunk.each(path, &mut |value| {
-                    labels.push(value.map(whole));
+impl<'a> Set<'a> {
+    /// Refuses labels of which some are text, some numbers.
+    fn check_kind(&mut self, is_text: bool, path: &'a Path) -> Result<()> {
+        let (first, other) = *self.kind.get_or_insert((is_text, path));
+        if first == is_text {
+            return Ok(());
+        }
+        let what = |is_text| if is_text { "text" } else { "numbers" };
+        let problem = format!("its labels are {}, those of {} {}", what(is_text), other.display(), what(first));
+        Err(Error::file(path, problem))
+    }
+
+    /// Adds the images of one file.
+    fn add(&mut self, (file, path): (&File, &Path), footer: &Footer, columns: &Columns, all: &Files) -> Result<()> {
+        let (refused, want) = (|problem: String| Error::file(path, problem), self.want);
+        let chunk =
+            |group, column: usize| Chunk::new(file, group, column, &footer.leaves[column], want).map_err(refused);
+        let mut row = 0_u64;
+        let rows: u64 = footer.groups.iter().map(|group| group.rows).fold(0, u64::saturating_add);
+        for group in &footer.groups {
+            let mut labels = Vec::new();
+            if let Some(column) = columns.labels {
+                let is_text = footer.leaves[column].is_text;
+                chunk(group, column)?.each(path, &mut |value| {
+                    let number = |value: &[u8]| if is_text { self.names.number(value, want) } else { Ok(whole(value)) };
+                    let place = || path.join(format!("row {}", row + labels.len() as u64));
+                    let label = value.map(number).transpose().map_err(|problem| Error::file(place(), problem))?;
+                    labels.push(label);
                     Ok(())
                 })?;
-                labels
             }
-            None => Vec::new(),
-        };
-        let leaf = &footer.leaves[columns.images];
-        let mut labels = labels.into_iter();
-        let chunk = Chunk::new(file, group, columns.images, leaf, want).map_err(refused)?;
-        chunk.each(path, &mut |value| {
-            let place = || path.join(format!("row {row}"));
-            let Some(bytes) = value else {
-                let problem = format!("no bytes in the column {}: the images are elsewhere", leaf.path.join("."));
-                return Err(Error::file(place(), problem));
-            };
-            check_length(bytes.len() as u64)
-                .map_err(|problem| Error::file(place(), format!("an image file {problem}")))?;
-            encoded.reach(all.share((row + 1) as f64 / rows as f64));
-            encoded.push(place(), bytes.to_vec(), labels.next().flatten())?;
-            row += 1;
-            Ok(())
-        })?;
-    }
-    match row {
-        0 => Err(refused("a table without rows".into())),
-        _ => Ok(()),
+            let mut labels = labels.into_iter();
+            chunk(group, columns.images)?.each(path, &mut |value| {
+                let place = || path.join(format!("row {row}"));
+                let Some(bytes) = value else {
+                    let column = footer.leaves[columns.images].path.join(".");
+                    let problem = format!("no bytes in the column {column}: the images are elsewhere");
+                    return Err(Error::file(place(), problem));
+                };
+                check_length(bytes.len() as u64)
+                    .map_err(|problem| Error::file(place(), format!("an image file {problem}")))?;
+                self.encoded.reach(all.share((row + 1) as f64 / rows as f64));
+                let label = self.labelled.add(&place(), labels.next().flatten())?;
+                self.encoded.push(place(), bytes.to_vec(), label.unwrap_or_default(), 0)?;
+                row += 1;
+                Ok(())
+            })?;
+        }
+        match row {
+            0 => Err(refused("a table without rows".into())),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -135,10 +178,11 @@ fn choose(leaves: &[Leaf]) -> Parsed<Columns> {
     let Some(at) = label else { return Ok(Columns { images, labels: None }) };
     let leaf = &leaves[at];
     if leaf.is_repeated || leaf.path.len() > 1 {
-        return Err(format!("the column {} is nested: a label is one whole number a row", leaf.path.join(".")));
+        return Err(format!("the column {} is nested: a label is one number or name a row", leaf.path.join(".")));
     }
-    if leaf.kind != Type::Int32 && leaf.kind != Type::Int64 {
-        return Err(format!("the column {} holds no whole numbers: labels are such", leaf.path[0]));
+    let is_label = matches!(leaf.kind, Type::Int32 | Type::Int64) || leaf.kind == Type::Bytes && leaf.is_text;
+    if !is_label {
+        return Err(format!("the column {} holds neither whole numbers nor text: labels are such", leaf.path[0]));
     }
     Ok(Columns { images, labels: Some(at) })
 }

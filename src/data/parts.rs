@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use super::folder::{first_image, images_in};
-use super::place::{entries, name_of};
-use crate::error::{Error, Result};
+use super::place::{Parsed, entries, name_of};
+use crate::error::{Error, Result, list_names};
 
 const TRAIN: [&str; 2] = ["train", "training"];
 /// In the order of preference.
@@ -73,15 +73,43 @@ pub(super) fn is_part(name: &str) -> bool {
     rank(name, &TRAIN).is_some() || rank(name, &TEST).is_some()
 }
 
+/// What to say of classes that are called as parts are.
+pub(super) fn note_alone(classes: &[impl AsRef<str>]) -> Option<String> {
+    let alone = classes.iter().map(AsRef::as_ref).filter(|class| is_part(class)).map(String::from).collect::<Vec<_>>();
+    let is_odd = classes.len() > 1 && !alone.is_empty();
+    is_odd.then(|| format!("{}: taken for a class, for other folders of images lie beside it", list_names(&alone)))
+}
+
 /// The parts that `root` is divided into, if it is: `train` beside `test` or `val`, or one of them alone.
 ///
 /// # Errors
 /// One line if there are two, and neither is to train on.
 pub(super) fn find(root: &Path) -> Result<Option<Parts>> {
-    let mut directories: Vec<PathBuf> = entries(root)?.into_iter().filter(|path| path.is_dir()).collect();
-    let mut take = |parts: &[&str]| -> Vec<PathBuf> {
-        let rank = |path: &PathBuf| rank(&name_of(path), parts);
-        let mut taken: Vec<PathBuf> = directories.extract_if(.., |path| rank(path).is_some()).collect();
+    let directories: Vec<PathBuf> = entries(root)?.into_iter().filter(|path| path.is_dir()).collect();
+    let divided = divide(directories, |path| name_of(path), |path| first_image(path).is_some());
+    let Some(divided) = divided.map_err(|problem| Error::file(root, problem))? else { return Ok(None) };
+    let Divided { train, test, further, others } = divided;
+    Ok(Some(Parts { train, test, further, others, beside: images_in(root)? }))
+}
+
+/// Folders by what they are of a set.
+pub(super) struct Divided<T> {
+    pub train: T,
+    pub test: Option<T>,
+    pub further: Vec<T>,
+    /// With images, and no part.
+    pub others: Vec<T>,
+}
+
+/// As [`find`], of the folders of one place. The error is what is wrong with it.
+pub(super) fn divide<T>(
+    mut folders: Vec<T>,
+    name: impl Fn(&T) -> String,
+    has_images: impl Fn(&T) -> bool,
+) -> Parsed<Option<Divided<T>>> {
+    let mut take = |parts: &[&str]| -> Vec<T> {
+        let rank = |folder: &T| rank(&name(folder), parts);
+        let mut taken: Vec<T> = folders.extract_if(.., |folder| rank(folder).is_some()).collect();
         taken.sort_by_cached_key(rank);
         taken
     };
@@ -89,15 +117,14 @@ pub(super) fn find(root: &Path) -> Result<Option<Parts>> {
     if train.is_empty() && test.is_empty() {
         return Ok(None);
     }
-    let others: Vec<PathBuf> = directories.into_iter().filter(|path| first_image(path).is_some()).collect();
+    let others: Vec<T> = folders.into_iter().filter(has_images).collect();
     // Among others one alone may be a class: of vehicles, say.
     if (train.is_empty() || test.is_empty()) && !others.is_empty() {
         return Ok(None);
     }
     if train.is_empty() && test.len() > 1 {
-        let names: Vec<String> = test.iter().map(|path| name_of(path)).collect();
-        let problem = format!("{} but no train: name the one to train on", names.join(" and "));
-        return Err(Error::file(root, problem));
+        let names: Vec<String> = test.iter().map(&name).collect();
+        return Err(format!("{} but no train: name the one to train on", names.join(" and ")));
     }
     let (mut trains, mut tests) = (train.into_iter(), test.into_iter());
     let (train, test) = match trains.next() {
@@ -106,5 +133,5 @@ pub(super) fn find(root: &Path) -> Result<Option<Parts>> {
         train => (train, tests.next()),
     };
     let Some(train) = train else { return Ok(None) };
-    Ok(Some(Parts { train, test, further: trains.chain(tests).collect(), others, beside: images_in(root)? }))
+    Ok(Some(Divided { train, test, further: trains.chain(tests).collect(), others }))
 }

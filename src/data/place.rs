@@ -78,6 +78,11 @@ pub(super) fn name_of(path: &Path) -> String {
     own(path).or_else(|| own(&path.canonicalize().ok()?)).unwrap_or_else(|| "data".into())
 }
 
+/// What orders classes of these names, sorted already, as folders are: whole numbers first, by their value, so that 2 comes before 10.
+pub(super) fn natural(name: &str) -> u64 {
+    name.parse().unwrap_or(u64::MAX)
+}
+
 /// A file's name without its ending, of `x.tar.gz` without both.
 pub(super) fn stem(path: &Path) -> String {
     let stem = path.file_stem().map_or_else(|| name_of(path), |stem| stem.to_string_lossy().into_owned());

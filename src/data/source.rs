@@ -6,7 +6,7 @@ use super::dataset::{ACCEPTED, Dataset, Picture, Read, Shape, Want, check};
 use super::format::format_of;
 use super::place::{entries, name_of, reason};
 use super::{cifar, folder, foreign, idx, packed, parts};
-use crate::error::{Error, Result, list_names};
+use crate::error::{Error, Result};
 
 /// Reads the data set that `source` names, with every image scaled and centre-cropped to what `want` says.
 ///
@@ -105,11 +105,7 @@ fn read_files(path: &Path, prefix: Option<&str>, name: &str, want: &Want, tested
 fn read_folder(path: &Path, name: &str, want: &Want, tested: bool) -> Result<Read> {
     let Some(parts) = parts::find(path)? else {
         let mut data = folder::load(path, name.into(), want).map_err(|error| files_below(path).unwrap_or(error))?;
-        let alone = data.classes.iter().filter(|class| parts::is_part(class)).cloned().collect::<Vec<_>>();
-        if data.classes.len() > 1 && !alone.is_empty() {
-            let classes = list_names(&alone);
-            data.account.notes.push(format!("{classes}: taken for a class, for other folders of images lie beside it"));
-        }
+        data.account.notes.extend(parts::note_alone(&data.classes));
         return Ok((data, Ok(None)));
     };
     let load = |part: &Path| -> Result<Dataset> {
@@ -124,7 +120,7 @@ fn read_folder(path: &Path, name: &str, want: &Want, tested: bool) -> Result<Rea
         Ok(data)
     };
     let mut train = load(&parts.train)?;
-    folder::check_beside(path, &parts.beside, &parts.train, train.len())?;
+    folder::check_beside(path, &parts.beside, (&parts.train, train.len()))?;
     train.account.skip(&parts.beside, "images beside the parts of the set, so in none");
     train.account.skip(&parts.others, "images beside the parts of the set, so in none");
     train.account.skip(&parts.further, "a further part of the set, which is not read");
@@ -180,7 +176,7 @@ pub fn load_image(path: &Path, shape: [u32; 3]) -> Result<Picture> {
 /// it has the size that is wanted.
 ///
 /// # Errors
-/// One line that names the file, if it can't be read or has another size.
+/// One line that names the file, if it can't be read, has another size, or has more than four times the sides of these.
 pub fn load_mask(path: &Path, shape: [u32; 3], picture: [u32; 2]) -> Result<Vec<u8>> {
     folder::load_mask(path, shape_of(shape)?, picture)
 }

@@ -6,20 +6,25 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::account::{LeftOut, WEBDATASET};
+use super::account::{LeftOut, Skipped, WEBDATASET};
 use super::cifar::Packed;
 use super::dataset::{Dataset, Read, Want};
 use super::decode::check_length;
-use super::encoded::Encoded;
+use super::encoded::{Encoded, Goes, Group, Labelled};
+use super::folder::check_number;
 use super::parts::is_part;
-use super::place::{Parsed, stem};
+use super::pixels::Labels;
+use super::place::{Parsed, natural, stem};
 use super::tar::{Entry, Next, Tar};
+use super::tree::{Folder, Taken, Tree, arrange};
 use super::watch::Files;
 use crate::error::{Error, Result};
 
 const IMAGES: [&str; 8] = ["png", "jpg", "jpeg", "gif", "webp", "bmp", "tif", "tiff"];
 /// The longest file of a label.
 const MAX_LABEL: u64 = 1 << 20;
+/// What a kind of images takes beside its names.
+const KIND_BYTES: u64 = 256;
 
 /// What stands side by side under one key.
 #[derive(Default)]
@@ -29,17 +34,32 @@ struct Sample {
     label: Option<i64>,
 }
 
+/// Images of one folder and one label; with a label only the part matters that the folder is in.
+struct Kind {
+    folder: String,
+    label: Option<u32>,
+    group: Group,
+    /// The first of them, and how many could be decoded.
+    first: PathBuf,
+    images: usize,
+}
+
 /// A set in the making.
 struct Set<'a> {
+    want: &'a Want,
     encoded: Encoded<'a>,
     sample: Sample,
-    count: usize,
-    /// Folders of images without a label, each with its number and the first of its images.
-    folders: BTreeMap<String, (u32, PathBuf)>,
+    labelled: Labelled,
+    /// The marks of images are places among these.
+    kinds: Vec<Kind>,
+    places: BTreeMap<(String, Option<u32>), usize>,
+    /// The folders that may be parts.
+    groups: BTreeMap<String, Group>,
+    /// What all of these take in memory.
+    bytes: u64,
     others: LeftOut,
     links: LeftOut,
     further: LeftOut,
-    has_labels: bool,
 }
 
 /// Reads the shards as one set, and fits the images to what is wanted.
@@ -51,9 +71,15 @@ pub(super) fn load(shards: &[PathBuf], name: String, want: &Want) -> Result<Data
     let mut all = Files::new(shards.iter().map(PathBuf::as_path));
     for path in shards {
         all.begin(path);
-        set.add(path, want, &all, None)?;
+        set.add(path, &all, None)?;
     }
-    set.finish(shards.first().map_or(Path::new(""), |first| first), name)
+    let source = shards.first().map_or(Path::new(""), |first| first);
+    let (mut data, test) = set.finish(source, name)?;
+    if let Some(test) = test? {
+        let why = "test images within shards, which are not read: give each part shards of its own";
+        data.account.skipped.push(Skipped { count: test.len(), first: source.into(), why: why.into() });
+    }
+    Ok(data)
 }
 
 /// Reads the one archive at `path`: a shard, or CIFAR's.
@@ -64,29 +90,32 @@ pub(super) fn load_one(path: &Path, want: &Want, tested: bool) -> Result<Read> {
     let (mut set, mut cifar) = (Set::new(want), Packed::default());
     let mut all = Files::new(std::iter::once(path));
     all.begin(path);
-    set.add(path, want, &all, Some(&mut cifar))?;
+    set.add(path, &all, Some(&mut cifar))?;
     match cifar.load(path, want, tested)? {
         Some(read) => Ok(read),
-        None => Ok((set.finish(path, stem(path))?, Ok(None))),
+        None => set.finish(path, stem(path)).map(|(train, test)| (train, if tested { test } else { Ok(None) })),
     }
 }
 
 impl<'a> Set<'a> {
     fn new(want: &'a Want) -> Set<'a> {
         Set {
+            want,
             encoded: Encoded::new(want),
             sample: Sample::default(),
-            count: 0,
-            folders: BTreeMap::new(),
+            labelled: Labelled::default(),
+            kinds: Vec::new(),
+            places: BTreeMap::new(),
+            groups: BTreeMap::new(),
+            bytes: 0,
             others: LeftOut::default(),
             links: LeftOut::default(),
             further: LeftOut::default(),
-            has_labels: false,
         }
     }
 
     /// Adds what is in one archive; files of CIFAR go to `cifar`.
-    fn add(&mut self, path: &Path, want: &Want, all: &Files, mut cifar: Option<&mut Packed>) -> Result<()> {
+    fn add(&mut self, path: &Path, all: &Files, mut cifar: Option<&mut Packed>) -> Result<()> {
         let refused = |problem: String| Error::file(path, problem);
         let mut tar = Tar::open(path)?;
         loop {
@@ -101,19 +130,19 @@ impl<'a> Set<'a> {
             if let Some(cifar) = &mut cifar
                 && Packed::takes(&entry.name).map_err(refused)?
             {
-                want.check_memory(entry.length.saturating_add(cifar.bytes), "the batches in it have")
-                    .map_err(refused)?;
+                let bytes = entry.length.saturating_add(cifar.bytes);
+                self.want.check_memory(bytes, "the batches in it have").map_err(refused)?;
                 cifar.add(&entry.name, tar.content().map_err(refused)?);
                 continue;
             }
-            self.add_entry(path, entry, &mut tar, want)?;
+            self.add_entry(path, entry, &mut tar)?;
             self.encoded.reach(all.share(tar.share()));
         }
         self.flush()
     }
 
     /// Adds one file of a sample.
-    fn add_entry(&mut self, path: &Path, entry: Entry, tar: &mut Tar, want: &Want) -> Result<()> {
+    fn add_entry(&mut self, path: &Path, entry: Entry, tar: &mut Tar) -> Result<()> {
         let place = path.join(&entry.name);
         let refused = |problem: String| Error::file(path, problem);
         let (folder, file) = entry.name.rsplit_once('/').unwrap_or(("", &entry.name));
@@ -139,7 +168,7 @@ impl<'a> Set<'a> {
             }
             check_length(entry.length)
                 .map_err(|problem| format!("an image file {problem}"))
-                .and_then(|()| want.check_memory(entry.length, "the file has"))
+                .and_then(|()| self.want.check_memory(entry.length, "the file has"))
                 .map_err(|problem| Error::file(&place, problem))?;
             self.sample.image = Some((place, tar.content().map_err(refused)?));
         } else if is_label && entry.length <= MAX_LABEL {
@@ -157,80 +186,125 @@ impl<'a> Set<'a> {
     fn flush(&mut self) -> Result<()> {
         let Sample { key, image, label } = std::mem::take(&mut self.sample);
         let Some((place, bytes)) = image else { return Ok(()) };
-        self.count += 1;
-        self.has_labels |= label.is_some();
         let folder = key.rsplit_once('/').map_or("", |(folder, _)| folder);
-        if label.is_some() || folder.is_empty() {
-            return self.encoded.push(place, bytes, label);
-        }
-        let number = self.folders.len() as u32;
-        let (number, _) = self.folders.entry(folder.into()).or_insert_with(|| (number, place.clone()));
-        let number = i64::from(*number);
-        self.encoded.push(place, bytes, Some(number))
+        let part = part_of(folder);
+        let label = self.labelled.add(&place, label)?;
+        let folder = if label.is_some() { part } else { folder };
+        let kind = match self.places.get(&(folder.into(), label)) {
+            Some(kind) => *kind,
+            None => self.begin_kind(folder, part, label, &place).map_err(|problem| Error::file(&place, problem))?,
+        };
+        self.encoded.push(place, bytes, kind as u32, self.kinds[kind].group)
     }
 
-    /// The names of the classes, if folders are such; numbers of folders become numbers of classes.
-    fn classes(&mut self, source: &Path) -> Result<Option<Vec<String>>> {
-        let Some((_, first)) = self.folders.values().next() else { return Ok(None) };
-        if self.has_labels {
-            return Err(Error::file(first, "no label, though others have one"));
-        }
-        let folders: Vec<&str> = self.folders.keys().map(String::as_str).collect();
-        let (names, labels) = classes_of(&folders).map_err(|(problem, folder)| {
-            let image = Path::new(folder).join(self.folders[folder].1.file_name().unwrap_or_default());
-            Error::file(source, format!("{problem} ({}): unpack it and give the folder", image.display()))
-        })?;
-        let mut of_folder = vec![0; folders.len()];
-        self.folders.values().zip(labels).for_each(|((folder, _), label)| of_folder[*folder as usize] = label);
-        self.encoded.relabel(&of_folder)?;
-        Ok(Some(names))
+    /// The place of a further kind.
+    fn begin_kind(&mut self, folder: &str, part: &str, label: Option<u32>, first: &Path) -> Parsed<usize> {
+        self.bytes += KIND_BYTES + (3 * folder.len() + first.as_os_str().len()) as u64;
+        self.want.check_memory(self.bytes, "the names of folders up to this one take")?;
+        let (group, place) = (self.groups.len() as Group, self.kinds.len());
+        let group = *self.groups.entry(part.into()).or_insert(group);
+        self.kinds.push(Kind { folder: folder.into(), label, group, first: first.into(), images: 0 });
+        self.places.insert((folder.into(), label), place);
+        Ok(place)
     }
 
-    fn finish(mut self, source: &Path, name: String) -> Result<Dataset> {
-        if self.count == 0 {
+    /// The images to train on, and those to test on if folders say which these are.
+    fn finish(mut self, source: &Path, name: String) -> Result<Read> {
+        if self.kinds.is_empty() {
             let first = self.others.first.or(self.links.first);
             let first = first.map_or_else(String::new, |first| format!(" (but {})", first.display()));
             return Err(Error::file(source, format!("an archive without images{first}")));
         }
-        let classes = self.classes(source)?;
-        let mut data = self.encoded.finish(source, name, WEBDATASET, classes)?;
+        let is_labelled = self.labelled.all()?;
+        self.encoded.marks()?.iter().for_each(|mark| self.kinds[*mark as usize].images += 1);
+        let known: Vec<usize> = (0..self.kinds.len()).filter(|kind| self.kinds[*kind].images > 0).collect();
+        let folder = |kind: &usize| {
+            let Kind { folder, images, first, .. } = &self.kinds[*kind];
+            Folder { path: folder, images: *images, first }
+        };
+        let tree = arrange(&known.iter().map(folder).collect::<Vec<_>>());
+        let Tree { taken: own, part, test, note } = tree.map_err(|problem| Error::file(source, problem))?;
+        // What could not be decoded is nowhere.
+        let mut taken = vec![Taken::Left(""); self.kinds.len()];
+        known.iter().zip(own).for_each(|(kind, own)| taken[*kind] = own);
+        let goes = |kind: usize| match taken[kind] {
+            Taken::Left(_) => Goes::Nowhere,
+            Taken::Read { is_test, .. } => {
+                if is_test {
+                    Goes::There
+                } else {
+                    Goes::Here
+                }
+            }
+        };
+        let mut groups = vec![Goes::Nowhere; self.groups.len()];
+        for (kind, own) in self.kinds.iter().enumerate().filter(|(kind, _)| goes(*kind) != Goes::Nowhere) {
+            groups[own.group as usize] = goes(kind);
+        }
+        let other = self.encoded.divide(|mark| goes(mark as usize), |group| groups[group as usize])?;
+        let labels = |marks| labels_of(source, marks, &self.kinds, &taken, is_labelled);
+        let mut data = self.encoded.finish(source, name.clone(), WEBDATASET, labels)?;
+        data.account.part = part.map(String::from);
+        data.account.notes.extend(note);
         if !data.account.is_labelled {
             data.account.notes.push(format!("{}: no KEY.cls, so all images are one class", source.display()));
+        }
+        for (kind, taken) in self.kinds.iter().zip(&taken) {
+            if let Taken::Left(why) = taken
+                && kind.images > 0
+            {
+                skip(&mut data.account.skipped, kind, why);
+            }
         }
         data.account.skip_left(self.further, "a second image of its key");
         data.account.skip_left(self.links, "a link or a device in the archive, not followed");
         data.account.skip_left(self.others, "neither an image nor a label (.cls, .json)");
-        Ok(data)
+        let test = test.map(|part| {
+            let mut test = other.finish(source, name, WEBDATASET, labels)?;
+            test.account.part = Some(part.into());
+            Ok(test)
+        });
+        Ok((data, test.transpose()))
     }
 }
 
-/// Names, and for each folder the number of its class.
-type Classes = (Vec<String>, Vec<u32>);
-/// What stands against that, and which folder.
-type Against<'a> = (&'static str, &'a str);
+/// The images of a kind are left out, with others for the same reason.
+fn skip(skipped: &mut Vec<Skipped>, kind: &Kind, why: &str) {
+    match skipped.iter_mut().find(|skipped| skipped.why == why) {
+        Some(skipped) => skipped.count += kind.images,
+        None => skipped.push(Skipped { count: kind.images, first: kind.first.clone(), why: why.into() }),
+    }
+}
 
-/// The classes that folders are: what they are called behind the folders that all of them are in.
-fn classes_of<'a>(folders: &[&'a str]) -> std::result::Result<Classes, Against<'a>> {
-    let mut paths: Vec<Vec<&str>> = folders.iter().map(|folder| folder.split('/').collect()).collect();
-    let is_one = |paths: &[Vec<&str>]| paths.iter().all(|path| path[0] == paths[0][0]);
-    while is_one(&paths) && paths.iter().all(|path| path.len() > 1) {
-        paths.iter_mut().for_each(|path| _ = path.remove(0));
+/// The folder as far as its first name that is one of a part; of others nothing.
+fn part_of(folder: &str) -> &str {
+    let mut end = 0;
+    for name in folder.split('/') {
+        end += name.len();
+        if is_part(name) {
+            return &folder[..end];
+        }
+        end += 1;
     }
-    let beside = paths.iter().position(|path| path.len() == 1).filter(|_| paths.len() > 1 && is_one(&paths));
-    if let Some(at) = beside {
-        return Err(("images beside folders of images", folders[at]));
+    ""
+}
+
+/// The labels of images of these kinds: their own, or the folders that are classes.
+fn labels_of(source: &Path, marks: Vec<u32>, kinds: &[Kind], taken: &[Taken], is_labelled: bool) -> Result<Labels> {
+    if is_labelled {
+        let label = |mark: &u32| kinds[*mark as usize].label.unwrap_or_default();
+        return Ok(Labels::Numbers(marks.iter().map(label).collect()));
     }
-    if let Some(at) = paths.iter().position(|path| is_part(path[0])) {
-        return Err(("folders of parts", folders[at]));
-    }
-    let mut names: Vec<&str> = paths.iter().map(|path| path[0]).collect();
+    let class = |mark: &u32| if let Taken::Read { class, .. } = taken[*mark as usize] { class } else { None };
+    let Some(own) = marks.iter().map(class).collect::<Option<Vec<&str>>>() else { return Ok(Labels::None) };
+    let mut names = own.clone();
     names.sort();
     names.dedup();
-    // As in a folder of images: 2 before 10.
-    names.sort_by_key(|name| name.parse::<u64>().unwrap_or(u64::MAX));
+    names.sort_by_key(|name| natural(name));
+    check_number(source, names.len())?;
     let numbers: BTreeMap<&str, u32> = names.iter().copied().zip(0..).collect();
-    let labels = paths.iter().map(|path| numbers[path[0]]).collect();
-    Ok((names.into_iter().map(String::from).collect(), labels))
+    let labels = own.iter().map(|name| numbers[name]).collect();
+    Ok(Labels::Named(labels, names.into_iter().map(String::from).collect()))
 }
 
 fn label_of_text(text: &[u8]) -> Parsed<i64> {

@@ -97,7 +97,11 @@ fn a_table_hands_out_no_more_than_it_may() {
     let five = open(&set.path().join("five.parquet"), &limit(8000)).unwrap();
     assert_eq!((five.len(), &five.images[..]), (5, &[7; 5 * 64][..]));
     let cases = [
-        ("many", 4 << 20, "column image: its dictionary unpacks to 4.0 MiB, more than --memory-limit allows (4.0 MiB)"),
+        (
+            "many",
+            4 << 20,
+            "column image: its repeated values unpack to 4.0 MiB, more than --memory-limit allows (4.0 MiB)",
+        ),
         ("shared", 4 << 20, "its columns are longer than the file"),
         ("rows", 1 << 30, "the labels of its rows take 16384.0 GiB, more than --memory-limit"),
         ("name", 4 << 20, "the columns in its footer are damaged"),

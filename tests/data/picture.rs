@@ -87,6 +87,17 @@ fn masks_are_cut_and_scaled_as_the_picture_is() {
 }
 
 #[test]
+fn masks_are_at_most_four_times_as_large_as_what_they_lie_on() {
+    let white = |width, height| GrayImage::from_pixel(width, height, Luma([255]));
+    assert_eq!(mask(white(160, 120), [30, 40]).unwrap(), [255; 16]);
+    for (image, picture, side) in [(white(164, 123), [30, 40], 160), (white(20, 20), [2, 2], 16)] {
+        let error = mask(image, picture).unwrap_err();
+        let line = format!("m.png: a mask larger than {side} pixels a side, 4 times the picture's and the model's, or");
+        assert!(error.contains(&line) && error.ends_with("of them: scale it down"), "{error}");
+    }
+}
+
+#[test]
 fn the_size_of_a_picture_is_told() {
     let set = directory(&[("a.png", &encode(GrayImage::new(40, 30), ImageFormat::Png))]);
     let picture = load_image(&set.path().join("a.png"), [8, 8, 3]).unwrap();

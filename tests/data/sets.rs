@@ -165,12 +165,12 @@ fn parts_and_unknown_arrays_are_said() {
 #[test]
 fn tables_that_hold_no_set_get_a_line() {
     let cases = [
-        ("lz4", "packed with LZ4: read are Snappy, gzip, Zstandard and plain"),
-        ("brotli", "packed with Brotli: read are Snappy, gzip, Zstandard and plain"),
-        ("delta", "column label: encoding 5: read are plain values and dictionaries"),
         ("nested", "the column images.list.element.bytes is nested"),
         ("nested_label", "the column label.list.element is nested"),
-        ("text_label", "the column label holds no whole numbers"),
+        ("no_word", "row 2: label \"\" is no name, a line of UTF-8"),
+        ("null_word", "row 2: no label, though"),
+        ("bytes_label", "the column label holds neither whole numbers nor text"),
+        ("float_label", "the column label holds neither whole numbers nor text"),
         ("path_only", "row 1: no bytes in the column image.bytes"),
         ("no_images", "no column of images among text, label"),
         ("two_images", "several columns of images (left, right): call the one to read `image`"),
@@ -188,9 +188,9 @@ fn archives_that_hold_no_set_get_a_line() {
         ("inner_upward", "\"set/../../000000.png\" leads out of the archive"),
         ("absolute", "\"/etc/000000.png\" leads out of the archive"),
         ("links", "an archive without images (but"),
-        ("parts_of_classes", "folders of parts (set/test/ant/0.png)"),
-        ("beside_classes", "images beside folders of images (set/1.png)"),
-        ("classes_and_labels", "1.png: no label, though others have one"),
+        ("tests_alone", "test and val but no train: name the one to train on"),
+        ("beside_classes", "beside_classes.tar.gz/set/1.png) beside folders that hold 1 (first"),
+        ("classes_and_labels", "bee/1.png: no label, though"),
         ("text_class", "0.cls: \"ant\" is no label"),
         ("some_labels", "1.png: no label, though"),
         ("no_images", "an archive without images (but"),
@@ -208,6 +208,88 @@ fn many_rows_come_in_their_order() {
     assert_eq!(data.labels, (0..3000).map(|row| row % 3).collect::<Vec<_>>());
     let images: Vec<&[u8]> = data.images.chunks(25).collect();
     assert!(images[0] != images[1] && (0..3000).all(|row| images[row] == images[row % 2]));
+}
+
+#[test]
+fn differences_are_added_up_over_blocks_and_pages() {
+    let data = open(&sets().join("tables/many_deltas.parquet"), &AS_THEY_ARE).unwrap();
+    let expected = (0..700_u32).map(|i| if i % 3 > 0 { i * i * 7 % 65536 } else { i % 2 });
+    assert_eq!(data.labels, expected.collect::<Vec<_>>());
+    assert!(data.images.chunks(25).all(|image| image == &data.images[..25]));
+}
+
+#[test]
+fn labels_are_text_in_all_files_or_in_none() {
+    let [words, numbers] = ["word_parts/train", "tables/img"].map(|name| {
+        let file = sets().join(name).with_extension("parquet");
+        fs::read(file).unwrap()
+    });
+    let both = directory(&[("a.parquet", &words), ("b.parquet", &numbers)]);
+    refused(both.path(), &AS_THEY_ARE, &["b.parquet: its labels are numbers, those of", "a.parquet text"]);
+}
+
+/// Images by their class and their pixels, whatever their order.
+fn sorted(data: &Dataset) -> Vec<(String, Vec<u8>)> {
+    let of_class =
+        |class: u32| if data.account.is_labelled { data.classes[class as usize].clone() } else { String::new() };
+    let images = data.images.chunks((data.images.len() / data.len().max(1)).max(1));
+    let mut all: Vec<_> = images.zip(&data.labels).map(|(image, label)| (of_class(*label), image.to_vec())).collect();
+    all.sort();
+    all
+}
+
+#[test]
+fn folders_in_an_archive_are_read_as_they_would_be_unpacked() {
+    let trees: [(&str, &[&str]); 10] = [
+        ("", &["train/ant/0.png", "test/bee/1.png", "train/bee/2.png", "val/ant/3.png", "test/ant/4.png"]),
+        ("some/set", &["some/set/train/10/0.png", "some/set/train/2/x/1.png", "some/set/valid/2/2.png"]),
+        ("", &["train/0.png", "test/1.png", "train/2.png"]),
+        ("", &["training_set/a/0.png", "training_set/b/1.png", "test_set/a/2.png", "0.png", "more/3.png"]),
+        ("", &["seg_train/seg_train/a/0.png", "seg_train/seg_train/b/1.png", "seg_test/seg_test/b/2.png"]),
+        ("", &["car/0.png", "train/1.png", "bus/2.png"]),
+        ("", &["train/a/0.png", "train/b/1.png"]),
+        ("", &["2/0.png", "10/1.png", "a/deep/2.png", "beside.png"]),
+        ("", &["test/a/0.png", "train/a/1.png", "train/2.png", "train/a/3.png", "test/b/4.png", "train/b/5.png"]),
+        ("", &["test/a/0.png", "val/a/1.png"]),
+    ];
+    for (root, names) in trees {
+        let files: Vec<(&str, Vec<u8>)> = names.iter().zip(1..).map(|(name, value)| (*name, grey(value))).collect();
+        let files: Vec<(&str, &[u8])> = files.iter().map(|(name, bytes)| (*name, &bytes[..])).collect();
+        let (unpacked, packed) = (directory(&files), directory(&[("set.tar", &tar(&files))]));
+        let read = |path: &Path| load_parts(path.to_str().unwrap(), &want(2, 2, 1)).map_err(|error| error.to_string());
+        match (read(&unpacked.path().join(root)), read(&packed.path().join("set.tar"))) {
+            (Ok((train, test)), Ok((own, own_test))) => {
+                let parts = |train: &Dataset, test: &Dataset| (sorted(train), sorted(test), train.classes.len());
+                let count = |data: &Dataset| data.account.skipped.iter().map(|skipped| skipped.count).sum::<usize>();
+                let [test, own_test] = [(&train, test), (&own, own_test)].map(|(train, test)| {
+                    test.unwrap().unwrap_or_else(|| Dataset { images: vec![].into(), labels: vec![], ..train.clone() })
+                });
+                assert_eq!(parts(&train, &test), parts(&own, &own_test), "{names:?}");
+                let part = |data: &Dataset| data.account.part.clone();
+                assert_eq!([part(&own), part(&own_test)], [part(&train), part(&test)]);
+                // A part that is not read is a folder there, and images here.
+                assert_eq!(own.account.skipped.is_empty(), train.account.skipped.is_empty(), "{names:?}");
+                assert!(count(&own) <= 2, "{:?}", own.account.skipped);
+            }
+            (Err(unpacked), Err(packed)) => {
+                let problem = |line: &str| line.split_once(": ").map(|(_, problem)| problem.to_string());
+                assert_eq!(problem(&unpacked), problem(&packed));
+            }
+            (unpacked, packed) => panic!("{names:?}: {:?}, {:?}", unpacked.map(|_| ()), packed.map(|_| ())),
+        }
+    }
+}
+
+#[test]
+fn what_is_done_to_images_is_counted_for_each_part() {
+    let pictures = [8, 8, 16].map(|side| encode(GrayImage::new(side, side), ImageFormat::Png));
+    let [a, b, c] = &pictures;
+    let set = directory(&[("set.tar", &tar(&[("train/x/0.png", a), ("test/x/1.png", c), ("train/x/2.png", b)]))]);
+    let path = set.path().join("set.tar");
+    let (train, test) = load_parts(path.to_str().unwrap(), &want(8, 8, 1)).unwrap();
+    assert_eq!((train.account.changes.scaled, train.account.changes.largest), (0, [8, 8]));
+    let test = test.unwrap().unwrap();
+    assert_eq!((test.len(), test.account.changes.scaled, test.account.changes.smallest), (1, 1, [16, 16]));
 }
 
 #[test]
@@ -285,16 +367,7 @@ fn a_picture_that_claims_to_be_huge_is_not_decoded() {
     let mut crc = flate2::Crc::new();
     crc.update(&huge[12..29]);
     huge[29..33].copy_from_slice(&crc.sum().to_be_bytes());
-    let mut header = [0; 512];
-    header[..5].copy_from_slice(b"0.png");
-    header[124..135].copy_from_slice(format!("{:011o}", huge.len()).as_bytes());
-    header[156] = b'0';
-    let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum::<u32>() + 8 * 32;
-    header[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
-    header[155] = b' ';
-    let padding = vec![0; 512 - huge.len() % 512 + 1024];
-    let tar = [&header[..], &huge, &padding].concat();
-    let set = directory(&[("set.tar", &tar), ("folder/0.png", &huge)]);
+    let set = directory(&[("set.tar", &tar(&[("0.png", &huge)])), ("folder/0.png", &huge)]);
     let line = "larger than 32768 pixels a side or 300 MiB of them: scale it down";
     refused(&set.path().join("set.tar"), &AS_THEY_ARE, &["set.tar/0.png", line]);
     refused(&set.path().join("folder"), &AS_THEY_ARE, &["0.png", line]);
@@ -315,6 +388,13 @@ fn no_damage_to_a_file_of_many_images_makes_it_panic() {
         "small_pages",
         "repeated_files",
         "required",
+        "lz4",
+        "lz4_framed",
+        "brotli",
+        "lengths",
+        "prefixes",
+        "split",
+        "words",
     ];
     let tables = tables.map(|name| format!("tables/{name}.parquet"));
     let others = [
@@ -325,6 +405,7 @@ fn no_damage_to_a_file_of_many_images_makes_it_panic() {
         "shards/pax.tar",
         "shards/gnu.tar",
         "shards/packed.tgz",
+        "shards/parts_of_classes.tar.gz",
     ];
     for name in tables.into_iter().chain(others.map(String::from)) {
         let bytes = fs::read(sets().join(&name)).unwrap();

@@ -4,12 +4,11 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::ops::Range;
 
-use flate2::bufread::MultiGzDecoder;
-use ruzstd::decoding::StreamingDecoder;
-
-use super::footer::{Group, Leaf, Type};
+use super::codec::Codec;
+use super::footer::{Group, Leaf};
 use super::runs::Runs;
 use super::thrift::{self, Value};
+use super::values::{Dictionary, Values};
 use crate::data::dataset::Want;
 use crate::data::place::{Parsed, reason};
 use crate::error::{Error, Result};
@@ -19,9 +18,6 @@ const MAX_HEADER: u64 = 1 << 16;
 /// What is read of it first: a file can be full of pages without values.
 const USUAL_HEADER: u64 = 256;
 
-/// The number of this codec.
-const ZSTANDARD: i64 = 6;
-
 /// What becomes of a value; null is none.
 type Sink<'a> = &'a mut dyn FnMut(Option<&[u8]>) -> Result<()>;
 
@@ -30,20 +26,13 @@ pub struct Chunk<'a> {
     file: &'a File,
     leaf: &'a Leaf,
     want: &'a Want,
-    codec: i64,
+    codec: Codec,
     /// What is left of it in the file.
     at: u64,
     end: u64,
     rows: u64,
-    /// Bytes of the values that its dictionary gave, each as often as a row has it.
-    unpacked: u64,
-}
-
-/// Values one behind the other, and where each is.
-#[derive(Default)]
-struct Values {
-    bytes: Vec<u8>,
-    places: Vec<Range<usize>>,
+    /// Bytes of values that its pages hold once for several rows, each as often as a row has them.
+    shared: u64,
 }
 
 /// A page out of the file, as its header and its unpacked bytes are.
@@ -65,7 +54,7 @@ enum PageKind {
     Other,
 }
 
-fn damaged() -> String {
+pub(super) fn damaged() -> String {
     "a page is damaged: get it again".into()
 }
 
@@ -74,18 +63,8 @@ impl<'a> Chunk<'a> {
     pub fn new(file: &'a File, group: &Group, number: usize, leaf: &'a Leaf, want: &'a Want) -> Parsed<Chunk<'a>> {
         let place = &group.places[number];
         let end = place.start.checked_add(place.length).ok_or_else(damaged)?;
-        match place.codec {
-            0..=2 | ZSTANDARD => {}
-            codec => {
-                let name = ["", "", "", "LZO", "Brotli", "LZ4", "", "LZ4"].get(codec as usize);
-                let name = name.map_or_else(|| format!("codec {codec}"), |name| name.to_string());
-                let problem = format!(
-                    "packed with {name}: read are Snappy, gzip, Zstandard and plain; write it with compression=\"snappy\""
-                );
-                return Err(problem);
-            }
-        }
-        Ok(Chunk { file, leaf, want, codec: place.codec, at: place.start, end, rows: group.rows, unpacked: 0 })
+        let codec = Codec::of(place.codec)?;
+        Ok(Chunk { file, leaf, want, codec, at: place.start, end, rows: group.rows, shared: 0 })
     }
 
     /// Hands all values over, one a row.
@@ -95,7 +74,7 @@ impl<'a> Chunk<'a> {
     pub fn each(mut self, path: &std::path::Path, sink: Sink) -> Result<()> {
         let name = self.leaf.path.join(".");
         let refused = |problem: String| Error::file(path, format!("column {name}: {problem}"));
-        let mut dictionary = Values::default();
+        let mut dictionary = Dictionary::default();
         let mut row = 0;
         while row < self.rows {
             let Some(page) = self.next().map_err(refused)? else {
@@ -105,7 +84,8 @@ impl<'a> Chunk<'a> {
             match page.kind {
                 PageKind::Other => {}
                 PageKind::Dictionary => {
-                    dictionary = plain(page.bytes, 0, page.count, self.leaf.kind).map_err(refused)?
+                    let own = Dictionary::new(page.bytes, page.count, self.leaf.kind);
+                    dictionary = own.ok_or_else(|| refused(damaged()))?;
                 }
                 PageKind::Data => {
                     row = row.saturating_add(page.count);
@@ -123,57 +103,31 @@ impl<'a> Chunk<'a> {
     fn hand_over(
         &mut self,
         page: Page,
-        dictionary: &Values,
+        dictionary: &Dictionary,
         refused: &dyn Fn(String) -> Error,
         sink: Sink,
     ) -> Result<()> {
-        let (levels, start) = levels(&page, self.leaf.optional).map_err(refused)?;
-        let width = u32::BITS - self.leaf.optional.leading_zeros();
-        let mut levels = Runs::new(page.bytes.get(levels).unwrap_or_default(), width);
         let optional = self.leaf.optional;
-        let mut is_there = move || if optional == 0 { Some(true) } else { Some(levels.next()? == optional) };
-        match page.encoding {
-            0 => {
-                let mut at = start;
-                for _ in 0..page.count {
-                    let value = match is_there().ok_or_else(|| refused(damaged()))? {
-                        false => None,
-                        true => {
-                            let place = next(&page.bytes, &mut at, self.leaf.kind).ok_or_else(|| refused(damaged()))?;
-                            Some(&page.bytes[place])
-                        }
-                    };
-                    sink(value)?;
+        let (levels, start) = levels(&page, optional).map_err(refused)?;
+        let mut levels = Runs::new(page.bytes.get(levels).unwrap_or_default(), u32::BITS - optional.leading_zeros());
+        let mut is_there = || if optional == 0 { Some(true) } else { Some(levels.next()? == optional) };
+        let bytes = page.bytes.get(start..).ok_or_else(|| refused(damaged()))?;
+        // Where all are null, some writers leave nothing.
+        let mut values = match bytes {
+            [] => Values::Nothing,
+            _ => Values::new(page.encoding, bytes, page.count, self.leaf.kind, dictionary).map_err(refused)?,
+        };
+        for _ in 0..page.count {
+            let value = match is_there().ok_or_else(|| refused(damaged()))? {
+                false => None,
+                true => {
+                    let (value, shared) = values.next().ok_or_else(|| refused(damaged()))?;
+                    self.shared = self.shared.saturating_add(shared as u64);
+                    self.want.check_memory(self.shared, "its repeated values unpack to").map_err(refused)?;
+                    Some(value)
                 }
-            }
-            2 | 8 => {
-                let (width, indices) = match page.bytes.get(start..) {
-                    Some([width @ 0..=32, indices @ ..]) => (u32::from(*width), indices),
-                    // All are null.
-                    Some([]) => (0, &[][..]),
-                    _ => return Err(refused(damaged())),
-                };
-                let mut indices = Runs::new(indices, width);
-                for _ in 0..page.count {
-                    let value = match is_there().ok_or_else(|| refused(damaged()))? {
-                        false => None,
-                        true => {
-                            let place = indices.next().and_then(|index| dictionary.places.get(index as usize));
-                            let value = &dictionary.bytes[place.ok_or_else(|| refused(damaged()))?.clone()];
-                            self.unpacked += value.len() as u64;
-                            self.want.check_memory(self.unpacked, "its dictionary unpacks to").map_err(refused)?;
-                            Some(value)
-                        }
-                    };
-                    sink(value)?;
-                }
-            }
-            encoding => {
-                let problem = format!(
-                    "encoding {encoding}: read are plain values and dictionaries; write it with pyarrow's defaults"
-                );
-                return Err(refused(problem));
-            }
+            };
+            sink(value)?;
         }
         Ok(())
     }
@@ -210,11 +164,12 @@ impl<'a> Chunk<'a> {
         let is_packed = header.get(8).and_then(|header| header.bool(7)).unwrap_or(true);
         let before = about.levels.unwrap_or(0);
         let bytes = match (self.codec, is_packed) {
-            (0, _) | (_, false) => bytes,
+            (Codec::Nothing, _) | (_, false) => bytes,
             _ => {
                 let (levels, rest) = bytes.split_at_checked(before).ok_or_else(damaged)?;
                 let rest_unpacked = usize::try_from(unpacked).ok().and_then(|all| all.checked_sub(before));
-                unpack(self.codec, levels, rest, rest_unpacked.ok_or_else(damaged)?)?
+                let unpacked = self.codec.unpack(levels, rest, rest_unpacked.ok_or_else(damaged)?);
+                unpacked.ok_or_else(damaged)?
             }
         };
         Ok(Some(Page { bytes, ..about }))
@@ -270,62 +225,4 @@ fn levels(page: &Page, optional: u32) -> Parsed<(Range<usize>, usize)> {
         page.bytes.first_chunk::<4>().map(|length| u32::from_le_bytes(*length) as usize).ok_or_else(damaged)?;
     let end = length.checked_add(4).filter(|end| *end <= page.bytes.len()).ok_or_else(damaged)?;
     Ok((4..end, end))
-}
-
-/// `levels` and behind them the bytes that `packed` holds, as many as are said.
-fn unpack(codec: i64, levels: &[u8], packed: &[u8], length: usize) -> Parsed<Vec<u8>> {
-    let mut bytes = levels.to_vec();
-    if codec == 1 {
-        if length > 0 {
-            if snap::raw::decompress_len(packed).ok() != Some(length) {
-                return Err(damaged());
-            }
-            bytes.resize(levels.len() + length, 0);
-            let mut decoder = snap::raw::Decoder::new();
-            decoder.decompress(packed, &mut bytes[levels.len()..]).map_err(|_| damaged())?;
-        }
-        return Ok(bytes);
-    }
-    if codec == ZSTANDARD {
-        unpack_zstandard(packed, levels.len() + length, &mut bytes).ok_or_else(damaged)?;
-        return if bytes.len() == levels.len() + length { Ok(bytes) } else { Err(damaged()) };
-    }
-    MultiGzDecoder::new(packed).take(length as u64 + 1).read_to_end(&mut bytes).map_err(|_| damaged())?;
-    if bytes.len() == levels.len() + length { Ok(bytes) } else { Err(damaged()) }
-}
-
-/// Adds what the frames in `packed` hold to `bytes`, until these are more than `most`.
-fn unpack_zstandard(mut packed: &[u8], most: usize, bytes: &mut Vec<u8>) -> Option<()> {
-    while !packed.is_empty() && bytes.len() <= most {
-        let left = most + 1 - bytes.len();
-        let frame = StreamingDecoder::new(&mut packed).ok()?;
-        frame.take(left as u64).read_to_end(bytes).ok()?;
-    }
-    Some(())
-}
-
-/// The place of the value at `at`, which moves behind it.
-fn next(bytes: &[u8], at: &mut usize, kind: Type) -> Option<Range<usize>> {
-    let length = match kind {
-        Type::Int32 => 4,
-        Type::Int64 => 8,
-        Type::Bytes => {
-            let length = bytes.get(*at..)?.first_chunk::<4>()?;
-            *at += 4;
-            u32::from_le_bytes(*length) as usize
-        }
-        Type::Other => return None,
-    };
-    let place = *at..at.checked_add(length).filter(|end| *end <= bytes.len())?;
-    *at = place.end;
-    Some(place)
-}
-
-/// `count` plain values from `at` on.
-fn plain(bytes: Vec<u8>, mut at: usize, count: u64, kind: Type) -> Parsed<Values> {
-    let mut places = Vec::new();
-    for _ in 0..count {
-        places.push(next(&bytes, &mut at, kind).ok_or_else(damaged)?);
-    }
-    Ok(Values { bytes, places })
 }

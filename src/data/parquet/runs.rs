@@ -21,9 +21,9 @@ impl<'a> Runs<'a> {
 
     /// Begins the next run.
     fn advance(&mut self) -> Option<()> {
-        let head = self.varint()?;
+        let head = varint(&mut self.bytes)?;
         if head & 1 == 0 {
-            let bytes = self.take(u64::from(self.width.div_ceil(8)))?;
+            let bytes = take(&mut self.bytes, u64::from(self.width.div_ceil(8)))?;
             self.value = bytes.iter().rev().fold(0, |value, byte| value << 8 | u32::from(*byte));
             self.repeated = head >> 1;
             return Some(());
@@ -31,37 +31,16 @@ impl<'a> Runs<'a> {
         let groups = head >> 1;
         // The last group may be cut short.
         let length = groups.checked_mul(u64::from(self.width))?.min(self.bytes.len() as u64);
-        self.packed_bytes = self.take(length)?;
+        self.packed_bytes = take(&mut self.bytes, length)?;
         self.packed = groups.checked_mul(8)?;
         self.bit = 0;
         Some(())
     }
 
-    fn varint(&mut self) -> Option<u64> {
-        let mut value = 0;
-        for shift in (0..42).step_by(7) {
-            let byte = self.take(1)?[0];
-            value |= u64::from(byte & 0x7f) << shift;
-            if byte < 0x80 {
-                return Some(value);
-            }
-        }
-        None
-    }
-
-    fn take(&mut self, count: u64) -> Option<&'a [u8]> {
-        let (taken, rest) = self.bytes.split_at_checked(usize::try_from(count).ok()?)?;
-        self.bytes = rest;
-        Some(taken)
-    }
-
     fn unpack(&mut self) -> Option<u32> {
-        let (first, shift) = ((self.bit / 8) as usize, self.bit % 8);
-        let last = (self.bit + u64::from(self.width)).div_ceil(8) as usize;
-        let bytes = self.packed_bytes.get(first..last)?;
-        let bits = bytes.iter().rev().fold(0_u64, |bits, byte| bits << 8 | u64::from(*byte));
+        let value = bits(self.packed_bytes, self.bit, self.width)?;
         self.bit += u64::from(self.width);
-        Some((bits >> shift & ((1 << self.width) - 1)) as u32)
+        Some(value as u32)
     }
 }
 
@@ -81,6 +60,35 @@ impl Iterator for Runs<'_> {
             self.advance()?;
         }
     }
+}
+
+/// The number that `bytes` begin with, seven bits a byte, the lowest first.
+pub fn varint(bytes: &mut &[u8]) -> Option<u64> {
+    let mut value = 0;
+    for shift in (0..64).step_by(7) {
+        let byte = take(bytes, 1)?[0];
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte < 0x80 {
+            return Some(value);
+        }
+    }
+    None
+}
+
+/// The first `count` of `bytes`, which begin behind them then.
+pub fn take<'a>(bytes: &mut &'a [u8], count: u64) -> Option<&'a [u8]> {
+    let (taken, rest) = bytes.split_at_checked(usize::try_from(count).ok()?)?;
+    *bytes = rest;
+    Some(taken)
+}
+
+/// The number of `width` bits, at most 64, behind the first `bit` ones; the lowest bits are first.
+pub fn bits(bytes: &[u8], bit: u64, width: u32) -> Option<u64> {
+    let (first, shift) = ((bit / 8) as usize, bit % 8);
+    let last = (bit + u64::from(width)).div_ceil(8) as usize;
+    let bytes = bytes.get(first..last)?;
+    let bits = bytes.iter().rev().fold(0_u128, |bits, byte| bits << 8 | u128::from(*byte));
+    Some((bits >> shift & ((1 << width) - 1)) as u64)
 }
 
 #[cfg(test)]

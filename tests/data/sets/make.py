@@ -1,16 +1,20 @@
 #!/usr/bin/env python3
 """Writes the small sets beside this file, and what is in them by the library that wrote them, in expected.json.
 
-    python3 make.py        numpy 2.4, pyarrow 26, Pillow 13
+    python3 make.py        numpy 2.4, pyarrow 26, Pillow 13, fastparquet 2026.9 with cramjam 2.14
 """
 import gzip
 import io
 import json
 import pathlib
+import struct
 import tarfile
 import zlib
 
+import cramjam
+import fastparquet
 import numpy as np
+import pandas
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
@@ -147,12 +151,39 @@ def table(files, labels=LABELS, image="image", label="label", names=NAMES, kind=
 
 
 def expect_table(path, labels=LABELS, image="image", label="label", **more):
-    """What pyarrow and Pillow read in the table at `path`."""
+    """What pyarrow and Pillow read in the table at `path`; labels that are text are the places of these among the `classes`."""
     read = pq.read_table(here / path)
     files = [row["bytes"] if isinstance(row, dict) else row for row in read[image].to_pylist()]
     if labels is not None:
-        assert read[label].to_pylist() == labels
+        own = read[label].to_pylist()
+        labels = [more["classes"].index(word) for word in own] if isinstance(own[0], str) else labels
+        assert isinstance(own[0], str) or own == labels
     expect(path, np.stack([decoded(file) for file in files]), labels, **more)
+
+
+def encoded(label, image, **more):
+    """Options of pyarrow: encodings of the columns."""
+    return dict(use_dictionary=False, column_encoding={"label": label, "image.bytes": image, "image.path": "DELTA_BYTE_ARRAY"}, **more)
+
+
+def frames(data, size=100):
+    """LZ4 as Hadoop packs it: each frame has its length, then a block behind its own length."""
+    parts = [data[at:at + size] for at in range(0, len(data), size)]
+    blocks = [bytes(cramjam.lz4.compress_block(part, store_size=False)) for part in parts]
+    return b"".join(struct.pack(">II", len(part), len(block)) + block for part, block in zip(parts, blocks))
+
+
+def write_by_fastparquet(files):
+    """Its LZ4 has the number of Hadoop's, without frames; with them pyarrow reads the same."""
+    frame = pandas.DataFrame({"image": files, "label": LABELS})
+    for name, pack in [("lz4_unframed", None), ("lz4_framed", frames)]:
+        if pack:
+            fastparquet.compression.compressions["LZ4"] = pack
+        path = f"tables/{name}.parquet"
+        fastparquet.write(str(here / path), frame, compression="LZ4", object_encoding={"image": "bytes"})
+        codecs = {column.meta_data.codec for column in fastparquet.ParquetFile(str(here / path)).fmd.row_groups[0].columns}
+        assert codecs == {5}, codecs
+        expect_table(path, classes=["0", "1", "2"])
 
 
 def write_tables():
@@ -173,6 +204,15 @@ def write_tables():
         ("small_pages", table(files), dict(data_page_size=64, write_batch_size=1, use_dictionary=False)),
         ("repeated_files", table([files[i % 2] for i in range(6)]), {}),
         ("colour", table([png(image) for image in colours]), {}),
+        ("lz4", table(files), dict(compression="lz4")),
+        ("lz4_newer_pages", table(files), dict(compression="lz4", data_page_version="2.0")),
+        ("brotli", table(files), dict(compression="brotli")),
+        ("brotli_newer_pages", table(files), dict(compression="brotli", data_page_version="2.0")),
+        ("lengths", table(files), encoded("DELTA_BINARY_PACKED", "DELTA_LENGTH_BYTE_ARRAY")),
+        ("prefixes", table(files, kind=pa.int32()), encoded("DELTA_BINARY_PACKED", "DELTA_BYTE_ARRAY")),
+        ("prefixes_repeat", table([files[i % 2] for i in range(6)]), encoded("DELTA_BINARY_PACKED", "DELTA_BYTE_ARRAY")),
+        ("split", table(files), encoded("BYTE_STREAM_SPLIT", "PLAIN")),
+        ("split_int32", table(files, kind=pa.int32()), encoded("BYTE_STREAM_SPLIT", "PLAIN", compression="brotli")),
         ("int32", table(files, kind=pa.int32()), {}),
         ("uint8", table(files, kind=pa.uint8()), {}),
     ]:
@@ -192,9 +232,34 @@ def write_tables():
     expect_table("tables/untold.parquet", labels=None)
     pq.write_table(table(files, labels=None), folder / "unlabelled.parquet")
     expect_table("tables/unlabelled.parquet", labels=None)
+    words = ["bee", "10", "ant", "9", "10", "\u00e4nt"]
+    order = ["9", "10", "ant", "bee", "\u00e4nt"]
+    for name, kind, options in [
+        ("words", pa.string(), {}),
+        ("words_plain", pa.string(), dict(use_dictionary=False)),
+        ("words_large", pa.large_string(), dict(data_page_version="2.0")),
+        ("words_prefixes", pa.string(), encoded("DELTA_BYTE_ARRAY", "PLAIN")),
+        ("words_lengths", pa.string(), encoded("DELTA_LENGTH_BYTE_ARRAY", "PLAIN")),
+        ("words_categorical", pa.dictionary(pa.int8(), pa.string()), {}),
+    ]:
+        content = table(files, labels=pa.array(words).cast(kind), names=None, kind=kind)
+        pq.write_table(content, folder / f"{name}.parquet", **options)
+        expect_table(f"tables/{name}.parquet", classes=order)
+    write_by_fastparquet(files)
     many = [png(grey(1, 5, 5)[0]) for _ in range(2)]
     rows = [many[i % 2] for i in range(3000)]
     pq.write_table(table(rows, labels=[i % 3 for i in range(3000)]), folder / "many.parquet", row_group_size=1000)
+    numbers = [i * i * 7 % 65536 if i % 3 else i % 2 for i in range(700)]
+    content = table([rows[0]] * 700, labels=numbers, names=None, kind=pa.int32())
+    pq.write_table(content, folder / "many_deltas.parquet", compression="zstd", data_page_size=900, write_batch_size=50,
+                   **encoded("DELTA_BINARY_PACKED", "DELTA_BYTE_ARRAY"))
+    assert pq.read_table(folder / "many_deltas.parquet")["label"].to_pylist() == numbers
+    parts = here / "word_parts"
+    parts.mkdir(exist_ok=True)
+    for part, own in [("train", slice(0, 6)), ("test", slice(2, 4))]:
+        pq.write_table(table(files[own], labels=words[own], names=None, kind=pa.string()), parts / f"{part}.parquet")
+    labels = [order.index(word) for word in words]
+    expect("word_parts", greys, labels, test_images=said(greys[2:4]), test_labels=labels[2:4], classes=order)
     # As hubs lay a set out.
     hub = here / "hub"
     (hub / "data").mkdir(parents=True, exist_ok=True)
@@ -207,12 +272,12 @@ def write_tables():
     # What is refused.
     refused = here / "refused"
     for name, content, options in [
-        ("lz4", table(files), dict(compression="lz4")),
-        ("brotli", table(files), dict(compression="brotli")),
-        ("delta", table(files, names=None), dict(use_dictionary=False, column_encoding={"label": "DELTA_BINARY_PACKED"})),
         ("nested", pa.table({"images": pa.array([[{"bytes": f, "path": ""}] for f in files], pa.list_(FILE))}), {}),
         ("nested_label", table(files, labels=[[1]] * 6, kind=pa.list_(pa.int64())), {}),
-        ("text_label", table(files, labels=list("abcdef"), kind=pa.string()), {}),
+        ("no_word", table(files, labels=["a", "b", "", "a", "b", "a"], kind=pa.string()), {}),
+        ("null_word", table(files, labels=["a", "b", None, "a", "b", "a"], kind=pa.string()), {}),
+        ("bytes_label", table(files, labels=list(b"abcdef"), kind=pa.uint8()).set_column(1, "label", pa.array([b"a"] * 6)), {}),
+        ("float_label", table(files, labels=[0.5] * 6, kind=pa.float32()), {}),
         ("path_only", table([files[0]] + [None] * 5), {}),
         ("no_images", pa.table({"text": ["a"], "label": [1]}), {}),
         ("two_images", pa.table({"left": pa.array(files, pa.binary()), "right": pa.array(files, pa.binary())}), {}),
@@ -282,6 +347,14 @@ def write_archives():
         expect(f"shards/{name}.tar.gz", greys, [label for _, label in order], classes=["2", "9", "10", "bee"])
     archive(folder / "one_folder.tar.gz", [(f"all/{i}.png", file) for i, file in enumerate(files)], mode="w:gz")
     expect("shards/one_folder.tar.gz", greys, [0] * 6, classes=["all"])
+    names = ["test/bee", "train/cow", "val/ant", "train/10", "test/10", "train/bee"]
+    archive(folder / "parts_of_classes.tar.gz", [(f"set/{place}/{i}.png", file) for i, (place, file) in enumerate(zip(names, files))], mode="w:gz")
+    expect("shards/parts_of_classes.tar.gz", greys[[1, 3, 5]], [2, 0, 1], test_images=said(greys[[0, 4]]), test_labels=[1, 0],
+           classes=["10", "bee", "cow"])
+    archive(folder / "parts_of_labels.tar.gz", [e for i in range(6) for e in pair(i, "test/deep/" if i in (2, 5) else "train/")], mode="w:gz")
+    kept = [0, 1, 3, 4]
+    expect("shards/parts_of_labels.tar.gz", greys[kept], [LABELS[i] for i in kept], test_images=said(greys[[2, 5]]),
+           test_labels=[LABELS[i] for i in (2, 5)])
     shards = here / "parts"
     archive(shards / "set-train-000000.tar", pairs[:8])
     archive(shards / "set-train-000001.tar", pairs[8:])
@@ -314,7 +387,7 @@ def write_archives():
         ("inner_upward", [("set/../../000000.png", files[0])]),
         ("absolute", [("/etc/000000.png", files[0])]),
         ("links", [link("000000.png", "/etc/passwd"), link("000001.png", "../x", tarfile.LNKTYPE)]),
-        ("parts_of_classes", [("set/train/ant/0.png", files[0]), ("set/test/ant/0.png", files[1])]),
+        ("tests_alone", [("set/test/ant/0.png", files[0]), ("set/val/ant/0.png", files[1])]),
         ("beside_classes", [("set/ant/0.png", files[0]), ("set/1.png", files[1])]),
         ("classes_and_labels", [("ant/0.png", files[0]), ("ant/0.cls", b"0"), ("bee/1.png", files[1])]),
         ("text_class", [("0.png", files[0]), ("0.cls", b"ant")]),
