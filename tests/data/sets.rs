@@ -167,7 +167,8 @@ fn tables_that_hold_no_set_get_a_line() {
     let cases = [
         ("nested", "the column images.list.element.bytes is nested"),
         ("nested_label", "the column label.list.element is nested"),
-        ("no_word", "row 2: label \"\" is no name, a line of UTF-8"),
+        ("no_word", "row 2: label \"\" is no name, which is a line of UTF-8"),
+        ("long_word", "a\" is no name, which is a line of UTF-8 of up to 255 bytes"),
         ("null_word", "row 2: no label, though"),
         ("bytes_label", "the column label holds neither whole numbers nor text"),
         ("float_label", "the column label holds neither whole numbers nor text"),

@@ -275,6 +275,7 @@ def write_tables():
         ("nested", pa.table({"images": pa.array([[{"bytes": f, "path": ""}] for f in files], pa.list_(FILE))}), {}),
         ("nested_label", table(files, labels=[[1]] * 6, kind=pa.list_(pa.int64())), {}),
         ("no_word", table(files, labels=["a", "b", "", "a", "b", "a"], kind=pa.string()), {}),
+        ("long_word", table(files, labels=["a" * 256] * 6, kind=pa.string()), {}),
         ("null_word", table(files, labels=["a", "b", None, "a", "b", "a"], kind=pa.string()), {}),
         ("bytes_label", table(files, labels=list(b"abcdef"), kind=pa.uint8()).set_column(1, "label", pa.array([b"a"] * 6)), {}),
         ("float_label", table(files, labels=[0.5] * 6, kind=pa.float32()), {}),
