@@ -10,7 +10,10 @@ use super::place::{Parsed, entries, name_of, reason, stem};
 use crate::error::{Error, Result};
 
 const FORMAT: &str = "CIFAR files";
-const PYTHON: &str = "CIFAR for Python is not read: get the binary version of the set";
+const PYTHON: &str = "CIFAR for Python, pickles that could run any code, is not read: get the binary version, \
+                      cifar-10-binary.tar.gz or cifar-100-binary.tar.gz, which lie beside it at https://www.cs.toronto.edu/~kriz/cifar.html";
+/// The folders that the archives for Python hold.
+const PYTHON_FOLDERS: [&str; 2] = ["cifar-10-batches-py", "cifar-100-python"];
 const SIDE: u32 = 32;
 const PLANE: usize = (SIDE * SIDE) as usize;
 const PIXELS: usize = 3 * PLANE;
@@ -67,7 +70,8 @@ pub(super) fn find(directory: &Path) -> Result<Option<(Files, Option<Files>)>> {
     };
     let found = pair(ten, ten_test, 5, &of_ten).or_else(|| pair(hundred, hundred_test, 1, &of_hundred));
     let python = named(&|name| name == "data_batch_1" || name == "test_batch");
-    match (found, python.first()) {
+    let folder = PYTHON_FOLDERS.iter().any(|folder| directory.ends_with(folder)).then_some(directory);
+    match (found, python.first().map(PathBuf::as_path).or(folder)) {
         (None, Some(path)) => Err(Error::file(path, PYTHON)),
         (found, _) => Ok(found),
     }
@@ -151,7 +155,7 @@ impl Packed {
     pub fn takes(path: &str) -> Parsed<bool> {
         let Some((folder, name)) = path.rsplit_once('/') else { return Ok(false) };
         match folder.rsplit('/').next() {
-            Some("cifar-10-batches-py" | "cifar-100-python") => Err(PYTHON.into()),
+            Some(folder) if PYTHON_FOLDERS.contains(&folder) => Err(PYTHON.into()),
             Some("cifar-10-batches-bin" | "cifar-100-binary") => Ok(name.ends_with(".bin") || name.ends_with(".txt")),
             _ => Ok(false),
         }

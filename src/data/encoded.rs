@@ -172,8 +172,12 @@ impl<'a> Encoded<'a> {
             let first = self.unread.first();
             let first =
                 first.map_or_else(String::new, |(path, problem)| format!(", first {}: {problem}", path.display()));
-            let tried = self.unread.count;
-            return Err(Error::file(source, format!("no image can be read ({tried} tried{first})")));
+            let tried = match self.unread.count {
+                // They were counted where these come from.
+                0 => String::new(),
+                tried => format!(" ({tried} tried{first})"),
+            };
+            return Err(Error::file(source, format!("no image can be read{tried}")));
         };
         let mut account = Account { format, ..Account::default() };
         self.changes.values().for_each(|changes| account.changes.add(changes));

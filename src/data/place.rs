@@ -37,7 +37,7 @@ pub(super) fn listed(directory: &Path) -> Result<Vec<(PathBuf, bool)>> {
         let entry = entry.map_err(unreadable)?;
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        if !name.starts_with('.') && !SYSTEM.iter().any(|system| name.eq_ignore_ascii_case(system)) {
+        if !is_hidden(&name) {
             let (path, kind) = (entry.path(), entry.file_type());
             let is_directory = match kind {
                 Ok(kind) if !kind.is_symlink() => kind.is_dir(),
@@ -48,6 +48,11 @@ pub(super) fn listed(directory: &Path) -> Result<Vec<(PathBuf, bool)>> {
     }
     paths.sort();
     Ok(paths)
+}
+
+/// Whether a file or directory of that name is hidden, or what systems leave.
+pub(super) fn is_hidden(name: &str) -> bool {
+    name.starts_with('.') || SYSTEM.iter().any(|system| name.eq_ignore_ascii_case(system))
 }
 
 /// What to say when reading stops within a file.

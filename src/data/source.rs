@@ -127,19 +127,23 @@ fn read_folder(path: &Path, name: &str, want: &Want, tested: bool) -> Result<Rea
     Ok((train, parts.test.filter(|_| tested).map(|test| load(&test)).transpose()))
 }
 
-/// The error that says where the files of a set are, if they are in a folder below `path`.
+/// The error that says where the files of a set are, or what is wrong with them, if they are in a folder below `path`.
 fn files_below(path: &Path) -> Option<Error> {
     let folders = |path: &Path| {
         let inside = entries(path).unwrap_or_default();
         inside.into_iter().filter(|path| path.is_dir()).collect::<Vec<_>>()
     };
     let near = folders(path);
-    let all = near.iter().cloned().chain(near.iter().flat_map(|path| folders(path)));
-    let holds = |path: &PathBuf| {
-        idx::find(path, None).is_ok_and(|found| found.is_some()) || cifar::find(path).is_ok_and(|found| found.is_some())
-    };
-    let found = all.into_iter().find(holds)?;
-    Some(Error::file(path, format!("its files are in {}: give that", found.display())))
+    let below = near.iter().flat_map(|path| folders(path)).collect::<Vec<_>>();
+    near.iter().chain(&below).find_map(|found| {
+        let holds = || Error::file(path, format!("its files are in {}: give that", found.display()));
+        match (idx::find(found, None), cifar::find(found)) {
+            (Ok(Some(_)), _) | (_, Ok(Some(_))) => Some(holds()),
+            // What can't be read says why.
+            (_, Err(error)) => Some(error),
+            _ => None,
+        }
+    })
 }
 
 /// The directory or the file of many images that `source` names, or the directory in which it names a set of IDX files by what their names begin with.

@@ -10,7 +10,7 @@ use super::place::Parsed;
 #[derive(Clone, Copy)]
 pub(super) struct Folder<'a> {
     pub path: &'a str,
-    /// The images in it, at least one, and the first of them.
+    /// The images in it that could be decoded, and the first of all.
     pub images: usize,
     pub first: &'a Path,
 }

@@ -14,7 +14,7 @@ use super::encoded::{Encoded, Goes, Group, Labelled};
 use super::folder::check_number;
 use super::parts::is_part;
 use super::pixels::Labels;
-use super::place::{Parsed, natural, stem};
+use super::place::{Parsed, is_hidden, natural, stem};
 use super::tar::{Entry, Next, Tar};
 use super::tree::{Folder, Taken, Tree, arrange};
 use super::watch::Files;
@@ -146,7 +146,7 @@ impl<'a> Set<'a> {
         let place = path.join(&entry.name);
         let refused = |problem: String| Error::file(path, problem);
         let (folder, file) = entry.name.rsplit_once('/').unwrap_or(("", &entry.name));
-        if entry.name.split('/').any(|part| part.starts_with('.')) {
+        if entry.name.split('/').any(|part| part != "." && is_hidden(part)) {
             return Ok(());
         }
         let Some((key, ending)) = file.split_once('.') else {
@@ -217,16 +217,11 @@ impl<'a> Set<'a> {
         }
         let is_labelled = self.labelled.all()?;
         self.encoded.marks()?.iter().for_each(|mark| self.kinds[*mark as usize].images += 1);
-        let known: Vec<usize> = (0..self.kinds.len()).filter(|kind| self.kinds[*kind].images > 0).collect();
-        let folder = |kind: &usize| {
-            let Kind { folder, images, first, .. } = &self.kinds[*kind];
-            Folder { path: folder, images: *images, first }
-        };
-        let tree = arrange(&known.iter().map(folder).collect::<Vec<_>>());
-        let Tree { taken: own, part, test, note } = tree.map_err(|problem| Error::file(source, problem))?;
-        // What could not be decoded is nowhere.
-        let mut taken = vec![Taken::Left(""); self.kinds.len()];
-        known.iter().zip(own).for_each(|(kind, own)| taken[*kind] = own);
+        let folders = self.kinds.iter();
+        let folders: Vec<Folder> =
+            folders.map(|kind| Folder { path: &kind.folder, images: kind.images, first: &kind.first }).collect();
+        let tree = arrange(&folders).map_err(|problem| Error::file(source, problem))?;
+        let Tree { taken, part, test, note } = tree;
         let goes = |kind: usize| match taken[kind] {
             Taken::Left(_) => Goes::Nowhere,
             Taken::Read { is_test, .. } => {
@@ -260,7 +255,7 @@ impl<'a> Set<'a> {
         data.account.skip_left(self.links, "a link or a device in the archive, not followed");
         data.account.skip_left(self.others, "neither an image nor a label (.cls, .json)");
         let test = test.map(|part| {
-            let mut test = other.finish(source, name, WEBDATASET, labels)?;
+            let mut test = other.finish(&source.join(part), name, WEBDATASET, labels)?;
             test.account.part = Some(part.into());
             Ok(test)
         });

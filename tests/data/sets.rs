@@ -195,7 +195,7 @@ fn archives_that_hold_no_set_get_a_line() {
         ("text_class", "0.cls: \"ant\" is no label"),
         ("some_labels", "1.png: no label, though"),
         ("no_images", "an archive without images (but"),
-        ("python", "CIFAR for Python is not read"),
+        ("python", "get the binary version, cifar-10-binary.tar.gz or cifar-100-binary.tar.gz, which lie beside it at"),
         ("broken", "no image can be read (1 tried, first"),
         ("large_label", "label 70000 is none of 0 to 65535"),
     ];
@@ -278,6 +278,35 @@ fn folders_in_an_archive_are_read_as_they_would_be_unpacked() {
             }
             (unpacked, packed) => panic!("{names:?}: {:?}, {:?}", unpacked.map(|_| ()), packed.map(|_| ())),
         }
+    }
+}
+
+#[test]
+fn what_systems_leave_in_archives_is_none_of_the_set() {
+    let image = grey(7);
+    let names = ["./train/./a/0.png", "test//a/0.png", "__MACOSX/train/a/._0.png", "train/.x/0.png", "train/Thumbs.db"];
+    let set = directory(&[("set.tar", &tar(&names.map(|name| (name, &image[..]))))]);
+    let (train, test) = load_parts(set.path().join("set.tar").to_str().unwrap(), &AS_THEY_ARE).unwrap();
+    let test = test.unwrap().unwrap();
+    assert_eq!((train.len(), test.len(), train.account.skipped.len()), (1, 1, 0));
+    assert_eq!(train.classes, ["a"]);
+}
+
+#[test]
+fn parts_of_an_archive_without_images_are_named() {
+    let (image, broken) = (grey(7), b"none");
+    let files = |train, test| tar(&[("train/a/0.png", train), ("test/a/1.png", test)]);
+    let set = directory(&[("train.tar", &files(broken, &image)), ("test.tar", &files(&image, broken))]);
+    refused(&set.path().join("train.tar"), &AS_THEY_ARE, &["train.tar: no image can be read (1 tried, first"]);
+    let (_, test) = load_parts(set.path().join("test.tar").to_str().unwrap(), &AS_THEY_ARE).unwrap();
+    assert!(test.unwrap_err().to_string().ends_with("test.tar/test: no image can be read"));
+}
+
+#[test]
+fn pickled_sets_are_named_wherever_they_lie() {
+    let set = directory(&[("cifar-100-python/train", b"x"), ("ten/cifar-10-batches-py/data_batch_1", b"x")]);
+    for below in ["", "cifar-100-python", "ten", "ten/cifar-10-batches-py"] {
+        refused(&set.path().join(below), &AS_THEY_ARE, &["CIFAR for Python", "get the binary version"]);
     }
 }
 

@@ -73,7 +73,7 @@ mod tests {
         let (mut names, want) = (Names::default(), Want::default().limited(200));
         assert_eq!((names.number(b"ant", &want), names.number(b"bee", &want)), (Ok(0), Ok(1)));
         let problem = names.number(b"cow", &want).unwrap_err();
-        assert!(problem.starts_with("the names of its labels take 201 B"), "{problem}");
+        assert!(problem.starts_with("the names of its labels take 201 bytes"), "{problem}");
         assert_eq!(names.number(b"ant", &want), Ok(0));
     }
 }
