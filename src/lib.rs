@@ -14,6 +14,7 @@ pub mod gpu;
 pub mod nn;
 pub mod ops;
 pub mod picture;
+pub mod privacy;
 pub mod profile;
 pub mod random;
 pub mod run;

@@ -10,6 +10,7 @@ const LAYERS: &[(&str, &str)] = &[
     ("random", ""),
     ("cpu", ""),
     ("diffusion", ""),
+    ("privacy", ""),
     ("certify", "diffusion random"),
     ("files", "error"),
     ("data", "error files"),
