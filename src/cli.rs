@@ -14,6 +14,7 @@ mod flags;
 mod interrupt;
 pub mod output;
 mod outputs;
+pub mod privacy;
 pub mod profile;
 mod progress;
 pub mod sample;
@@ -61,6 +62,7 @@ pub enum Command {
     Export(export::Args),
     Verify(verify::Args),
     Certify(certify::Args),
+    Privacy(privacy::Args),
     Profile(profile::Args),
     Tune(tune::Args),
     Devices(devices::Args),
@@ -93,6 +95,7 @@ impl Cli {
             Command::Export(args) => export::run(args),
             Command::Verify(args) => verify::run(args, adapter),
             Command::Certify(args) => certify::run(args),
+            Command::Privacy(args) => privacy::run(args),
             Command::Profile(args) => profile::run(args, adapter),
             Command::Tune(args) => self::tune::run(args, adapter),
             Command::Devices(args) => devices::run(args, adapter),

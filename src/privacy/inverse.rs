@@ -38,7 +38,7 @@ pub fn noise_for(epsilon: f64, delta: f64, sampling: f64, steps: u64) -> Result<
         found.map(|part| part as f64 / PARTS).ok_or(PrivacyError::NoNoise(epsilon))
     };
     let rdp = smallest(&|part| Ok(rdp::epsilon(&with(part), delta).0))?;
-    Ok(Noise { pld: smallest(&|part| pld::epsilon(&with(part), delta))?, rdp })
+    Ok(Noise { pld: smallest(&|part| pld::epsilon_beside(&with(part), delta, epsilon))?, rdp })
 }
 
 /// The smallest whole number from `least` to `most` for which `excess`, a falling function, is at most 0, if there is one.
@@ -84,21 +84,11 @@ fn smallest(
 pub fn steps_for(epsilon: f64, delta: f64, sampling: f64, noise: f64) -> Result<u64, PrivacyError> {
     check_epsilon(epsilon)?;
     check_delta(delta)?;
-    let with = |steps: u64| SampledGaussian { sampling, noise, steps };
-    with(1).check()?;
-    let allowed = |steps: u64| Ok(pld::epsilon(&[with(steps)], delta)? <= epsilon);
-    let mut low = 0;
-    let mut high = 1;
-    while allowed(high)? {
-        low = high;
-        high = (high * 2).min(MOST_STEPS);
-        if low == MOST_STEPS {
-            return Ok(low);
-        }
-    }
-    while high - low > 1 {
-        let middle = low + (high - low) / 2;
-        if allowed(middle)? { low = middle } else { high = middle }
-    }
-    Ok(low)
+    let with = |steps: u64| [SampledGaussian { sampling, noise, steps }];
+    with(1)[0].check()?;
+    let excess = |steps: u64| {
+        let cost = pld::epsilon_beside(&with(steps), delta, epsilon)?;
+        Ok(if cost > epsilon { (epsilon / cost).ln() } else { (epsilon / cost).ln().clamp(1e-300, 1e300) })
+    };
+    Ok(smallest(1, MOST_STEPS, excess)?.map_or(MOST_STEPS, |steps| steps - 1))
 }

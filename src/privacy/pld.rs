@@ -21,23 +21,42 @@ use super::loss::{Direction, Loss, tail};
 use super::mechanism::SampledGaussian;
 use super::moments::{Cumulants, Moments, valley};
 
-/// What grid and tails may add to epsilon, as a share of it; the tails' part of delta.
-const TOLERANCE: f64 = 2e-5;
-const TAILS: f64 = 1e-6;
+/// What the grid may add to epsilon, as a share of it: in an answer, and where a rough one will do.
+const FINE: f64 = 1e-5;
+const ROUGH: f64 = 1e-3;
+/// The tails' share of delta.
+const TAILS: f64 = 1e-9;
 /// The chance, tilted, of sums outside of the window, each side.
-const OUTSIDE: f64 = 1e-12;
+const OUTSIDE: f64 = 1e-10;
 /// Rounding may add this share to delta.
 const ROUNDING: f64 = 1e-3;
-/// Points of the FFT: enough for the estimate of rounding, and what memory is given.
-const POINTS: (usize, usize) = (1 << 10, 1 << 22);
+/// Points of the FFT at most: a second's work.
+const MOST_POINTS: usize = 1 << 21;
+/// The least delta: densities of its order would not be normal numbers.
+const LEAST_DELTA: f64 = 1e-200;
 
 /// The smallest epsilon that is proved for `delta`, in the worse direction.
 ///
 /// # Errors
 /// Of a delta that rounding hides.
 pub fn epsilon(mechanisms: &[SampledGaussian], delta: f64) -> Result<f64, PrivacyError> {
-    let remove = composed(mechanisms, delta, Direction::Remove)?;
-    Ok(remove.max(composed(mechanisms, delta, Direction::Add)?))
+    let remove = composed(mechanisms, delta, Direction::Remove, FINE)?;
+    // The other direction seldom costs more, which a rough bound tells soon.
+    if composed(mechanisms, delta, Direction::Add, ROUGH)? <= remove {
+        return Ok(remove);
+    }
+    Ok(remove.max(composed(mechanisms, delta, Direction::Add, FINE)?))
+}
+
+/// An epsilon that tells whether `budget` is kept: as exact as [`epsilon`] where it is close to it.
+///
+/// # Errors
+/// As [`epsilon`].
+pub fn epsilon_beside(mechanisms: &[SampledGaussian], delta: f64, budget: f64) -> Result<f64, PrivacyError> {
+    let remove = composed(mechanisms, delta, Direction::Remove, ROUGH)?;
+    let rough = remove.max(composed(mechanisms, delta, Direction::Add, ROUGH)?);
+    let is_far = rough <= budget || rough > budget * (1.0 + 10.0 * ROUGH);
+    if is_far { Ok(rough) } else { epsilon(mechanisms, delta) }
 }
 
 /// Steps of one kind.
@@ -47,10 +66,11 @@ struct Part {
     steps: f64,
 }
 
-fn composed(mechanisms: &[SampledGaussian], delta: f64, direction: Direction) -> Result<f64, PrivacyError> {
+/// The same of one direction, the grid adding at most some `share` of it.
+fn composed(mechanisms: &[SampledGaussian], delta: f64, direction: Direction, share: f64) -> Result<f64, PrivacyError> {
     let steps: f64 = mechanisms.iter().map(|each| each.steps as f64).sum();
     let reach = (4..148).map(|quarter| f64::from(quarter) / 4.0).find(|z| steps * tail(*z) <= TAILS * delta);
-    let reach = reach.ok_or(PrivacyError::Precision(delta))?;
+    let reach = reach.filter(|_| delta >= LEAST_DELTA).ok_or(PrivacyError::Precision(delta))?;
     let delta_left = delta - steps * tail(reach);
     let parts = mechanisms.iter().filter(|each| each.steps > 0).map(|each| {
         let loss = Loss::new(each.sampling, each.noise, direction);
@@ -61,9 +81,9 @@ fn composed(mechanisms: &[SampledGaussian], delta: f64, direction: Direction) ->
     if bound <= 0.0 {
         return Ok(0.0);
     }
-    let grid = window(&parts, theta, bound);
+    let grid = window(&parts, theta, share * bound);
     let sum = Sum::new(&parts, &grid, theta, reach);
-    sum.epsilon(&grid, theta, delta_left).ok_or(PrivacyError::Precision(delta))
+    sum.epsilon(&grid, theta, bound, delta_left).ok_or(PrivacyError::Precision(delta))
 }
 
 fn total(parts: &[Part], theta: f64) -> Cumulants {
@@ -79,29 +99,35 @@ fn total(parts: &[Part], theta: f64) -> Cumulants {
 
 /// The tilt whose moment gives the least epsilon, and that epsilon: what RDP would give with every order, theta + 1 being one.
 fn chernoff(parts: &[Part], delta: f64) -> (f64, f64) {
-    valley(1e-6, 1e12, |theta| {
+    let bound = |theta: f64| {
         let log = total(parts, theta).log;
         (log - delta.ln() + theta * theta.ln() - (theta + 1.0) * theta.ln_1p()) / theta
-    })
+    };
+    // Rare large losses among many small ones make several valleys: the deepest of a scan, then its bottom.
+    let thetas = (-12..=40).map(|half| 10f64.powf(0.5 * f64::from(half)));
+    let (at, _) = thetas
+        .map(|theta| (theta, bound(theta)))
+        .fold((1.0, f64::INFINITY), |best, next| if next.1 < best.1 { next } else { best });
+    valley(0.3 * at, 3.0 * at, bound)
 }
 
-/// A window that holds all but `OUTSIDE` of the tilted sum at either side, and a grid that is fine enough: of two masses at the ends
-/// of a cell, instead of one between them, `exp(theta x)` has a mean larger by at most `theta (theta + 1) h^2 / 8`.
-fn window(parts: &[Part], theta: f64, epsilon: f64) -> Grid {
+/// A window that holds all but `OUTSIDE` of the tilted sum at either side, and a grid that adds about `more` to epsilon: of two
+/// masses at the ends of a cell, instead of one between them, `exp(theta x)` has a mean larger by `theta (theta + 1) h^2 / 12` on
+/// average.
+fn window(parts: &[Part], theta: f64, more: f64) -> Grid {
     let at = total(parts, theta);
-    let scale = at.variance.sqrt();
+    let scale = at.variance.sqrt().max(f64::MIN_POSITIVE.sqrt());
     let (least, most) = (1e-3 / scale, 1e3 / scale);
-    let beyond = |s: f64| (total(parts, theta + s).log - at.log - OUTSIDE.ln()) / s;
-    let below = |s: f64| (total(parts, theta - s).log - at.log - OUTSIDE.ln()) / s;
-    let (_, high) = valley(least, most, beyond);
-    let low = -valley(least, most, below).1;
+    let (_, high) = valley(least, most, |s| (total(parts, theta + s).log - at.log - OUTSIDE.ln()) / s);
+    let (_, low) = valley(least, most, |s| (total(parts, theta - s).log - at.log - OUTSIDE.ln()) / s);
+    let (low, high) = (-low, high);
     let steps: f64 = parts.iter().map(|part| part.steps).sum();
-    let wanted = (12.0 * TOLERANCE * epsilon / (steps * (theta + 1.0))).sqrt();
-    let points = ((high - low) / wanted).min(POINTS.1 as f64) as usize;
-    let points = points.clamp(POINTS.0, POINTS.1).next_power_of_two();
-    let width = (high - low) / points as f64;
-    // A cell more than the window at its end: rounding of its beginning.
-    let width = width * (1.0 + 2.0 / points as f64);
+    let wanted = (12.0 * more / (steps * (theta + 1.0))).sqrt();
+    let width = wanted.max((high - low) / (MOST_POINTS - 2) as f64);
+    // A cell more at either end: rounding of the first.
+    let cells = ((high - low) / width) as usize + 2;
+    let half = cells.next_power_of_two() / 2;
+    let points = if cells <= half / 2 * 3 { half / 2 * 3 } else { 2 * half };
     Grid { first: (low / width).floor() as i64, points, width }
 }
 
@@ -137,39 +163,36 @@ impl Sum {
         Sum { masses: product, log, rounding }
     }
 
-    /// The epsilon of `delta`: from the top of the window down to where delta is reached. None where rounding hides it.
-    fn epsilon(&self, grid: &Grid, theta: f64, delta: f64) -> Option<f64> {
+    /// The epsilon of `delta`, close to `near`: from the top of the window down to where delta is reached. None where rounding hides
+    /// it.
+    fn epsilon(&self, grid: &Grid, theta: f64, near: f64, delta: f64) -> Option<f64> {
         let last = grid.first + grid.points as i64 - 1;
-        let top = grid.width * last as f64;
-        // Everything in units of exp(log - theta top).
-        let target = (delta.ln() - self.log + theta * top).exp() - OUTSIDE;
-        if !target.is_finite() || target <= 0.0 {
+        // Everything in units of exp(log - theta near).
+        let untilted = |index: i64| (theta * (near - grid.width * index as f64)).exp();
+        let target = (delta.ln() - self.log + theta * near).exp() - OUTSIDE * untilted(last);
+        if !(target > 0.0 && target.is_finite()) {
             return None;
         }
-        let ratio = (-grid.width).exp();
-        let rest = -(-grid.width).exp_m1();
-        // Sum of masses from here up, and of masses times 1 - exp(here - x), with rounding's part.
+        let (kept, lost) = ((-grid.width).exp(), -(-grid.width).exp_m1());
+        // Sum of masses from here up, and of masses times 1 - exp(here - x); the same of what rounding may have added.
         let (mut sum, mut divergence) = (0.0, 0.0);
         let (mut sum_of_rounding, mut rounding) = (0.0, 0.0);
         for index in (grid.first..=last).rev() {
+            let unit = untilted(index);
+            sum += unit * (self.masses[grid.slot(index)].re.max(0.0) + self.rounding);
+            sum_of_rounding += unit * self.rounding;
+            // The next point down.
+            let next = lost * sum + kept * divergence;
             let place = grid.width * index as f64;
-            let untilted = (theta * (top - place)).exp();
-            sum += untilted * (self.masses[grid.slot(index)].re.max(0.0) + self.rounding);
-            sum_of_rounding += untilted * self.rounding;
-            // At the grid's next point down.
-            let next = rest * sum + ratio * divergence;
-            let next_rounding = rest * sum_of_rounding + ratio * rounding;
             if next > target {
-                if rounding > ROUNDING * target {
-                    return None;
-                }
+                // Between both points delta is a line over e^epsilon.
                 let epsilon = place + ((sum - target) / (sum - divergence)).ln();
-                return Some(epsilon.max(0.0));
+                return (rounding <= ROUNDING * target).then_some(epsilon.max(0.0));
             }
             if place <= 0.0 {
                 return Some(0.0);
             }
-            (divergence, rounding) = (next, next_rounding);
+            (divergence, rounding) = (next, lost * sum_of_rounding + kept * rounding);
         }
         None
     }

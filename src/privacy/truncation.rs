@@ -1,5 +1,8 @@
 //! What it costs that a batch has only so many places.
 
+/// The share of delta that a padding may add unless somebody says how large it is.
+pub const SHARE: f64 = 0.01;
+
 /// What a padding of `places` adds to delta over `steps` steps at `epsilon`, images joining with chance `sampling`: an upper bound.
 ///
 /// Chua et al. 2024, "Scalable DP-SGD: Shuffling vs. Poisson Subsampling", have `delta + steps (1 + e^epsilon) tail`, where tail is the

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use super::*;
 use diffuse::tensors;
 
-const COMMANDS: [&str; 11] = [
+const COMMANDS: [&str; 12] = [
     "demo",
     "train",
     "train-classifier",
@@ -15,6 +15,7 @@ const COMMANDS: [&str; 11] = [
     "evaluate",
     "verify",
     "certify",
+    "privacy",
     "profile",
     "tune",
     "devices",
@@ -227,6 +228,7 @@ fn each_key_of_json_is_documented() {
     for line in [
         "devices",
         "certify --sampler ddim",
+        "privacy --images 10000 --batch 400 --noise 1.5 --steps 10 --delta 1e-5",
         "profile --preset digits --predict",
         "train --data digits --model tiny.json --steps 1 --batch 2 --out new",
         "train-classifier --data digits --model tiny.json --steps 1 --batch 2 --out judge",
