@@ -121,10 +121,8 @@ fn object(args: &Args, answer: &Answer) -> serde_json::Value {
 fn table(args: &Args, answer: &Answer) -> String {
     let Answer { asked, mechanism, epsilon, places, truncated } = answer;
     let SampledGaussian { noise, steps, .. } = *mechanism;
-    let given = format!(
-        "add/remove, q {}/{}, sigma {noise}, {steps} steps, delta {:e}",
-        args.batch, args.images, args.delta
-    );
+    let given =
+        format!("add/remove, q {}/{}, sigma {noise}, {steps} steps, delta {:e}", args.batch, args.images, args.delta);
     let mut lines = match asked {
         Asked::Epsilon => vec![],
         Asked::Noise(noise) => vec![format!("noise {} by PLD, {} by RDP; with the first:", noise.pld, noise.rdp)],

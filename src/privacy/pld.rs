@@ -40,12 +40,15 @@ const LEAST_DELTA: f64 = 1e-200;
 /// # Errors
 /// Of a delta that rounding hides.
 pub fn epsilon(mechanisms: &[SampledGaussian], delta: f64) -> Result<f64, PrivacyError> {
-    let remove = composed(mechanisms, delta, Direction::Remove, FINE)?;
-    // The other direction seldom costs more, which a rough bound tells soon.
-    if composed(mechanisms, delta, Direction::Add, ROUGH)? <= remove {
-        return Ok(remove);
+    let mut worse = 0.0_f64;
+    // Adding a record seldom costs more than to remove one, which a rough bound tells soon.
+    for composed in Composed::both(mechanisms, delta)? {
+        let rough = composed.epsilon(ROUGH * composed.chernoff)?;
+        if rough > worse {
+            worse = worse.max(composed.epsilon(FINE * rough)?);
+        }
     }
-    Ok(remove.max(composed(mechanisms, delta, Direction::Add, FINE)?))
+    Ok(worse)
 }
 
 /// An epsilon that tells whether `budget` is kept: as exact as [`epsilon`] where it is close to it.
@@ -53,8 +56,10 @@ pub fn epsilon(mechanisms: &[SampledGaussian], delta: f64) -> Result<f64, Privac
 /// # Errors
 /// As [`epsilon`].
 pub fn epsilon_beside(mechanisms: &[SampledGaussian], delta: f64, budget: f64) -> Result<f64, PrivacyError> {
-    let remove = composed(mechanisms, delta, Direction::Remove, ROUGH)?;
-    let rough = remove.max(composed(mechanisms, delta, Direction::Add, ROUGH)?);
+    let mut rough = 0.0_f64;
+    for composed in Composed::both(mechanisms, delta)? {
+        rough = rough.max(composed.epsilon(ROUGH * composed.chernoff.min(budget))?);
+    }
     let is_far = rough <= budget || rough > budget * (1.0 + 10.0 * ROUGH);
     if is_far { Ok(rough) } else { epsilon(mechanisms, delta) }
 }
@@ -66,24 +71,46 @@ struct Part {
     steps: f64,
 }
 
-/// The same of one direction, the grid adding at most some `share` of it.
-fn composed(mechanisms: &[SampledGaussian], delta: f64, direction: Direction, share: f64) -> Result<f64, PrivacyError> {
-    let steps: f64 = mechanisms.iter().map(|each| each.steps as f64).sum();
-    let reach = (4..148).map(|quarter| f64::from(quarter) / 4.0).find(|z| steps * tail(*z) <= TAILS * delta);
-    let reach = reach.filter(|_| delta >= LEAST_DELTA).ok_or(PrivacyError::Precision(delta))?;
-    let delta_left = delta - steps * tail(reach);
-    let parts = mechanisms.iter().filter(|each| each.steps > 0).map(|each| {
-        let loss = Loss::new(each.sampling, each.noise, direction);
-        Part { loss, moments: Moments::new(&loss, reach), steps: each.steps as f64 }
-    });
-    let parts: Vec<Part> = parts.collect();
-    let (theta, bound) = chernoff(&parts, delta_left);
-    if bound <= 0.0 {
-        return Ok(0.0);
+/// All steps in one direction.
+struct Composed {
+    parts: Vec<Part>,
+    /// The delta asked for, and what the tails leave of it; how far the noise is followed, in standard deviations.
+    delta: f64,
+    delta_left: f64,
+    reach: f64,
+    /// The tilt, and the epsilon that Chernoff's bound gives with it.
+    theta: f64,
+    chernoff: f64,
+}
+
+impl Composed {
+    /// The direction that is mostly the worse one first.
+    fn both(mechanisms: &[SampledGaussian], delta: f64) -> Result<[Composed; 2], PrivacyError> {
+        let steps: f64 = mechanisms.iter().map(|each| each.steps as f64).sum();
+        let reach = (4..148).map(|quarter| f64::from(quarter) / 4.0).find(|z| steps * tail(*z) <= TAILS * delta);
+        let reach = reach.filter(|_| delta >= LEAST_DELTA).ok_or(PrivacyError::Precision(delta))?;
+        let delta_left = delta - steps * tail(reach);
+        Ok([Direction::Remove, Direction::Add].map(|direction| {
+            let parts = mechanisms.iter().filter(|each| each.steps > 0).map(|each| {
+                let loss = Loss::new(each.sampling, each.noise, direction);
+                Part { loss, moments: Moments::new(&loss, reach), steps: each.steps as f64 }
+            });
+            let parts: Vec<Part> = parts.collect();
+            let (theta, chernoff) = chernoff(&parts, delta_left);
+            Composed { parts, delta, delta_left, reach, theta, chernoff }
+        }))
     }
-    let grid = window(&parts, theta, share * bound);
-    let sum = Sum::new(&parts, &grid, theta, reach);
-    sum.epsilon(&grid, theta, bound, delta_left).ok_or(PrivacyError::Precision(delta))
+
+    /// An epsilon to which the grid adds about `more`.
+    fn epsilon(&self, more: f64) -> Result<f64, PrivacyError> {
+        if self.chernoff <= 0.0 {
+            return Ok(0.0);
+        }
+        let grid = window(&self.parts, self.theta, more);
+        let sum = Sum::new(&self.parts, &grid, self.theta, self.reach);
+        let found = sum.epsilon(&grid, self.theta, self.chernoff, self.delta_left);
+        found.ok_or(PrivacyError::Precision(self.delta))
+    }
 }
 
 fn total(parts: &[Part], theta: f64) -> Cumulants {

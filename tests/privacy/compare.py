@@ -1,7 +1,7 @@
 """Random runs of DP-SGD accounted by this program and by dp-accounting 0.6.
 
 By hand: python -m venv V && V/bin/pip install dp-accounting==0.6.0 && V/bin/python tests/privacy/compare.py target/release/diffuse
-[--count 200] [--write tests/privacy/dp_accounting.csv]. Takes some seconds a run. `--write` stores every tenth as the right
+[--count 200] [--write tests/privacy/dp_accounting.csv]. Takes some seconds a run. `--write` stores every fifth as the right
 values of tests/privacy.rs; dp-accounting's PLD has a grid of 1e-4 and is itself an upper bound.
 """
 
@@ -44,7 +44,7 @@ def epsilon(accountant, images, batch, noise, steps, delta):
 
 
 random.seed(arguments.seed)
-lines, worst = [], {"rdp": 0, "pld above": 0, "pld below": 0}
+stored, worst = [], {"rdp": 0, "pld above": 0, "pld below": 0}
 for number in range(arguments.count):
     run = drawn()
     flags = zip(("--images", "--batch", "--noise", "--steps", "--delta"), map(str, run))
@@ -55,9 +55,9 @@ for number in range(arguments.count):
     worst["pld above"] = max(worst["pld above"], ours["pld"] - theirs["pld"])
     worst["pld below"] = max(worst["pld below"], theirs["pld"] - ours["pld"])
     print(number, *run, f"rdp {ours['rdp']:.6f} {theirs['rdp']:.6f}", f"pld {ours['pld']:.6f} {theirs['pld']:.6f}", flush=True)
-    if number % 10 == 0:
-        lines.append(",".join(map(str, (*run, theirs["rdp"], theirs["pld"]))))
+    if number % 5 == 0:
+        stored.append(",".join(map(str, (*run, theirs["rdp"], theirs["pld"]))))
+    if arguments.write:
+        with open(arguments.write, "w") as file:
+            file.write("\n".join(["images,batch,noise,steps,delta,rdp,pld", *stored]) + "\n")
 print("largest differences:", worst)
-if arguments.write:
-    with open(arguments.write, "w") as file:
-        file.write("\n".join(["images,batch,noise,steps,delta,rdp,pld", *lines]) + "\n")
