@@ -25,6 +25,10 @@ impl Grid {
 /// Panels narrower than this share of [`Loss::width`] need 3 points for 14 digits.
 const NARROW: f64 = 1.0 / 70.0;
 
+/// Cells are as wide as this share of the loss where that is more than the grid's width: it adds that share squared to the variance,
+/// relatively, and however far losses range, cells are some ten thousand.
+const RELATIVE: i64 = 2048;
+
 /// The masses of the loss at the grid's points, each times `exp(theta x)`, divided by their sum; and that sum's logarithm.
 ///
 /// A mass m at x = a + u in a cell [a, a + h] becomes `m (e^(h - u) - 1) / (e^h - 1)` at a and the rest at a + h, which keeps both the
@@ -32,44 +36,54 @@ const NARROW: f64 = 1.0 / 70.0;
 /// pair on the grid dominates the true one, and so do their compositions (Doroshenko et al. 2022, theorem 3.1 and section 4).
 pub fn tilted_masses(loss: &Loss, grid: &Grid, theta: f64, reach: f64, moments: &Moments) -> (Vec<Complex<f64>>, f64) {
     let (low, high) = loss.range(reach);
-    let (a, b) = (loss.at(low), loss.at(high));
-    let (least, most) = (a.min(b), a.max(b));
-    let rising = b > a;
+    let (at_low, at_high) = (loss.at(low), loss.at(high));
+    let point = |loss: f64| (loss / grid.width).floor() as i64;
+    let (first, last) = (point(at_low.min(at_high)), point(at_low.max(at_high)));
     let shift = moments.cumulants(theta).log;
     let mut masses = vec![Complex::default(); grid.points];
-    let whole = grid.width.exp_m1();
     let mut total = 0.0;
-    let mut place = loss.place((least / grid.width).floor() * grid.width).clamp(low, high);
-    let last = (most / grid.width).floor() as i64;
-    let mut carried = 0.0;
-    let first = (least / grid.width).floor() as i64;
-    for index in first..=last + 1 {
-        // What the cell from this point to the next leaves at either end.
-        let (begin, end) = (index as f64 * grid.width, (index + 1) as f64 * grid.width);
-        let next = if index > last { place } else { loss.place(end).clamp(low, high) };
-        let (mut at_begin, mut at_end) = (0.0, 0.0);
-        let (left, right) = if rising { (place, next) } else { (next, place) };
-        if right > left {
-            let mut add = |y: f64, weight: f64| {
-                let mass = weight * loss.density(y);
-                let share = ((end - loss.at(y)).exp_m1() / whole).clamp(0.0, 1.0);
-                at_begin += mass * share;
-                at_end += mass * (1.0 - share);
-            };
-            let wide = loss.width(left);
-            if right - left < NARROW * wide {
-                three(left, right, &mut add);
-            } else {
-                eight(left, right, |y| loss.width(y), &mut add);
-            }
-        }
-        let mass = (carried + at_begin) * (theta * begin - shift).exp();
+    let mut put = |index: i64, mass: f64| {
         if mass > 0.0 {
-            masses[grid.slot(index)].re += mass;
-            total += mass;
+            let tilted = mass * (theta * grid.width * index as f64 - shift).exp();
+            masses[grid.slot(index)].re += tilted;
+            total += tilted;
         }
-        (carried, place) = (at_end, next);
+    };
+    let place = |index: i64| loss.place(index as f64 * grid.width).clamp(low, high);
+    let (mut begin, mut at_begin, mut carried) = (first, place(first), 0.0);
+    while begin <= last {
+        let end = begin + (begin.abs() / RELATIVE).max(1);
+        let at_end = place(end);
+        let (lower, upper) = cell(
+            loss,
+            (at_begin.min(at_end), at_begin.max(at_end)),
+            end as f64 * grid.width,
+            (end - begin) as f64 * grid.width,
+        );
+        put(begin, carried + lower);
+        (begin, at_begin, carried) = (end, at_end, upper);
     }
+    put(begin, carried);
     masses.iter_mut().for_each(|mass| *mass /= total);
     (masses, shift + total.ln())
+}
+
+/// What y from `left` to `right`, whose losses are in the cell of `width` below `top`, leave at both ends of it.
+fn cell(loss: &Loss, (left, right): (f64, f64), top: f64, width: f64) -> (f64, f64) {
+    if left >= right {
+        return (0.0, 0.0);
+    }
+    let whole = width.exp_m1();
+    let (mut lower, mut upper) = (0.0, 0.0);
+    let add = |y: f64, weight: f64| {
+        let mass = weight * loss.density(y);
+        let share = ((top - loss.at(y)).exp_m1() / whole).clamp(0.0, 1.0);
+        lower += mass * share;
+        upper += mass * (1.0 - share);
+    };
+    match right - left < NARROW * loss.width(left) {
+        true => three(left, right, add),
+        false => eight(left, right, |y| loss.width(y), add),
+    }
+    (lower, upper)
 }

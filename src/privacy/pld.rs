@@ -10,7 +10,7 @@
 //!   et al. 2023, "The Saddle-Point Method in Differential Privacy"): so rounding and what wraps around the FFT's window are small
 //!   beside delta, however small it is. What may lie above the window is bounded by Chernoff and counted as lost; what lies below
 //!   comes in on top of it, which only raises delta.
-//! - **Rounding** of the FFT is bounded and added to each mass; where it could matter, there is no answer.
+//! - **Rounding** of the FFT is bounded and added to delta; where it could matter, there is no answer.
 
 use rustfft::FftPlanner;
 use rustfft::num_complex::Complex;
@@ -29,8 +29,11 @@ const TAILS: f64 = 1e-9;
 /// The chance, tilted, of sums outside of the window, each side.
 const OUTSIDE: f64 = 1e-10;
 /// Rounding may add this share to delta.
-const ROUNDING: f64 = 1e-3;
-/// Points of the FFT at most: a second's work.
+const ROUNDING: f64 = 1e-2;
+/// Tilts that are tried.
+const ATTEMPTS: usize = 6;
+/// Points of the FFT: some even where all is in one cell, at most a second's work.
+const LEAST_POINTS: usize = 256;
 const MOST_POINTS: usize = 1 << 21;
 /// The least delta: densities of its order would not be normal numbers.
 const LEAST_DELTA: f64 = 1e-200;
@@ -43,10 +46,15 @@ pub fn epsilon(mechanisms: &[SampledGaussian], delta: f64) -> Result<f64, Privac
     let mut worse = 0.0_f64;
     // Adding a record seldom costs more than to remove one, which a rough bound tells soon.
     for composed in Composed::both(mechanisms, delta)? {
-        let rough = composed.epsilon(ROUGH * composed.chernoff)?;
-        if rough > worse {
-            worse = worse.max(composed.epsilon(FINE * rough)?);
+        let mut found = composed.roughly(ROUGH * composed.chernoff)?;
+        let mut settled = false;
+        while found.epsilon > worse && !settled {
+            let finer = composed.epsilon(FINE * found.epsilon, found.hazard)?;
+            // What was rough may have been too large by far, and so have asked for too little.
+            settled = finer.epsilon > 0.9 * found.epsilon;
+            found = finer;
         }
+        worse = worse.max(found.epsilon);
     }
     Ok(worse)
 }
@@ -58,7 +66,7 @@ pub fn epsilon(mechanisms: &[SampledGaussian], delta: f64) -> Result<f64, Privac
 pub fn epsilon_beside(mechanisms: &[SampledGaussian], delta: f64, budget: f64) -> Result<f64, PrivacyError> {
     let mut rough = 0.0_f64;
     for composed in Composed::both(mechanisms, delta)? {
-        rough = rough.max(composed.epsilon(ROUGH * composed.chernoff.min(budget))?);
+        rough = rough.max(composed.roughly(ROUGH * composed.chernoff.min(budget))?.epsilon);
     }
     let is_far = rough <= budget || rough > budget * (1.0 + 10.0 * ROUGH);
     if is_far { Ok(rough) } else { epsilon(mechanisms, delta) }
@@ -101,16 +109,35 @@ impl Composed {
         }))
     }
 
+    /// An epsilon to which the grid adds about `more`, its density not being known.
+    fn roughly(&self, more: f64) -> Result<Found, PrivacyError> {
+        // That of an exponential tail.
+        self.epsilon(more, self.theta + 1.0)
+    }
+
     /// An epsilon to which the grid adds about `more`.
-    fn epsilon(&self, more: f64) -> Result<f64, PrivacyError> {
+    fn epsilon(&self, more: f64, hazard: f64) -> Result<Found, PrivacyError> {
         if self.chernoff <= 0.0 {
-            return Ok(0.0);
+            return Ok(Found { epsilon: 0.0, hazard });
         }
-        let grid = window(&self.parts, self.theta, more);
-        let sum = Sum::new(&self.parts, &grid, self.theta, self.reach);
-        let found = sum.epsilon(&grid, self.theta, self.chernoff, self.delta_left);
+        // Where Chernoff's bound is poor its tilt is too strong, and rounding covers what lies below the window.
+        let tilts = std::iter::successors(Some((self.theta, self.chernoff)), |(theta, _)| {
+            let weaker = theta / 4.0;
+            Some((weaker, bound(&self.parts, self.delta_left, weaker)))
+        });
+        let found = tilts.take(ATTEMPTS).find_map(|(theta, near)| {
+            let grid = window(&self.parts, theta, more / hazard);
+            Sum::new(&self.parts, &grid, theta, self.reach).epsilon(&grid, theta, near, self.delta_left)
+        });
         found.ok_or(PrivacyError::Precision(self.delta))
     }
+}
+
+/// An epsilon, and how fast its grid makes it larger: the density of the loss there over the fall of delta with epsilon.
+#[derive(Clone, Copy)]
+struct Found {
+    epsilon: f64,
+    hazard: f64,
 }
 
 fn total(parts: &[Part], theta: f64) -> Cumulants {
@@ -124,12 +151,14 @@ fn total(parts: &[Part], theta: f64) -> Cumulants {
     })
 }
 
-/// The tilt whose moment gives the least epsilon, and that epsilon: what RDP would give with every order, theta + 1 being one.
+/// The epsilon of one moment: of RDP's order theta + 1.
+fn bound(parts: &[Part], delta: f64, theta: f64) -> f64 {
+    (total(parts, theta).log - delta.ln() - theta.ln_1p()) / theta - (1.0 / theta).ln_1p()
+}
+
+/// The tilt whose moment gives the least epsilon, and that epsilon.
 fn chernoff(parts: &[Part], delta: f64) -> (f64, f64) {
-    let bound = |theta: f64| {
-        let log = total(parts, theta).log;
-        (log - delta.ln() + theta * theta.ln() - (theta + 1.0) * theta.ln_1p()) / theta
-    };
+    let bound = |theta: f64| bound(parts, delta, theta);
     // Rare large losses among many small ones make several valleys: the deepest of a scan, then its bottom.
     let thetas = (-12..=40).map(|half| 10f64.powf(0.5 * f64::from(half)));
     let (at, _) = thetas
@@ -138,9 +167,9 @@ fn chernoff(parts: &[Part], delta: f64) -> (f64, f64) {
     valley(0.3 * at, 3.0 * at, bound)
 }
 
-/// A window that holds all but `OUTSIDE` of the tilted sum at either side, and a grid that adds about `more` to epsilon: of two
-/// masses at the ends of a cell, instead of one between them, `exp(theta x)` has a mean larger by `theta (theta + 1) h^2 / 12` on
-/// average.
+/// A window that holds all but `OUTSIDE` of the tilted sum at either side, and the grid that adds about `more` to epsilon, in units of
+/// the hazard. A mass moved to the ends of its cell keeps the sum of 1 and of exp(-x), and so changes the mean of (1 - exp(epsilon - x))_+
+/// by half its new variance, h^2 / 6 on average, where x passes epsilon: steps h^2 / 12 of the density there.
 fn window(parts: &[Part], theta: f64, more: f64) -> Grid {
     let at = total(parts, theta);
     let scale = at.variance.sqrt().max(f64::MIN_POSITIVE.sqrt());
@@ -149,13 +178,13 @@ fn window(parts: &[Part], theta: f64, more: f64) -> Grid {
     let (_, low) = valley(least, most, |s| (total(parts, theta - s).log - at.log - OUTSIDE.ln()) / s);
     let (low, high) = (-low, high);
     let steps: f64 = parts.iter().map(|part| part.steps).sum();
-    let wanted = (12.0 * more / (steps * (theta + 1.0))).sqrt();
+    let wanted = (12.0 * more / steps).sqrt();
     let width = wanted.max((high - low) / (MOST_POINTS - 2) as f64);
-    // A cell more at either end: rounding of the first.
-    let cells = ((high - low) / width) as usize + 2;
+    let cells = (((high - low) / width) as usize + 2).max(LEAST_POINTS);
     let half = cells.next_power_of_two() / 2;
     let points = if cells <= half / 2 * 3 { half / 2 * 3 } else { 2 * half };
-    Grid { first: (low / width).floor() as i64, points, width }
+    let middle = (0.5 * (low + high) / width).round() as i64;
+    Grid { first: middle - points as i64 / 2, points, width }
 }
 
 /// The tilted masses of the sum, in the window.
@@ -163,36 +192,45 @@ struct Sum {
     masses: Vec<Complex<f64>>,
     /// log E exp(theta L) as the grid has it.
     log: f64,
-    /// What each mass may be off by.
+    /// What the masses may be off by, as the norm of a vector.
     rounding: f64,
 }
+
+/// Each pass of an FFT may add this share of the norm of its input (Higham 2002, "Accuracy and Stability of Numerical Algorithms",
+/// theorem 24.2), and each step this share of a power.
+const PASS: f64 = 4.0 * f64::EPSILON;
 
 impl Sum {
     fn new(parts: &[Part], grid: &Grid, theta: f64, reach: f64) -> Sum {
         let mut planner = FftPlanner::new();
         let forward = planner.plan_fft_forward(grid.points);
         let mut product = vec![Complex::new(1.0, 0.0); grid.points];
-        let mut log = 0.0;
-        let mut steps = 0.0;
-        let mut scratch = vec![Complex::default(); forward.get_inplace_scratch_len()];
+        // By how much an error of each value grows, and the norms of the steps' masses: no value is above 1, so that an error grows with
+        // the steps at most.
+        let mut growth = vec![0.0; grid.points];
+        let (mut log, mut norm) = (0.0, 0.0);
         for part in parts {
             let (mut masses, log_of_step) = tilted_masses(&part.loss, grid, theta, reach, &part.moments);
-            forward.process_with_scratch(&mut masses, &mut scratch);
-            product.iter_mut().zip(&masses).for_each(|(product, value)| *product *= power(*value, part.steps));
             log += part.steps * log_of_step;
-            steps += part.steps;
+            norm += part.steps * norm_of(&masses);
+            forward.process(&mut masses);
+            for ((product, growth), value) in product.iter_mut().zip(&mut growth).zip(&masses) {
+                *growth += part.steps / value.norm().max(f64::MIN_POSITIVE);
+                *product *= power(*value, part.steps);
+            }
         }
-        // Each value of the forward FFT is off by at most some epsilons times log2 of the points, its power by `steps` as many.
-        let weight: f64 = product.iter().map(|value| value.norm()).sum::<f64>() / grid.points as f64;
-        let rounding = 4.0 * f64::EPSILON * (grid.points as f64).log2() * (steps + 1.0) * weight;
-        planner.plan_fft_inverse(grid.points).process_with_scratch(&mut product, &mut scratch);
+        let grown = product.iter().zip(&growth).map(|(value, growth)| value.norm_sqr() * growth * growth);
+        let grown = (grown.sum::<f64>() / grid.points as f64).sqrt();
+        planner.plan_fft_inverse(grid.points).process(&mut product);
         product.iter_mut().for_each(|value| *value /= grid.points as f64);
+        // An FFT's errors are bounded both in norm and, the masses' sum being 1, one by one.
+        let rounding = PASS * ((grid.points as f64).log2() + 1.0) * (norm.min(grown) + norm_of(&product));
         Sum { masses: product, log, rounding }
     }
 
     /// The epsilon of `delta`, close to `near`: from the top of the window down to where delta is reached. None where rounding hides
     /// it.
-    fn epsilon(&self, grid: &Grid, theta: f64, near: f64, delta: f64) -> Option<f64> {
+    fn epsilon(&self, grid: &Grid, theta: f64, near: f64, delta: f64) -> Option<Found> {
         let last = grid.first + grid.points as i64 - 1;
         // Everything in units of exp(log - theta near).
         let untilted = |index: i64| (theta * (near - grid.width * index as f64)).exp();
@@ -201,28 +239,41 @@ impl Sum {
             return None;
         }
         let (kept, lost) = ((-grid.width).exp(), -(-grid.width).exp_m1());
-        // Sum of masses from here up, and of masses times 1 - exp(here - x); the same of what rounding may have added.
+        // Sum of masses from here up, and of masses times 1 - exp(here - x).
         let (mut sum, mut divergence) = (0.0, 0.0);
-        let (mut sum_of_rounding, mut rounding) = (0.0, 0.0);
+        // Sums of squares and product of both weights: rounding is at most its norm times that of the second.
+        let (mut ones, mut mixed, mut weights) = (0.0, 0.0, 0.0);
         for index in (grid.first..=last).rev() {
             let unit = untilted(index);
-            sum += unit * (self.masses[grid.slot(index)].re.max(0.0) + self.rounding);
-            sum_of_rounding += unit * self.rounding;
-            // The next point down.
+            sum += unit * self.masses[grid.slot(index)].re.max(0.0);
+            ones += unit * unit;
+            // The next point down: each weight w becomes lost + kept w.
             let next = lost * sum + kept * divergence;
+            weights = lost * lost * ones + 2.0 * lost * kept * mixed + kept * kept * weights;
+            mixed = lost * ones + kept * mixed;
+            let rounding = self.rounding * weights.sqrt();
             let place = grid.width * index as f64;
-            if next > target {
+            if next + rounding > target {
+                if rounding > ROUNDING * target {
+                    return None;
+                }
                 // Between both points delta is a line over e^epsilon.
-                let epsilon = place + ((sum - target) / (sum - divergence)).ln();
-                return (rounding <= ROUNDING * target).then_some(epsilon.max(0.0));
+                let epsilon = place + ((sum - (target - rounding)) / (sum - divergence)).ln();
+                let hazard = unit * self.masses[grid.slot(index)].re / grid.width / (sum - divergence);
+                return Some(Found { epsilon: epsilon.max(0.0), hazard: hazard.max(theta) });
             }
             if place <= 0.0 {
-                return Some(0.0);
+                return Some(Found { epsilon: 0.0, hazard: theta });
             }
-            (divergence, rounding) = (next, lost * sum_of_rounding + kept * rounding);
+            divergence = next;
         }
-        None
+        // Below the window delta may be larger: its end will do.
+        Some(Found { epsilon: grid.width * grid.first as f64, hazard: theta })
     }
+}
+
+fn norm_of(masses: &[Complex<f64>]) -> f64 {
+    masses.iter().map(Complex::norm_sqr).sum::<f64>().sqrt()
 }
 
 /// `value` to the power of `steps`; 0 where it is too small to count.
