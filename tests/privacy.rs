@@ -189,7 +189,7 @@ fn runs_in_parts_cost_what_they_cost_in_one() {
 #[test]
 fn more_of_what_costs_costs_more() {
     let mut random = Random(3);
-    for _ in 0..40 {
+    for _ in 0..16 {
         let (sampling, noise) = (random.between(1e-4, 0.5), random.between(0.5, 10.0));
         let (steps, delta) = (random.between(1.0, 3e4) as u64, random.between(1e-9, 1e-4));
         let more = 1.0 + random.between(1e-3, 1.0);
