@@ -28,8 +28,9 @@ const ROUGH: f64 = 1e-3;
 const TAILS: f64 = 1e-9;
 /// The chance, tilted, of sums outside of the window, each side.
 const OUTSIDE: f64 = 1e-10;
-/// Rounding may add this share to delta.
-const ROUNDING: f64 = 1e-2;
+/// Rounding may add this share to delta, the same.
+const FINE_ROUNDING: f64 = 1e-2;
+const ROUGH_ROUNDING: f64 = 0.9;
 /// Tilts that are tried.
 const ATTEMPTS: usize = 6;
 /// Points of the FFT: some even where all is in one cell, at most a second's work.
@@ -46,15 +47,7 @@ pub fn epsilon(mechanisms: &[SampledGaussian], delta: f64) -> Result<f64, Privac
     let mut worse = 0.0_f64;
     // Adding a record seldom costs more than to remove one, which a rough bound tells soon.
     for composed in Composed::both(mechanisms, delta)? {
-        let mut found = composed.roughly(ROUGH * composed.chernoff)?;
-        let mut settled = false;
-        while found.epsilon > worse && !settled {
-            let finer = composed.epsilon(FINE * found.epsilon, found.hazard)?;
-            // What was rough may have been too large by far, and so have asked for too little.
-            settled = finer.epsilon > 0.9 * found.epsilon;
-            found = finer;
-        }
-        worse = worse.max(found.epsilon);
+        worse = worse.max(composed.epsilon(FINE, worse)?);
     }
     Ok(worse)
 }
@@ -66,7 +59,7 @@ pub fn epsilon(mechanisms: &[SampledGaussian], delta: f64) -> Result<f64, Privac
 pub fn epsilon_beside(mechanisms: &[SampledGaussian], delta: f64, budget: f64) -> Result<f64, PrivacyError> {
     let mut rough = 0.0_f64;
     for composed in Composed::both(mechanisms, delta)? {
-        rough = rough.max(composed.roughly(ROUGH * composed.chernoff.min(budget))?.epsilon);
+        rough = rough.max(composed.epsilon(ROUGH, budget)?);
     }
     let is_far = rough <= budget || rough > budget * (1.0 + 10.0 * ROUGH);
     if is_far { Ok(rough) } else { epsilon(mechanisms, delta) }
@@ -109,17 +102,28 @@ impl Composed {
         }))
     }
 
-    /// An epsilon to which the grid adds about `more`, its density not being known.
-    fn roughly(&self, more: f64) -> Result<Found, PrivacyError> {
-        // That of an exponential tail.
-        self.epsilon(more, self.theta + 1.0)
+    /// An epsilon to which the grid adds about `share` of itself; a rougher one where that is not above `enough`.
+    fn epsilon(&self, share: f64, enough: f64) -> Result<f64, PrivacyError> {
+        if self.chernoff <= 0.0 {
+            return Ok(0.0);
+        }
+        // The hazard of an exponential tail.
+        let mut found = self.on_grid(ROUGH * self.chernoff, self.theta + 1.0, ROUGH_ROUNDING)?;
+        while found.epsilon > enough {
+            // On a finer grid rounding may hide what was there to see on a rough one.
+            let Ok(finer) = self.on_grid(share * found.epsilon, found.hazard, FINE_ROUNDING) else { break };
+            // What was rough may have been too large by far, and so have asked for too little.
+            let settled = finer.epsilon > 0.9 * found.epsilon;
+            found = finer;
+            if settled {
+                break;
+            }
+        }
+        Ok(found.epsilon)
     }
 
-    /// An epsilon to which the grid adds about `more`.
-    fn epsilon(&self, more: f64, hazard: f64) -> Result<Found, PrivacyError> {
-        if self.chernoff <= 0.0 {
-            return Ok(Found { epsilon: 0.0, hazard });
-        }
+    /// An epsilon to which the grid adds about `more`, and rounding a share `most` of delta at most.
+    fn on_grid(&self, more: f64, hazard: f64, most: f64) -> Result<Found, PrivacyError> {
         // Where Chernoff's bound is poor its tilt is too strong, and rounding covers what lies below the window.
         let tilts = std::iter::successors(Some((self.theta, self.chernoff)), |(theta, _)| {
             let weaker = theta / 4.0;
@@ -127,7 +131,7 @@ impl Composed {
         });
         let found = tilts.take(ATTEMPTS).find_map(|(theta, near)| {
             let grid = window(&self.parts, theta, more / hazard);
-            Sum::new(&self.parts, &grid, theta, self.reach).epsilon(&grid, theta, near, self.delta_left)
+            Sum::new(&self.parts, &grid, theta, self.reach).epsilon(&grid, theta, near, self.delta_left, most)
         });
         found.ok_or(PrivacyError::Precision(self.delta))
     }
@@ -228,9 +232,9 @@ impl Sum {
         Sum { masses: product, log, rounding }
     }
 
-    /// The epsilon of `delta`, close to `near`: from the top of the window down to where delta is reached. None where rounding hides
-    /// it.
-    fn epsilon(&self, grid: &Grid, theta: f64, near: f64, delta: f64) -> Option<Found> {
+    /// The epsilon of `delta`, close to `near`: from the top of the window down to where delta is reached. None where rounding may be more
+    /// than a share `most` of it.
+    fn epsilon(&self, grid: &Grid, theta: f64, near: f64, delta: f64, most: f64) -> Option<Found> {
         let last = grid.first + grid.points as i64 - 1;
         // Everything in units of exp(log - theta near).
         let untilted = |index: i64| (theta * (near - grid.width * index as f64)).exp();
@@ -254,7 +258,7 @@ impl Sum {
             let rounding = self.rounding * weights.sqrt();
             let place = grid.width * index as f64;
             if next + rounding > target {
-                if rounding > ROUNDING * target {
+                if rounding > most * target {
                     return None;
                 }
                 // Between both points delta is a line over e^epsilon.

@@ -7,6 +7,8 @@ use super::mechanism::SampledGaussian;
 /// Terms of a series at most, and how far the last ones lie below the sum, as logarithms: as dp-accounting has them.
 const MOST_TERMS: u32 = 1000;
 const SMALL: f64 = 30.0;
+/// What a step's moment may have lost to rounding: without it the smallest would be 0, and so would epsilon.
+const ROUNDING: f64 = 1e-14;
 
 /// Orders that Opacus and dp-accounting try by default.
 fn orders() -> impl Iterator<Item = f64> {
@@ -21,7 +23,8 @@ fn orders() -> impl Iterator<Item = f64> {
 /// `sqrt(1 - exp(-rho)) <= delta`, which bounds the total variation (Bretagnolle & Huber 1978), epsilon is 0.
 pub fn epsilon(mechanisms: &[SampledGaussian], delta: f64) -> (f64, f64) {
     let each = orders().map(|order| {
-        let divergence: f64 = mechanisms.iter().map(|each| each.steps as f64 * log_moment(each, order)).sum();
+        let steps = |each: &SampledGaussian| each.steps as f64 * (log_moment(each, order).max(0.0) + ROUNDING);
+        let divergence: f64 = mechanisms.iter().map(steps).sum();
         let divergence = divergence / (order - 1.0);
         if delta * delta + (-divergence).exp_m1() > 0.0 {
             return (0.0, order);
