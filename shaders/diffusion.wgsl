@@ -1,6 +1,6 @@
 // What diffusion itself computes: training pairs, the loss, one step of any sampler.
 //
-//   noise      image = shuffle(cursor + n)                       each image once an epoch
+//   noise      image = shuffle(cursor + n)                       each image once an epoch; `alone`: step.record for all n
 //              t     = floor(T u), u uniform in [0, 1)
 //              x0    = pixels / 127.5 - 1, flipped left to right with probability 1/2 if `flip`
 //              x     = alpha[t] x0 + sigma[t] eps                eps ~ N(0, I)
@@ -66,6 +66,7 @@ struct Training {
     batch: u32,             // N
     images: u32,            // in the data set
     streamed: u32,          // whether the records are a step's own
+    alone: u32,             // whether all are of image step.record
     half_bits: u32,         // the shuffle's domain is 4^half_bits >= images
     first_words: u32,       // length of `records`
     height: u32,
@@ -175,8 +176,10 @@ fn record_byte(address: u32) -> u32 {
 
 // The address of the record of image n of the batch.
 fn record_address(n: u32) -> u32 {
-    var record = step.record + n;
-    if (training.streamed == 0u) {
+    var record = step.record;
+    if (training.streamed != 0u) {
+        record += n;
+    } else if (training.alone == 0u) {
         let position = step.cursor + n;
         record = shuffle(position % training.images, step.epoch + position / training.images);
     }

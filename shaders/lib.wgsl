@@ -23,6 +23,7 @@ struct Step {
     epoch: u32,             // which shuffle of the data
     cursor: u32,            // images of this epoch that are used up
     record: u32,            // of the first image of this batch, where records are streamed
+    taken: u32,             // whether this place of a private step is an image's
     sample: u32,            // index of the first image of this batch among all samples
     learning_rate: f32,
     bias_correction1: f32,  // 1 - beta1^t

@@ -17,6 +17,7 @@ pub mod group_norm;
 pub mod lib;
 pub mod linear;
 pub mod pool;
+pub mod private;
 pub mod reduce;
 pub mod resample;
 pub mod silu;

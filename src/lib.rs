@@ -18,6 +18,7 @@ pub mod privacy;
 pub mod profile;
 pub mod random;
 pub mod run;
+pub mod secret;
 pub mod tensors;
 pub mod train;
 pub mod tune;

@@ -24,6 +24,7 @@ pub mod linear;
 pub mod matrix;
 pub mod op;
 pub mod pool;
+pub mod private;
 pub mod reduce;
 pub mod resample;
 pub mod silu;
@@ -66,6 +67,7 @@ pub const ALL: &[Op] = &[
     Op { kernel: &diffusion::KERNEL, ways: &[], corners: diffusion::CORNERS, case: diffusion::case },
     Op { kernel: &cross_entropy::KERNEL, ways: &[], corners: cross_entropy::CORNERS, case: cross_entropy::case },
     Op { kernel: &adamw::KERNEL, ways: &[], corners: adamw::CORNERS, case: adamw::case },
+    Op { kernel: &private::KERNEL, ways: &[], corners: private::CORNERS, case: private::case },
     Op { kernel: &ceiling::KERNEL, ways: &[&ceiling::MATRICES], corners: ceiling::CORNERS, case: ceiling::case },
 ];
 

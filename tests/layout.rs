@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[(&str, &str)] = &[
     ("error", ""),
     ("random", ""),
+    ("secret", "error"),
     ("cpu", ""),
     ("diffusion", ""),
     ("privacy", ""),
@@ -22,7 +23,7 @@ const LAYERS: &[(&str, &str)] = &[
     ("nn", "error gpu ops random"),
     ("checkpoint", "diffusion error files nn tensors"),
     ("tune", "error files gpu ops"),
-    ("run", "checkpoint data diffusion error gpu nn ops picture tune"),
+    ("run", "checkpoint data diffusion error gpu nn ops picture secret tune"),
     ("verify", "checkpoint data error gpu nn ops run tensors tune"),
     ("train", "chart checkpoint data error files gpu nn picture run tensors tune"),
     ("evaluate", "data diffusion error picture random run"),

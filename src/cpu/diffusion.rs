@@ -82,6 +82,7 @@ pub fn noise(call: &mut Call) {
         let position = call.step("cursor") as u64 + n as u64;
         let number = match call.flag("streamed") {
             true => call.step("record") as usize + n,
+            false if call.flag("alone") => call.step("record") as usize,
             false => image_at(position, images, seed, epoch) as usize,
         };
         let record = number * (2 + height * width * channels);

@@ -99,6 +99,8 @@ pub fn bytes_of(images: u64, [height, width, channels]: [u32; 3]) -> u64 {
 #[derive(Clone, Copy, Debug)]
 pub struct Noise {
     pub batch: u32,
+    /// Whether all are of one image, the step's `record`.
+    pub alone: bool,
     /// `Schedule::training_table`: [T, 1, 1, 8].
     pub schedule: Tensor,
     /// Show half of the images flipped left to right.
@@ -134,6 +136,7 @@ pub fn noise(r: &mut Recorder, records: &Records, noise: &Noise) -> Batch {
     let bytes = bytes_of(held as u64, [height, width, channels]);
     assert!(bytes < 1 << 32, "{held} images of {height}x{width}x{channels} are more than 4 GiB");
     assert!(bytes <= 4 * (first.count() + rest.count()), "the records are too few");
+    assert!(!(are_streamed && noise.alone), "what is streamed is a batch");
     assert_eq!(noise.schedule.channels(), 8);
     let half_bits = (1..16).find(|half| 1u64 << (2 * half) >= images as u64).unwrap_or(16);
     let shape = [noise.batch, height, width, channels];
@@ -143,6 +146,7 @@ pub fn noise(r: &mut Recorder, records: &Records, noise: &Noise) -> Batch {
         ("batch", noise.batch.into()),
         ("images", images.into()),
         ("streamed", are_streamed.into()),
+        ("alone", noise.alone.into()),
         ("half_bits", half_bits.into()),
         ("first_words", first.channels().into()),
         ("height", height.into()),
@@ -340,8 +344,8 @@ fn noise_of(draw: &mut Draw, images: u32, [height, width, channels]: [u32; 3], b
     draw_step(draw);
     let cursor = draw.range(0, images - 1);
     draw.step.set("cursor", cursor as f64);
-    let are_streamed = draw.flip();
-    let before = draw.range(0, 3);
+    let [are_streamed, alone] = draw.choose(&[[false; 2], [true, false], [false, true]]);
+    let before = draw.range(0, if alone { images - 1 } else { 3 });
     draw.step.set("record", before as f64);
     let held = if are_streamed { before + batch } else { images };
     let words = (held * (2 + height * width * channels)).div_ceil(4);
@@ -350,6 +354,7 @@ fn noise_of(draw: &mut Draw, images: u32, [height, width, channels]: [u32; 3], b
     let words = words.map(|(name, count)| draw.integers(name, count, |draw| draw.bits() as u32));
     let pairs = Noise {
         batch,
+        alone,
         schedule: draw.input("schedule", [timesteps, 1, 1, 8]),
         flip: draw.flip(),
         classes: 10,

@@ -174,7 +174,7 @@ fn memory_bound(shapes: &mut Shapes) {
     push(shapes, format!("diffusion noise N{IMAGES} 32x32 3"), |r| {
         let records = Records::bind(r, "data", IMAGES, [32, 32, 3]);
         let schedule = r.persistent("schedule", [1000, 1, 1, 8]);
-        let noise = Noise { batch: IMAGES, schedule, flip: true, classes: 10, class_dropout: 0.1 };
+        let noise = Noise { batch: IMAGES, alone: false, schedule, flip: true, classes: 10, class_dropout: 0.1 };
         diffusion::noise(r, &records, &noise);
     });
 }

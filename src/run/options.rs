@@ -61,7 +61,7 @@ pub struct TrainOptions {
     /// Optimizer steps
     #[arg(long)]
     pub steps: u64,
-    /// Images in a batch; with --micro-batch, those of a step
+    /// Images in a batch; with --micro-batch, those of a step; with --dp, those of a step on average
     #[arg(long)]
     pub batch: u32,
     /// Batches whose gradients make one step
@@ -153,6 +153,38 @@ pub struct TrainOptions {
     /// Steps between those that are computed twice and compared, and of which one dispatch is held to its f64 twin; 0: none
     #[arg(long)]
     pub audit_every: u64,
+    /// Train under differential privacy: images join a step by secret coins, the gradient of each is clipped, and noise is added (DP-SGD)
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set)]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub dp: bool,
+    /// The privacy budget, epsilon, of all steps: the noise is found for it
+    #[arg(long, value_name = "E")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dp_epsilon: Option<f64>,
+    /// The delta that goes with it: at most 1 over the number of images
+    #[arg(long, value_name = "D")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dp_delta: Option<f64>,
+    /// Standard deviation of the noise over the clipping norm [default: found for --dp-epsilon]
+    #[arg(long, value_name = "SIGMA")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dp_noise: Option<f64>,
+    /// Largest norm of an image's gradient, the clipping norm [default: 1, as Dockhorn et al. 2023 have it]
+    #[arg(long, value_name = "C")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dp_clip: Option<f64>,
+    /// Draws of timestep and noise of which the gradient of an image is the mean; they cost no privacy [default: 8]
+    #[arg(long, value_name = "K")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dp_draws: Option<u32>,
+    /// Places of a step: what more images join it are left out, which counts in delta [default: so many that it hardly counts]
+    #[arg(long, value_name = "P")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dp_places: Option<u32>,
+    /// Draw coins and noise from this number instead of the system's secret: repeatable, for tests, and not private at all
+    #[arg(long, value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dp_seed: Option<u64>,
 }
 
 impl Default for TrainOptions {
@@ -194,6 +226,14 @@ impl Default for TrainOptions {
             keep: 2,
             on_nan: None,
             audit_every: 1000,
+            dp: false,
+            dp_epsilon: None,
+            dp_delta: None,
+            dp_noise: None,
+            dp_clip: None,
+            dp_draws: None,
+            dp_places: None,
+            dp_seed: None,
         }
     }
 }
@@ -250,7 +290,80 @@ impl TrainOptions {
         if self.task == Task::Classify && self.precision != Precision::F32 {
             return refuse("a classifier takes precision f32");
         }
+        self.validate_private()?;
         self.model.validate()
+    }
+
+    /// As [`TrainOptions::validate`], of what privacy asks for.
+    fn validate_private(&self) -> Result<()> {
+        let refuse = |problem: &str| Err(Error::Config(problem.into()));
+        let named = [
+            ("delta", self.dp_delta.is_some()),
+            ("clip", self.dp_clip.is_some()),
+            ("draws", self.dp_draws.is_some()),
+            ("places", self.dp_places.is_some()),
+            ("seed", self.dp_seed.is_some()),
+        ];
+        if !self.is_private() {
+            return match named.iter().find(|(_, is_given)| *is_given) {
+                Some((name, _)) => refuse(&format!("--dp-{name} goes with --dp-epsilon or --dp-noise")),
+                None => Ok(()),
+            };
+        }
+        let positive = |value: Option<f64>| value.is_none_or(|value| value > 0.0 && value.is_finite());
+        if self.dp_epsilon.is_none() && self.dp_noise.is_none() {
+            return refuse("--dp needs a budget, --dp-epsilon, or the noise, --dp-noise");
+        }
+        if !positive(self.dp_epsilon) || !positive(self.dp_noise) || !positive(self.dp_clip) {
+            return refuse("--dp-epsilon, --dp-noise and --dp-clip must be above 0");
+        }
+        if self.dp_noise.is_some_and(|noise| !(0.01..=1e4).contains(&noise)) {
+            return refuse("--dp-noise must be 0.01 to 10000");
+        }
+        if self.dp_clip.is_some_and(|clip| !(1e-6..=1e6).contains(&clip)) {
+            return refuse("--dp-clip must be 1e-6 to 1e6");
+        }
+        match self.dp_delta {
+            None => return refuse("--dp needs --dp-delta: at most 1 over the number of images"),
+            Some(delta) if !(delta > 0.0 && delta < 1.0) => return refuse("--dp-delta must be above 0 and below 1"),
+            Some(_) => {}
+        }
+        if self.dp_draws.is_some_and(|draws| !(1..=4096).contains(&draws)) {
+            return refuse("--dp-draws must be 1 to 4096");
+        }
+        if self.dp_places.is_some_and(|places| !(1..=65_536).contains(&places)) {
+            return refuse("--dp-places must be 1 to 65536");
+        }
+        if self.accumulate != 1 {
+            return refuse("--dp takes a step's images one at a time: without --accumulate and --micro-batch");
+        }
+        if self.on_nan.is_some() {
+            return refuse("--on-nan does not go with --dp: what the data do may stop or skip no step");
+        }
+        if self.task == Task::Classify {
+            return refuse("a classifier is not trained with --dp");
+        }
+        Ok(())
+    }
+
+    /// Whether it trains under differential privacy.
+    pub fn is_private(&self) -> bool {
+        self.dp || self.dp_epsilon.is_some() || self.dp_noise.is_some()
+    }
+
+    /// Largest norm of an image's gradient where training is private.
+    pub fn clip(&self) -> f64 {
+        self.dp_clip.unwrap_or(1.0)
+    }
+
+    /// Images that a device takes at a time: where training is private, so many draws of one.
+    pub fn rows(&self) -> u32 {
+        if self.is_private() { self.dp_draws.unwrap_or(8) } else { self.batch }
+    }
+
+    /// How often it takes so many in a step: where training is private, for each place.
+    pub fn passes(&self) -> u32 {
+        if self.is_private() { self.dp_places.unwrap_or(1) } else { self.accumulate }
     }
 
     /// Whether what is to be done with numbers that are not finite goes with the precision: as [`TrainOptions::validate`], once it is

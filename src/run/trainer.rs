@@ -6,8 +6,12 @@ use std::time::{Duration, Instant};
 use super::audit::{Audit, Audited, Finding};
 use super::feed::{Feed, Position};
 use super::fit;
+pub use super::flat::METRICS;
+use super::flat::{self, SQUARE_SUM, SQUARES, loss_of_batch};
+use super::lottery::Lottery;
 use super::objective::Objective;
 use super::options::{OnNan, TrainOptions};
+use super::private::{self, Mechanism, SUM};
 use super::session::Session;
 use crate::data::Dataset;
 use crate::error::{Error, Result};
@@ -20,7 +24,8 @@ use crate::gpu::{
     Work,
 };
 use crate::ops::diffusion::{self, Noise, Records};
-use crate::ops::{adamw, add, reduce};
+use crate::ops::{adamw, add};
+use crate::secret::Secret;
 
 /// First moments, second moments, and gradients added up over several batches: flat buffers as the weights.
 pub const FIRST_MOMENT: &str = "m";
@@ -30,17 +35,8 @@ pub const LOSS_SCALE: &str = adamw::LOSS_SCALE;
 const ACCUMULATED: &str = "accumulated";
 /// The data set's buffer.
 pub const DATA: &str = "data";
-/// Loss at element 0, squared norm of the gradient at element 64.
-pub const METRICS: &str = "metrics";
-const SQUARE_SUM: u64 = 64;
-const METRICS_ELEMENTS: u64 = 128;
-/// Partial sums of the squared norm.
-const SQUARES: &str = "squares";
 /// 0 as long as all is finite, not a number from the first step on whose loss, or gradient in single precision, is not.
 const BROKEN: &str = "broken";
-
-/// Elements of a flat buffer that one dispatch of the optimizer takes: a binding of 64 MiB.
-const RANGE: u64 = 1 << 24;
 
 /// What the host hears of a step.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -68,6 +64,8 @@ pub struct Trainer<'a> {
     ring: Ring,
     /// Of the images, where the device doesn't hold them.
     feed: Option<Feed>,
+    /// Of a private step.
+    lottery: Option<Lottery>,
     options: TrainOptions,
     images: u64,
     /// Steps in a row whose gradient wasn't finite.
@@ -84,7 +82,7 @@ pub const MOST_SKIPPED: u32 = 24;
 const NORM: &str = "gradient norm";
 
 /// Records a training step: `gradients` (batch, forward, loss, backward), `accumulate` if a step has several batches (adds
-/// the gradients to those of the earlier ones), and `update` (clip, AdamW, average).
+/// the gradients to those of the earlier ones; of a private step those of a place, clipped), and `update` (clip, AdamW, average).
 ///
 /// # Errors
 /// [`Error::Config`] if the schedule can't be built, [`Error::Device`] if no kernel could index the batch.
@@ -94,7 +92,9 @@ pub fn record(
     data: &DataShape,
     choices: &Arc<Choices>,
 ) -> Result<Recordings> {
-    fit::check_elements(model.config(), options.batch as u64, data.shape[0], data.shape[1])?;
+    let is_private = options.is_private();
+    let mechanism = is_private.then(|| Mechanism::new(options, data.images.into(), model.params())).transpose()?;
+    fit::check_elements(model.config(), options.rows() as u64, data.shape[0], data.shape[1])?;
     let schedule = options.scheduler().schedule()?;
     let prediction = options.scheduler().prediction()?;
     let elements = model.params().elements;
@@ -106,7 +106,8 @@ pub fn record(
         false => Records::bind(r, DATA, data.images, data.shape),
     };
     let noise = Noise {
-        batch: options.batch,
+        batch: options.rows(),
+        alone: is_private,
         schedule,
         flip: options.flip.unwrap_or(false),
         classes: data.classes,
@@ -117,10 +118,14 @@ pub fn record(
     model.record(r, &batch, loss);
     let mut recordings = Recordings::default();
     recordings.push("gradients", std::mem::take(r).finish());
-    if options.accumulate > 1 {
-        recordings.push("accumulate", record_accumulate(elements));
+    match &mechanism {
+        Some(mechanism) => {
+            recordings.push("accumulate", private::record_contribution(mechanism, elements, options));
+        }
+        None if options.accumulate > 1 => recordings.push("accumulate", record_accumulate(elements)),
+        None => {}
     }
-    recordings.push("update", record_update(elements, options));
+    recordings.push("update", record_update(elements, options, mechanism.as_ref()));
     Ok(recordings)
 }
 
@@ -146,17 +151,11 @@ impl DataShape {
     }
 }
 
-/// The ranges of a flat buffer of `elements`: offset and count.
-fn ranges(elements: u64) -> impl Iterator<Item = (u64, u32)> {
-    (0..elements.div_ceil(RANGE)).map(move |i| (i * RANGE, RANGE.min(elements - i * RANGE) as u32))
-}
-
 fn record_accumulate(elements: u64) -> Recording {
     let r = &mut Recorder::new();
     r.scope("accumulate", |r| {
-        for (offset, count) in ranges(elements) {
-            let total = r.range(ACCUMULATED, elements, offset, [1, 1, 1, count]);
-            let gradient = r.range(GRADIENTS, elements, offset, [1, 1, 1, count]);
+        for own in flat::ranges(elements) {
+            let [total, gradient] = [ACCUMULATED, GRADIENTS].map(|name| flat::range(r, name, elements, own));
             add::accumulate(r, total, gradient);
         }
         let loss = loss_of_batch(r);
@@ -165,10 +164,6 @@ fn record_accumulate(elements: u64) -> Recording {
         add::accumulate(r, broken, nothing);
     });
     std::mem::take(r).finish()
-}
-
-fn loss_of_batch(r: &mut Recorder) -> Tensor {
-    r.range(METRICS, METRICS_ELEMENTS, 0, [1, 1, 1, 1])
 }
 
 /// Makes `square_sum`, and by it the optimizer's step, not finite from the first broken step on: two more are under way
@@ -185,45 +180,42 @@ fn halt_if_broken(r: &mut Recorder, square_sum: Tensor, on_nan: OnNan) {
     add::accumulate(r, square_sum, broken);
 }
 
-fn record_update(elements: u64, options: &TrainOptions) -> Recording {
+/// Of a step that is private, of its noisy sum.
+fn record_update(elements: u64, options: &TrainOptions, mechanism: Option<&Mechanism>) -> Recording {
     let r = &mut Recorder::new();
-    let loss_scale = adamw::loss_scale(r, options.precision);
-    let source = if options.accumulate > 1 { ACCUMULATED } else { GRADIENTS };
-    let flat = |r: &mut Recorder, name: &str, (offset, count): (u64, u32)| -> Tensor {
-        r.range(name, elements, offset, [1, 1, 1, count])
+    let (loss_scale, source, scale) = match mechanism {
+        Some(mechanism) => (r.scope("release", |r| private::record_release(r, mechanism, elements)), GRADIENTS, 1.0),
+        None => (adamw::loss_scale(r, options.precision), source(options), 1.0 / options.accumulate as f32),
     };
-    let partials: u64 = ranges(elements).map(|(_, count)| adamw::partial_count(count as u64) as u64).sum();
-    let square_sum = r.range(METRICS, METRICS_ELEMENTS, SQUARE_SUM, [1, 1, 1, 1]);
-    r.scope(NORM, |r| {
-        let mut offset = 0;
-        for range in ranges(elements) {
-            let count = adamw::partial_count(range.1 as u64);
-            let part = r.range(SQUARES, partials, offset, [1, 1, 1, count]);
-            let gradient = flat(r, source, range);
-            adamw::square_sum(r, gradient, part, loss_scale);
-            offset += count as u64;
+    let square_sum = r.scope(NORM, |r| {
+        let square_sum = flat::square_sum(r, source, elements, loss_scale);
+        // What the data do may stop no private step.
+        if mechanism.is_none() {
+            halt_if_broken(r, square_sum, options.on_nan());
         }
-        let all = r.range(SQUARES, partials, 0, [1, 1, 1, partials as u32]);
-        reduce::total(r, all, square_sum);
-        halt_if_broken(r, square_sum, options.on_nan());
+        square_sum
     });
     r.scope("optimizer", |r| {
-        for range in ranges(elements) {
-            let state = adamw::State {
-                weights: flat(r, WEIGHTS, range),
-                gradient: flat(r, source, range),
-                m: flat(r, FIRST_MOMENT, range),
-                v: flat(r, SECOND_MOMENT, range),
-                ema: flat(r, EMA, range),
-                loss_scale,
-            };
-            adamw::update(r, &options.adamw(), 1.0 / options.accumulate as f32, state, square_sum);
+        for own in flat::ranges(elements) {
+            let [weights, gradient, m, v, ema] = [WEIGHTS, source, FIRST_MOMENT, SECOND_MOMENT, EMA]
+                .map(|name| flat::range(r, name, elements, own));
+            let state = adamw::State { weights, gradient, m, v, ema, loss_scale };
+            adamw::update(r, &options.adamw(), scale, state, square_sum);
         }
-        if options.on_nan() == OnNan::LowerScale {
+        if mechanism.is_none() && options.on_nan() == OnNan::LowerScale {
             adamw::keep_scale(r, square_sum, loss_scale);
         }
     });
     std::mem::take(r).finish()
+}
+
+/// The buffer with the gradient of a whole step.
+fn source(options: &TrainOptions) -> &'static str {
+    match options.is_private() {
+        true => SUM,
+        false if options.accumulate > 1 => ACCUMULATED,
+        false => GRADIENTS,
+    }
 }
 
 /// The step's uniform for batch number `batch` of step `step` (both from 0): all of it follows from these two numbers.
@@ -244,6 +236,13 @@ pub fn step_values(options: &TrainOptions, images: u64, step: u64, batch: u64) -
     values
 }
 
+/// What a private run of `model` on `data` draws.
+fn lottery(options: &TrainOptions, data: &Dataset, model: &dyn Objective) -> Result<Lottery> {
+    let secret = options.dp_seed.map_or_else(Secret::of_system, |seed| Ok(Secret::of_seed(seed)))?;
+    let mechanism = Mechanism::new(options, data.len() as u64, model.params())?;
+    Ok(Lottery::new(mechanism, secret, model.params()))
+}
+
 /// Bytes of data that a device holds unless it is told to hold more.
 const MOST_HELD: u64 = 1 << 30;
 
@@ -257,6 +256,10 @@ fn must_stream(context: &Context, options: &TrainOptions, data: &Dataset) -> Res
             let problem = format!("the data have {data}, of which kernels here reach {most}: --stream true");
             Err(Error::Config(problem))
         }
+        Some(true) | None if options.is_private() && (options.stream.is_some() || bytes > most) => {
+            Err(Error::Config("--dp needs the data on the device: --stream does not go with it yet".into()))
+        }
+        None if options.is_private() => Ok(false),
         told => Ok(told.unwrap_or(bytes > most.min(MOST_HELD))),
     }
 }
@@ -274,10 +277,19 @@ impl<'a> Trainer<'a> {
     ) -> Result<Trainer<'a>> {
         options.check_on_nan()?;
         let shape = DataShape { are_streamed: must_stream(session.context, options, data)?, ..DataShape::of(data) };
-        let record = |batch, choices: &_| record(model, &TrainOptions { batch, ..options.clone() }, &shape, choices);
-        let (mut recordings, mut plans) = session.fit(options.batch, record)?;
-        log::info!("batch {}: {} on the device", options.batch, mebibytes(recordings.peak_bytes()));
+        let (mut recordings, mut plans) = match options.is_private() {
+            true => {
+                let recordings = session.settle(|choices| record(model, options, &shape, choices))?;
+                let plans = session.plan(&recordings)?;
+                (recordings, plans)
+            }
+            false => session.fit(options.batch, |batch, choices| {
+                record(model, &TrainOptions { batch, ..options.clone() }, &shape, choices)
+            })?,
+        };
+        log::info!("batch {}: {} on the device", options.rows(), mebibytes(recordings.peak_bytes()));
         let feed = shape.are_streamed.then(|| Feed::new(data, options));
+        let lottery = options.is_private().then(|| lottery(options, data, model)).transpose()?;
         if feed.is_none() {
             session.write(DATA, &Records::pack(&data.images, &data.labels));
         }
@@ -288,16 +300,16 @@ impl<'a> Trainer<'a> {
         let accumulate = part("accumulate");
         let [gradients, update] = ["gradients", "update"].map(|name| part(name).expect("recorded for every run"));
         let parts = [Some(&gradients), accumulate.as_ref(), Some(&update)].into_iter().flatten();
-        let source = if accumulate.is_some() { ACCUMULATED } else { GRADIENTS };
         let parts = parts.map(|part| &part.recording);
-        let audit = Audit::new(options.audit_every, parts, model.params(), (&session, source))?;
+        let audit = Audit::new(options.audit_every, parts, model.params(), (&session, source(options)))?;
         Ok(Trainer {
             gradients,
             accumulate,
             update,
             audit,
-            ring: Ring::new(session.context, options.accumulate as u64 + SQUARE_SUM)?,
+            ring: Ring::new(session.context, options.passes() as u64 + SQUARE_SUM)?,
             feed,
+            lottery,
             session,
             options: options.clone(),
             images: data.len() as u64,
@@ -368,6 +380,7 @@ impl<'a> Trainer<'a> {
             known = self.finish()?;
         }
         self.bring_images(step)?;
+        self.draw(step);
         let start = Instant::now();
         let updated = if is_audited { self.audit(step)? } else { 0 };
         let mut work = Work::new(self.session.context);
@@ -376,23 +389,47 @@ impl<'a> Trainer<'a> {
         }
         work.run_part(&self.update.plan, &self.values(step, 0), updated..self.update.recording.dispatches.len());
         // The last batch's loss and the squared norm.
-        let (batches, metrics) = (self.options.accumulate as u64, self.session.memory().buffer(METRICS));
+        let (batches, metrics) = (self.options.passes() as u64, self.session.memory().buffer(METRICS));
         self.ring.copy(&mut work, metrics, SQUARE_SUM + 1, batches - 1);
         let last = work.finish();
         self.ring.ask(step, last);
-        Ok((known, start.elapsed()))
+        let took = start.elapsed();
+        // While the device is at work.
+        if step + 1 < self.options.steps {
+            self.draw(step + 1);
+        }
+        Ok((known, took))
     }
 
-    /// See [`step_values`].
+    /// Draws what is drawn in secret of step `step`, unless it is drawn.
+    fn draw(&mut self, step: u64) {
+        if let Some(lottery) = &mut self.lottery {
+            lottery.draw(step);
+        }
+    }
+
+    /// What a private run draws.
+    pub fn lottery(&mut self) -> Option<&mut Lottery> {
+        self.lottery.as_mut()
+    }
+
+    /// See [`step_values`]; of a private step a batch is a place.
     fn values(&self, step: u64, batch: u64) -> Step {
-        step_values(&self.options, self.images, step, batch)
+        let mut values = step_values(&self.options, self.images, step, batch);
+        if let Some(lottery) = &self.lottery {
+            lottery.set_place(batch, &mut values);
+        }
+        values
     }
 
     /// The gradients of step `step`, and the losses of all its batches but the last.
     fn compute(&self, work: &mut Work, step: u64) {
-        let (batches, metrics) = (self.options.accumulate as u64, self.session.memory().buffer(METRICS));
-        if self.accumulate.is_some() {
-            work.clear(self.session.memory().buffer(ACCUMULATED));
+        let (batches, metrics) = (self.options.passes() as u64, self.session.memory().buffer(METRICS));
+        match &self.lottery {
+            // Whole numbers have the same sum in any order: the noise may come first.
+            Some(lottery) => self.session.write(SUM, lottery.noise()),
+            None if self.accumulate.is_some() => work.clear(self.session.memory().buffer(ACCUMULATED)),
+            None => {}
         }
         for batch in 0..batches {
             let values = self.values(step, batch);
@@ -465,7 +502,8 @@ impl<'a> Trainer<'a> {
     /// # Errors
     /// [`Error::Device`] if the device failed.
     pub fn find_scale(&mut self) -> Result<()> {
-        if self.options.precision != Precision::F16 {
+        // Of private steps the scale may not depend on the data: it stays as it is.
+        if self.options.precision != Precision::F16 || self.options.is_private() {
             return Ok(());
         }
         for _ in 0..MOST_SKIPPED {
@@ -519,7 +557,7 @@ impl<'a> Trainer<'a> {
         let first = |Part { plan, recording }: &Part, batch, count| {
             look::first_not_finite(self.session.context, plan, recording, &self.values(step, batch), count)
         };
-        for batch in 0..self.options.accumulate as u64 {
+        for batch in 0..self.options.passes() as u64 {
             for part in [Some(&self.gradients), self.accumulate.as_ref()].into_iter().flatten() {
                 if let Some(wrong) = first(part, batch, part.recording.dispatches.len())? {
                     return Ok(Some(wrong));
@@ -568,8 +606,19 @@ impl<'a> Trainer<'a> {
     }
 
     fn metrics(&mut self, step: u64, values: &[f32]) -> Result<Metrics> {
-        let losses = &values[..self.options.accumulate as usize];
-        let square_sum = values[losses.len() - 1 + SQUARE_SUM as usize];
+        let passes = self.options.passes() as usize;
+        let square_sum = values[passes - 1 + SQUARE_SUM as usize];
+        if let Some(lottery) = &self.lottery {
+            // Those of the places that were taken, which come first. Nothing depends on them.
+            let losses = &values[..lottery.size(step) as usize];
+            return Ok(Metrics {
+                step: step + 1,
+                loss: losses.iter().sum::<f32>() / losses.len() as f32,
+                gradient_norm: square_sum.sqrt(),
+                learning_rate: self.options.learning_rate_at(step),
+            });
+        }
+        let losses = &values[..passes];
         let scale = 1.0 / self.options.accumulate as f32;
         let metrics = Metrics {
             step: step + 1,
