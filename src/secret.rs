@@ -45,6 +45,13 @@ impl Secret {
         Secret { key }
     }
 
+    /// For tests: whether these bytes hold the key, as it is or in hexadecimal digits.
+    pub fn is_in(&self, bytes: &[u8]) -> bool {
+        let digits: String = self.key.iter().map(|byte| format!("{byte:02x}")).collect();
+        let holds = |word: &[u8]| bytes.windows(word.len()).any(|window| window == word);
+        holds(&self.key) || holds(digits.as_bytes()) || holds(digits.to_uppercase().as_bytes())
+    }
+
     /// Part `part` of what step `step` (from 0) draws for `purpose`: all streams are different ones. Panics beyond 2^24 parts.
     pub fn stream(&self, purpose: Purpose, part: u32, step: u64) -> Stream {
         assert!(part < 1 << 24, "a nonce has 24 bits for the part");

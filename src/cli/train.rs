@@ -409,6 +409,10 @@ pub fn train(run: &mut Run, context: &Context, ending: &Ending) -> Result<bool> 
         let (whole, held) = (mebibytes(feed.whole_bytes()), feed.bytes() as f64 / (1 << 20) as f64);
         say(format_args!("images are read as they come: {held:.2} MiB of {whole} are in memory at a time"));
     }
+    if let Some([planned, _]) = run.about_privacy()? {
+        say(format_args!("planned: {planned}"));
+        say(format_args!("private/ of the run, and losses on this terminal, are not to be published"));
+    }
     let mut progress = Progress::new("training", run.steps_done(), all);
     let begun = Instant::now();
     let result = run.train(&mut progress);
@@ -421,6 +425,9 @@ pub fn train(run: &mut Run, context: &Context, ending: &Ending) -> Result<bool> 
     let audited = run.audited();
     if audited.steps > 0 {
         say(audited);
+    }
+    if let Some([_, spent]) = run.about_privacy()? {
+        say(spent);
     }
     let Ending { out, started, again, .. } = ending;
     if done {

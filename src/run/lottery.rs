@@ -120,6 +120,11 @@ impl Lottery {
         &self.noise
     }
 
+    /// For tests: whether these bytes hold the key of all that is drawn.
+    pub fn secret_is_in(&self, bytes: &[u8]) -> bool {
+        self.secret.is_in(bytes)
+    }
+
     /// How many images joined one of the last steps. A secret.
     pub fn size(&self, step: u64) -> u32 {
         self.sizes.iter().find(|(own, _)| *own == step).map_or(0, |(_, taken)| *taken)

@@ -5,6 +5,7 @@ use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::private::PRIVATE;
 use crate::error::{Error, Result};
 use crate::files::write_atomic;
 use crate::run::Metrics;
@@ -14,6 +15,11 @@ const HEADER: &str = "step,loss,grad_norm,lr,images_per_s\n";
 
 /// Lines come to the file at least this often, for those who watch it.
 const INTERVAL: Duration = Duration::from_secs(2);
+
+/// Whether a run began in `directory`, private or not.
+pub(super) fn is_there(directory: &Path) -> bool {
+    [directory.into(), directory.join(PRIVATE)].iter().any(|place| place.join(METRICS).exists())
+}
 
 /// The file, and the losses in it.
 pub struct MetricsLog {

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::lock::Lock;
-use super::log::{METRICS, MetricsLog};
+use super::log::{MetricsLog, is_there};
 use super::model::{Initial, Model};
+use super::private::{self, Ledger, beside};
 use super::save::{Outcome, Purpose, Save, Saver, TRAINER};
 use super::stored::{DATA, Over, SAMPLES, Stored, TrainerState, check_place, claim, digest, refuse_used};
 use crate::checkpoint;
@@ -70,7 +71,7 @@ impl About {
     /// Writes what the run in `directory` trains, and on what.
     fn write(&self, directory: &Path, options: &TrainOptions) -> Result<()> {
         checkpoint::write_json(&directory.join(checkpoint::CONFIG), options)?;
-        checkpoint::write_json(&directory.join(DATA), &self.description)
+        checkpoint::write_json(&beside(directory, options).join(DATA), &self.description)
     }
 }
 
@@ -109,6 +110,9 @@ pub struct Run<'a> {
     made_on: MadeOn,
     /// What is to be said of how it goes on.
     notes: Vec<String>,
+    /// Of a private run, and how many more steps it counts than the run has: those of checkpoints that it went back behind.
+    ledger: Option<Ledger>,
+    abandoned: u64,
     lock: Lock,
 }
 
@@ -233,6 +237,7 @@ impl<'a> Run<'a> {
         (over, initial): (Over, Option<Initial>),
     ) -> Result<Run<'a>> {
         options.validate()?;
+        let options = private::resolve(&options, data.len() as u64)?;
         // Spares the time to plan; another process may still come first.
         check_place(directory)?;
         refuse_used(directory, over)?;
@@ -240,16 +245,23 @@ impl<'a> Run<'a> {
         let mut trainer = Trainer::new(session, model.objective(), data, &options)?;
         let saver = Saver::new(&trainer.session)?;
         let (weights, before) = initial.map(|initial| (initial.weights, initial.data)).unzip();
+        let digest = digest(data);
+        if options.is_private() && before.iter().flatten().any(|then| then.as_ref().is_none_or(|then| *then == digest)) {
+            let problem = "--init with --dp: these weights have seen the same images, or nobody knows which";
+            return Err(Error::Config(format!("{problem}; nothing would be private")));
+        }
         trainer.write_weights(&weights.unwrap_or_else(|| model.params().initialise(options.seed)));
         trainer.find_scale()?;
         files::create_directory(directory).map_err(|error| Error::file(directory, error))?;
         let lock = claim(directory)?;
         refuse_used(directory, over)?;
         data.check_outside(directory)?;
-        let data = About::new(&options, data, digest(data), before.unwrap_or_default());
+        let ledger = options.is_private().then(|| Ledger::new(&options, data.len() as u64, digest.clone()));
+        let data = About::new(&options, data, digest, before.unwrap_or_default());
         data.write(directory, &options)?;
-        let log = MetricsLog::create(directory)?;
-        Ok(Run::standing((directory.into(), lock), options, (model, trainer, saver), (log, data), 0))
+        let log = MetricsLog::create(&beside(directory, &options))?;
+        let run = Run::standing((directory.into(), lock), options, (model, trainer, saver), (log, data), 0);
+        Ok(Run { ledger, ..run })
     }
 
     /// A run of which `step` steps are done.
@@ -282,6 +294,8 @@ impl<'a> Run<'a> {
             warned,
             made_on,
             notes,
+            ledger: None,
+            abandoned: 0,
             lock,
         }
     }
@@ -304,6 +318,9 @@ impl<'a> Run<'a> {
             return Err(Error::file(&stored.directory, problem));
         }
         check_place(&stored.directory)?;
+        if let Some(ledger) = &stored.ledger {
+            ledger.check(options.steps - stored.step(), options.dp_epsilon)?;
+        }
         let (data, digest) = load_same_data(&stored, &mut options, watch)?;
         let made_on = manifest::made_on(&stored.checkpoint);
         let Stored { checkpoint, state, .. } = &stored;
@@ -325,14 +342,16 @@ impl<'a> Run<'a> {
         trainer.session.write(EMA, &average);
         trainer.write_loss_scale(state.loss_scale);
         let notes = stored.set_wrong_aside()?;
-        let Stored { directory, state, lock, .. } = stored;
+        let Stored { directory, state, ledger, lock, .. } = stored;
         let data = About::new(&options, &data, digest, state.initial_data);
         data.write(&directory, &options)?;
-        let log = MetricsLog::resume(&directory, state.step)?;
+        let log = MetricsLog::resume(&beside(&directory, &options), state.step)?;
+        let abandoned = ledger.as_ref().map_or(0, |ledger| ledger.steps() - state.step);
+        let spent = (abandoned > 0).then(|| format!("the ledger counts {abandoned} steps more, of checkpoints that are left behind"));
         let run = Run::standing((directory, lock), options, (model, trainer, saver), (log, data), state.step);
         let other = made_on.and_then(|then| difference_of(&then, &run.made_on));
         let saved = Some(Saved { step: state.step, learning_rate: state.options.learning_rate });
-        Ok(Run { saved, notes: notes.into_iter().chain(other).collect(), ..run })
+        Ok(Run { saved, notes: notes.into_iter().chain(other).chain(spent).collect(), ledger, abandoned, ..run })
     }
 
     /// Lines on how a run goes on that was not as it should be, or that was made on something else.
@@ -373,6 +392,16 @@ impl<'a> Run<'a> {
     /// Learnt numbers of the model.
     pub fn parameters(&self) -> u64 {
         self.model.params().count()
+    }
+
+    /// What a private run will have spent when it ends, and what it has spent now, a line each.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if it can't be accounted.
+    pub fn about_privacy(&self) -> Result<Option<[String; 2]>> {
+        let all = self.options.steps + self.abandoned;
+        let lines = |ledger: &Ledger| Ok([ledger.line(all)?, ledger.line(self.step + self.abandoned)?]);
+        self.ledger.as_ref().map(lines).transpose()
     }
 
     /// What brings the images, where the device doesn't hold them.
@@ -531,6 +560,9 @@ impl<'a> Run<'a> {
     fn tell(&mut self, metrics: &Metrics, pace: &mut Pace, watch: &mut dyn Watch) -> Result<()> {
         let images_per_second = pace.step();
         self.told = metrics.step;
+        if let (Some(ledger), Some(lottery)) = (&mut self.ledger, self.trainer.lottery()) {
+            ledger.sizes.push(lottery.size(metrics.step - 1));
+        }
         if metrics.gradient_norm.is_finite() {
             self.moved = metrics.step;
         }
@@ -598,7 +630,7 @@ impl<'a> Run<'a> {
         })?;
         let images = drawn.images;
         let columns = if conditional { classes.min(10) as usize } else { 4 };
-        let path = self.directory.join(SAMPLES).join(format!("step_{:06}.png", self.step));
+        let path = beside(&self.directory, &self.options).join(SAMPLES).join(format!("step_{:06}.png", self.step));
         picture::write_png(&path, &picture::grid(&images, columns, picture::default_scale(height as usize)))?;
         Ok(Some(path))
     }
@@ -623,7 +655,7 @@ impl<'a> Run<'a> {
         let state = TrainerState {
             step: self.step,
             images: self.data.images,
-            digest: Some(self.data.digest.clone()),
+            digest: self.ledger.is_none().then(|| self.data.digest.clone()),
             classes: self.data.classes.clone(),
             initial_data: self.data.initial.clone(),
             options: self.options.clone(),
@@ -632,7 +664,9 @@ impl<'a> Run<'a> {
             mean_loss: None,
         };
         let (directory, model, made_on) = (self.directory.clone(), self.model.clone(), self.made_on.clone());
-        let save = Save { directory, model, state, made_on, points: self.log.points().to_vec() };
+        // What it spends is entered before its outcome can be seen.
+        let ledger = self.ledger.as_ref().map(|ledger| ledger.charged(self.step + self.abandoned));
+        let save = Save { directory, model, state, made_on, points: self.log.points().to_vec(), ledger };
         self.saver.begin(&self.trainer.session, save, purpose);
     }
 
@@ -651,6 +685,10 @@ impl<'a> Run<'a> {
 
     /// See [`TrainerState::mean_loss`].
     fn mean_loss(&self, step: u64) -> Option<f64> {
+        // Of a private run losses are secret, and which checkpoint is kept would tell of them.
+        if self.options.is_private() {
+            return None;
+        }
         let before = match self.options.checkpoint_every {
             0 => 0,
             every => step.saturating_sub(1) / every * every,
@@ -669,11 +707,11 @@ impl<'a> Run<'a> {
         files::create_directory(directory).map_err(|error| Error::file(directory, error))?;
         let lock = claim(directory)?;
         // A picture that was written meanwhile is ours.
-        if directory.join(METRICS).exists() {
+        if is_there(directory) {
             return Err(Error::file(directory, "another run began here after the directory of this one was removed"));
         }
         self.data.write(directory, &self.options)?;
-        self.log.begin_anew(directory)?;
+        self.log.begin_anew(&beside(directory, &self.options))?;
         self.lock = lock;
         watch.note(&format!(
             "warning: {}: was removed or renamed; it is made anew, with metrics and checkpoints from here on (step {})",
@@ -758,7 +796,8 @@ fn check_classes(source: &str, then: &[String], data: &Dataset) -> Result<()> {
 
 /// How other images than those that the run had differ from them, as far as its `data.json` tells.
 fn difference(directory: &Path, state: &TrainerState, data: &Dataset) -> String {
-    let stored: serde_json::Value = checkpoint::read_json(&directory.join(DATA)).unwrap_or_default();
+    let place = beside(directory, &state.options).join(DATA);
+    let stored: serde_json::Value = checkpoint::read_json(&place).unwrap_or_default();
     let then = |index: usize| stored["classes"][index]["images"].as_u64();
     let counts = data.counts().into_iter().enumerate();
     let changed =

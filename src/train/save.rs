@@ -7,6 +7,7 @@ use std::thread::{self, JoinHandle};
 
 use super::log;
 use super::model::Model;
+use super::private::{Ledger, PRIVACY, beside};
 use super::stored::{LOSS_CHART, TRAINER_STATE, TrainerState, replace_checkpoint};
 use crate::checkpoint::manifest::MadeOn;
 use crate::error::{Result, counted};
@@ -30,6 +31,8 @@ pub(super) struct Save {
     pub made_on: MadeOn,
     /// (step, loss) so far.
     pub points: Vec<(u64, f32)>,
+    /// Of a private run, with all that is spent by then.
+    pub ledger: Option<Ledger>,
 }
 
 /// What came of a checkpoint.
@@ -190,15 +193,17 @@ impl Save {
         let (step, options) = (self.state.step, &self.state.options);
         let (keep, learning_rate) = (options.keep, options.learning_rate);
         // They are to reach as far as the checkpoint when the power fails behind it.
-        let synced = log::sync(&self.directory);
+        let place = beside(&self.directory, options);
+        let synced = log::sync(&place);
         let scale = numbers(LOSS_SCALE);
-        let written = scale.and_then(|scale| {
+        let entered = self.ledger.as_ref().map_or(Ok(()), |ledger| ledger.enter(&self.directory));
+        let written = entered.and(scale).and_then(|scale| {
             self.state.loss_scale = [scale[0], scale[1]];
             replace_checkpoint(&self.directory, step, keep, &self.made_on, |fresh| self.write(fresh, numbers))
         });
         let title = format!("training loss, {}", counted(step, "step"));
         let chart = match written {
-            Ok(()) => chart::write_loss_chart(&self.directory.join(LOSS_CHART), &title, &self.points),
+            Ok(()) => chart::write_loss_chart(&place.join(LOSS_CHART), &title, &self.points),
             Err(_) => Ok(()),
         };
         Outcome { step, learning_rate, written, beside: synced.and(chart) }
@@ -213,6 +218,10 @@ impl Save {
             stored.append(&mut checkpoint::unflatten(self.model.params(), &flat, &format!("{name}.")));
         }
         tensors::write(&directory.join(TRAINER), &stored)?;
+        if let Some(ledger) = &self.ledger {
+            let statement = ledger.statement(self.state.step, options.dp_epsilon)?;
+            checkpoint::write_json(&directory.join(PRIVACY), &statement)?;
+        }
         checkpoint::write_json(&directory.join(TRAINER_STATE), &self.state)
     }
 }

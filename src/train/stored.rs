@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::lock::Lock;
 use super::log;
+use super::private::{Ledger, PRIVATE};
 use crate::checkpoint::manifest::{MadeOn, Wrong};
 use crate::checkpoint::{self, CHECKPOINT, KEPT, OLD, manifest};
 use crate::data::Dataset;
@@ -20,8 +21,6 @@ pub const TRAINER_STATE: &str = "trainer.json";
 const FRESH: &str = "checkpoint.new";
 /// What is left of one that was not as it was saved.
 const ROTTEN: &str = "checkpoint.rotten";
-/// What is never to be published with a run. Nothing is written there yet.
-const PRIVATE: &str = "private";
 /// What the run trains on.
 pub const DATA: &str = "data.json";
 pub(super) const LOSS_CHART: &str = "loss.png";
@@ -92,6 +91,8 @@ pub struct Stored {
     pub(super) state: TrainerState,
     /// What is wrong with the checkpoints after it.
     pub(super) wrong: Vec<Wrong>,
+    /// Of a private run.
+    pub(super) ledger: Option<Ledger>,
     pub(super) lock: Lock,
 }
 
@@ -119,8 +120,11 @@ impl Stored {
             return Ok(None);
         }
         let (checkpoint, wrong) = manifest::first_whole(places, |_| true)?;
-        let state = checkpoint::read_json(&checkpoint.join(TRAINER_STATE))?;
-        Ok(Some(Stored { directory: directory.to_path_buf(), checkpoint, state, wrong, lock }))
+        let mut state: TrainerState = checkpoint::read_json(&checkpoint.join(TRAINER_STATE))?;
+        let ledger = || Ledger::open(directory, &checkpoint, &state.options, state.step);
+        let ledger = state.options.is_private().then(ledger).transpose()?;
+        state.digest = ledger.as_ref().map(|ledger| ledger.digest.clone()).or(state.digest);
+        Ok(Some(Stored { directory: directory.to_path_buf(), checkpoint, state, wrong, ledger, lock }))
     }
 
     /// As [`Stored::find`].
@@ -280,7 +284,7 @@ pub enum Over {
 pub(super) fn refuse_used(directory: &Path, over: Over) -> Result<()> {
     let problem = if !checkpoints_of(directory).is_empty() {
         "holds a run already; --resume goes on with it, --out takes another place"
-    } else if over == Over::Nothing && directory.join(log::METRICS).exists() {
+    } else if over == Over::Nothing && log::is_there(directory) {
         "holds a run that is under way or ended before its first checkpoint; --resume starts it anew, --out takes another \
          place"
     } else {
