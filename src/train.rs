@@ -3,8 +3,8 @@
 mod lock;
 mod log;
 mod losses;
-pub mod private;
 pub mod model;
+pub mod private;
 pub mod run;
 mod save;
 mod stored;
@@ -13,7 +13,7 @@ pub use lock::Lock;
 pub use log::METRICS;
 pub use losses::Losses;
 pub use model::{Initial, Model};
-pub use private::PRIVACY;
+pub use private::{PRIVACY, PRIVATE};
 pub use run::{Run, Watch};
 pub use save::TRAINER;
 pub use stored::{DATA, Over, Stored, TRAINER_STATE, best, check_place, is_of_a_run, saw_one_data_set};

@@ -426,7 +426,19 @@ fn recomputing_gives_the_same_bits_in_less_memory() {
 #[test]
 fn flags_are_options_and_options_are_flags() {
     let ends = (Some(1.0), Some(2.0));
-    let options = TrainOptions { sigma_min: ends.0, sigma_max: ends.1, ..TrainOptions::default() };
+    let options = TrainOptions {
+        sigma_min: ends.0,
+        sigma_max: ends.1,
+        dp: true,
+        dp_epsilon: ends.0,
+        dp_delta: ends.0,
+        dp_noise: ends.0,
+        dp_clip: ends.0,
+        dp_draws: Some(1),
+        dp_places: Some(1),
+        dp_seed: Some(1),
+        ..TrainOptions::default()
+    };
     let written = serde_json::to_value(options).unwrap();
     let command = TrainOptions::augment_args_for_update(Command::new("train"));
     let flags: Vec<&str> = command.get_arguments().map(|flag| flag.get_id().as_str()).collect();

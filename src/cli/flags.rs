@@ -191,6 +191,9 @@ impl Typed {
     pub fn put(&self, run: &RunFlags, mut options: TrainOptions) -> Result<TrainOptions> {
         let base = options.images_of_a_step();
         options.update_from_arg_matches(&self.0)?;
+        if run.micro_batch.is_some() && options.is_private() {
+            bail!("--micro-batch does not go with --dp, which takes a step's images one at a time");
+        }
         if let Some(micro_batch) = run.micro_batch {
             let images = if self.is_given("batch") { options.batch } else { base };
             let pass = if let MicroBatch::Of(pass) = micro_batch { pass } else { images };

@@ -84,8 +84,11 @@ impl Source<'_> {
 
 fn is_of_a_model(name: &str) -> bool {
     let of_model = [checkpoint::CONFIG, checkpoint::SCHEDULER, checkpoint::PIPELINE, checkpoint::CLASSIFIER];
-    let of_run = [train::TRAINER, train::TRAINER_STATE, train::DATA, train::METRICS, checkpoint::manifest::MANIFEST];
-    of_model.contains(&name) || of_run.contains(&name) || name.starts_with(checkpoint::STEM)
+    let of_run = [train::TRAINER, train::TRAINER_STATE, train::DATA, train::METRICS, train::PRIVACY];
+    of_model.contains(&name)
+        || of_run.contains(&name)
+        || name == checkpoint::manifest::MANIFEST
+        || name.starts_with(checkpoint::STEM)
 }
 
 /// Refuses two outputs in one place, and an output over one of the inputs `reads`, before there is anything to write.

@@ -197,8 +197,8 @@ fn record_update(elements: u64, options: &TrainOptions, mechanism: Option<&Mecha
     });
     r.scope("optimizer", |r| {
         for own in flat::ranges(elements) {
-            let [weights, gradient, m, v, ema] = [WEIGHTS, source, FIRST_MOMENT, SECOND_MOMENT, EMA]
-                .map(|name| flat::range(r, name, elements, own));
+            let [weights, gradient, m, v, ema] =
+                [WEIGHTS, source, FIRST_MOMENT, SECOND_MOMENT, EMA].map(|name| flat::range(r, name, elements, own));
             let state = adamw::State { weights, gradient, m, v, ema, loss_scale };
             adamw::update(r, &options.adamw(), scale, state, square_sum);
         }

@@ -121,7 +121,10 @@ mod tests {
                 let low = if bin == 0 { 0.0 } else { below((middle - 0.5) / scale) };
                 let high = if bin == 32 { 1.0 } else { below((middle + 0.5) / scale) };
                 let expected = f64::from(count) * (high - low);
-                assert!((found - expected).abs() < 5.0 * (expected + 1.0).sqrt(), "{exponent}: bin {middle}: {found} of {expected}");
+                assert!(
+                    (found - expected).abs() < 5.0 * (expected + 1.0).sqrt(),
+                    "{exponent}: bin {middle}: {found} of {expected}"
+                );
                 square += (found - expected).powi(2) / expected.max(5.0);
             }
             println!("exponent {exponent}: chi square {square:.1} of 33 bins");

@@ -12,7 +12,7 @@ use crate::privacy::{self, Epsilon, PrivacyError, SampledGaussian, truncation};
 use crate::run::TrainOptions;
 
 /// What is never to be published with a run.
-pub(super) const PRIVATE: &str = "private";
+pub const PRIVATE: &str = "private";
 const LEDGER: &str = "ledger.json";
 /// What is promised, beside the model.
 pub const PRIVACY: &str = "privacy.json";
@@ -77,8 +77,7 @@ impl Terms {
     fn check(&self, steps: u64, taken: u64) -> Result<()> {
         let epsilon = self.epsilon(steps)?.pld;
         if let Some(budget) = self.budget.filter(|budget| epsilon > budget * SLACK) {
-            let allowed =
-                privacy::steps_for(budget, self.of_noise(), self.sampling, self.noise).map_err(refused)?;
+            let allowed = privacy::steps_for(budget, self.of_noise(), self.sampling, self.noise).map_err(refused)?;
             return Err(Error::Config(format!(
                 "the budget would be passed: {} cost epsilon {epsilon:.4} of --dp-epsilon {budget}, which allows {allowed}, {taken} of \
                  them taken",
@@ -117,7 +116,8 @@ pub fn resolve(options: &TrainOptions, images: u64) -> Result<TrainOptions> {
         return Err(Error::Config(format!("{problem}; at most {most:.1e}, better a tenth of that")));
     }
     if u64::from(options.batch) > images {
-        let problem = format!("--batch {}: with --dp a step takes {images} images on average at the most", options.batch);
+        let problem =
+            format!("--batch {}: with --dp a step takes {images} images on average at the most", options.batch);
         return Err(Error::Config(problem));
     }
     if let (None, Some(epsilon)) = (options.dp_noise, options.dp_epsilon) {
@@ -183,7 +183,10 @@ impl Ledger {
     pub fn open(directory: &Path, checkpoint: &Path, options: &TrainOptions, step: u64) -> Result<Ledger> {
         let path = directory.join(PRIVATE).join(LEDGER);
         if !path.is_file() {
-            return Err(Error::file(path, "missing: without it nobody knows what this run has spent, and none can go on"));
+            return Err(Error::file(
+                path,
+                "missing: without it nobody knows what this run has spent, and none can go on",
+            ));
         }
         let ledger: Ledger = checkpoint::read_json(&path)?;
         let told: Value = checkpoint::read_json(&checkpoint.join(PRIVACY))?;

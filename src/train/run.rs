@@ -246,7 +246,8 @@ impl<'a> Run<'a> {
         let saver = Saver::new(&trainer.session)?;
         let (weights, before) = initial.map(|initial| (initial.weights, initial.data)).unzip();
         let digest = digest(data);
-        if options.is_private() && before.iter().flatten().any(|then| then.as_ref().is_none_or(|then| *then == digest)) {
+        if options.is_private() && before.iter().flatten().any(|then| then.as_ref().is_none_or(|then| *then == digest))
+        {
             let problem = "--init with --dp: these weights have seen the same images, or nobody knows which";
             return Err(Error::Config(format!("{problem}; nothing would be private")));
         }
@@ -347,7 +348,8 @@ impl<'a> Run<'a> {
         data.write(&directory, &options)?;
         let log = MetricsLog::resume(&beside(&directory, &options), state.step)?;
         let abandoned = ledger.as_ref().map_or(0, |ledger| ledger.steps() - state.step);
-        let spent = (abandoned > 0).then(|| format!("the ledger counts {abandoned} steps more, of checkpoints that are left behind"));
+        let spent = (abandoned > 0)
+            .then(|| format!("the ledger counts {abandoned} steps more, of checkpoints that are left behind"));
         let run = Run::standing((directory, lock), options, (model, trainer, saver), (log, data), state.step);
         let other = made_on.and_then(|then| difference_of(&then, &run.made_on));
         let saved = Some(Saved { step: state.step, learning_rate: state.options.learning_rate });

@@ -136,7 +136,8 @@ impl Pieces<'_> {
             }
             // What isn't clipped is left as it is.
             let alone = self.release(&[*left_out], fault).ok_or("no step")?;
-            let own: f64 = self.gradients[*left_out].iter().map(|g| f64::from(*g / self.scale).powi(2)).sum::<f64>().sqrt();
+            let own: f64 =
+                self.gradients[*left_out].iter().map(|g| f64::from(*g / self.scale).powi(2)).sum::<f64>().sqrt();
             let added = distance(&alone, &empty) * self.expected;
             if own < 0.9 && (added - own).abs() > 0.01 {
                 return Err(format!("image {left_out} of norm {own} adds {added}"));
@@ -174,8 +175,7 @@ fn each_way_to_get_a_step_wrong_is_noticed() {
     let pieces = Pieces { context: &context, gradients, noise, units, expected: 4.0, scale: scale as f32 };
     pieces.check(None).expect("it is right without a fault");
     use Fault::*;
-    for fault in
-        [RealBatch, NormOfSum, ClippedMean, NoiseOfEach, SkippedEmpty, BiasLeftOut, LossScaleLeft, Duplicated]
+    for fault in [RealBatch, NormOfSum, ClippedMean, NoiseOfEach, SkippedEmpty, BiasLeftOut, LossScaleLeft, Duplicated]
     {
         let noticed = pieces.check(Some(fault)).expect_err(&format!("{fault:?} goes unnoticed"));
         println!("{fault:?}: {noticed}");

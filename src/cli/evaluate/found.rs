@@ -45,7 +45,8 @@ impl HeldOut {
         let Some(options) = of_run::<TrainOptions>(directory, checkpoint::CONFIG) else { return HeldOut::Unknown };
         let place = |source: &str| Path::new(source).canonicalize().unwrap_or_else(|_| source.into());
         // Of a set of parts a run was trained on one.
-        let data: Value = of_run(directory, train::DATA).unwrap_or_default();
+        let of_private = || of_run(directory, &format!("{}/{}", train::PRIVATE, train::DATA));
+        let data: Value = of_run(directory, train::DATA).or_else(of_private).unwrap_or_default();
         let part = data["part"].as_str().map(|part| Path::new(&options.data).join(part));
         let is_part = part.and_then(|part| part.canonicalize().ok()).is_some_and(|part| part == place(source));
         match (options.data == source || place(&options.data) == place(source), split.held_out) {
