@@ -18,9 +18,14 @@ const SHARE: u32 = 4;
 /// comes to `limit`; 0 if it isn't finite, or if the step says that the place is not taken. [1, 1, 1, 1].
 pub fn clip(r: &mut Recorder, total: Tensor, loss_scale: Tensor, scale: f32, limit: f32) -> Tensor {
     let factor = r.temp([1, 1, 1, 1]);
+    clip_into(r, total, loss_scale, [scale, limit], factor);
+    factor
+}
+
+/// The same, into a tensor that is there.
+fn clip_into(r: &mut Recorder, total: Tensor, loss_scale: Tensor, [scale, limit]: [f32; 2], factor: Tensor) {
     let params = [("scale", scale.into()), ("limit", limit.into())];
     r.dispatch(&KERNEL, "clip", &params, &[total, loss_scale, factor], Grid::Workgroups(1), 0);
-    factor
 }
 
 /// Adds `factor` times `gradient`, [1, 1, 1, count], rounded to whole numbers, to as many words of `sum`, modulo 2^32.
@@ -64,11 +69,15 @@ fn case_of(draw: &mut Draw, count: u32, [scale, limit]: [f64; 2], is_taken: bool
     let norm = draw.choose(&[0.01, 1.0, 30.0]);
     let infinite = draw.choose(&[f64::INFINITY, f32::from_bits(0x7fff_ffff).into()]);
     let total = draw.input_by("total", [1, 1, 1, 1], |_| if limit == 0.0 { infinite } else { norm * norm });
-    let loss = draw.input_by("loss scale", [1, 1, 1, 2], |_| loss_scale);
+    let mut scales = [3.0, loss_scale];
+    let loss = draw.input_by("loss scale", [1, 1, 1, 2], |_| {
+        scales.reverse();
+        scales[0]
+    });
     // Ties that are rounded to the even one, and what isn't finite.
     let value = |draw: &mut Draw| match draw.range(0, 9) {
         0 => draw.range(0, 9) as f64 - 4.5,
-        1 => draw.choose(&[f64::INFINITY, f64::NEG_INFINITY, f64::NAN, 0.0]),
+        1 => draw.choose(&[f64::INFINITY, f64::NEG_INFINITY, f32::from_bits(0x7fff_ffff).into(), 0.0]),
         _ => 40.0 * draw.normal(),
     };
     let gradient = draw.input_by("gradient", [1, 1, 1, count], value);
@@ -76,8 +85,11 @@ fn case_of(draw: &mut Draw, count: u32, [scale, limit]: [f64; 2], is_taken: bool
     let factor = draw.input_by("factor", [1, 1, 1, 1], |_| times);
     let sum = draw.integers("sum", count, |draw| draw.bits() as u32);
     let words = draw.integers("words", count, |draw| draw.bits() as u32);
+    // What a place leaves that isn't taken is 0, whatever was there.
+    let clipped = draw.input("clipped", [1, 1, 1, 1]);
+    let limit = scale * norm * if limit == 0.0 { 1.0 } else { limit };
     let r = &mut draw.recorder;
-    clip(r, total, loss, scale as f32, (scale * norm * if limit == 0.0 { 1.0 } else { limit }) as f32);
+    clip_into(r, total, loss, [scale as f32, limit as f32], clipped);
     add(r, factor, gradient, sum);
     let noisy = r.temp([1, 1, 1, count]);
     release(r, words, noisy, scale as f32 * 1e-6);

@@ -248,9 +248,8 @@ impl Ledger {
     pub fn statement(&self, steps: u64, budget: Option<f64>) -> Result<Value> {
         let terms = self.terms(budget);
         let epsilon = terms.epsilon(self.steps)?;
-        Ok(json!({
+        let mut told = json!({
             "private": !self.seeded,
-            "warning": self.seeded.then_some("made with --dp-seed: anybody can repeat its coins and noise, so that nothing is private"),
             "mechanism": "DP-SGD: images join by secret coins (Poisson sampling), each image's gradient is clipped, Gaussian noise",
             "adjacency": "add or remove one image",
             "epsilon": { "pld": epsilon.pld, "rdp": epsilon.rdp, "rdp_order": epsilon.order },
@@ -268,7 +267,12 @@ impl Ledger {
             "places": self.places,
             "covered": COVERED,
             "not_covered": NOT_COVERED,
-        }))
+        });
+        if self.seeded {
+            told["warning"] =
+                "made with --dp-seed: anybody can repeat its coins and noise, so that nothing is private".into();
+        }
+        Ok(told)
     }
 
     /// The same in a line.
