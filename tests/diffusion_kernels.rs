@@ -38,7 +38,7 @@ fn loader(
     let mut r = Recorder::new();
     let records = Records::bind(&mut r, "records", images, shape);
     let schedule = r.persistent("schedule", [timesteps, 1, 1, 8]);
-    let mut noise = Noise { batch, schedule, flip: false, classes: 60_000, class_dropout: 0.0 };
+    let mut noise = Noise { batch, alone: false, schedule, flip: false, classes: 60_000, class_dropout: 0.0 };
     change(&mut noise);
     let batch = diffusion::noise(&mut r, &records, &noise);
     let mut memory = Memory::default();

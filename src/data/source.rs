@@ -1,6 +1,6 @@
 //! What a user points at.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::dataset::{ACCEPTED, Dataset, Picture, Read, Shape, Want, check};
 use super::format::format_of;
