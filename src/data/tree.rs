@@ -37,19 +37,20 @@ pub(super) struct Tree<'a> {
 /// Takes the folders. The error is why they can't be.
 pub(super) fn arrange<'a>(folders: &[Folder<'a>]) -> Parsed<Tree<'a>> {
     let split = |folder: &Folder<'a>| folder.path.split('/').filter(|name| !matches!(*name, "" | ".")).collect();
-    let mut paths: Vec<Vec<&str>> = folders.iter().map(split).collect();
-    let mut part = None;
-    while let Some(top) = common(&paths) {
+    let paths: Vec<Vec<&str>> = folders.iter().map(split).collect();
+    let (mut depth, mut part) = (0, None);
+    while let Some(top) = common(&paths, depth) {
         part = Some(top).filter(|top| is_part(top)).or(part);
-        paths.iter_mut().for_each(|path| _ = path.remove(0));
+        depth += 1;
     }
+    let paths: Vec<&[&str]> = paths.iter().map(|path| &path[depth..]).collect();
     let mut tops: Vec<&str> = paths.iter().filter_map(|path| path.first().copied()).collect();
     tops.sort();
     tops.dedup();
     let mut taken = vec![Taken::Left("images beside the parts of the set, so in none"); folders.len()];
     let at = |top: &str| (0..paths.len()).filter(|at| paths[*at].first() == Some(&top)).collect::<Vec<usize>>();
     let Some(divided) = divide(tops.clone(), |top| top.to_string(), |_| true)? else {
-        let paths: Vec<(usize, &[&str])> = paths.iter().map(|path| &path[..]).enumerate().collect();
+        let paths: Vec<(usize, &[&str])> = paths.into_iter().enumerate().collect();
         classes(folders, &paths, false, &mut taken)?;
         return Ok(Tree { taken, part, test: None, note: note_alone(&tops) });
     };
@@ -71,11 +72,11 @@ pub(super) fn arrange<'a>(folders: &[Folder<'a>]) -> Parsed<Tree<'a>> {
     Ok(Tree { taken, part: Some(train), test, note: None })
 }
 
-/// The folder that all are in, but for one that it may be.
-fn common<'a>(paths: &[Vec<&'a str>]) -> Option<&'a str> {
-    let top = *paths.first()?.first()?;
-    let is_outer = paths.iter().all(|path| path.first() == Some(&top)) && paths.iter().any(|path| path.len() > 1);
-    is_outer.then_some(top)
+/// The folder that all are in behind so many names, but for one that it may be.
+fn common<'a>(paths: &[Vec<&'a str>], depth: usize) -> Option<&'a str> {
+    let top = *paths.first()?.get(depth)?;
+    let is_outer = paths.iter().all(|path| path.get(depth) == Some(&top));
+    (is_outer && paths.iter().any(|path| path.len() > depth + 1)).then_some(top)
 }
 
 /// Takes those of one part, by their numbers and what is left of their paths.
@@ -149,6 +150,16 @@ mod tests {
             read(&["car", "train", "bus"]),
             (vec!["0 car".into(), "0 train".into(), "0 bus".into()], None, None)
         );
+    }
+
+    #[test]
+    fn deep_folders_are_passed_in_no_time() {
+        let deep = "a/".repeat(30_000);
+        let folders: Vec<String> = (0..50).map(|class| format!("{deep}{class}")).collect();
+        let folders: Vec<Folder> =
+            folders.iter().map(|path| Folder { path, images: 1, first: Path::new("first") }).collect();
+        let tree = arrange(&folders).unwrap_or_else(|problem| panic!("{problem}"));
+        assert_eq!(tree.taken[49], Taken::Read { is_test: false, class: Some("49") });
     }
 
     #[test]

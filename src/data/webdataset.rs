@@ -224,13 +224,8 @@ impl<'a> Set<'a> {
         let Tree { taken, part, test, note } = tree;
         let goes = |kind: usize| match taken[kind] {
             Taken::Left(_) => Goes::Nowhere,
-            Taken::Read { is_test, .. } => {
-                if is_test {
-                    Goes::There
-                } else {
-                    Goes::Here
-                }
-            }
+            Taken::Read { is_test: true, .. } => Goes::There,
+            Taken::Read { .. } => Goes::Here,
         };
         let mut groups = vec![Goes::Nowhere; self.groups.len()];
         for (kind, own) in self.kinds.iter().enumerate().filter(|(kind, _)| goes(*kind) != Goes::Nowhere) {

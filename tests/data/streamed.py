@@ -67,14 +67,17 @@ def steps(out):
 
 
 def train(options, out, flags, kill_after=None):
-    """The most anonymous memory, what was said, and seconds of the CPU for a step; killed `kill_after` seconds behind its first checkpoint."""
+    """The most anonymous memory, what was said, and seconds for a step behind the first two, by the clock and of the CPU; killed
+    `kill_after` seconds behind its first checkpoint."""
     line = options.diffuse.split() + ["train", "--preset", options.preset, "--out", str(out), "--batch", str(options.batch), "--sample-every", "0"] + flags
     run = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=options.environment)
-    most, begun, before = 0, None, resource.getrusage(resource.RUSAGE_CHILDREN)
+    most, begun, ended, before = 0, None, None, resource.getrusage(resource.RUSAGE_CHILDREN)
     while run.poll() is None:
         most = max(most, anonymous(run.pid))
         if not begun and steps(out) >= 2:
-            begun = steps(out), processor(run.pid)
+            begun = steps(out), processor(run.pid), time.monotonic()
+        if not ended and begun and steps(out) >= options.steps:
+            ended = time.monotonic()
         if kill_after and (out / "checkpoint" / "trainer.json").exists():
             time.sleep(kill_after)
             run.send_signal(signal.SIGKILL)
@@ -85,8 +88,10 @@ def train(options, out, flags, kill_after=None):
         raise SystemExit(text)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     taken = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    each = (taken - begun[1]) / max(steps(out) - begun[0], 1) if begun else 0
-    return most, text, each
+    if not begun:
+        return most, text, None
+    count = max(steps(out) - begun[0], 1)
+    return most, text, ((ended or time.monotonic()) - begun[2], taken - begun[1], count)
 
 
 def digest(out):
@@ -99,23 +104,22 @@ def said(text, word):
 
 def compare(options, data, work):
     """Seconds of the same steps, streamed and held, in turns."""
-    times, seconds = {"true": [], "false": []}, {"true": [], "false": []}
+    taken = {"true": [], "false": []}
     digests = set()
     for turn in range(options.rounds):
-        for stream in times if turn % 2 else reversed(times):
+        for stream in taken if turn % 2 else reversed(taken):
             out = work / f"turn-{turn}-{stream}"
-            _, text, each = train(options, out, ["--data", str(data), "--steps", str(options.steps), "--stream", stream])
-            rows = (out / "metrics.csv").read_text().splitlines()
-            column = rows[0].split(",").index("images_per_s")
-            times[stream].append(float(rows[-1].split(",")[column]))
-            seconds[stream].append(each)
+            flags = ["--data", str(data), "--steps", str(options.steps), "--stream", stream]
+            _, text, (clock, processor, count) = train(options, out, flags)
+            taken[stream].append((clock / count, processor / count))
             digests.add(digest(out))
-            own = f"{times[stream][-1]:.2f} images/s, {each:.3f} s of the CPU a step"
+            own = f"{clock / count:.3f} s a step, {processor / count:.3f} s of the CPU"
             print(f"turn {turn}, --stream {stream}: {own}; {said(text, 'waited')}", flush=True)
             shutil.rmtree(out)
-    for what, own in [("images/s", times), ("seconds of the CPU a step", seconds)]:
-        ratios = [streamed / held for streamed, held in zip(own["true"], own["false"])]
-        medians = statistics.median(own["true"]) / statistics.median(own["false"])
+    for at, what in enumerate(["seconds a step", "seconds of the CPU a step"]):
+        streamed, held = ([own[at] for own in taken[stream]] for stream in ["true", "false"])
+        ratios = [one / other for one, other in zip(streamed, held)]
+        medians = statistics.median(streamed) / statistics.median(held)
         print(f"{what}, streamed to held: medians {medians:.3f}; by turns {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})")
     print("equal bits" if len(digests) == 1 else "DIFFERENT BITS")
     return len(digests) == 1

@@ -70,10 +70,14 @@ def of_datasets():
 
 
 def of_polars():
-    frame = polars.DataFrame({"image": [png(image) for image in pictures(12)], "label": LABELS})
-    frame.write_parquet(place / "polars.parquet")
-    read = polars.read_parquet(place / "polars.parquet")
-    expect("libraries/polars.parquet", [Image.open(io.BytesIO(file)) for file in read["image"]], read["label"])
+    files = [png(image) for image in pictures(12)]
+    words = [NAMES[label] for label in LABELS]
+    for name, labels, options in [("polars", LABELS, {}), ("polars_lz4", LABELS, {"compression": "lz4"}), ("polars_words", words, {"compression": "brotli"})]:
+        path = f"libraries/{name}.parquet"
+        polars.DataFrame({"image": files, "label": labels}).write_parquet(here / path, **options)
+        read = polars.read_parquet(here / path)
+        own = [NAMES.index(label) if labels is words else label for label in read["label"]]
+        expect(path, [Image.open(io.BytesIO(file)) for file in read["image"]], own, **({"classes": NAMES} if labels is words else {}))
 
 
 def of_webdataset():
