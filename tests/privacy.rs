@@ -159,6 +159,7 @@ fn steps_of_all_records_are_one_gaussian() {
     for (noise, steps, delta) in [
         (1.0, 1, 1e-5),
         (0.3, 1, 1e-12),
+        (0.03, 1, 1e-5),
         (100.0, 1000, 1e-5),
         (2.0, 100, 1e-6),
         (1000.0, 1_000_000, 1e-9),
