@@ -33,7 +33,7 @@ const RELATIVE: i64 = 2048;
 ///
 /// A mass m at x = a + u in a cell [a, a + h] becomes `m (e^(h - u) - 1) / (e^h - 1)` at a and the rest at a + h, which keeps both the
 /// sum of m under P and of m e^(-x) under Q. The cell's curve delta(epsilon) over e^epsilon becomes its chord, which lies above it: the
-/// pair on the grid dominates the true one, and so do their compositions (Doroshenko et al. 2022, theorem 3.1 and section 4).
+/// pair on the grid dominates the true one, and so do their compositions (Doroshenko et al. 2022).
 pub fn tilted_masses(loss: &Loss, grid: &Grid, theta: f64, reach: f64, moments: &Moments) -> (Vec<Complex<f64>>, f64) {
     let (low, high) = loss.range(reach);
     let (at_low, at_high) = (loss.at(low), loss.at(high));
