@@ -1,7 +1,7 @@
 //! The noise that a budget needs, and the steps that it allows.
 
-use super::error::PrivacyError;
-use super::mechanism::{MOST_STEPS, NOISE, SampledGaussian, check_delta};
+use super::error::{MOST_STEPS, NOISE, PrivacyError};
+use super::mechanism::{SampledGaussian, check_delta};
 use super::{pld, rdp};
 
 /// The noise multiplier for a wanted epsilon, as two accountants have it.

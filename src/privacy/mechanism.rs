@@ -1,11 +1,6 @@
 //! What is accounted: a Gaussian mechanism on Poisson samples, and how many times it runs.
 
-use super::error::PrivacyError;
-
-/// The least and the largest noise multiplier that is accounted.
-pub const NOISE: (f64, f64) = (0.01, 1e6);
-/// Steps that are accounted at most: f64 counts them exactly.
-pub const MOST_STEPS: u64 = 1 << 53;
+use super::error::{MOST_STEPS, NOISE, PrivacyError};
 
 /// `steps` releases of a sum over a Poisson sample, each with Gaussian noise.
 ///
