@@ -256,20 +256,44 @@ fn images_join_by_coins_of_their_own_and_never_twice() {
     assert!((halves[0] - halves[1]).abs() < 1000, "{halves:?}: the first in order are not preferred");
 }
 
+/// Places and noise of a step, by the seed of the run, the secret, and the step.
+type Drawn<'a> = &'a dyn Fn(u64, u64, u64) -> (Vec<Place>, Vec<u32>);
+
+fn draw(seed: u64, secret: u64, step: u64) -> (Vec<Place>, Vec<u32>) {
+    let options = TrainOptions { seed, dp_seed: Some(secret), ..private(7, 2, 1.0) };
+    let mut lottery = lottery(&options, 9);
+    lottery.draw(step);
+    (lottery.places().to_vec(), lottery.noise().to_vec())
+}
+
+/// Whether all of it follows from the secret, and nothing of it from the seed of the run.
+fn check_secret(drawn: Drawn) -> Result<(), &'static str> {
+    let (places, noise) = drawn(1, 5, 0);
+    let differ =
+        |other: &[u32]| noise.iter().zip(other).filter(|(a, b)| a == b && **a != 0).count() < noise.len() / 100;
+    // Another secret, another step.
+    for (other_places, other_noise) in [drawn(1, 6, 0), drawn(1, 5, 1)] {
+        if other_places == places {
+            return Err("coins don't follow from the secret");
+        }
+        if !differ(&other_noise) {
+            return Err("noise doesn't follow from the secret");
+        }
+    }
+    // Another seed of the run.
+    let other = drawn(2, 5, 0);
+    if other.0 == places && other.1 == noise { Ok(()) } else { Err("something follows from the seed of the run") }
+}
+
 #[test]
 fn nothing_in_secret_is_drawn_from_the_seed_of_the_run() {
-    let drawn = |seed: u64, dp_seed: u64, step: u64| {
-        let options = TrainOptions { seed, dp_seed: Some(dp_seed), ..private(7, 2, 1.0) };
-        let mut lottery = lottery(&options, 9);
-        lottery.draw(step);
-        (lottery.places().to_vec(), lottery.noise().to_vec())
-    };
-    assert!(drawn(1, 5, 0) == drawn(2, 5, 0));
-    let (places, noise) = drawn(1, 5, 0);
-    for (other_places, other_noise) in [drawn(1, 6, 0), drawn(1, 5, 1)] {
-        let equal = noise.iter().zip(&other_noise).filter(|(a, b)| a == b && **a != 0).count();
-        assert!(places != other_places && equal < noise.len() / 100);
-    }
+    assert_eq!(check_secret(&draw), Ok(()));
+    let coins: Drawn = &|seed, secret, step| (draw(seed, seed, step).0, draw(seed, secret, step).1);
+    assert_eq!(check_secret(coins), Err("coins don't follow from the secret"));
+    let noise: Drawn = &|seed, secret, step| (draw(seed, secret, step).0, draw(seed, seed, step).1);
+    assert_eq!(check_secret(noise), Err("noise doesn't follow from the secret"));
+    let both: Drawn = &|seed, secret, step| draw(seed, seed + secret, step);
+    assert_eq!(check_secret(both), Err("something follows from the seed of the run"));
 }
 
 #[test]
