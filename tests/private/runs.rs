@@ -196,6 +196,7 @@ fn the_ledger_counts_what_was_spent_whatever_is_gone_back_to() {
     let mut run = resume(&context, &place, |_| ()).unwrap();
     assert!(run.notes().iter().any(|note| note.contains("the ledger counts 2 steps more")), "{:?}", run.notes());
     assert!(run.train(&mut Ear::default()).unwrap());
+    drop(run);
     let (now, told) = (json(&ledger), json(&checkpoint.join("privacy.json")));
     assert_eq!((&now["steps"], &told["steps"], &told["steps_of_this_model"]), (&6.into(), &6.into(), &4.into()));
     assert_eq!((&told["private"], told["warning"].is_string()), (&false.into(), true), "made with --dp-seed");
