@@ -6,6 +6,7 @@ use std::path::Path;
 use diffuse::data::Dataset;
 use diffuse::gpu::Context;
 use diffuse::nn::config::Size;
+use diffuse::privacy::steps_for;
 use diffuse::run::TrainOptions;
 use diffuse::train::private::resolve;
 use diffuse::train::{Over, Run, Stored, Watch, run};
@@ -226,7 +227,12 @@ fn a_budget_is_kept_and_what_makes_no_sense_is_refused() {
         resolve(&options, 10_000)
     };
     assert!(of(&|_| ()).is_ok_and(|same| same == found));
-    refused(of(&|options| options.steps = 501), "which allows 500");
+    // Noise is told in thousandths, so that a few steps more may fit.
+    let allowed = steps_for(2.0, 1e-5 * 0.99, 50.0 / 10_000.0, noise).expect("it is accounted");
+    assert!((500..510).contains(&allowed), "{allowed}");
+    let with = |steps: u64| of(&|options| (options.steps, options.dp_places) = (steps, None));
+    assert!(with(allowed).is_ok());
+    refused(with(allowed + 1), &format!("which allows {allowed}"));
     refused(of(&|options| options.dp_noise = Some(noise * 0.99)), "the budget would be passed");
     refused(of(&|options| options.dp_places = Some(60)), "--dp-places 60: that more images join a step costs delta");
     refused(of(&|options| options.dp_delta = Some(1e-3)), "above 1/10000");
