@@ -6,11 +6,11 @@
 //
 //   add      sum   += round(factor gradient)                       modulo 2^32; what isn't finite counts as 0
 //
-//   release  gradient = scale sum                                  sum as i32: those of all places, and the noise
+//   release  noisy  = scale sum                                    sum as i32: those of all places, and the noise
 //
 // DP-SGD: Abadi et al. 2016, Algorithm 1. docs/privacy.md derives scale and limit, and why what wraps around loses no privacy.
 //
-// gradient: [1, 1, 1, count]   sum: as many words, of two's complement   total, factor: one number   loss_scale: its first
+// gradient, noisy: [1, 1, 1, count]   sum: as many words, of two's complement   total, factor: one number   loss_scale: its first
 
 struct Clip {
     scale: f32,             // units of the fixed point in 1
