@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use super::codec::Codec;
 use super::footer::{Group, Leaf};
-use super::runs::Runs;
+use super::runs::{Runs, damaged};
 use super::thrift::{self, Value};
 use super::values::{Dictionary, Values};
 use crate::data::dataset::Want;
@@ -52,10 +52,6 @@ enum PageKind {
     Dictionary,
     /// Of no values.
     Other,
-}
-
-pub(super) fn damaged() -> String {
-    "a page is damaged: get it again".into()
 }
 
 impl<'a> Chunk<'a> {

@@ -91,6 +91,10 @@ pub fn bits(bytes: &[u8], bit: u64, width: u32) -> Option<u64> {
     Some((bits >> shift & ((1 << width) - 1)) as u64)
 }
 
+pub(super) fn damaged() -> String {
+    "a page is damaged: get it again".into()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

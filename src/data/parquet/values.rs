@@ -4,8 +4,7 @@ use std::ops::Range;
 
 use super::deltas::Deltas;
 use super::footer::Type;
-use super::page::damaged;
-use super::runs::{Runs, take};
+use super::runs::{Runs, damaged, take};
 use crate::data::place::Parsed;
 
 /// Values that later pages name by their numbers.
