@@ -12,6 +12,7 @@ use super::output::{Json, say};
 use super::train::{Begun, Ending};
 use super::{sample, train};
 use diffuse::checkpoint;
+use diffuse::data::Dataset;
 use diffuse::diffusion::{Sampler, ScheduleKind};
 use diffuse::files;
 use diffuse::gpu::{Context, Precision};
@@ -82,7 +83,10 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
         adapter,
         &ending,
         |context, policy| begin(args, context, policy),
-        |mut options, context, policy| start(args, &mut options, context, policy),
+        |mut options, context, policy| {
+            let data = run::load_data(&mut options, None)?;
+            create(args, options, &data, context, policy)
+        },
     )?;
     if !trained.is_done {
         return Ok(());
@@ -121,14 +125,19 @@ fn begin<'c>(args: &Args, context: &'c Context, policy: &Policy) -> Result<Begun
         Some(stored) => Begun::Run(Box::new(Run::resume(context, policy, stored, options, None)?)),
         None => {
             say(format_args!("learning to draw digits from {} handwritten ones", data.len()));
-            Begun::Run(Box::new(start(args, &mut options, context, policy)?))
+            Begun::Run(Box::new(create(args, options, &data, context, policy)?))
         }
     })
 }
 
-fn start<'c>(args: &Args, options: &mut TrainOptions, context: &'c Context, policy: &Policy) -> Result<Run<'c>> {
-    let data = run::load_data(options, None)?;
-    Ok(Run::create(context, policy, &args.out, options.clone(), &data, (Over::Unfinished, None))?)
+fn create<'c>(
+    args: &Args,
+    options: TrainOptions,
+    data: &Dataset,
+    context: &'c Context,
+    policy: &Policy,
+) -> Result<Run<'c>> {
+    Ok(Run::create(context, policy, &args.out, options, data, (Over::Unfinished, None))?)
 }
 
 /// A run of other options is somebody's work, and so is a configuration that is no run's.

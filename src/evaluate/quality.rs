@@ -55,6 +55,9 @@ pub struct Report {
     pub enough_images: usize,
 }
 
+/// Training images that halves, waves and patches are learnt from: more would take memory and say the same.
+const MOST_STRUCTURED: usize = 10_000;
+
 /// Whether there are as many samples and test images as the figures need.
 ///
 /// # Errors
@@ -92,10 +95,9 @@ pub fn judge(
         Ok(compare(&features, &reference, accuracy, seed))
     };
     let tests = images_of(&split.test, count);
-    let train = images_of(&split.train, split.train.len());
-    let whole = Reference::new(&train, seed);
+    let whole = Reference::new(&spread(&split.train, split.train.len().min(MOST_STRUCTURED)), seed);
     let structure = [samples, &tests].map(|images| whole.look(images, seed.wrapping_add(1)));
-    let train = rows(&train);
+    let train = rows(&images_of(&split.train, split.train.len()));
     let yardstick = nearest_images(&rows(&tests), &train, None);
     let (ours, floor) = (quality(samples, labels)?, quality(&tests, Some(&split.test.labels[..count]))?);
     [&ours, &floor]

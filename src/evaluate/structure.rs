@@ -5,7 +5,7 @@ use nalgebra::{Cholesky, DMatrix, DVector};
 use serde::Serialize;
 
 use super::spectrum::Spectrum;
-use super::statistics::quantile;
+use super::statistics::{nearest, quantile};
 use crate::picture::Images;
 use crate::random::Random;
 
@@ -93,11 +93,7 @@ impl Reference {
     }
 
     fn distance(&self, patches: &[Vec<f64>]) -> Option<f64> {
-        let square = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| (a - b) * (a - b)).sum::<f64>();
-        let nearest = |patch: &Vec<f64>| {
-            let least = self.patches.iter().map(|other| square(patch, other)).fold(f64::INFINITY, f64::min);
-            (least / patch.len() as f64).sqrt()
-        };
+        let nearest = |patch: &Vec<f64>| nearest(patch, &self.patches, None).1 / (patch.len() as f64).sqrt();
         let distances: Vec<f64> = patches.iter().map(nearest).collect();
         (!distances.is_empty() && !self.patches.is_empty()).then(|| quantile(&distances, 0.5))
     }

@@ -95,13 +95,22 @@ impl Mechanism {
         let (Some(noise), Some(places)) = (options.dp_noise, options.dp_places) else {
             return Err(Error::Config("--dp needs --dp-epsilon, or --dp-noise".into()));
         };
-        if u64::from(options.batch) > images {
-            let problem = format!("--batch {}: with --dp a step takes {images} images at the most, all", options.batch);
-            return Err(Error::Config(problem));
-        }
+        Mechanism::check_batch(options, images)?;
         let clip = options.clip();
         let units = Units::new(places, noise, clip, params)?;
         Ok(Mechanism { images, expected: options.batch, places, draws: options.rows(), clip, noise, units })
+    }
+
+    /// Refuses steps that more images would join on average than there are.
+    ///
+    /// # Errors
+    /// [`Error::Config`].
+    pub fn check_batch(options: &TrainOptions, images: u64) -> Result<()> {
+        if u64::from(options.batch) <= images {
+            return Ok(());
+        }
+        let problem = format!("--batch {}: with --dp a step takes {images} images at the most, all", options.batch);
+        Err(Error::Config(problem))
     }
 
     /// q, with which each image joins a step.

@@ -250,16 +250,18 @@ const MOST_HELD: u64 = 1 << 30;
 fn must_stream(context: &Context, options: &TrainOptions, data: &Dataset) -> Result<bool> {
     let bytes = diffusion::bytes_of(data.len() as u64, [data.height, data.width, data.channels]);
     let most = context.most_in_halves().min(u32::MAX as u64);
+    if options.is_private() {
+        return match options.stream == Some(true) || bytes > most {
+            true => Err(Error::Config("--dp needs the data on the device: --stream does not go with it yet".into())),
+            false => Ok(false),
+        };
+    }
     match options.stream {
         Some(false) if bytes > most => {
             let [data, most] = [bytes, most].map(mebibytes);
             let problem = format!("the data have {data}, of which kernels here reach {most}: --stream true");
             Err(Error::Config(problem))
         }
-        Some(true) | None if options.is_private() && (options.stream.is_some() || bytes > most) => {
-            Err(Error::Config("--dp needs the data on the device: --stream does not go with it yet".into()))
-        }
-        None if options.is_private() => Ok(false),
         told => Ok(told.unwrap_or(bytes > most.min(MOST_HELD))),
     }
 }

@@ -8,8 +8,10 @@ use serde_json::{Value, json};
 use crate::checkpoint;
 use crate::error::{Error, Result, counted};
 use crate::files;
-use crate::privacy::{self, Epsilon, PrivacyError, SampledGaussian, truncation};
+use crate::privacy::truncation::{self, SHARE};
+use crate::privacy::{self, Epsilon, PrivacyError, SampledGaussian};
 use crate::run::TrainOptions;
+use crate::run::private::Mechanism;
 
 /// What is never to be published with a run.
 pub const PRIVATE: &str = "private";
@@ -20,9 +22,6 @@ pub const PRIVACY: &str = "privacy.json";
 const NOTICE: &str = "DO_NOT_PUBLISH.txt";
 const TEXT: &str = "What is in this directory tells of single images of the training data.\n\
                     None of it is private: never publish it with the model.\n";
-
-/// The share of delta that is spent on steps which more images join than there are places.
-const TRUNCATION: f64 = 0.01;
 
 /// What may cost more than the budget by rounding alone.
 const SLACK: f64 = 1.0 + 1e-9;
@@ -61,7 +60,7 @@ impl Terms {
 
     /// The delta that is left for the noise.
     fn of_noise(&self) -> f64 {
-        self.delta * (1.0 - TRUNCATION)
+        self.delta * (1.0 - SHARE)
     }
 
     fn epsilon(&self, steps: u64) -> Result<Epsilon> {
@@ -85,8 +84,8 @@ impl Terms {
             )));
         }
         let cost = self.truncation(steps, epsilon);
-        if cost > TRUNCATION * self.delta {
-            let share = TRUNCATION * self.delta;
+        if cost > SHARE * self.delta {
+            let share = SHARE * self.delta;
             let places = truncation::places(self.images, self.sampling, steps, epsilon, share);
             return Err(Error::Config(format!(
                 "--dp-places {}: that more images join a step costs delta {cost:.1e} in {}, more than a hundredth of --dp-delta; \
@@ -115,11 +114,7 @@ pub fn resolve(options: &TrainOptions, images: u64) -> Result<TrainOptions> {
         let problem = format!("--dp-delta {:e} is above 1/{images}: whole images could be published", terms.delta);
         return Err(Error::Config(format!("{problem}; at most {most:.1e}, better a tenth of that")));
     }
-    if u64::from(options.batch) > images {
-        let problem =
-            format!("--batch {}: with --dp a step takes {images} images on average at the most", options.batch);
-        return Err(Error::Config(problem));
-    }
+    Mechanism::check_batch(&options, images)?;
     if let (None, Some(epsilon)) = (options.dp_noise, options.dp_epsilon) {
         let noise = privacy::noise_for(epsilon, terms.of_noise(), terms.sampling, options.steps).map_err(refused)?;
         terms.noise = noise.pld;
@@ -127,7 +122,7 @@ pub fn resolve(options: &TrainOptions, images: u64) -> Result<TrainOptions> {
     }
     if options.dp_places.is_none() {
         let epsilon = terms.epsilon(options.steps)?.pld;
-        let share = TRUNCATION * terms.delta;
+        let share = SHARE * terms.delta;
         let places = truncation::places(images, terms.sampling, options.steps, epsilon, share).max(1);
         options.dp_places = Some(u32::try_from(places).unwrap_or(u32::MAX));
         terms.places = places;
@@ -138,7 +133,7 @@ pub fn resolve(options: &TrainOptions, images: u64) -> Result<TrainOptions> {
 }
 
 /// What was spent on a data set. It only grows: what was released stays so, whichever checkpoint a run goes back to.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Ledger {
     /// Of the images, which checkpoints of a private run don't hold: one digest tells two data sets apart.
@@ -290,13 +285,6 @@ impl Ledger {
             counted(steps, "step"),
             terms.sampling
         ))
-    }
-}
-
-impl PartialEq for Ledger {
-    fn eq(&self, other: &Ledger) -> bool {
-        let text = |ledger: &Ledger| serde_json::to_string(ledger).expect("a ledger can be written");
-        text(self) == text(other)
     }
 }
 
