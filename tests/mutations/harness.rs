@@ -51,9 +51,10 @@ fn open() -> Context {
     Context::checked(None).expect("GPU tests need an adapter")
 }
 
-/// Tells Mesa's drivers, which read it when they are loaded, not to optimize what runs once nor to keep it.
-fn compile_fast() {
-    // SAFETY: no other thread reads or writes the environment: the other tests open no device.
+/// Tells Mesa's drivers, which read it when they are loaded, not to optimize what runs once nor to keep it. Comes before any
+/// [`Harness`].
+pub fn compile_fast() {
+    // SAFETY: no other thread reads or writes the environment: the other tests open no device, and no thread was started.
     unsafe {
         std::env::set_var("GALLIVM_PERF", "nopt");
         std::env::set_var("MESA_SHADER_CACHE_DISABLE", "true");
@@ -62,7 +63,6 @@ fn compile_fast() {
 
 impl Harness {
     pub fn new(wanted: Option<Vec<String>>) -> Harness {
-        compile_fast();
         let context = open();
         let settings = setting::all(context.kind());
         let (trials, reached, bounded) = (HashMap::new(), HashMap::new(), HashMap::new());
