@@ -1,7 +1,7 @@
 // What diffusion itself computes: training pairs, the loss, one step of any sampler.
 //
 //   noise      image = shuffle(cursor + n)                       each image once an epoch; `alone`: step.record for all n
-//              t     = floor(T u), u uniform in [0, 1)
+//              t     = drawn[floor(T u)], u uniform in [0, 1)
 //              x0    = pixels / 127.5 - 1, flipped left to right with probability 1/2 if `flip`
 //              x     = alpha[t] x0 + sigma[t] eps                eps ~ N(0, I)
 //              goal  = target_x0[t] x0 + target_eps[t] eps
@@ -34,6 +34,7 @@
 //
 // x, goal, out, d_out: [N, H, W, C]   previous: `slots` times that, f32   timestep, label, weight: [1, 1, 1, N]
 // schedule: T rows of 8: alpha, sigma, target_x0, target_eps, weight of the loss, log_small, log_ratio, mean_error
+//   For `noise` there follow the T timesteps `drawn`, of equal chances, with zeros to the end of the row.
 // records, more_records: one list of bytes, 4 to a word, the low byte first; the first binding ends after first_words.
 //   A record is one image: its label in two bytes, the low one first, then H W C bytes. Streamed, they are those of this step
 //   alone, in the order in which it takes them; image n of the batch has number step.record + n.
@@ -192,7 +193,8 @@ fn image_draw(n: u32) -> vec4<u32> {
 }
 
 fn draw_timestep(bits: u32) -> u32 {
-    return multiply_wide(bits, training.timesteps).y;
+    let i = multiply_wide(bits, training.timesteps).y;
+    return u32(schedule[2u * training.timesteps + i / 4u][i % 4u]);
 }
 
 // Timestep, label and weight of image n; zeros behind the last one.

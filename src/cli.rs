@@ -70,12 +70,13 @@ pub enum Command {
 
 /// What was typed. A number below 0 is a number everywhere, not a flag that might be missing its `--`.
 pub fn parse() -> Cli {
+    let matches = with_numbers(Cli::command()).get_matches();
+    Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+}
+
+fn with_numbers(command: clap::Command) -> clap::Command {
     let numbers = |arg: Arg| if arg.get_action().takes_values() { arg.allow_negative_numbers(true) } else { arg };
-    let mut command = Cli::command().mut_args(numbers);
-    for name in command.get_subcommands().map(|command| command.get_name().to_string()).collect::<Vec<_>>() {
-        command = command.mut_subcommand(name, |command| command.mut_args(numbers));
-    }
-    Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
+    command.mut_args(numbers).mut_subcommands(with_numbers)
 }
 
 impl Cli {
@@ -95,7 +96,7 @@ impl Cli {
             Command::Export(args) => export::run(args),
             Command::Verify(args) => verify::run(args, adapter),
             Command::Certify(args) => certify::run(args),
-            Command::Privacy(args) => privacy::run(args),
+            Command::Privacy(args) => privacy::run(args, adapter),
             Command::Profile(args) => profile::run(args, adapter),
             Command::Tune(args) => self::tune::run(args, adapter),
             Command::Devices(args) => devices::run(args, adapter),

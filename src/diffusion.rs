@@ -5,7 +5,7 @@
 //!
 //! - [`Schedule`] says which level belongs to which timestep.
 //! - [`Prediction`] says what the network's output means at a level, and converts it to x0, eps and the score.
-//! - [`LossWeight`] says what each timestep counts in training, [`LearnedVariance`] what a network says of the variance.
+//! - [`LossWeight`] says what each timestep counts in training, [`TimestepDraw`] how often it is drawn, [`LearnedVariance`] what a network says of the variance.
 //! - [`Sampler`] turns schedule and prediction into a [`Program`]: a list of [`Step`]s, the coefficients of one `denoise`
 //!   dispatch each, or a rule that finds them. It drives any [`Denoiser`]: every sampler runs on one kernel, and on
 //!   distributions whose score is known by the same code.
@@ -30,6 +30,7 @@
 //! - Rombach et al. 2022, "High-Resolution Image Synthesis with Latent Diffusion Models"
 //! - Xu et al. 2022, "GeoDiff: a Geometric Diffusion Model for Molecular Conformation Generation"
 //! - Meng et al. 2022, "SDEdit: Guided Image Synthesis and Editing with Stochastic Differential Equations"
+//! - Blattmann et al. 2023, "Stable Video Diffusion: Scaling Latent Video Diffusion Models to Large Datasets"
 //! - Liu et al. 2023, "Flow Straight and Fast: Learning to Generate and Transfer Data with Rectified Flow"
 //! - Zhao et al. 2023, "UniPC: A Unified Predictor-Corrector Framework for Fast Sampling of Diffusion Models"
 //! - Hang et al. 2023, "Efficient Diffusion Training via Min-SNR Weighting Strategy"
@@ -55,6 +56,7 @@ pub mod schedule;
 pub mod spacing;
 pub mod step;
 mod stochastic;
+pub mod timestep_draw;
 pub mod variance;
 pub mod weight;
 
@@ -71,5 +73,6 @@ pub use sampler::{Sampler, SamplerKind};
 pub use schedule::{Schedule, ScheduleKind};
 pub use spacing::{Discretization, End, Run, Sigmas, Spacing, Told};
 pub use step::{NO_CLIP, SLOTS, Step, Threshold};
+pub use timestep_draw::TimestepDraw;
 pub use variance::{HYBRID, LearnedVariance, Variance};
 pub use weight::LossWeight;

@@ -3,6 +3,7 @@
 pub mod accuracy;
 pub mod levels;
 pub mod likelihood;
+pub mod membership;
 pub mod quality;
 pub mod spectrum;
 pub mod statistics;

@@ -265,6 +265,17 @@ pub fn create_directory(path: &Path) -> io::Result<()> {
     missing.iter().try_for_each(|made| sync_directory(directory_of(made)))
 }
 
+/// As [`create_directory`], of one that nobody but its owner may look into, where the system knows owners; one that is there is closed.
+///
+/// # Errors
+/// Of the system.
+pub fn create_closed_directory(path: &Path) -> io::Result<()> {
+    create_directory(path)?;
+    #[cfg(unix)]
+    fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o700))?;
+    Ok(())
+}
+
 /// Makes the names in a directory last.
 fn sync_directory(directory: &Path) -> io::Result<()> {
     use ErrorKind::{InvalidInput, PermissionDenied, Unsupported};

@@ -5,11 +5,13 @@
 //!   tighter. [`loss`], [`moments`], [`grid`] and [`quadrature`] are what it is made of.
 //! - [`noise_for`], [`steps_for`]: what a budget needs, what it allows.
 //! - [`truncation`]: what it costs that a batch has only so many places.
+//! - [`audit`]: a lower bound, out of guesses which images a run was trained on.
 //!
-//! Everything here is an upper bound for add/remove adjacency: data sets that differ by one image, one of them lacking it. Both
+//! Everything else here is an upper bound for add/remove adjacency: data sets that differ by one image, one of them lacking it. Both
 //! directions are computed, and the worse counts. docs/privacy.md has the definitions and papers in one place.
 
 mod account;
+pub mod audit;
 mod error;
 pub mod grid;
 mod inverse;

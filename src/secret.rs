@@ -24,6 +24,8 @@ pub enum Purpose {
     Places,
     /// The Gaussian noise of a step.
     Noise,
+    /// Which images of a run are canaries, and which of those it trains on.
+    Canaries,
 }
 
 impl Secret {
@@ -152,7 +154,7 @@ mod tests {
     fn streams_differ_by_all_that_names_them() {
         let (one, other) = (Secret::of_seed(1), Secret::of_seed(2));
         let mut firsts = vec![other.stream(Purpose::Noise, 0, 0).bits()];
-        for purpose in [Purpose::Coins, Purpose::Truncation, Purpose::Places, Purpose::Noise] {
+        for purpose in [Purpose::Coins, Purpose::Truncation, Purpose::Places, Purpose::Noise, Purpose::Canaries] {
             for (part, step) in [(0, 0), (1, 0), (0, 1), (1 << 23, 0), (0, 1 << 40)] {
                 firsts.push(one.stream(purpose, part, step).bits());
             }

@@ -1,5 +1,6 @@
 //! Training: the loop and the run directory.
 
+mod canaries;
 mod lock;
 mod log;
 mod losses;
@@ -9,6 +10,7 @@ pub mod run;
 mod save;
 mod stored;
 
+pub use canaries::CANARIES;
 pub use lock::Lock;
 pub use log::METRICS;
 pub use losses::Losses;

@@ -25,7 +25,7 @@ const LAYERS: &[(&str, &str)] = &[
     ("tune", "error files gpu ops"),
     ("run", "checkpoint data diffusion error gpu nn ops picture secret tune"),
     ("verify", "checkpoint data error gpu nn ops run tensors tune"),
-    ("train", "chart checkpoint data error files gpu nn picture privacy run tensors tune"),
+    ("train", "chart checkpoint data error files gpu nn picture privacy run secret tensors tune"),
     ("evaluate", "data diffusion error picture random run"),
     ("profile", "chart diffusion error gpu nn ops random run"),
 ];

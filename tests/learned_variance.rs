@@ -84,7 +84,7 @@ fn the_loss_is_the_weighted_error_and_the_bound() {
         let times = r.persistent("timestep", [1, 1, 1, n]);
         let scale = r.persistent("scale", [1, 1, 1, 1]);
         let total = r.persistent("total", [1, 1, 1, 1]);
-        let batch = Batch { x, target, timestep: times, schedule: levels, label: times, weight: times };
+        let batch = Batch { x, target, timestep: times, timesteps: n, schedule: levels, label: times, weight: times };
         let d_out = diffusion::hybrid_loss(&mut r, out, &batch, BOUND as f32, total, scale);
         let mut memory = Memory::default();
         let options = PlanOptions { reuse: false, guard: 256 };

@@ -3,6 +3,7 @@
 
 use std::f64::consts::{PI, SQRT_2};
 
+use diffuse::privacy::audit::{Guesses, bounds, usual_numbers};
 use diffuse::privacy::{PrivacyError, SampledGaussian, epsilon_of, noise_for, steps_for, truncation};
 
 fn mechanism(sampling: f64, noise: f64, steps: u64) -> SampledGaussian {
@@ -275,4 +276,71 @@ fn numbers_without_sense_are_refused() {
     assert!(matches!(epsilon(0.1, 1.0, u64::MAX, 1e-5), PrivacyError::Steps(_)));
     assert_eq!(epsilon(0.1, 1.0, 1, 1e-250), PrivacyError::Precision(1e-250));
     assert_eq!(noise_for(1.0, 1e-5, 1.0, 1 << 53).unwrap_err(), PrivacyError::NoNoise(1.0));
+}
+
+/// tests/privacy/audit.py wrote them, by scipy.
+#[test]
+fn guesses_refute_the_epsilons_that_scipy_says() {
+    let mut refuted = 0;
+    for line in include_str!("privacy/audit.csv").lines().skip(1) {
+        let fields: Vec<f64> = line.split(',').map(|field| field.parse().expect("a number")).collect();
+        let [canaries, guessed, right, delta, confidence, expected] = fields[..] else { panic!("{line}") };
+        let guesses = Guesses { canaries: canaries as u64, guessed: guessed as u64, right: right as u64 };
+        assert_close(guesses.epsilon_at_least(delta, confidence).unwrap(), expected, 1e-8);
+        refuted += usize::from(expected > 0.0);
+    }
+    assert!(refuted > 30, "{refuted}");
+}
+
+#[test]
+fn guesses_that_are_all_right_have_a_closed_form_and_half_right_ones_refute_nothing() {
+    for guessed in [1, 5, 30, 1000, 100_000] {
+        for confidence in [0.5, 0.95, 0.999] {
+            let all = Guesses { canaries: 2 * guessed, guessed, right: guessed };
+            let share = (1.0_f64 - confidence).powf(1.0 / guessed as f64);
+            let closed = (share / (1.0 - share)).ln().max(0.0);
+            assert_close(all.epsilon_at_least(0.0, confidence).unwrap(), closed, 1e-8);
+            let half = Guesses { right: guessed / 2, ..all };
+            assert_eq!(half.epsilon_at_least(0.0, confidence).unwrap(), 0.0, "{half:?} at {confidence}");
+        }
+    }
+}
+
+#[test]
+fn what_guesses_refute_grows_with_those_that_are_right_and_falls_with_delta_and_confidence() {
+    let bound = |right, delta, confidence| {
+        Guesses { canaries: 400, guessed: 100, right }.epsilon_at_least(delta, confidence).unwrap()
+    };
+    let increases = |bounds: &[f64]| bounds.is_sorted() && bounds[0] < bounds[bounds.len() - 1];
+    assert!(increases(&(0..=100).map(|right| bound(right, 1e-4, 0.95)).collect::<Vec<_>>()));
+    // The last ones are above what the theorem says: 2 m delta is above 1.
+    let deltas = [1.0, 0.5, 0.1, 0.01, 1e-3, 1e-4, 1e-5, 1e-9, 0.0];
+    assert!(increases(&deltas[1..].iter().map(|delta| bound(95, *delta, 0.95)).collect::<Vec<_>>()));
+    assert_eq!(bound(100, 0.5, 0.95), 0.0);
+    assert!(increases(&[0.9999, 0.99, 0.95, 0.5].map(|confidence| bound(95, 1e-5, confidence))));
+    for delta in deltas {
+        for right in [0, 1, 50, 99, 100] {
+            let guesses = Guesses { canaries: 400, guessed: 100, right };
+            let chances: Vec<f64> = (0..200).map(|step| guesses.chance(0.1 * f64::from(step), delta)).collect();
+            assert!(chances.is_sorted_by(|one, next| *next >= one * (1.0 - 1e-10)), "{guesses:?} at {delta}");
+        }
+    }
+    let guesses = Guesses { canaries: 4, guessed: 4, right: 4 };
+    assert_eq!(guesses.epsilon_at_least(1.5, 0.95), Err(PrivacyError::Delta(1.5)));
+    assert_eq!(guesses.epsilon_at_least(0.0, 1.0), Err(PrivacyError::Confidence(1.0)));
+}
+
+#[test]
+fn the_lowest_losses_are_taken_for_trained_on_and_each_number_of_guesses_costs_confidence() {
+    let were_in = [true, true, false, true, false, true, false, false];
+    let right = |guessed| Guesses::by_threshold(&were_in, guessed).right;
+    assert_eq!([1, 2, 4, 5, 6, 8].map(right), [1, 2, 4, 4, 4, 6]);
+    assert_eq!(usual_numbers(1000), [1000, 500, 250, 125]);
+    assert_eq!((usual_numbers(1), usual_numbers(3)), (vec![1], vec![3, 1]));
+    let were_in: Vec<bool> = (0..64).map(|place| place < 32).collect();
+    let found = bounds(&were_in, &[64, 32], 0.0, 0.9).unwrap();
+    for (guesses, epsilon) in found {
+        assert_eq!(guesses.right, guesses.guessed);
+        assert_close(epsilon, guesses.epsilon_at_least(0.0, 0.95).unwrap(), 1e-12);
+    }
 }

@@ -437,6 +437,7 @@ fn flags_are_options_and_options_are_flags() {
         dp_draws: Some(1),
         dp_places: Some(1),
         dp_seed: Some(1),
+        canaries: Some(1),
         ..TrainOptions::default()
     };
     let written = serde_json::to_value(options).unwrap();
@@ -473,6 +474,7 @@ fn files_name_schedules_targets_and_weights() {
     assert_named("noise_schedule", |options| options.noise_schedule, schedules);
     assert_named("target", |options| options.target, "epsilon x0 v score edm flow");
     assert_named("loss_weight", |options| options.loss_weight, "simple variational sigma2 min_snr p2 edm");
+    assert_named("timestep_draw", |options| options.timestep_draw, "even edm high");
     // Read again, it would be another.
     let unnamed = TrainOptions { loss_weight: LossWeight::MinSnr { gamma: 4.0 }, ..TrainOptions::default() };
     assert!(serde_json::to_value(unnamed).unwrap_err().to_string().contains("min_snr"));

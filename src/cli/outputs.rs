@@ -84,7 +84,7 @@ impl Source<'_> {
 
 fn is_of_a_model(name: &str) -> bool {
     let of_model = [checkpoint::CONFIG, checkpoint::SCHEDULER, checkpoint::PIPELINE, checkpoint::CLASSIFIER];
-    let of_run = [train::TRAINER, train::TRAINER_STATE, train::DATA, train::METRICS, train::PRIVACY];
+    let of_run = [train::TRAINER, train::TRAINER_STATE, train::DATA, train::METRICS, train::PRIVACY, train::CANARIES];
     of_model.contains(&name)
         || of_run.contains(&name)
         || name == checkpoint::manifest::MANIFEST

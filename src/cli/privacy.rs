@@ -1,8 +1,12 @@
 //! `diffuse privacy`.
 
+mod audit;
+
 use anyhow::{Result, bail};
+use clap::Subcommand;
 use serde_json::json;
 
+use super::adapter::Adapter;
 use super::output::Json;
 use diffuse::privacy::{Epsilon, Noise, SampledGaussian, noise_for, steps_for, truncation};
 
@@ -12,13 +16,16 @@ use diffuse::privacy::{Epsilon, Noise, SampledGaussian, noise_for, steps_for, tr
 /// epsilon from `--noise` and `--steps`, the noise from `--epsilon` and `--steps`, or the steps from `--epsilon` and `--noise`.
 /// All are upper bounds for data sets of which one lacks an image of the other (add/remove), at most `--images` large.
 #[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// Images that are trained on
-    #[arg(long, value_name = "N")]
-    images: u64,
+    #[arg(long, value_name = "N", required = true)]
+    images: Option<u64>,
     /// Images in a batch, on average
-    #[arg(long, value_name = "B")]
-    batch: u64,
+    #[arg(long, value_name = "B", required = true)]
+    batch: Option<u64>,
     /// Standard deviation of the noise over the clip: the noise multiplier
     #[arg(long, value_name = "SIGMA")]
     noise: Option<f64>,
@@ -29,13 +36,29 @@ pub struct Args {
     #[arg(long, value_name = "E")]
     epsilon: Option<f64>,
     /// The chance that the bound does not hold, at most 1/N
-    #[arg(long, value_name = "D")]
-    delta: f64,
+    #[arg(long, value_name = "D", required = true)]
+    delta: Option<f64>,
     /// Places for a batch, beyond which it is truncated [default: as few as add a hundredth of delta at most]
     #[arg(long, value_name = "P")]
     places: Option<u64>,
     #[command(flatten)]
     json: Json,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Audit(audit::Args),
+}
+
+/// What is accounted.
+struct Account {
+    images: u64,
+    batch: u64,
+    delta: f64,
+    noise: Option<f64>,
+    steps: Option<u64>,
+    epsilon: Option<f64>,
+    places: Option<u64>,
 }
 
 /// What was asked for.
@@ -56,15 +79,23 @@ struct Answer {
 }
 
 /// Runs the command.
-pub fn run(args: &Args) -> Result<()> {
+pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
+    if let Some(Command::Audit(args)) = &args.command {
+        return audit::run(args, adapter);
+    }
     args.json.check()?;
-    check(args)?;
-    let answer = answer(args)?;
-    args.json.print(|| Ok(object(args, &answer)), || Ok(table(args, &answer)))
+    let Args { noise, steps, epsilon, places, .. } = *args;
+    let (Some(images), Some(batch), Some(delta)) = (args.images, args.batch, args.delta) else {
+        bail!("give --images, --batch and --delta, or `audit RUN`");
+    };
+    let account = Account { images, batch, delta, noise, steps, epsilon, places };
+    check(&account)?;
+    let answer = answer(&account)?;
+    args.json.print(|| Ok(object(&account, &answer)), || Ok(table(&account, &answer)))
 }
 
-fn check(args: &Args) -> Result<()> {
-    let Args { images, batch, delta, .. } = *args;
+fn check(args: &Account) -> Result<()> {
+    let Account { images, batch, delta, .. } = *args;
     if images == 0 || batch == 0 {
         bail!("--images and --batch must be at least 1");
     }
@@ -82,7 +113,7 @@ fn check(args: &Args) -> Result<()> {
     Ok(())
 }
 
-fn answer(args: &Args) -> Result<Answer> {
+fn answer(args: &Account) -> Result<Answer> {
     let (delta, sampling) = (args.delta, args.batch as f64 / args.images as f64);
     let (asked, mechanism) = match (args.noise, args.steps, args.epsilon) {
         (Some(noise), Some(steps), None) => (Asked::Epsilon, SampledGaussian { sampling, noise, steps }),
@@ -107,7 +138,7 @@ fn answer(args: &Args) -> Result<Answer> {
     Ok(Answer { asked, mechanism, epsilon, places, truncated })
 }
 
-fn object(args: &Args, answer: &Answer) -> serde_json::Value {
+fn object(args: &Account, answer: &Answer) -> serde_json::Value {
     let Answer { asked, mechanism, epsilon, places, truncated } = answer;
     let by_rdp = if let Asked::Noise(noise) = asked { Some(noise.rdp) } else { None };
     json!({
@@ -118,7 +149,7 @@ fn object(args: &Args, answer: &Answer) -> serde_json::Value {
     })
 }
 
-fn table(args: &Args, answer: &Answer) -> String {
+fn table(args: &Account, answer: &Answer) -> String {
     let Answer { asked, mechanism, epsilon, places, truncated } = answer;
     let SampledGaussian { noise, steps, .. } = *mechanism;
     let given =

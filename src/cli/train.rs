@@ -58,7 +58,13 @@ impl Args {
     /// `base`, or what --config says, with what the flags say instead.
     fn options(&self, base: TrainOptions) -> Result<TrainOptions> {
         let given = self.config.as_deref().map(read_options).transpose()?;
-        let mut options = self.typed.put(&self.run, given.unwrap_or(base))?;
+        // What a file says, or a run that goes on, is all that it says.
+        let is_told = given.is_some() || base.is_private();
+        let base = given.unwrap_or(base);
+        let mut options = self.typed.put(&self.run, base.clone())?;
+        if options.is_private() && !is_told {
+            options = self.typed.put(&self.run, base.with_private_defaults(options.dp_epsilon))?;
+        }
         if self.learned_variance {
             options.model.out_channels = 2 * options.model.in_channels;
         }

@@ -86,7 +86,8 @@ pub fn noise(call: &mut Call) {
             false => image_at(position, images, seed, epoch) as usize,
         };
         let record = number * (2 + height * width * channels);
-        let t = (for_timestep as f64 / 2f64.powi(32) * call.f("timesteps")) as usize;
+        let drawn = (for_timestep as f64 / 2f64.powi(32) * call.f("timesteps")) as usize;
+        let t = schedule.data[8 * call.u("timesteps") + drawn] as usize;
         let [alpha, sigma, target_x0, target_eps, loss_weight, ..] = schedule.row(t) else { unreachable!() };
         let dropped = uniform_open(for_label) < call.f("class_dropout");
         let own_label = u16::from_le_bytes([records.byte(record), records.byte(record + 1)]) as f64;

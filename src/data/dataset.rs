@@ -108,6 +108,27 @@ impl Dataset {
         Ok(())
     }
 
+    /// The images at `indices`, in that order.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if there is no room for them.
+    pub fn part(&self, indices: &[usize]) -> Result<Dataset> {
+        let bytes = self.images.len() / self.len();
+        let Dataset { height, width, channels, .. } = *self;
+        let mut images = Shape { height, width, channels }.allocate(indices.len())?;
+        for (slot, index) in images.chunks_exact_mut(bytes).zip(indices) {
+            slot.copy_from_slice(&self.images[index * bytes..][..bytes]);
+        }
+        Ok(Dataset {
+            images: images.into(),
+            labels: indices.iter().map(|&index| self.labels[index]).collect(),
+            name: self.name.clone(),
+            classes: self.classes.clone(),
+            account: self.account.clone(),
+            ..*self
+        })
+    }
+
     /// Whether there are none. [`crate::data::load`] never returns such a set.
     pub fn is_empty(&self) -> bool {
         self.labels.is_empty()

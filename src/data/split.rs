@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::account::Account;
-use super::dataset::{Dataset, Shape, Want};
+use super::dataset::{Dataset, Want};
 use super::source::load_parts;
 use crate::error::Result;
 
@@ -72,8 +72,8 @@ fn hold_out(whole: Dataset) -> Result<Split> {
     let rest: Vec<usize> = (0..whole.len()).filter(|&index| !is_test[index]).collect();
     let Account { source, format, is_labelled, .. } = whole.account.clone();
     let account = Account { source, format, is_labelled, part: Some("held out".into()), ..Account::default() };
-    let test = Dataset { account, ..part(&whole, &tests)? };
-    let mut train = part(&whole, &rest)?;
+    let test = Dataset { account, ..whole.part(&tests)? };
+    let mut train = whole.part(&rest)?;
     train.account.held_out = test.len();
     Ok(Split { train, test, held_out: true })
 }
@@ -92,24 +92,6 @@ fn test_indices(labels: &[u32]) -> Vec<usize> {
         .flat_map(|rank| can_spare().filter_map(move |images| images.get(rank)))
         .copied()
         .collect()
-}
-
-/// The images at `indices`.
-fn part(whole: &Dataset, indices: &[usize]) -> Result<Dataset> {
-    let bytes = whole.images.len() / whole.len();
-    let Dataset { height, width, channels, .. } = *whole;
-    let mut images = Shape { height, width, channels }.allocate(indices.len())?;
-    for (slot, index) in images.chunks_exact_mut(bytes).zip(indices) {
-        slot.copy_from_slice(&whole.images[index * bytes..][..bytes]);
-    }
-    Ok(Dataset {
-        images: images.into(),
-        labels: indices.iter().map(|&index| whole.labels[index]).collect(),
-        name: whole.name.clone(),
-        classes: whole.classes.clone(),
-        account: whole.account.clone(),
-        ..*whole
-    })
 }
 
 #[cfg(test)]

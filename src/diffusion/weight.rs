@@ -8,6 +8,7 @@ use super::choice::Choice;
 use super::parameterization::Prediction;
 use super::path::{DATA_DEVIATION, Level};
 use super::schedule::Schedule;
+use super::timestep_draw::density_ratio;
 use super::variance::LearnedVariance;
 
 /// The weight of each timestep.
@@ -100,20 +101,6 @@ fn bound(schedule: &Schedule, timestep: usize) -> f64 {
         _ => transition.posterior_variance(),
     };
     transition.posterior_mean().0.powi(2) / (2.0 * variance)
-}
-
-/// The density of N(mean, deviation²) at ln kappa over that of the table, whose timesteps are drawn evenly.
-fn density_ratio(schedule: &Schedule, timestep: usize, mean: f64, deviation: f64) -> f64 {
-    let last = schedule.timesteps() - 1;
-    if last == 0 {
-        return 1.0;
-    }
-    let log_kappa = |t: usize| schedule.level(t).kappa().ln();
-    let (below, above) = (timestep.saturating_sub(1), (timestep + 1).min(last));
-    let spacing = (log_kappa(above) - log_kappa(below)) / (above - below) as f64;
-    let z = (log_kappa(timestep) - mean) / deviation;
-    let density = (-0.5 * z * z).exp() / (deviation * (2.0 * std::f64::consts::PI).sqrt());
-    density * spacing * schedule.timesteps() as f64
 }
 
 impl Schedule {

@@ -101,7 +101,9 @@ pub struct Noise {
     pub batch: u32,
     /// Whether all are of one image, the step's `record`.
     pub alone: bool,
-    /// `Schedule::training_table`: [T, 1, 1, 8].
+    /// T.
+    pub timesteps: u32,
+    /// `Schedule::training_table`, and `Schedule::drawn_table` behind it: [T + T/8, 1, 1, 8].
     pub schedule: Tensor,
     /// Show half of the images flipped left to right.
     pub flip: bool,
@@ -120,7 +122,9 @@ pub struct Batch {
     pub target: Tensor,
     /// [1, 1, 1, N], whole numbers as f32.
     pub timestep: Tensor,
-    /// That of [`Noise`].
+    /// T.
+    pub timesteps: u32,
+    /// That of [`Noise`], of which the T rows are enough.
     pub schedule: Tensor,
     /// [1, 1, 1, N] of u32.
     pub label: Tensor,
@@ -137,7 +141,8 @@ pub fn noise(r: &mut Recorder, records: &Records, noise: &Noise) -> Batch {
     assert!(bytes < 1 << 32, "{held} images of {height}x{width}x{channels} are more than 4 GiB");
     assert!(bytes <= 4 * (first.count() + rest.count()), "the records are too few");
     assert!(!(are_streamed && noise.alone), "what is streamed is a batch");
-    assert_eq!(noise.schedule.channels(), 8);
+    let Noise { timesteps, schedule, .. } = *noise;
+    assert_eq!((schedule.rows(), schedule.channels()), (timesteps + timesteps.div_ceil(8), 8));
     let half_bits = (1..16).find(|half| 1u64 << (2 * half) >= images as u64).unwrap_or(16);
     let shape = [noise.batch, height, width, channels];
     let [x, target] = [shape, shape].map(|shape| r.temp(shape));
@@ -152,15 +157,15 @@ pub fn noise(r: &mut Recorder, records: &Records, noise: &Noise) -> Batch {
         ("height", height.into()),
         ("width", width.into()),
         ("channels", channels.into()),
-        ("timesteps", noise.schedule.rows().into()),
+        ("timesteps", timesteps.into()),
         ("flip", noise.flip.into()),
         ("classes", noise.classes.into()),
         ("class_dropout", noise.class_dropout.into()),
     ];
-    let io = [first, rest, noise.schedule, x, target, timestep, label, weight];
+    let io = [first, rest, schedule, x, target, timestep, label, weight];
     let lanes = (x.elements() / 4).max(timestep.elements());
     r.dispatch(&KERNEL, "noise", &params, &io, Grid::Invocations(lanes), 32 * x.count());
-    Batch { x, target, timestep, schedule: noise.schedule, label, weight }
+    Batch { x, target, timestep, timesteps, schedule, label, weight }
 }
 
 /// Mean of `weight[n] (out - target)^2` over all elements into `total`, [1, 1, 1, 1]. Gives its gradient by `out` times the
@@ -352,10 +357,16 @@ fn noise_of(draw: &mut Draw, images: u32, [height, width, channels]: [u32; 3], b
     let first = draw.range(1, words);
     let words = [("records", first), ("more records", (words - first).max(1))];
     let words = words.map(|(name, count)| draw.integers(name, count, |draw| draw.bits() as u32));
+    let (rows, mut values) = (timesteps + timesteps.div_ceil(8), 0);
+    let schedule = draw.input_by("schedule", [rows, 1, 1, 8], |draw| {
+        values += 1;
+        if values > 8 * timesteps { draw.range(0, timesteps - 1) as f64 } else { draw.normal() }
+    });
     let pairs = Noise {
         batch,
         alone,
-        schedule: draw.input("schedule", [timesteps, 1, 1, 8]),
+        timesteps,
+        schedule,
         flip: draw.flip(),
         classes: 10,
         class_dropout: draw.choose(&[0.0, 0.5, 1.0]),
@@ -415,7 +426,7 @@ fn hybrid_loss_of(draw: &mut Draw, shape: [u32; 4], timesteps: u32, bound: f32) 
     let r = &mut draw.recorder;
     let out = concat::concat(r, mean, variance);
     let total = r.temp([1, 1, 1, 1]);
-    let batch = Batch { x, target, timestep, schedule, label: timestep, weight: timestep };
+    let batch = Batch { x, target, timestep, timesteps, schedule, label: timestep, weight: timestep };
     let d_out = hybrid_loss(r, out, &batch, bound, total, scale);
     let [d_mean, d_variance] = concat::concat_backward(r, d_out, shape[3]);
     if bound == 0.0 {

@@ -14,6 +14,8 @@ pub enum PrivacyError {
     Noise(f64),
     #[error("a delta of {0} is no chance of failure: it must be above 0 and below 1")]
     Delta(f64),
+    #[error("a confidence of {0} is no chance: it must be above 0 and below 1, such as 0.95")]
+    Confidence(f64),
     #[error("an epsilon of {0} is no budget: it must be above 0 and finite")]
     Epsilon(f64),
     #[error("{0} steps can't be accounted: at most {most}", most = MOST_STEPS)]

@@ -35,7 +35,7 @@ impl Objective for UNet {
         let scale = adamw::loss_scale(r, r.precision());
         let d_out = r.scope("loss", |r| match self.config.learns_variance() {
             true => {
-                let bound = HYBRID * batch.schedule.n() as f64;
+                let bound = HYBRID * f64::from(batch.timesteps);
                 diffusion::hybrid_loss(r, out, batch, bound as f32, loss, scale)
             }
             false => diffusion::loss(r, out, batch.target, batch.weight, loss, scale),

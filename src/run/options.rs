@@ -5,7 +5,9 @@ use serde::{Deserialize, Serialize};
 use super::choice;
 use crate::checkpoint::SchedulerConfig;
 use crate::data::{MEMORY_LIMIT, parse_bytes};
-use crate::diffusion::{BetaSchedule, LossWeight, Prediction, Sampler, SamplerKind, ScheduleKind, Variance};
+use crate::diffusion::{
+    BetaSchedule, LossWeight, Prediction, Sampler, SamplerKind, ScheduleKind, TimestepDraw, Variance,
+};
 use crate::error::{Error, Result};
 use crate::gpu::Precision;
 use crate::nn::{self, UNetConfig};
@@ -117,6 +119,10 @@ pub struct TrainOptions {
     #[arg(long, value_parser = choice::parser::<LossWeight>())]
     #[serde(with = "choice")]
     pub loss_weight: LossWeight,
+    /// How often each timestep is drawn
+    #[arg(long, value_parser = choice::parser::<TimestepDraw>())]
+    #[serde(with = "choice")]
+    pub timestep_draw: TimestepDraw,
     /// Timesteps of the noise schedule: levels of the ladder
     #[arg(long)]
     pub timesteps: usize,
@@ -185,6 +191,10 @@ pub struct TrainOptions {
     #[arg(long, value_name = "N")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dp_seed: Option<u64>,
+    /// Images, drawn at random, of which secret coins leave about half out of training: `privacy audit` measures how well it shows which
+    #[arg(long, value_name = "M")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub canaries: Option<u32>,
 }
 
 impl Default for TrainOptions {
@@ -214,6 +224,7 @@ impl Default for TrainOptions {
             sigma_max: None,
             target: Prediction::Eps,
             loss_weight: LossWeight::Simple,
+            timestep_draw: TimestepDraw::Even,
             timesteps: 1000,
             seed: 0,
             precision: Precision::F32,
@@ -234,6 +245,7 @@ impl Default for TrainOptions {
             dp_draws: None,
             dp_places: None,
             dp_seed: None,
+            canaries: None,
         }
     }
 }
@@ -282,6 +294,12 @@ impl TrainOptions {
         if !has_sigmas && (self.sigma_min.is_some() || self.sigma_max.is_some()) {
             return refuse("sigma_min and sigma_max go with the schedules ve and edm");
         }
+        if matches!(self.loss_weight, LossWeight::Edm { .. }) && self.timestep_draw != TimestepDraw::Even {
+            return refuse(
+                "--loss-weight edm has a distribution of its own, as a weight of even draws: with another --timestep-draw take \
+                 --loss-weight simple, which with --target edm is what Karras et al. (2022) do",
+            );
+        }
         self.scheduler().schedule()?;
         if self.task == Task::Classify && (self.class_dropout != 0.0 || self.sample_every != 0) {
             return refuse("a classifier takes class_dropout 0 and sample_every 0: it is never told the class");
@@ -289,6 +307,12 @@ impl TrainOptions {
         // Its loss is not scaled.
         if self.task == Task::Classify && self.precision != Precision::F32 {
             return refuse("a classifier takes precision f32");
+        }
+        if self.canaries == Some(0) {
+            return refuse("canaries must be at least 1");
+        }
+        if self.task == Task::Classify && self.canaries.is_some() {
+            return refuse("a classifier is trained without --canaries");
         }
         self.validate_private()?;
         self.model.validate()
@@ -344,6 +368,19 @@ impl TrainOptions {
             return refuse("a classifier is not trained with --dp");
         }
         Ok(())
+    }
+
+    /// What a private run has where nothing is said, of a budget `epsilon`. DP-SGD as Dockhorn et al. 2023, sections 4 and 5, have it:
+    /// EDM's preconditioning and noise levels; of small budgets the target v, and more of the levels of much noise. The
+    /// learning rate stays as it is, nothing decays, and the average is that of 0.999.
+    pub fn with_private_defaults(self, epsilon: Option<f64>) -> TrainOptions {
+        let base = TrainOptions { batch: 256, weight_decay: 0.0, ..self };
+        if epsilon.is_some_and(|epsilon| epsilon < 1.0) {
+            let noise_schedule = BetaSchedule::Cosine.into();
+            return TrainOptions { noise_schedule, target: Prediction::V, timestep_draw: TimestepDraw::HIGH, ..base };
+        }
+        let noise_schedule = ScheduleKind::EDM;
+        TrainOptions { noise_schedule, target: Prediction::Edm, timestep_draw: TimestepDraw::EDM, ..base }
     }
 
     /// Whether it trains under differential privacy.

@@ -99,8 +99,9 @@ pub fn record(
     let prediction = options.scheduler().prediction()?;
     let elements = model.params().elements;
     let r = &mut Recorder::for_model(elements, WEIGHTS).with_choices(choices).with_recompute(options.recompute);
-    let table: Vec<f32> = schedule.training_table(prediction, options.loss_weight).into_iter().flatten().collect();
-    let schedule = r.constant("schedule", [table.len() as u32 / 8, 1, 1, 8], &table);
+    let mut table = schedule.training_table(prediction, options.loss_weight);
+    table.extend(schedule.drawn_table(options.timestep_draw));
+    let schedule = r.constant("schedule", [table.len() as u32, 1, 1, 8], table.as_flattened());
     let records = match data.are_streamed {
         true => Records::bind_streamed(r, DATA, data.images, options.batch * options.accumulate, data.shape),
         false => Records::bind(r, DATA, data.images, data.shape),
@@ -108,6 +109,7 @@ pub fn record(
     let noise = Noise {
         batch: options.rows(),
         alone: is_private,
+        timesteps: options.timesteps as u32,
         schedule,
         flip: options.flip.unwrap_or(false),
         classes: data.classes,

@@ -31,6 +31,17 @@ pub(super) fn beside(directory: &Path, options: &TrainOptions) -> PathBuf {
     if options.is_private() { directory.join(PRIVATE) } else { directory.into() }
 }
 
+/// Makes, in a run's directory, the place of what is never to be published. It says so itself, and nobody but its owner may look into it.
+///
+/// # Errors
+/// [`Error::File`] if it can't be made.
+pub(super) fn prepare(directory: &Path) -> Result<PathBuf> {
+    let place = directory.join(PRIVATE);
+    files::create_closed_directory(&place).map_err(|error| Error::file(&place, error))?;
+    files::write_atomic(&place.join(NOTICE), TEXT.as_bytes())?;
+    Ok(place)
+}
+
 fn refused(error: PrivacyError) -> Error {
     Error::Config(error.to_string())
 }
@@ -216,10 +227,9 @@ impl Ledger {
     /// # Errors
     /// [`Error::File`] if it can't be written: the outcome must not be saved then.
     pub fn enter(&self, directory: &Path) -> Result<()> {
-        let place = directory.join(PRIVATE);
-        let before = checkpoint::read_json::<Ledger>(&place.join(LEDGER)).map_or(0, |ledger| ledger.steps);
-        files::write_atomic(&place.join(NOTICE), TEXT.as_bytes())?;
-        checkpoint::write_json(&place.join(LEDGER), &self.charged(self.steps.max(before)))
+        let place = prepare(directory)?.join(LEDGER);
+        let before = checkpoint::read_json::<Ledger>(&place).map_or(0, |ledger| ledger.steps);
+        checkpoint::write_json(&place, &self.charged(self.steps.max(before)))
     }
 
     fn terms(&self, budget: Option<f64>) -> Terms {

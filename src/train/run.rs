@@ -4,12 +4,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::canaries::{self, Canaries};
 use super::lock::Lock;
 use super::log::{MetricsLog, is_there};
 use super::model::{Initial, Model};
 use super::private::{self, Ledger, beside};
 use super::save::{Outcome, Purpose, Save, Saver, TRAINER};
-use super::stored::{DATA, Over, SAMPLES, Stored, TrainerState, check_place, claim, digest, refuse_used};
+use super::stored::{
+    DATA, Over, SAMPLES, Stored, TRAINER_STATE, TrainerState, check_place, claim, digest, read_state, refuse_used,
+};
 use crate::checkpoint;
 use crate::checkpoint::manifest::{self, MadeOn};
 use crate::data::{self, Dataset, Want};
@@ -53,6 +56,7 @@ pub trait Watch {
 struct About {
     images: u64,
     digest: String,
+    canaries: Option<Canaries>,
     /// Digests of what the initial weights were trained on.
     initial: Vec<Option<String>>,
     /// Names of the classes.
@@ -63,13 +67,24 @@ struct About {
 }
 
 impl About {
-    fn new(options: &TrainOptions, data: &Dataset, digest: String, initial: Vec<Option<String>>) -> About {
+    fn new(
+        options: &TrainOptions,
+        data: &Dataset,
+        digest: String,
+        canaries: Option<Canaries>,
+        initial: Vec<Option<String>>,
+    ) -> About {
         let (description, line) = describe(options, data);
-        About { images: data.len() as u64, digest, initial, classes: data.classes.clone(), description, line }
+        let (images, classes) = (data.len() as u64, data.classes.clone());
+        About { images, digest, canaries, initial, classes, description, line }
     }
 
     /// Writes what the run in `directory` trains, and on what.
     fn write(&self, directory: &Path, options: &TrainOptions) -> Result<()> {
+        if options.is_private() {
+            private::prepare(directory)?;
+        }
+        self.canaries.as_ref().map_or(Ok(()), |canaries| canaries.write(directory))?;
         checkpoint::write_json(&directory.join(checkpoint::CONFIG), options)?;
         checkpoint::write_json(&beside(directory, options).join(DATA), &self.description)
     }
@@ -146,33 +161,77 @@ fn read_data(options: &mut TrainOptions, watch: Option<data::Watch>) -> Result<D
     Ok(data)
 }
 
-/// The data of a run that goes on, and their digest.
+/// The data of a run that began before.
+pub struct SameData {
+    whole: Dataset,
+    /// What it trains on, and the digest of that.
+    trained: Dataset,
+    digest: String,
+    /// Those that it left out are of them.
+    canaries: Option<Canaries>,
+}
+
+/// The data of a run that goes on.
 ///
 /// # Errors
-/// Of [`load_data`]; [`Error::Config`] if they are others than the run had.
-pub fn load_same_data(
-    stored: &Stored,
+/// Of [`load_data`]; [`Error::Config`] if they are others than the run had, [`Error::File`] if its canaries are.
+pub fn load_same_data(stored: &Stored, options: &mut TrainOptions, watch: Option<data::Watch>) -> Result<SameData> {
+    same_data(&stored.directory, &stored.state, options, watch)
+}
+
+/// The images of which coins decided whether the run in `directory` trains on them, and what they decided. `data` is where its data
+/// are now, if they moved; `checkpoint` one of its own.
+///
+/// # Errors
+/// [`Error::Config`] if it has none, else of [`load_same_data`].
+pub fn load_canaries(
+    directory: &Path,
+    checkpoint: &Path,
+    data: Option<&str>,
+    watch: Option<data::Watch>,
+) -> Result<(Dataset, Vec<bool>)> {
+    if !checkpoint.join(TRAINER_STATE).is_file() {
+        return Err(Error::file(directory, format!("no run: there is no {TRAINER_STATE} beside its model")));
+    }
+    let (state, _) = read_state(directory, checkpoint)?;
+    let mut options = state.options.clone();
+    options.data = data.map_or(options.data, String::from);
+    let none = || Error::file(directory, "this run has no canaries: train --canaries M begins one that has");
+    options.canaries.ok_or_else(none)?;
+    let SameData { whole, canaries, .. } = same_data(directory, &state, &mut options, watch)?;
+    canaries.ok_or_else(none)?.images(&whole)
+}
+
+fn same_data(
+    directory: &Path,
+    state: &TrainerState,
     options: &mut TrainOptions,
     watch: Option<data::Watch>,
-) -> Result<(Dataset, String)> {
-    let (directory, state) = (&stored.directory, &stored.state);
-    let data = read_data(options, watch).map_err(|error| match error {
+) -> Result<SameData> {
+    let whole = read_data(options, watch).map_err(|error| match error {
         Error::File { path, problem } if !path.exists() => {
             Error::file(path, format!("{problem}; if it moved, --data takes its new place"))
         }
         error => error,
     })?;
-    check_classes(&options.data, &state.classes, &data)?;
-    check_embeds(options, &data)?;
-    if stored.is_of_old() && data.account.format == "folder" {
+    check_classes(&options.data, &state.classes, &whole)?;
+    check_embeds(options, &whole)?;
+    if state.is_of_old() && whole.account.format == "folder" {
         options.flip = options.flip.or(Some(true));
     }
-    let digest = digest(&data);
-    if data.len() as u64 != state.images || state.digest.as_ref().is_some_and(|then| *then != digest) {
-        let problem = format!("{}: {}; this is not the same run", options.data, difference(directory, state, &data));
-        return Err(Error::Config(problem));
+    let refuse = |what: &str| Err(Error::Config(format!("{}: {what}; this is not the same run", options.data)));
+    let canaries = options.canaries.map(|_| Canaries::open(directory, &state.options)).transpose()?;
+    if canaries.as_ref().is_some_and(|canaries| !canaries.are_of(&whole)) {
+        return refuse("not the images that the run drew its canaries from");
     }
-    Ok((data, digest))
+    let trained = canaries.as_ref().map_or_else(|| Ok(whole.clone()), |canaries| canaries.rest(&whole))?;
+    let digest = digest(&trained);
+    let is_same = trained.len() as u64 == state.images && state.digest.as_ref().is_none_or(|then| *then == digest);
+    match is_same {
+        true => Ok(SameData { whole, trained, digest, canaries }),
+        false if canaries.is_some() => Err(canaries::of_another_run(directory)),
+        false => refuse(&difference(directory, state, &trained)),
+    }
 }
 
 fn check_embeds(options: &TrainOptions, data: &Dataset) -> Result<()> {
@@ -224,7 +283,8 @@ pub fn with_fewest_passes(
 }
 
 impl<'a> Run<'a> {
-    /// Starts a run in `directory`, which holds no more than `over` says; with weights of its own, or with `initial`.
+    /// Starts a run in `directory`, which holds no more than `over` says; with weights of its own, or with `initial`. Of `data` it leaves
+    /// out the canaries whose coins say so.
     ///
     /// # Errors
     /// [`Error`] of any kind; nothing is written before the plans stand.
@@ -237,6 +297,13 @@ impl<'a> Run<'a> {
         (over, initial): (Over, Option<Initial>),
     ) -> Result<Run<'a>> {
         options.validate()?;
+        if options.canaries.is_some() && initial.is_some() {
+            let problem = "--init with --canaries: those weights may have seen the images that are left out";
+            return Err(Error::Config(problem.into()));
+        }
+        let canaries = options.canaries.map(|count| Canaries::draw(data, count, options.dp_seed)).transpose()?;
+        let rest = canaries.as_ref().map(|canaries| canaries.rest(data)).transpose()?;
+        let data = rest.as_ref().unwrap_or(data);
         let options = private::resolve(&options, data.len() as u64)?;
         // Spares the time to plan; another process may still come first.
         check_place(directory)?;
@@ -258,11 +325,12 @@ impl<'a> Run<'a> {
         refuse_used(directory, over)?;
         data.check_outside(directory)?;
         let ledger = options.is_private().then(|| Ledger::new(&options, data.len() as u64, digest.clone()));
-        let data = About::new(&options, data, digest, before.unwrap_or_default());
+        let notes = canaries.iter().map(|canaries| canaries.said(directory)).collect();
+        let data = About::new(&options, data, digest, canaries, before.unwrap_or_default());
         data.write(directory, &options)?;
         let log = MetricsLog::create(&beside(directory, &options))?;
         let run = Run::standing((directory.into(), lock), options, (model, trainer, saver), (log, data), 0);
-        Ok(Run { ledger, ..run })
+        Ok(Run { ledger, notes, ..run })
     }
 
     /// A run of which `step` steps are done.
@@ -322,7 +390,7 @@ impl<'a> Run<'a> {
         if let Some(ledger) = &stored.ledger {
             ledger.check(options.steps - stored.step(), options.dp_epsilon)?;
         }
-        let (data, digest) = load_same_data(&stored, &mut options, watch)?;
+        let SameData { trained: data, digest, canaries, .. } = load_same_data(&stored, &mut options, watch)?;
         let made_on = manifest::made_on(&stored.checkpoint);
         let Stored { checkpoint, state, .. } = &stored;
         let (model, average) = Model::load(checkpoint, &options, &data)?;
@@ -344,7 +412,7 @@ impl<'a> Run<'a> {
         trainer.write_loss_scale(state.loss_scale);
         let notes = stored.set_wrong_aside()?;
         let Stored { directory, state, ledger, lock, .. } = stored;
-        let data = About::new(&options, &data, digest, state.initial_data);
+        let data = About::new(&options, &data, digest, canaries, state.initial_data);
         data.write(&directory, &options)?;
         let log = MetricsLog::resume(&beside(&directory, &options), state.step)?;
         let abandoned = ledger.as_ref().map_or(0, |ledger| ledger.steps() - state.step);

@@ -57,12 +57,23 @@ pub(super) struct TrainerState {
     pub mean_loss: Option<f64>,
 }
 
-/// Images and labels in 16 digits, by which the same data are known at another place (FNV-1a; Fowler, Noll & Vo 1991).
+impl TrainerState {
+    /// See [`Stored::is_of_old`].
+    pub fn is_of_old(&self) -> bool {
+        self.classes.is_empty()
+    }
+}
+
+/// Bytes in 16 digits (FNV-1a; Fowler, Noll & Vo 1991).
+pub(super) fn checksum(bytes: impl Iterator<Item = u8>) -> String {
+    let add = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
+    format!("{:016x}", bytes.fold(0xcbf2_9ce4_8422_2325, add))
+}
+
+/// Images and labels in 16 digits, by which the same data are known at another place.
 pub(super) fn digest(data: &Dataset) -> String {
     let labels = data.labels.iter().flat_map(|label| label.to_le_bytes());
-    let add = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
-    let hash = data.images.iter().copied().chain(labels).fold(0xcbf2_9ce4_8422_2325, add);
-    format!("{hash:016x}")
+    checksum(data.images.iter().copied().chain(labels))
 }
 
 fn unscaled() -> [f32; 2] {
@@ -72,7 +83,10 @@ fn unscaled() -> [f32; 2] {
 /// What the weights in `checkpoint` were trained on, as [`TrainerState::initial_data`] says it of weights to begin with.
 pub(super) fn data_behind(checkpoint: &Path) -> Vec<Option<String>> {
     let state = checkpoint::read_json::<TrainerState>(&checkpoint.join(TRAINER_STATE));
-    let mut digests = state.map_or_else(|_| vec![None], |state| [state.initial_data, vec![state.digest]].concat());
+    // Without some of its images a data set has another digest.
+    let own = |state: &TrainerState| state.digest.clone().filter(|_| state.options.canaries.is_none());
+    let digests = |state: TrainerState| [state.initial_data.clone(), vec![own(&state)]].concat();
+    let mut digests = state.map_or_else(|_| vec![None], digests);
     digests.dedup();
     digests
 }
@@ -82,6 +96,15 @@ pub fn saw_one_data_set(checkpoint: &Path) -> bool {
     let state = checkpoint::read_json::<TrainerState>(&checkpoint.join(TRAINER_STATE));
     let same = |state: &TrainerState| state.initial_data.iter().all(|then| then.is_some() && *then == state.digest);
     state.is_ok_and(|state| same(&state))
+}
+
+/// Where the run in `directory` stands at one of its checkpoints, and its ledger if it is private.
+pub(super) fn read_state(directory: &Path, checkpoint: &Path) -> Result<(TrainerState, Option<Ledger>)> {
+    let mut state: TrainerState = checkpoint::read_json(&checkpoint.join(TRAINER_STATE))?;
+    let ledger = || Ledger::open(directory, checkpoint, &state.options, state.step);
+    let ledger = state.options.is_private().then(ledger).transpose()?;
+    state.digest = ledger.as_ref().map(|ledger| ledger.digest.clone()).or(state.digest);
+    Ok((state, ledger))
 }
 
 /// A run to go on with. Its directory is locked as long as this is there.
@@ -120,10 +143,7 @@ impl Stored {
             return Ok(None);
         }
         let (checkpoint, wrong) = manifest::first_whole(places, |_| true)?;
-        let mut state: TrainerState = checkpoint::read_json(&checkpoint.join(TRAINER_STATE))?;
-        let ledger = || Ledger::open(directory, &checkpoint, &state.options, state.step);
-        let ledger = state.options.is_private().then(ledger).transpose()?;
-        state.digest = ledger.as_ref().map(|ledger| ledger.digest.clone()).or(state.digest);
+        let (state, ledger) = read_state(directory, &checkpoint)?;
         Ok(Some(Stored { directory: directory.to_path_buf(), checkpoint, state, wrong, ledger, lock }))
     }
 
@@ -176,7 +196,7 @@ impl Stored {
 
     /// Whether what was not said of mirroring means none: runs of old mirrored images of folders unless they were told not to.
     pub(super) fn is_of_old(&self) -> bool {
-        self.state.classes.is_empty()
+        self.state.is_of_old()
     }
 
     /// `now` in the words of the run where both say the same: a default that was typed is no change.

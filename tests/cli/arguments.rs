@@ -230,7 +230,8 @@ fn each_key_of_json_is_documented() {
         "certify --sampler ddim",
         "privacy --images 10000 --batch 400 --noise 1.5 --steps 10 --delta 1e-5",
         "profile --preset digits --predict",
-        "train --data digits --model tiny.json --steps 1 --batch 2 --out new",
+        "train --data digits --model tiny.json --steps 1 --batch 2 --canaries 20 --out new",
+        "privacy audit new --draws 2",
         "train-classifier --data digits --model tiny.json --steps 1 --batch 2 --out judge",
         "sample run --count 1 --steps 1",
         "data digits",
@@ -242,6 +243,7 @@ fn each_key_of_json_is_documented() {
         let object = json(&accepted(place.path(), &format!("{line} --json")));
         let fields = fields_of(match line.split(' ').next().unwrap() {
             _ if line == "verify new" => "verify RUN",
+            _ if line.starts_with("privacy audit") => "privacy audit RUN",
             _ if line.contains("--soak") => "verify --soak MINUTES",
             command => command,
         });

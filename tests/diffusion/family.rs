@@ -3,7 +3,7 @@
 use super::assert_close;
 use diffuse::diffusion::{
     BetaSchedule, DATA_DEVIATION, Error, LearnedVariance, Level, LossWeight, Path, Prediction, Schedule, ScheduleKind,
-    Transition,
+    TimestepDraw, Transition,
 };
 
 fn all(timesteps: usize) -> Vec<Schedule> {
@@ -187,6 +187,37 @@ fn edm_weighs_noise_levels_as_if_drawn_log_normally() {
         assert_close("whole", mean(&|_| 1.0), 1.0, 5e-3);
         assert_close("mean", mean(&|log| log), -1.2, 0.02);
         assert_close("variance", mean(&|log| (log + 1.2).powi(2)), 1.44, 0.04);
+    }
+}
+
+/// The moments of ln sigma over the timesteps drawn are the papers'.
+#[test]
+fn timesteps_are_drawn_as_the_papers_have_them() {
+    for timesteps in [1, 7, 1000] {
+        let even = Schedule::new(BetaSchedule::Cosine, timesteps).unwrap().drawn_timesteps(TimestepDraw::Even);
+        assert_eq!(even, (0..timesteps).collect::<Vec<_>>());
+    }
+    // The second without what lies above the ladder's sigma of 80, as scipy.stats.truncnorm has it.
+    for (draw, mean, deviation) in [(TimestepDraw::EDM, -1.2, 1.2), (TimestepDraw::HIGH, 0.6543, 1.5459)] {
+        let schedule = Schedule::new(ScheduleKind::EDM, 4000).unwrap();
+        let drawn = schedule.drawn_timesteps(draw);
+        let logs: Vec<f64> = drawn.iter().map(|t| schedule.level(*t).kappa().ln()).collect();
+        let mean_of = |f: &dyn Fn(f64) -> f64| logs.iter().map(|log| f(*log)).sum::<f64>() / logs.len() as f64;
+        assert_close("mean", mean_of(&|log| log), mean, 2e-3);
+        assert_close("deviation", mean_of(&|log| (log - mean).powi(2)).sqrt(), deviation, 2e-3);
+        for schedule in all(50) {
+            let drawn = schedule.drawn_timesteps(draw);
+            assert!(drawn.len() == 50 && drawn.is_sorted() && drawn.iter().all(|t| *t < 50), "{:?}", schedule.kind());
+            // A timestep is drawn as often as its share, to one.
+            let total: f64 = (0..50).map(|t| draw.ratio(&schedule, t)).sum();
+            for t in 0..50 {
+                let (count, share) =
+                    (drawn.iter().filter(|drawn| **drawn == t).count(), draw.ratio(&schedule, t) / total);
+                assert!((count as f64 - 50.0 * share).abs() <= 1.0, "{:?}, {t}: {count} of {share}", schedule.kind());
+            }
+        }
+        let rows = Schedule::new(ScheduleKind::EDM, 11).unwrap().drawn_table(draw);
+        assert!(rows.len() == 2 && rows[1][3..].iter().all(|value| *value == 0.0), "{rows:?}");
     }
 }
 
