@@ -1,7 +1,7 @@
 // What diffusion itself computes: training pairs, the loss, one step of any sampler.
 //
 //   noise      image = shuffle(cursor + n)                       each image once an epoch; `alone`: step.record for all n
-//              t     = drawn[floor(T u)], u uniform in [0, 1)
+//              i     = floor(T u), u uniform in [0, 1), and t = i if T u - i is below share[i], else other[i]
 //              x0    = pixels / 127.5 - 1, flipped left to right with probability 1/2 if `flip`
 //              x     = alpha[t] x0 + sigma[t] eps                eps ~ N(0, I)
 //              goal  = target_x0[t] x0 + target_eps[t] eps
@@ -34,7 +34,7 @@
 //
 // x, goal, out, d_out: [N, H, W, C]   previous: `slots` times that, f32   timestep, label, weight: [1, 1, 1, N]
 // schedule: T rows of 8: alpha, sigma, target_x0, target_eps, weight of the loss, log_small, log_ratio, mean_error
-//   For `noise` there follow the T timesteps `drawn`, of equal chances, with zeros to the end of the row.
+//   For `noise` there follow T pairs of share, in units of 2^-24, and other, with zeros to the end of the row.
 // records, more_records: one list of bytes, 4 to a word, the low byte first; the first binding ends after first_words.
 //   A record is one image: its label in two bytes, the low one first, then H W C bytes. Streamed, they are those of this step
 //   alone, in the order in which it takes them; image n of the batch has number step.record + n.
@@ -192,9 +192,13 @@ fn image_draw(n: u32) -> vec4<u32> {
     return philox(vec4<u32>(n, step.counter, 0u, 0u), vec2<u32>(step.seed, IMAGE));
 }
 
+// The alias method (Walker, 1977).
 fn draw_timestep(bits: u32) -> u32 {
-    let i = multiply_wide(bits, training.timesteps).y;
-    return u32(schedule[2u * training.timesteps + i / 4u][i % 4u]);
+    let scaled = multiply_wide(bits, training.timesteps);
+    let i = scaled.y;
+    let pairs = schedule[2u * training.timesteps + i / 2u];
+    let pair = select(pairs.xy, pairs.zw, i % 2u == 1u);
+    return select(u32(pair.y), i, (scaled.x >> 8u) < u32(pair.x));
 }
 
 // Timestep, label and weight of image n; zeros behind the last one.

@@ -109,6 +109,15 @@ impl Stream {
         }
     }
 
+    /// Moves a random `count` of `all` to its front, each choice as likely as any other: the first steps of a shuffle (Fisher & Yates).
+    /// Panics if there are fewer.
+    pub fn choose<T>(&mut self, all: &mut [T], count: usize) {
+        for place in 0..count {
+            let other = place + self.below((all.len() - place) as u64) as usize;
+            all.swap(place, other);
+        }
+    }
+
     /// Whether a coin of this probability falls on its head; never more likely than that, by at most 2^-64 less.
     pub fn coin(&mut self, probability: f64) -> bool {
         // Exact: a power of two, then rounded downwards; 2^64 and more is always.

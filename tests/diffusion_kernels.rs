@@ -37,7 +37,7 @@ fn loader(
     let words = Records::pack(&pixels, &labels);
     let mut r = Recorder::new();
     let records = Records::bind(&mut r, "records", images, shape);
-    let schedule = r.persistent("schedule", [timesteps + timesteps.div_ceil(8), 1, 1, 8]);
+    let schedule = r.persistent("schedule", [timesteps + timesteps.div_ceil(4), 1, 1, 8]);
     let mut noise =
         Noise { batch, alone: false, timesteps, schedule, flip: false, classes: 60_000, class_dropout: 0.0 };
     change(&mut noise);
@@ -47,7 +47,7 @@ fn loader(
     memory.write(&context, "records", 0, &words);
     let [alpha, sigma, target_x0, target_eps] = level;
     let mut rows = [alpha, sigma, target_x0, target_eps, 1.0, 0.0, 0.0, 0.0].repeat(timesteps as usize);
-    rows.extend((0..timesteps.next_multiple_of(8)).map(|drawn| drawn as f32));
+    rows.extend([(1 << 24) as f32, 0.0].repeat(timesteps.next_multiple_of(4) as usize));
     plan.write(&context, schedule, &rows);
     let mut step = Step::default();
     step.set("seed", 11.0);

@@ -59,7 +59,7 @@ impl Args {
     fn options(&self, base: TrainOptions) -> Result<TrainOptions> {
         let given = self.config.as_deref().map(read_options).transpose()?;
         // What a file says, or a run that goes on, is all that it says.
-        let is_told = given.is_some() || base.is_private();
+        let is_told = given.is_some() || base != TrainOptions::default();
         let base = given.unwrap_or(base);
         let mut options = self.typed.put(&self.run, base.clone())?;
         if options.is_private() && !is_told {

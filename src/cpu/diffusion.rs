@@ -86,8 +86,10 @@ pub fn noise(call: &mut Call) {
             false => image_at(position, images, seed, epoch) as usize,
         };
         let record = number * (2 + height * width * channels);
-        let drawn = (for_timestep as f64 / 2f64.powi(32) * call.f("timesteps")) as usize;
-        let t = schedule.data[8 * call.u("timesteps") + drawn] as usize;
+        let scaled = for_timestep as u64 * call.u("timesteps") as u64;
+        let column = (scaled >> 32) as usize;
+        let [share, other] = [0, 1].map(|i| schedule.data[8 * call.u("timesteps") + 2 * column + i]);
+        let t = if ((scaled as u32 >> 8) as f64) < share { column } else { other as usize };
         let [alpha, sigma, target_x0, target_eps, loss_weight, ..] = schedule.row(t) else { unreachable!() };
         let dropped = uniform_open(for_label) < call.f("class_dropout");
         let own_label = u16::from_le_bytes([records.byte(record), records.byte(record + 1)]) as f64;

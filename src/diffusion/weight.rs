@@ -8,7 +8,7 @@ use super::choice::Choice;
 use super::parameterization::Prediction;
 use super::path::{DATA_DEVIATION, Level};
 use super::schedule::Schedule;
-use super::timestep_draw::density_ratio;
+use super::timestep_draw::TimestepDraw;
 use super::variance::LearnedVariance;
 
 /// The weight of each timestep.
@@ -86,7 +86,8 @@ impl LossWeight {
             LossWeight::Edm { mean, deviation } => {
                 let kappa = level.kappa();
                 let lambda = (kappa.powi(2) + DATA_DEVIATION.powi(2)) / (kappa * DATA_DEVIATION).powi(2);
-                density_ratio(schedule, timestep, mean, deviation) * lambda * of_x0
+                let draw = TimestepDraw::LogNormal { mean, deviation };
+                draw.ratio(schedule, timestep) * lambda * of_x0
             }
         }
     }

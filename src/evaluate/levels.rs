@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::likelihood::{Setting, check_finite, parts, values};
+use super::likelihood::{Answer, Setting, answer, check_finite, parts, values};
 use super::spectrum::Spectrum;
 use crate::data::Dataset;
 use crate::error::Result;
@@ -48,14 +48,11 @@ pub fn level_errors(
         network.write_labels(&data.labels[part]);
         for error in &mut errors {
             let (alpha, sigma) = (setting.schedule.alpha(error.timestep), setting.schedule.sigma(error.timestep));
-            let (target_x0, target_eps) = setting.prediction.target(alpha, sigma);
             let (from_x, from_out) = setting.prediction.x0(alpha, sigma);
             let eps: Vec<f64> = x0.iter().map(|_| random.normal()).collect();
-            let x: Vec<f64> = x0.iter().zip(&eps).map(|(x0, eps)| alpha * x0 + sigma * eps).collect();
-            let out = network.run(&x, error.timestep as f64)?;
-            let wrong =
-                out.iter().zip(x0.iter().zip(&eps)).map(|(out, (x0, eps))| out - target_x0 * x0 - target_eps * eps);
-            error.loss += each * wrong.map(|wrong| wrong * wrong).sum::<f64>();
+            let trained = (setting.schedule, setting.prediction);
+            let Answer { x, out, wrong } = answer(network, trained, error.timestep, &x0, &eps)?;
+            error.loss += each * wrong.iter().map(|wrong| wrong * wrong).sum::<f64>();
             let clip = setting.clip.unwrap_or(f64::INFINITY);
             let estimates = x.iter().zip(&out).map(|(x, out)| (from_x * x + from_out * out).clamp(-clip, clip));
             let differences: Vec<f64> = estimates.zip(&x0).map(|(estimate, x0)| estimate - x0).collect();

@@ -76,6 +76,31 @@ pub(super) fn values(data: &Dataset, images: &std::ops::Range<usize>) -> Vec<f64
     data.images[images.start * bytes..images.end * bytes].iter().map(|byte| *byte as f64 / 127.5 - 1.0).collect()
 }
 
+/// What a network says at one timestep of images with noise.
+pub(super) struct Answer {
+    pub x: Vec<f64>,
+    pub out: Vec<f64>,
+    /// `out` without its target.
+    pub wrong: Vec<f64>,
+}
+
+/// That of images `x0` with the noise `eps`, at most a batch of them.
+pub(super) fn answer(
+    network: &Denoiser,
+    (schedule, prediction): (&Schedule, Prediction),
+    timestep: usize,
+    x0: &[f64],
+    eps: &[f64],
+) -> Result<Answer> {
+    let (alpha, sigma) = (schedule.alpha(timestep), schedule.sigma(timestep));
+    let (target_x0, target_eps) = prediction.target(alpha, sigma);
+    let x: Vec<f64> = x0.iter().zip(eps).map(|(x0, eps)| alpha * x0 + sigma * eps).collect();
+    let out = network.run(&x, timestep as f64)?;
+    let terms = out.iter().zip(x0.iter().zip(eps));
+    let wrong = terms.map(|(out, (x0, eps))| out - target_x0 * x0 - target_eps * eps).collect();
+    Ok(Answer { x, out, wrong })
+}
+
 /// The first `count` images in parts of at most `batch`.
 pub(super) fn parts(count: usize, batch: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
     (0..count.div_ceil(batch)).map(move |part| part * batch..count.min((part + 1) * batch))

@@ -103,7 +103,7 @@ pub struct Noise {
     pub alone: bool,
     /// T.
     pub timesteps: u32,
-    /// `Schedule::training_table`, and `Schedule::drawn_table` behind it: [T + T/8, 1, 1, 8].
+    /// `Schedule::training_table`, and `Schedule::drawn_table` behind it: [T + T/4, 1, 1, 8].
     pub schedule: Tensor,
     /// Show half of the images flipped left to right.
     pub flip: bool,
@@ -142,7 +142,7 @@ pub fn noise(r: &mut Recorder, records: &Records, noise: &Noise) -> Batch {
     assert!(bytes <= 4 * (first.count() + rest.count()), "the records are too few");
     assert!(!(are_streamed && noise.alone), "what is streamed is a batch");
     let Noise { timesteps, schedule, .. } = *noise;
-    assert_eq!((schedule.rows(), schedule.channels()), (timesteps + timesteps.div_ceil(8), 8));
+    assert_eq!((schedule.rows(), schedule.channels()), (timesteps + timesteps.div_ceil(4), 8));
     let half_bits = (1..16).find(|half| 1u64 << (2 * half) >= images as u64).unwrap_or(16);
     let shape = [noise.batch, height, width, channels];
     let [x, target] = [shape, shape].map(|shape| r.temp(shape));
@@ -357,10 +357,14 @@ fn noise_of(draw: &mut Draw, images: u32, [height, width, channels]: [u32; 3], b
     let first = draw.range(1, words);
     let words = [("records", first), ("more records", (words - first).max(1))];
     let words = words.map(|(name, count)| draw.integers(name, count, |draw| draw.bits() as u32));
-    let (rows, mut values) = (timesteps + timesteps.div_ceil(8), 0);
+    let (rows, mut values) = (timesteps + timesteps.div_ceil(4), 0u32);
     let schedule = draw.input_by("schedule", [rows, 1, 1, 8], |draw| {
         values += 1;
-        if values > 8 * timesteps { draw.range(0, timesteps - 1) as f64 } else { draw.normal() }
+        match values.checked_sub(8 * timesteps + 1) {
+            None => draw.normal(),
+            Some(of_pair) if of_pair % 2 == 0 => draw.range(0, 1 << 24) as f64,
+            Some(_) => draw.range(0, timesteps - 1) as f64,
+        }
     });
     let pairs = Noise {
         batch,

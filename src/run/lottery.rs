@@ -23,12 +23,7 @@ pub fn draw_places(mechanism: &Mechanism, secret: &Secret, step: u64) -> Vec<Pla
     let mut joining: Vec<u32> = (0..mechanism.images as u32).filter(|_| coins.coin(sampling)).collect();
     let places = mechanism.places as usize;
     if joining.len() > places {
-        let mut random = secret.stream(Purpose::Truncation, 0, step);
-        // The first steps of a shuffle (Fisher & Yates).
-        for place in 0..places {
-            let other = place + random.below((joining.len() - place) as u64) as usize;
-            joining.swap(place, other);
-        }
+        secret.stream(Purpose::Truncation, 0, step).choose(&mut joining, places);
     }
     let mut keys = secret.stream(Purpose::Places, 0, step);
     let place = |index: usize| Place {

@@ -300,7 +300,10 @@ impl TrainOptions {
                  --loss-weight simple, which with --target edm is what Karras et al. (2022) do",
             );
         }
-        self.scheduler().schedule()?;
+        let schedule = self.scheduler().schedule()?;
+        if (0..self.timesteps).all(|timestep| self.timestep_draw.ratio(&schedule, timestep) == 0.0) {
+            return refuse("no timestep of this schedule has a noise level that --timestep-draw draws: take even");
+        }
         if self.task == Task::Classify && (self.class_dropout != 0.0 || self.sample_every != 0) {
             return refuse("a classifier takes class_dropout 0 and sample_every 0: it is never told the class");
         }

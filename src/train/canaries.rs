@@ -55,11 +55,7 @@ impl Canaries {
         let secret = seed.map_or_else(Secret::of_system, |seed| Ok(Secret::of_seed(seed)))?;
         let mut random = secret.stream(Purpose::Canaries, 0, 0);
         let mut places: Vec<u32> = (0..images as u32).collect();
-        // The first steps of a shuffle (Fisher & Yates).
-        for place in 0..count as usize {
-            let other = place + random.below((images - place) as u64) as usize;
-            places.swap(place, other);
-        }
+        random.choose(&mut places, count as usize);
         places.truncate(count as usize);
         places.sort_unstable();
         let (included, excluded) = places.into_iter().partition(|_| random.coin(0.5));

@@ -301,7 +301,11 @@ impl<'a> Run<'a> {
             let problem = "--init with --canaries: those weights may have seen the images that are left out";
             return Err(Error::Config(problem.into()));
         }
-        let canaries = options.canaries.map(|count| Canaries::draw(data, count, options.dp_seed)).transpose()?;
+        // A run whose device was lost before its first checkpoint is the same run: its coins are tossed.
+        let of_unfinished = |_| Canaries::open(directory, &options).ok().filter(|canaries| canaries.are_of(data));
+        let tossed = (over == Over::Unfinished).then_some(()).and_then(of_unfinished);
+        let draw = |count| tossed.map_or_else(|| Canaries::draw(data, count, options.dp_seed), Ok);
+        let canaries = options.canaries.map(draw).transpose()?;
         let rest = canaries.as_ref().map(|canaries| canaries.rest(data)).transpose()?;
         let data = rest.as_ref().unwrap_or(data);
         let options = private::resolve(&options, data.len() as u64)?;

@@ -1,6 +1,7 @@
 //! Schedules, targets, loss weights and learned variances of every kind, against what the papers write.
 
 use super::assert_close;
+use diffuse::diffusion::timestep_draw::Column;
 use diffuse::diffusion::{
     BetaSchedule, DATA_DEVIATION, Error, LearnedVariance, Level, LossWeight, Path, Prediction, Schedule, ScheduleKind,
     TimestepDraw, Transition,
@@ -190,34 +191,41 @@ fn edm_weighs_noise_levels_as_if_drawn_log_normally() {
     }
 }
 
+/// How often each timestep is drawn.
+fn shares(columns: &[Column]) -> Vec<f64> {
+    let mut shares = vec![0.0; columns.len()];
+    for (timestep, column) in columns.iter().enumerate() {
+        let own = column.share as f64 / 2f64.powi(24);
+        shares[timestep] += own / columns.len() as f64;
+        shares[column.other] += (1.0 - own) / columns.len() as f64;
+    }
+    shares
+}
+
 /// The moments of ln sigma over the timesteps drawn are the papers'.
 #[test]
 fn timesteps_are_drawn_as_the_papers_have_them() {
     for timesteps in [1, 7, 1000] {
-        let even = Schedule::new(BetaSchedule::Cosine, timesteps).unwrap().drawn_timesteps(TimestepDraw::Even);
-        assert_eq!(even, (0..timesteps).collect::<Vec<_>>());
+        let even = Schedule::new(BetaSchedule::Cosine, timesteps).unwrap().drawn_columns(TimestepDraw::Even);
+        assert!(even.iter().all(|column| column.share == 1 << 24), "{even:?}");
     }
     // The second without what lies above the ladder's sigma of 80, as scipy.stats.truncnorm has it.
     for (draw, mean, deviation) in [(TimestepDraw::EDM, -1.2, 1.2), (TimestepDraw::HIGH, 0.6543, 1.5459)] {
         let schedule = Schedule::new(ScheduleKind::EDM, 4000).unwrap();
-        let drawn = schedule.drawn_timesteps(draw);
-        let logs: Vec<f64> = drawn.iter().map(|t| schedule.level(*t).kappa().ln()).collect();
-        let mean_of = |f: &dyn Fn(f64) -> f64| logs.iter().map(|log| f(*log)).sum::<f64>() / logs.len() as f64;
+        let drawn = shares(&schedule.drawn_columns(draw));
+        let logs = (0..4000).map(|t| schedule.level(t).kappa().ln());
+        let mean_of = |f: &dyn Fn(f64) -> f64| logs.clone().zip(&drawn).map(|(log, share)| share * f(log)).sum::<f64>();
         assert_close("mean", mean_of(&|log| log), mean, 2e-3);
         assert_close("deviation", mean_of(&|log| (log - mean).powi(2)).sqrt(), deviation, 2e-3);
         for schedule in all(50) {
-            let drawn = schedule.drawn_timesteps(draw);
-            assert!(drawn.len() == 50 && drawn.is_sorted() && drawn.iter().all(|t| *t < 50), "{:?}", schedule.kind());
-            // A timestep is drawn as often as its share, to one.
             let total: f64 = (0..50).map(|t| draw.ratio(&schedule, t)).sum();
-            for t in 0..50 {
-                let (count, share) =
-                    (drawn.iter().filter(|drawn| **drawn == t).count(), draw.ratio(&schedule, t) / total);
-                assert!((count as f64 - 50.0 * share).abs() <= 1.0, "{:?}, {t}: {count} of {share}", schedule.kind());
+            for (t, share) in shares(&schedule.drawn_columns(draw)).into_iter().enumerate() {
+                let expected = draw.ratio(&schedule, t) / total;
+                assert!((share - expected).abs() < 1e-7, "{:?}, {t}: {share} for {expected}", schedule.kind());
             }
         }
         let rows = Schedule::new(ScheduleKind::EDM, 11).unwrap().drawn_table(draw);
-        assert!(rows.len() == 2 && rows[1][3..].iter().all(|value| *value == 0.0), "{rows:?}");
+        assert!(rows.len() == 3 && rows[2][6..] == [0.0; 2] && rows[2][4] > 0.0, "{rows:?}");
     }
 }
 

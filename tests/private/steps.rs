@@ -1,6 +1,6 @@
 //! Steps of a trainer, replayed with and without images.
 
-use diffuse::diffusion::{Prediction, ScheduleKind};
+use diffuse::diffusion::{Prediction, ScheduleKind, TimestepDraw};
 use diffuse::gpu::{Context, CpuState, GRADIENTS, Memory, Plan, PlanOptions, Precision, Recorder, Step, WEIGHTS};
 use diffuse::nn::{UNet, UNetConfig};
 use diffuse::ops::diffusion::Records;
@@ -94,6 +94,7 @@ fn one_image_changes_the_sum_by_at_most_the_clipping_norm() {
         cases.push(TrainOptions { target, noise_schedule, ..usual.clone() });
     }
     cases.push(private(4, 1, 1e-2));
+    cases.push(TrainOptions { timestep_draw: TimestepDraw::HIGH, ..private(4, 8, 1e-3) });
     cases.push(TrainOptions { model: UNetConfig { out_channels: 2, ..model(3) }, ..usual.clone() });
     cases.push(TrainOptions { precision: Precision::F16, ..usual.clone() });
     cases.push(TrainOptions { recompute: true, ..usual });
