@@ -4,6 +4,7 @@ use super::add::scale;
 use super::case::{Corner, Draw};
 use super::matrix::{declared, grid};
 use crate::cpu::{Twin, attention as twin};
+use crate::gpu::agreement::{Bound, Declared};
 use crate::gpu::kernel::{File, wgsl};
 use crate::gpu::{Candidate, Kernel, Need, Recorder, Tensor, Ways};
 
@@ -31,10 +32,38 @@ static WIDE: Kernel = Kernel::variant(
     TWINS,
 );
 static TILED: Kernel = Kernel::variant("attention", "tiled", &[], &[PREFIX, wgsl!("attention.tiled.wgsl")], TWINS);
+static COOP8: Kernel = Kernel::variant(
+    "attention",
+    "coop8",
+    &[Need::Subgroups, Need::Matrices8],
+    &[PREFIX, wgsl!("lib.coop8.wgsl"), wgsl!("lib.coop.wgsl"), wgsl!("attention.coop.wgsl")],
+    TWINS,
+);
+static COOP16: Kernel = Kernel::variant(
+    "attention",
+    "coop16",
+    &[Need::Subgroups, Need::Matrices16],
+    &[PREFIX, wgsl!("lib.coop16.wgsl"), wgsl!("lib.coop.wgsl"), wgsl!("attention.coop.wgsl")],
+    TWINS,
+);
+
+/// Of matrix units, which take P and dS as halves.
+const OF_HALVES: Declared = Declared {
+    bound: Bound { rms: 1e-3, relative: 0.0 },
+    derivation: "each P or dS is rounded by 2^-11 of itself at the most, 2^-12.3 in the root mean square; errors that are independent are as \
+                 much of the root mean square of the sums; five times that, for the worst of 10^6",
+};
+
+/// Whether the channels of a head are one tile of matrix units, and half of it at least: several make their scores anew, of less most is
+/// padding.
+fn is_one_tile(kernel: &Kernel, shape: &[u32]) -> bool {
+    let tile = 4 * kernel.constant("TILE_QUADS", &[]);
+    (tile / 2..=tile).contains(&shape[3])
+}
 
 /// `in_order`: all sum products in one order. Else they differ in how many keys they take between two looks for a higher score,
 /// or sum the exponentials in an order of their own.
-const fn candidates(in_order: bool) -> [Candidate; 15] {
+const fn candidates(in_order: bool) -> [Candidate; 19] {
     const fn classed(candidate: Candidate, class: &'static str, in_order: bool) -> Candidate {
         if in_order { candidate } else { candidate.of_class(class) }
     }
@@ -63,10 +92,30 @@ const fn candidates(in_order: bool) -> [Candidate; 15] {
             .usual_for(|shape| (65..=128).contains(&shape[3])),
         classed(Candidate::for_gpus(&TILED, &[("CHANNEL_LANES", 32), ("QUADS", 2)]), "tiled 32", in_order)
             .usual_for(|shape| shape[3] > 128),
+        Candidate::for_gpus(&COOP8, &[("LANES", 8)])
+            .of_class("coop8")
+            .held_to(OF_HALVES)
+            .when_checked()
+            .usual_for(|shape| is_one_tile(&COOP8, shape)),
+        Candidate::for_gpus(&COOP8, &[("LANES", 32)])
+            .of_class("coop8")
+            .held_to(OF_HALVES)
+            .when_checked()
+            .usual_for(|shape| is_one_tile(&COOP8, shape)),
+        Candidate::for_gpus(&COOP16, &[("LANES", 64)])
+            .of_class("coop16")
+            .held_to(OF_HALVES)
+            .when_checked()
+            .usual_for(|shape| is_one_tile(&COOP16, shape)),
+        Candidate::for_gpus(&COOP16, &[("LANES", 32)])
+            .of_class("coop16")
+            .held_to(OF_HALVES)
+            .when_checked()
+            .usual_for(|shape| is_one_tile(&COOP16, shape)),
     ]
 }
-static FORWARD_CANDIDATES: [Candidate; 15] = candidates(false);
-static BACKWARD_CANDIDATES: [Candidate; 15] = candidates(true);
+static FORWARD_CANDIDATES: [Candidate; 19] = candidates(false);
+static BACKWARD_CANDIDATES: [Candidate; 19] = candidates(true);
 
 /// See [`Ways::trials`]: [images, tokens, heads, channels of a head].
 const TRIALS: &[&[u32]] = &[&[2, 37, 2, 7], &[2, 37, 2, 20], &[1, 65, 1, 70], &[1, 33, 1, 132]];
@@ -188,6 +237,7 @@ fn inputs(r: &mut Recorder, shape: &[u32]) -> Inputs {
 /// The largest tiles are 64 tokens of its own by 64 others by 128 quadruples of channels, the widest turn 16 quadruples.
 pub const CORNERS: &[Corner] = &[
     Corner::new("one token of one channel", |draw| case_of(draw, [1, 1, 1, 1], 1.0)),
+    Corner::new("one token of many channels", |draw| case_of(draw, [1, 1, 1, 60], 1.0)),
     Corner::full("one full tile of tokens", |draw| case_of(draw, [1, 32, 2, 8], 1.0)),
     Corner::new("one token less than a tile", |draw| case_of(draw, [2, 31, 1, 13], 1.0)),
     Corner::new("several tiles of tokens", |draw| case_of(draw, [1, 69, 2, 5], 1.0)),
