@@ -236,8 +236,8 @@ fn end_loss(session: Session, options: &TrainOptions) -> f64 {
     losses[40..].iter().sum::<f64>() / 20.0
 }
 
-#[test]
-fn half_precision_and_every_variant_train_alike() {
+/// Every second set of variants, from the first or the second on.
+fn assert_that_variants_train_alike(is_even: bool) {
     let context = context();
     let single = options(60, 8, 1);
     let expected = end_loss(Session::new(&context), &single);
@@ -250,13 +250,24 @@ fn half_precision_and_every_variant_train_alike() {
         let everywhere = |ways: &&&Ways| ways.candidates.iter().any(|candidate| candidate.is_register());
         let ways = ops::ALL.iter().flat_map(|op| op.ways).filter(everywhere);
         let name = ways.map(|ways| choices.choose(ways, &[1; 10]).label());
-        if !names.insert(name.collect::<Vec<_>>()) {
+        if !names.insert(name.collect::<Vec<_>>()) || (names.len() % 2 == 0) != is_even {
             continue;
         }
         let loss = end_loss(Session::with(&context, choices.into()), &half);
         println!("{:?}: {loss}, in single precision {expected}", names.last());
         assert!((loss / expected - 1.0).abs() < 0.02, "candidate {index}: {loss}, in single precision {expected}");
     }
+}
+
+// Two tests, for two cores: old drivers compile for minutes.
+#[test]
+fn half_precision_and_every_other_variant_train_alike() {
+    assert_that_variants_train_alike(false);
+}
+
+#[test]
+fn half_precision_and_the_variants_between_train_alike() {
+    assert_that_variants_train_alike(true);
 }
 
 #[test]

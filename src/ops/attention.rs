@@ -238,6 +238,7 @@ fn inputs(r: &mut Recorder, shape: &[u32]) -> Inputs {
 pub const CORNERS: &[Corner] = &[
     Corner::new("one token of one channel", |draw| case_of(draw, [1, 1, 1, 1], 1.0)),
     Corner::new("one token of many channels", |draw| case_of(draw, [1, 1, 1, 60], 1.0)),
+    Corner::new("two tokens", |draw| case_of(draw, [2, 2, 1, 6], 1.0)),
     Corner::full("one full tile of tokens", |draw| case_of(draw, [1, 32, 2, 8], 1.0)),
     Corner::new("one token less than a tile", |draw| case_of(draw, [2, 31, 1, 13], 1.0)),
     Corner::new("several tiles of tokens", |draw| case_of(draw, [1, 69, 2, 5], 1.0)),
