@@ -9,12 +9,12 @@
 # Why it matters: the network is told less noise than there is, most where steps are few, and the same "linspace" in DPMSolverMultistepScheduler
 # goes from timestep to timestep. Who compares samplers at few steps, or ports one, compares this.
 #
-# Needs python3 with venv; downloads torch. Installs into a temporary folder. Exit status 0: as described.
+# Needs python3 with venv; downloads torch, on Linux with gigabytes of CUDA. Installs into a temporary folder. Exit status 0: as described.
 set -eu
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 python3 -m venv "$work/venv"
-"$work/venv/bin/pip" -q install diffusers==0.42.1 torch==2.15.0 numpy
+"$work/venv/bin/pip" -q install diffusers==0.42.1 torch==2.15.0 numpy==2.4.6
 cat >"$work/levels.py" <<'END'
 import torch
 from diffusers import DDIMScheduler
