@@ -39,12 +39,6 @@ var<private> v01: Sum;
 var<private> v10: Sum;
 var<private> v11: Sum;
 
-// Two matrices of each side, of which all four products are added.
-var<private> a0: Left;
-var<private> a1: Left;
-var<private> b0: Right;
-var<private> b1: Right;
-
 // A lane's quads of the scores: those of matrix 0, then of matrix 1.
 alias Scores = array<vec4<f32>, MAX_SHARE>;
 override SCORE_SHARE = (MATRIX_QUADS + LANES - 1u) / LANES;
@@ -165,15 +159,23 @@ fn load_weights(unit: u32, first: u32) {
     a1 = coopLoadT<Left>(&weights[(row + SIDE) * OTHERS + first], OTHERS);
 }
 
-fn load_staged(unit: u32, inner: u32) {
-    let column = corner_of_unit(unit).y;
-    b0 = coopLoadT<Right>(&right[inner * TILE + column], TILE);
-    b1 = coopLoadT<Right>(&right[inner * TILE + column + SIDE], TILE);
-}
-
 // Channel of quad t of STEP rows of TILE channels, or the last.
 fn staged_channel(own: Own, t: u32) -> u32 {
     return min(QUADS * own.place.chunk + t % QUADS, params.channels4 - 1u);
+}
+
+// Adds to a subgroup's sums the weights of other tokens from `turn` on, times their rows, which are staged.
+fn add_staged(s00: ptr<private, Sum>, s01: ptr<private, Sum>, s10: ptr<private, Sum>, s11: ptr<private, Sum>, turn: u32, unit: u32) {
+    workgroupBarrier();
+    for (var inner = 0u; inner < STEP; inner += SIDE) {
+        load_weights(unit, turn + inner);
+        load_right_lines(unit, inner);
+        *s00 = coopMultiplyAdd(a0, b0, *s00);
+        *s01 = coopMultiplyAdd(a0, b1, *s01);
+        *s10 = coopMultiplyAdd(a1, b0, *s10);
+        *s11 = coopMultiplyAdd(a1, b1, *s11);
+    }
+    workgroupBarrier();
 }
 
 // Adds to o the weights times rows of qkv.
@@ -183,16 +185,7 @@ fn add_rows(own: Own, other: u32, part: u32, at: MatrixInvocation) {
             let from_row = part_of(own.place, other + turn + t / QUADS, part);
             stage_right(4u * t, load4(qkv[from_row + staged_channel(own, t)]));
         }
-        workgroupBarrier();
-        for (var inner = 0u; inner < STEP; inner += SIDE) {
-            load_weights(at.unit, turn + inner);
-            load_staged(at.unit, inner);
-            o00 = coopMultiplyAdd(a0, b0, o00);
-            o01 = coopMultiplyAdd(a0, b1, o01);
-            o10 = coopMultiplyAdd(a1, b0, o10);
-            o11 = coopMultiplyAdd(a1, b1, o11);
-        }
-        workgroupBarrier();
+        add_staged(&o00, &o01, &o10, &o11, turn, at.unit);
     }
 }
 
@@ -203,16 +196,7 @@ fn add_gradients(own: Own, other: u32, at: MatrixInvocation) {
             let from_row = row_of(own.place, other + turn + t / QUADS);
             stage_right(4u * t, load4(d_o[from_row + staged_channel(own, t)]));
         }
-        workgroupBarrier();
-        for (var inner = 0u; inner < STEP; inner += SIDE) {
-            load_weights(at.unit, turn + inner);
-            load_staged(at.unit, inner);
-            v00 = coopMultiplyAdd(a0, b0, v00);
-            v01 = coopMultiplyAdd(a0, b1, v01);
-            v10 = coopMultiplyAdd(a1, b0, v10);
-            v11 = coopMultiplyAdd(a1, b1, v11);
-        }
-        workgroupBarrier();
+        add_staged(&v00, &v01, &v10, &v11, turn, at.unit);
     }
 }
 

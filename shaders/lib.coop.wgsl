@@ -45,9 +45,22 @@ fn stage_right(to: u32, value: vec4<f32>) {
     right[to + 3u] = f16(value.w);
 }
 
+// Two matrices of each side, of which all four products are added.
+var<private> a0: Left;
+var<private> a1: Left;
+var<private> b0: Right;
+var<private> b1: Right;
+
 // Row and column, in the tile, where the 2 x 2 matrices of a subgroup begin.
 fn corner_of_unit(unit: u32) -> vec2<u32> {
     return vec2<u32>(unit / 2u, unit % 2u) * (2u * SIDE);
+}
+
+// Of the right side in lines of TILE, from line `inner` on.
+fn load_right_lines(unit: u32, inner: u32) {
+    let column = corner_of_unit(unit).y;
+    b0 = coopLoadT<Right>(&right[inner * TILE + column], TILE);
+    b1 = coopLoadT<Right>(&right[inner * TILE + column + SIDE], TILE);
 }
 
 // Puts matrix number `part` of a subgroup's 2 x 2 in `result`.

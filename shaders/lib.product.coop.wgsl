@@ -9,12 +9,6 @@ const WEIGHT_TILE_K = QUADS;
 const TURN_QUADS = STEP / 4u;
 const TURN_ROWS = STEP;
 
-// Two matrices of each side, of which all four products are added.
-var<private> a0: Left;
-var<private> a1: Left;
-var<private> b0: Right;
-var<private> b1: Right;
-
 fn accumulate() {
     c00 = coopMultiplyAdd(a0, b0, c00);
     c01 = coopMultiplyAdd(a0, b1, c01);
@@ -39,12 +33,6 @@ fn load_right_rows(unit: u32, inner: u32) {
     let column = corner_of_unit(unit).y;
     b0 = coopLoad<Right>(&right[column * STEP + inner], STEP);
     b1 = coopLoad<Right>(&right[(column + SIDE) * STEP + inner], STEP);
-}
-
-fn load_right_lines(unit: u32, inner: u32) {
-    let column = corner_of_unit(unit).y;
-    b0 = coopLoadT<Right>(&right[inner * TILE + column], TILE);
-    b1 = coopLoadT<Right>(&right[inner * TILE + column + SIDE], TILE);
 }
 
 // Each waits until all is staged, and until all is read.

@@ -37,7 +37,7 @@ fn loader(
     let words = Records::pack(&pixels, &labels);
     let mut r = Recorder::new();
     let records = Records::bind(&mut r, "records", images, shape);
-    let schedule = r.persistent("schedule", [timesteps + timesteps.div_ceil(4), 1, 1, 8]);
+    let schedule = r.persistent("schedule", [diffusion::schedule_rows(timesteps), 1, 1, 8]);
     let mut noise =
         Noise { batch, alone: false, timesteps, schedule, flip: false, classes: 60_000, class_dropout: 0.0 };
     change(&mut noise);

@@ -55,12 +55,12 @@ fn read_options(path: &Path) -> Result<TrainOptions> {
 }
 
 impl Args {
-    /// `base`, or what --config says, with what the flags say instead.
-    fn options(&self, base: TrainOptions) -> Result<TrainOptions> {
-        let given = self.config.as_deref().map(read_options).transpose()?;
+    /// What --config says, or the run that goes on, or what is usual, with what the flags say instead.
+    fn options(&self, then: Option<TrainOptions>) -> Result<TrainOptions> {
+        let told = self.config.as_deref().map(read_options).transpose()?.or(then);
         // What a file says, or a run that goes on, is all that it says.
-        let is_told = given.is_some() || base != TrainOptions::default();
-        let base = given.unwrap_or(base);
+        let is_told = told.is_some();
+        let base = told.unwrap_or_default();
         let mut options = self.typed.put(&self.run, base.clone())?;
         if options.is_private() && !is_told {
             options = self.typed.put(&self.run, base.with_private_defaults(options.dp_epsilon))?;
@@ -80,8 +80,8 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     let asked = Asked {
         flags: &args.run,
         typed: &args.typed,
-        defaults: TrainOptions::default(),
-        options: &|base| args.options(base),
+        task: Task::Denoise,
+        options: &|then| args.options(then),
         command: Args::augment_args(Command::new("")),
         precision: args.precision,
         winograd: adapter.winograd(),
@@ -108,10 +108,10 @@ pub enum Begun<'c> {
 pub struct Asked<'a> {
     pub flags: &'a RunFlags,
     pub typed: &'a Typed,
-    /// What holds where nothing is said.
-    pub defaults: TrainOptions,
-    /// Options with what the flags say instead.
-    pub options: &'a dyn Fn(TrainOptions) -> Result<TrainOptions>,
+    /// What it trains.
+    pub task: Task,
+    /// Options of the run that goes on, or of a new one, with what the flags say instead.
+    pub options: &'a dyn Fn(Option<TrainOptions>) -> Result<TrainOptions>,
     /// Whose flags they are.
     pub command: Command,
     pub precision: Option<Storage>,
@@ -269,7 +269,7 @@ impl Asked<'_> {
         if !self.flags.resume {
             check_place(&self.flags.out)?;
         }
-        (!self.flags.resume).then(|| (self.options)(self.defaults.clone())).transpose()
+        (!self.flags.resume).then(|| (self.options)(None)).transpose()
     }
 
     /// The run: one that goes on, or a new one with the options `fresh`.
@@ -303,11 +303,11 @@ impl Asked<'_> {
 
     fn resume<'c>(&self, context: &'c Context, policy: &Policy, stored: Stored) -> Result<Begun<'c>> {
         let then = stored.options().clone();
-        if then.task != self.defaults.task {
+        if then.task != self.task {
             let other = if then.task == Task::Denoise { "a U-Net: train" } else { "a classifier: train-classifier" };
             bail!("{}: this run trains {other} --resume goes on with it", self.flags.out.display());
         }
-        let mut now = (self.options)(then.clone())?;
+        let mut now = (self.options)(Some(then.clone()))?;
         now.precision = self.precision.map_or(now.precision, |storage| storage.precision(context));
         now.winograd = self.winograd.unwrap_or(now.winograd);
         // What the data decided at first.
@@ -347,7 +347,7 @@ impl Asked<'_> {
         if self.flags.data.is_none() && self.config.is_none() {
             bail!("{}: no run to go on with, and no --data to start one", self.flags.out.display());
         }
-        let mut options = fresh.map_or_else(|| (self.options)(self.defaults.clone()), Ok)?;
+        let mut options = fresh.map_or_else(|| (self.options)(None), Ok)?;
         options.precision = self.precision.map_or(options.precision, |storage| storage.precision(context));
         options.winograd = self.winograd.unwrap_or(options.winograd);
         if let (Some(place), Task::Denoise, false, false) =

@@ -70,8 +70,8 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     let asked = Asked {
         flags: &args.run,
         typed: &args.typed,
-        defaults: defaults(),
-        options: &|base| args.options(base),
+        task: Task::Classify,
+        options: &|then| args.options(then.unwrap_or_else(defaults)),
         command: Args::augment_args(Command::new("")),
         precision: None,
         winograd: adapter.winograd(),

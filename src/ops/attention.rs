@@ -67,6 +67,13 @@ const fn candidates(in_order: bool) -> [Candidate; 19] {
     const fn classed(candidate: Candidate, class: &'static str, in_order: bool) -> Candidate {
         if in_order { candidate } else { candidate.of_class(class) }
     }
+    const fn on_matrices(
+        kernel: &'static Kernel,
+        constants: &'static [(&'static str, u32)],
+        class: &'static str,
+    ) -> Candidate {
+        Candidate::for_gpus(kernel, constants).of_class(class).held_to(OF_HALVES).when_checked()
+    }
     const ONE_BY_ONE: &str = "subgroup, key by key";
     [
         Candidate::for_cpus(&SUBGROUP, &[("LANES", 8), ("QUADS", 2), ("AT_ONCE", 4)]).only_for(|shape| shape[3] <= 8),
@@ -92,26 +99,10 @@ const fn candidates(in_order: bool) -> [Candidate; 19] {
             .usual_for(|shape| (65..=128).contains(&shape[3])),
         classed(Candidate::for_gpus(&TILED, &[("CHANNEL_LANES", 32), ("QUADS", 2)]), "tiled 32", in_order)
             .usual_for(|shape| shape[3] > 128),
-        Candidate::for_gpus(&COOP8, &[("LANES", 8)])
-            .of_class("coop8")
-            .held_to(OF_HALVES)
-            .when_checked()
-            .usual_for(|shape| is_one_tile(&COOP8, shape)),
-        Candidate::for_gpus(&COOP8, &[("LANES", 32)])
-            .of_class("coop8")
-            .held_to(OF_HALVES)
-            .when_checked()
-            .usual_for(|shape| is_one_tile(&COOP8, shape)),
-        Candidate::for_gpus(&COOP16, &[("LANES", 64)])
-            .of_class("coop16")
-            .held_to(OF_HALVES)
-            .when_checked()
-            .usual_for(|shape| is_one_tile(&COOP16, shape)),
-        Candidate::for_gpus(&COOP16, &[("LANES", 32)])
-            .of_class("coop16")
-            .held_to(OF_HALVES)
-            .when_checked()
-            .usual_for(|shape| is_one_tile(&COOP16, shape)),
+        on_matrices(&COOP8, &[("LANES", 8)], "coop8").usual_for(|shape| is_one_tile(&COOP8, shape)),
+        on_matrices(&COOP8, &[("LANES", 32)], "coop8").usual_for(|shape| is_one_tile(&COOP8, shape)),
+        on_matrices(&COOP16, &[("LANES", 64)], "coop16").usual_for(|shape| is_one_tile(&COOP16, shape)),
+        on_matrices(&COOP16, &[("LANES", 32)], "coop16").usual_for(|shape| is_one_tile(&COOP16, shape)),
     ]
 }
 static FORWARD_CANDIDATES: [Candidate; 19] = candidates(false);

@@ -95,6 +95,11 @@ pub fn bytes_of(images: u64, [height, width, channels]: [u32; 3]) -> u64 {
     images * (LABEL_BYTES as u64 + height as u64 * width as u64 * channels as u64)
 }
 
+/// Rows of [`Noise::schedule`] for T timesteps.
+pub fn schedule_rows(timesteps: u32) -> u32 {
+    timesteps + timesteps.div_ceil(4)
+}
+
 /// How training pairs are made.
 #[derive(Clone, Copy, Debug)]
 pub struct Noise {
@@ -103,7 +108,7 @@ pub struct Noise {
     pub alone: bool,
     /// T.
     pub timesteps: u32,
-    /// `Schedule::training_table`, and `Schedule::drawn_table` behind it: [T + T/4, 1, 1, 8].
+    /// `Schedule::training_table`, and `Schedule::drawn_table` behind it: [[`schedule_rows`], 1, 1, 8].
     pub schedule: Tensor,
     /// Show half of the images flipped left to right.
     pub flip: bool,
@@ -142,7 +147,7 @@ pub fn noise(r: &mut Recorder, records: &Records, noise: &Noise) -> Batch {
     assert!(bytes <= 4 * (first.count() + rest.count()), "the records are too few");
     assert!(!(are_streamed && noise.alone), "what is streamed is a batch");
     let Noise { timesteps, schedule, .. } = *noise;
-    assert_eq!((schedule.rows(), schedule.channels()), (timesteps + timesteps.div_ceil(4), 8));
+    assert_eq!((schedule.rows(), schedule.channels()), (schedule_rows(timesteps), 8));
     let half_bits = (1..16).find(|half| 1u64 << (2 * half) >= images as u64).unwrap_or(16);
     let shape = [noise.batch, height, width, channels];
     let [x, target] = [shape, shape].map(|shape| r.temp(shape));
@@ -357,7 +362,7 @@ fn noise_of(draw: &mut Draw, images: u32, [height, width, channels]: [u32; 3], b
     let first = draw.range(1, words);
     let words = [("records", first), ("more records", (words - first).max(1))];
     let words = words.map(|(name, count)| draw.integers(name, count, |draw| draw.bits() as u32));
-    let (rows, mut values) = (timesteps + timesteps.div_ceil(4), 0u32);
+    let (rows, mut values) = (schedule_rows(timesteps), 0u32);
     let schedule = draw.input_by("schedule", [rows, 1, 1, 8], |draw| {
         values += 1;
         match values.checked_sub(8 * timesteps + 1) {

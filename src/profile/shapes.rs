@@ -173,7 +173,8 @@ fn memory_bound(shapes: &mut Shapes) {
     });
     push(shapes, format!("diffusion noise N{IMAGES} 32x32 3"), |r| {
         let records = Records::bind(r, "data", IMAGES, [32, 32, 3]);
-        let (timesteps, schedule) = (1000, r.persistent("schedule", [1250, 1, 1, 8]));
+        let timesteps = 1000;
+        let schedule = r.persistent("schedule", [diffusion::schedule_rows(timesteps), 1, 1, 8]);
         let (batch, classes, class_dropout) = (IMAGES, 10, 0.1);
         let noise = Noise { batch, alone: false, timesteps, schedule, flip: true, classes, class_dropout };
         diffusion::noise(r, &records, &noise);

@@ -302,8 +302,10 @@ impl<'a> Run<'a> {
             return Err(Error::Config(problem.into()));
         }
         // A run whose device was lost before its first checkpoint is the same run: its coins are tossed.
-        let of_unfinished = |_| Canaries::open(directory, &options).ok().filter(|canaries| canaries.are_of(data));
-        let tossed = (over == Over::Unfinished).then_some(()).and_then(of_unfinished);
+        let tossed = match over {
+            Over::Unfinished => Canaries::open(directory, &options).ok().filter(|canaries| canaries.are_of(data)),
+            Over::Nothing => None,
+        };
         let draw = |count| tossed.map_or_else(|| Canaries::draw(data, count, options.dp_seed), Ok);
         let canaries = options.canaries.map(draw).transpose()?;
         let rest = canaries.as_ref().map(|canaries| canaries.rest(data)).transpose()?;

@@ -161,6 +161,8 @@ fn canaries_without_sense_are_refused() {
     assert!(!place.path().join("new").exists());
     let resumed = "train --resume --steps 3 --out few-run";
     refused(place.path(), &format!("{resumed} --canaries 7"), &["--canaries can't change"]);
+    // What private runs have unless told otherwise is not laid over this one.
+    refused(place.path(), &format!("{resumed} --dp-epsilon 1 --dp-delta 1e-5"), &["--dp-delta can't change"]);
     let path = place.path().join("few-run/private/canaries.json");
     let intact = fs::read_to_string(&path).unwrap();
     // Those that are in and those that are out, exchanged.
