@@ -17,6 +17,7 @@ mod outputs;
 pub mod privacy;
 pub mod profile;
 mod progress;
+pub mod ranks;
 pub mod sample;
 mod sampler;
 mod steering;
@@ -30,6 +31,8 @@ use std::sync::LazyLock;
 use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use adapter::Adapter;
+use diffuse::ranks::Ranks;
+use ranks::Sharing;
 
 /// Trains and samples diffusion U-Nets on any GPU, with hand-written kernels that check themselves.
 #[derive(Parser)]
@@ -42,7 +45,7 @@ pub struct Cli {
 }
 
 /// The package's version, with the commit where the build was told it.
-fn version() -> &'static str {
+pub fn version() -> &'static str {
     static VERSION: LazyLock<String> = LazyLock::new(|| {
         let commit = option_env!("DIFFUSE_COMMIT").map(|commit| format!(" ({commit})"));
         format!("{}{}", env!("CARGO_PKG_VERSION"), commit.unwrap_or_default())
@@ -69,9 +72,11 @@ pub enum Command {
 }
 
 /// What was typed. A number below 0 is a number everywhere, not a flag that might be missing its `--`.
-pub fn parse() -> Cli {
-    let matches = with_numbers(Cli::command()).get_matches();
-    Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+///
+/// # Errors
+/// What is wrong with it, or what was asked for: help, the version.
+pub fn parse() -> Result<Cli, clap::Error> {
+    Cli::from_arg_matches(&with_numbers(Cli::command()).try_get_matches()?)
 }
 
 fn with_numbers(command: clap::Command) -> clap::Command {
@@ -80,6 +85,32 @@ fn with_numbers(command: clap::Command) -> clap::Command {
 }
 
 impl Cli {
+    /// Runs the command as one of several ranks. Whether that ended well.
+    pub fn run_among(&self, among: &dyn Ranks) -> bool {
+        let leads = among.rank() == 0;
+        match self.sharing() {
+            Sharing::Alone => !leads || ranks::is_sound(self.run()),
+            Sharing::Orders if leads => ranks::lead(among, || self.run()),
+            Sharing::Orders => train::follow(among, &self.adapter).unwrap_or_else(|error| ranks::abort(among, &error)),
+            Sharing::Drawing => {
+                if !leads {
+                    output::be_quiet();
+                }
+                self.run().map_or_else(|error| ranks::end(among, error), |()| true)
+            }
+        }
+    }
+
+    fn sharing(&self) -> Sharing {
+        match &self.command {
+            Command::Train(_) | Command::TrainClassifier(_) => Sharing::Orders,
+            Command::Profile(args) if args.is_shared() => Sharing::Orders,
+            Command::Sample(args) if args.draws() => Sharing::Drawing,
+            Command::Evaluate(args) if args.draws() => Sharing::Drawing,
+            _ => Sharing::Alone,
+        }
+    }
+
     /// Runs the command.
     ///
     /// # Errors

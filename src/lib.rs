@@ -17,6 +17,7 @@ pub mod picture;
 pub mod privacy;
 pub mod profile;
 pub mod random;
+pub mod ranks;
 pub mod run;
 pub mod secret;
 pub mod tensors;

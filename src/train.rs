@@ -1,6 +1,7 @@
 //! Training: the loop and the run directory.
 
 mod canaries;
+mod follow;
 mod lock;
 mod log;
 mod losses;
@@ -11,6 +12,7 @@ mod save;
 mod stored;
 
 pub use canaries::CANARIES;
+pub use follow::{follow, lead};
 pub use lock::Lock;
 pub use log::METRICS;
 pub use losses::Losses;

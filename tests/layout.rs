@@ -23,9 +23,10 @@ const LAYERS: &[(&str, &str)] = &[
     ("nn", "error gpu ops random"),
     ("checkpoint", "diffusion error files nn tensors"),
     ("tune", "error files gpu ops"),
-    ("run", "checkpoint data diffusion error gpu nn ops picture secret tune"),
+    ("ranks", ""),
+    ("run", "checkpoint data diffusion error gpu nn ops picture ranks secret tune"),
     ("verify", "checkpoint data error gpu nn ops run tensors tune"),
-    ("train", "chart checkpoint data error files gpu nn picture privacy run secret tensors tune"),
+    ("train", "chart checkpoint data error files gpu nn picture privacy ranks run secret tensors tune"),
     ("evaluate", "data diffusion error picture random run"),
     ("profile", "chart diffusion error gpu nn ops random run"),
 ];

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use clap::{Args, Command};
 use common::{context, dataset, model, options, trainer};
 use diffuse::diffusion::{Choice, LossWeight, Prediction, ScheduleKind};
-use diffuse::gpu::{Choices, CpuState, Device, EMA, Precision, Recordings, Step, WEIGHTS, Ways};
+use diffuse::gpu::{Choices, CpuState, Device, EMA, GRADIENTS, Precision, Recordings, Step, WEIGHTS, Ways};
 use diffuse::nn::UNet;
 use diffuse::nn::config::Size;
 use diffuse::ops;
@@ -40,18 +40,16 @@ fn twin_step(
 ) -> (f64, f64) {
     let part = |name| recordings.get(name);
     let mut loss = 0.0;
-    if recordings.get("accumulate").is_some() {
-        let zeros = vec![0.0; state.get(WEIGHTS).len()];
-        state.set("accumulated", zeros);
-    }
+    let mut gradients = Vec::new();
     let values = |batch: u64| -> Step { step_values(options, images, step, batch) };
     for batch in 0..options.accumulate as u64 {
         part("gradients").expect("a step has it").run_cpu(state, &values(batch));
         loss += state.get(METRICS)[0];
-        if let Some(accumulate) = part("accumulate") {
-            accumulate.run_cpu(state, &values(batch));
-        }
+        gradients.push(state.get(GRADIENTS).to_vec());
     }
+    let mut sum = vec![0.0; gradients[0].len()];
+    gradients.iter().for_each(|part| sum.iter_mut().zip(part).for_each(|(sum, part)| *sum += part));
+    state.set(GRADIENTS, sum);
     part("update").expect("a step has it").run_cpu(state, &values(0));
     (loss / options.accumulate as f64, state.get(METRICS)[64].sqrt() / options.accumulate as f64)
 }

@@ -1,13 +1,17 @@
 //! The device that a command computes on, and how its ways are chosen.
 
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::str::FromStr;
 
 use super::output::say;
 use super::outputs::{Input, input};
 use anyhow::Result;
+use diffuse::error::counted;
 use diffuse::files::cache_directory;
+use diffuse::gpu::context::cards;
 use diffuse::gpu::{Context, Precision};
+use diffuse::ranks::Ranks;
 use diffuse::run::Session;
 use diffuse::tune::{Mode, Policy, Tuning, Winograd};
 
@@ -29,6 +33,9 @@ pub struct Adapter {
     /// when the one before is done. A dispatch that alone takes longer stays one piece. With the same bits
     #[arg(long, global = true)]
     polite: bool,
+    /// Those of which this process is one.
+    #[arg(skip)]
+    pub ranks: Option<Rc<dyn Ranks>>,
 }
 
 /// When the tuner measures, and what someone chose.
@@ -90,9 +97,35 @@ impl Adapter {
         }
     }
 
+    /// The ranks of which this process is one; none if it is alone.
+    pub fn ranks(&self) -> Option<&dyn Ranks> {
+        self.ranks.as_deref()
+    }
+
+    /// The adapter of this rank: of those that --device lists, or that it names, each has one of its own, as far as there are enough.
+    fn open_own(&self, ranks: &dyn Ranks) -> Result<Context> {
+        let listed: Vec<&str> = self.wanted().into_iter().flat_map(|list| list.split(',')).map(str::trim).collect();
+        let (local, all) = (ranks.local() as usize, ranks.on_this_machine() as usize);
+        let (wanted, cards) = match listed[..] {
+            [] | [_] => {
+                let wanted = listed.first().copied();
+                let cards = cards(wanted)?;
+                (cards[local % cards.len()].to_string(), cards.len())
+            }
+            _ => (listed[local % listed.len()].to_string(), listed.len()),
+        };
+        if ranks.rank() == 0 && all > cards {
+            say(format_args!("{all} ranks on this machine share {}", counted(cards as u64, "device")));
+        }
+        Ok(Context::new(Some(&wanted))?)
+    }
+
     /// Opens the adapter.
     pub fn open(&self) -> Result<Context> {
-        let mut context = Context::new(self.wanted())?;
+        let mut context = match self.ranks() {
+            Some(ranks) => self.open_own(ranks)?,
+            None => Context::new(self.wanted())?,
+        };
         if self.polite {
             context.be_polite();
         }

@@ -78,7 +78,7 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     if args.out != Path::new(DEFAULT_PLACE) {
         again.push_str(&format!(" --out {}", train::quoted(&args.out.to_string_lossy())));
     }
-    let ending = Ending { out: &args.out, json: &Json::default(), started, again };
+    let ending = Ending { out: &args.out, json: &Json::default(), started, again, ranks: None };
     let trained = train::train_through_losses(
         adapter,
         &ending,
@@ -159,7 +159,7 @@ fn draw(session: Session, out: &Path, samples: &Path, gif: &Path) -> Result<()> 
     let request = draw::request(&model, &Sampler::ddpm(SAMPLER_STEPS), ROWS * COLUMNS, 0)?;
     let request = Request { labels: Some(labels), guidance: sample::GUIDANCE, ..request };
     let mut film = Film::new(COLUMNS as usize, request.length());
-    let drawing = Drawing { model: &model, request, classifier: None, batch: ROWS * COLUMNS };
+    let drawing = Drawing { model: &model, request, classifier: None, batch: ROWS * COLUMNS, ranks: None };
     let images = drawing.run(session, &mut film)?.images;
     let scale = picture::default_scale(images.height);
     picture::write_png(samples, &picture::grid(&images, COLUMNS as usize, scale))?;

@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use super::output::say;
 use super::progress::Progress;
+use super::ranks::{self, Ended};
 use super::sampler;
 use diffuse::checkpoint::{Checkpoint, classifier};
 use diffuse::diffusion::{Sampler, SamplerKind};
@@ -14,6 +15,7 @@ use diffuse::gpu::WEIGHTS;
 use diffuse::nn::Classifier;
 use diffuse::nn::config::Size;
 use diffuse::picture;
+use diffuse::ranks::Ranks;
 use diffuse::run::classifier as steering;
 use diffuse::run::{self, Drawn, Frame, Generator, Networks, Request, Session, Start};
 
@@ -72,6 +74,8 @@ pub struct Drawing<'a> {
     pub classifier: Option<classifier::Checkpoint>,
     /// Images at a time, at the most.
     pub batch: u32,
+    /// Who draws it together.
+    pub ranks: Option<&'a dyn Ranks>,
 }
 
 /// The scale of classifier-free guidance that was asked for, or `otherwise` where the checkpoint has a null class.
@@ -162,10 +166,10 @@ impl Drawing<'_> {
         self.classifier.as_ref().map(|classifier| &classifier.classifier)
     }
 
-    /// Draws with a progress bar.
+    /// Draws with a progress bar, together with other ranks if there are some.
     ///
     /// # Errors
-    /// One line; of a batch that doesn't fit, it says how many images would.
+    /// One line; of a batch that doesn't fit, it says how many images would. [`Ended`] at all ranks but 0 once all is drawn.
     pub fn run(&self, mut session: Session, film: &mut Film) -> Result<Drawn> {
         let Drawing { model, request, classifier, .. } = self;
         let networks = Networks { unet: &model.unet, weights: WEIGHTS, classifier: self.steers() };
@@ -175,19 +179,24 @@ impl Drawing<'_> {
         if let Some(classifier) = classifier {
             session.write(steering::WEIGHTS, &classifier.weights);
         }
+        self.ranks.map_or(Ok(()), ranks::begin_together)?;
         let mut bar: Option<Progress> = None;
-        let drawn = generator.run(&session, request, |progress| {
+        let watch = |progress: run::Progress| {
             let bar = bar.get_or_insert_with(|| Progress::new("sampling", 0, progress.of as u64));
             bar.set(progress.done as u64, String::new);
             if super::interrupt::interrupted() {
                 return Err(Error::Interrupted);
             }
             film.watch(&progress)
-        });
+        };
+        let drawn = match self.ranks {
+            Some(ranks) => generator.run_among(&session, request, ranks, watch),
+            None => generator.run(&session, request, watch).map(Some),
+        };
         if let Some(bar) = bar {
             bar.finish();
         }
-        Ok(drawn?)
+        Ok(drawn?.ok_or(Ended::Done)?)
     }
 }
 

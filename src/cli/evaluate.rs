@@ -44,7 +44,8 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     let (split, schedule) = (load_split(args, &model)?, model.scheduler.schedule()?);
     let held_out = HeldOut::of(&model.directory, &args.data, &split);
     say(split.summary());
-    let trial = args.judge.as_ref().map(|judge| Trial::load(args, &model, judge, &split)).transpose()?;
+    let trial =
+        args.judge.as_ref().map(|judge| Trial::load(args, (&model, adapter.ranks()), judge, &split)).transpose()?;
     let context = adapter.open()?;
     let count = args.count.map_or(args.batch, |count| count.try_into().unwrap_or(u32::MAX));
     let session = adapter.session_for(&context, count, args.batch)?;
@@ -55,7 +56,9 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
         false => super::output::print(&lines.join("\n")),
     };
     show(vec![text::test_images(&split, held_out)])?;
-    if args.likelihood.is_some() || args.levels {
+    // What is no drawing is rank 0's.
+    let leads = adapter.ranks().is_none_or(|ranks| ranks.rank() == 0);
+    if leads && (args.likelihood.is_some() || args.levels) {
         look(args, session.another(), &model, &split.test, &schedule, &mut found)?;
         let clip = model.scheduler.clip_sample.then_some(model.scheduler.clip_sample_range);
         show(text::likelihood(&found, clip))?;

@@ -136,6 +136,10 @@ pub struct RunFlags {
     /// that fit. In the run's files it is the batch, and accumulate says how many make a step; a run keeps it
     #[arg(long, value_name = "N|auto", conflicts_with = "accumulate")]
     pub micro_batch: Option<MicroBatch>,
+    /// Shards of a step's --batch images, a power of two, whose gradients are added in one order whoever computes them: under mpirun
+    /// the ranks [default: as many as there are ranks, or the next power of two], else one after the other. A run keeps it
+    #[arg(long, value_name = "G", conflicts_with_all = ["accumulate", "micro_batch"])]
+    pub shards: Option<u32>,
     /// Start with the weights of this checkpoint or run
     #[arg(long, value_name = "DIR")]
     pub init: Option<PathBuf>,
@@ -204,6 +208,14 @@ impl Typed {
             }
             (options.batch, options.accumulate) = (pass, images / pass);
         }
+        if let Some(shards) = run.shards {
+            if options.is_private() {
+                bail!("--shards does not go with --dp, which takes a step's images one at a time");
+            }
+            options.batch = if self.is_given("batch") { options.batch } else { base };
+            options.accumulate = 1;
+            options = in_shards(options, shards)?;
+        }
         if self.is_given("timesteps") {
             options.sample_steps = options.sample_steps.min(options.timesteps.max(1));
         }
@@ -211,6 +223,18 @@ impl Typed {
         options.model = run.model.config(options.model)?;
         Ok(options)
     }
+}
+
+/// `options` with the images of a step, which is one batch, in `shards` of equal size.
+pub fn in_shards(mut options: TrainOptions, shards: u32) -> Result<TrainOptions> {
+    if !shards.is_power_of_two() {
+        bail!("--shards {shards}: takes a power of two");
+    }
+    if !options.batch.is_multiple_of(shards) {
+        bail!("--batch {} can't be cut into {shards} shards of equal size: take a multiple", options.batch);
+    }
+    (options.batch, options.accumulate) = (options.batch / shards, shards);
+    Ok(options)
 }
 
 /// What may change in a run that goes on: the rest of it follows from its beginning.

@@ -18,6 +18,13 @@ pub fn catch_interrupts() {
     }
 }
 
+/// As [`catch_interrupts`], without a word: rank 0 speaks for all.
+pub fn catch_quietly() {
+    if let Err(error) = ctrlc::set_handler(|| STOP.store(true, Ordering::SeqCst)) {
+        log::warn!("Ctrl-C will end the program at once: {error}");
+    }
+}
+
 /// Whether Ctrl-C was pressed.
 pub fn interrupted() -> bool {
     STOP.load(Ordering::SeqCst)

@@ -2,6 +2,7 @@
 
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, Result};
 use diffuse::files;
@@ -53,13 +54,36 @@ impl Json {
     }
 }
 
+/// Whether another rank speaks for this one.
+static IS_QUIET: AtomicBool = AtomicBool::new(false);
+
+/// From here on nothing is said, or brought to stdout: rank 0 speaks for all.
+pub fn be_quiet() {
+    IS_QUIET.store(true, Ordering::Relaxed);
+}
+
 /// A line on stderr. Nobody may read it any more (`| head`, a closed terminal): that is no reason to end.
 pub fn say(line: impl std::fmt::Display) {
+    if !IS_QUIET.load(Ordering::Relaxed) {
+        say_anyway(line);
+    }
+}
+
+/// The line of an error that ends the program.
+pub fn say_error(error: &anyhow::Error) {
+    say(format_args!("error: {}", format!("{error:#}").replace('\n', " ")));
+}
+
+/// As [`say`], of what befell this rank alone.
+pub fn say_anyway(line: impl std::fmt::Display) {
     let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
 
 /// Brings what a command was asked for to stdout. A reader that went away (`| head`) has seen enough.
 pub fn print(text: &str) -> anyhow::Result<()> {
+    if IS_QUIET.load(Ordering::Relaxed) {
+        return Ok(());
+    }
     let mut stdout = std::io::stdout().lock();
     match writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),

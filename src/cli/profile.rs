@@ -4,13 +4,13 @@ mod tables;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use serde_json::json;
 
 use super::adapter::{Adapter, Storage};
-use super::flags::ModelFlags;
+use super::flags::{ModelFlags, in_shards};
 use super::output::{Json, say};
 use super::outputs::{Input, Output, check_apart, file, input};
 use diffuse::files;
@@ -18,6 +18,9 @@ use diffuse::nn::{UNet, UNetConfig, digits};
 use diffuse::picture;
 use diffuse::profile::ceilings::Ceilings;
 use diffuse::profile::{self, Options, Profile, compare, compiled, predict, samplers, shapes};
+use diffuse::ranks::Ranks;
+use diffuse::run::TrainOptions;
+use diffuse::train;
 
 /// Time one training or denoising step, kernel by kernel and layer by layer
 #[derive(clap::Args)]
@@ -67,6 +70,13 @@ pub struct Args {
     predict: bool,
 }
 
+impl Args {
+    /// Whether ranks share the step that is timed.
+    pub fn is_shared(&self) -> bool {
+        !(self.infer || self.shapes || self.compiler || self.predict)
+    }
+}
+
 /// Time for one standing shape.
 const SHAPE_BUDGET: Duration = Duration::from_secs(2);
 
@@ -96,6 +106,9 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     let options = Options { batch: args.batch, steps: args.steps, infer: args.infer, recompute: args.recompute };
     if args.predict {
         return print_predictions(args, &config, &options);
+    }
+    if let Some(ranks) = adapter.ranks() {
+        return time_shared(args, config, adapter, ranks);
     }
     // Read before anything is measured: it may not be there.
     let old = args.compare.as_deref().map(compare::read).transpose()?;
@@ -136,6 +149,42 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
         bail!("{} bytes are allocated, {} were planned: that is a bug", report.allocated_bytes, report.peak_bytes);
     }
     Ok(())
+}
+
+/// A training step on digits of the model's size, shared by all ranks: how long, and what of it is spent with others.
+fn time_shared(args: &Args, model: UNetConfig, adapter: &Adapter, ranks: &dyn Ranks) -> Result<()> {
+    if args.trace.is_some() || args.png.is_some() || args.compare.is_some() {
+        bail!("--trace, --png and --compare are for one process");
+    }
+    let context = adapter.open()?;
+    let (batch, precision) = (args.batch, args.precision.precision(&context));
+    let model = UNetConfig { num_class_embeds: None, ..model };
+    let base =
+        TrainOptions { model, batch, precision, recompute: args.recompute, audit_every: 0, ..Default::default() };
+    let options = in_shards(base, ranks.count().next_power_of_two())?;
+    let mut rows = Vec::new();
+    for overlaps in [true, false] {
+        let mut trainer = train::lead(ranks, &context, &adapter.policy(&context)?, options.clone(), overlaps)?;
+        trainer.step(0)?;
+        trainer.finish()?;
+        let (before, begun) = (trainer.exchanged().unwrap_or_default(), Instant::now());
+        for step in 1..=args.steps as u64 {
+            trainer.step(step)?;
+        }
+        trainer.finish()?;
+        let (all, after) = (begun.elapsed(), trainer.exchanged().unwrap_or_default());
+        let each = |time: Duration| 1e3 * time.as_secs_f64() / args.steps as f64;
+        rows.push(tables::Shared {
+            overlaps,
+            step_ms: each(all),
+            device_ms: each(after.device - before.device),
+            exchange_ms: each(after.exchange - before.exchange),
+            hidden_ms: each(after.hidden - before.hidden),
+        });
+    }
+    let (name, driver, count) = (&context.info.name, context.driver(), ranks.count());
+    let object = || Ok(json!({ "adapter": name, "driver": driver, "ranks": count, "batch": batch, "shared": rows }));
+    args.json.print(object, || Ok(tables::shared(name, &driver, count, batch, &rows)?))
 }
 
 fn measure_shapes(args: &Args, adapter: &Adapter) -> Result<()> {

@@ -80,6 +80,13 @@ pub struct Args {
 /// Scale of guidance where none is asked for.
 pub const GUIDANCE: f64 = 2.0;
 
+impl Args {
+    /// Whether it draws, and lists no samplers.
+    pub fn draws(&self) -> bool {
+        !self.sampler.is_list()
+    }
+}
+
 /// Runs the command.
 pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     if args.sampler.is_list() {
@@ -106,7 +113,7 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     if let Some(classes) = &classes {
         say(legend(args, classes));
     }
-    let drawing = Drawing { model: &model, request, classifier, batch: args.batch };
+    let drawing = Drawing { model: &model, request, classifier, batch: args.batch, ranks: adapter.ranks() };
     super::interrupt::catch_interrupts();
     let context = adapter.open()?;
     let session = adapter.session_for(&context, args.count, args.batch)?;

@@ -9,14 +9,16 @@ use serde_json::json;
 
 use super::adapter::{Adapter, Storage};
 use super::decoding;
-use super::flags::{MicroBatch, RunFlags, Typed, changes, option_flags};
+use super::flags::{MicroBatch, RunFlags, Typed, changes, in_shards, option_flags};
 use super::output::{Json, say};
 use super::outputs::{Input, Place, Source, check_apart, file, input};
 use super::progress::Progress;
 use diffuse::checkpoint;
 use diffuse::error::{Error, counted};
 use diffuse::gpu::{Context, context::mebibytes};
-use diffuse::run::{Audited, Task, TrainOptions};
+use diffuse::ranks::Ranks;
+use diffuse::run::trainer::check_shared;
+use diffuse::run::{Audited, Exchanged, Task, TrainOptions};
 use diffuse::train::{Lock, Losses, Model, Over, Run, Stored, check_place, is_of_a_run, run};
 use diffuse::tune::{Policy, Winograd};
 
@@ -88,8 +90,10 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
         // A preset takes as many classes as the data have; a configuration of one's own is taken at its word.
         counts_classes: !args.run.model.is_of_file() && args.config.is_none(),
         config: args.config.as_deref(),
+        ranks: adapter.ranks(),
     };
-    let ending = Ending { out: &args.run.out, json: &args.run.json, started, again: going_on("train", &args.run.out) };
+    let again = going_on("train", &args.run.out);
+    let ending = Ending { out: &args.run.out, json: &args.run.json, started, again, ranks: adapter.ranks() };
     asked.train(adapter, &ending)?;
     Ok(())
 }
@@ -120,6 +124,8 @@ pub struct Asked<'a> {
     pub config: Option<&'a Path>,
     /// Whether the model takes as many classes as the data have.
     pub counts_classes: bool,
+    /// Who computes it together.
+    pub ranks: Option<&'a dyn Ranks>,
 }
 
 /// A run that came to its end, and the device that it ended on.
@@ -159,7 +165,7 @@ fn live(
             ending.print(options.steps, options.steps, Audited::default())?;
             (*options, true, stored.into_lock())
         }
-        Begun::Run(mut run) => match (train(&mut run, &context, ending), run.options().clone()) {
+        Begun::Run(mut run) => match (train_together(&mut run, &context, ending), run.options().clone()) {
             (Ok(is_done), options) => (options, is_done, run.into_lock()),
             (Err(error), options) => {
                 let adapter = context.info.name.clone();
@@ -167,11 +173,33 @@ fn live(
                 if let Err(problem) = run.write_held() {
                     say(format_args!("warning: what was held in memory is not saved: {problem}"));
                 }
+                if ending.ranks.is_some() {
+                    bail!("{error}; go on with: {}", ending.again);
+                }
                 return Ok(Life::Lost(Box::new(Lost { error, adapter, options, known, lock: Some(run.into_lock()) })));
             }
         },
     };
     Ok(Life::Ended(Box::new(Trained { context, options, is_done, lock })))
+}
+
+/// As [`train`], with other ranks if there are some.
+fn train_together<'c>(run: &mut Run<'c>, context: &Context, ending: &Ending<'c>) -> Result<bool> {
+    if let Some(ranks) = ending.ranks {
+        run.join(ranks)?;
+    }
+    train(run, context, ending)
+}
+
+/// Takes part in the run that rank 0 trains. Whether that ended well.
+pub fn follow(ranks: &dyn Ranks, adapter: &Adapter) -> Result<bool> {
+    super::interrupt::catch_quietly();
+    let context = adapter.open();
+    let policy = context.as_ref().map_or_else(|_| Ok(Policy::default()), |context| adapter.policy(context))?;
+    let opened = context.as_ref().map_err(|error| format!("{error:#}"));
+    let name = ranks.name(ranks.rank());
+    let warn = |finding: &str| say(format_args!("warning: {name}: {finding}"));
+    Ok(diffuse::train::follow(ranks, opened, &policy, super::interrupt::interrupted, warn)?)
 }
 
 /// The error of a lost device.
@@ -287,6 +315,10 @@ impl Asked<'_> {
     /// What a step takes at a time, as it fitted when the run began, whatever would fit now: its bits follow.
     fn keep_passes(&self, then: &TrainOptions, now: &mut TrainOptions) -> Result<()> {
         let [was, is] = [then, &*now].map(TrainOptions::images_of_a_step);
+        if self.flags.shards.is_some() && was == is && then.accumulate != now.accumulate {
+            let [was, is] = [then, &*now].map(|options| options.accumulate);
+            bail!("--shards can't change in a resumed run ({was} then, {is} now): its bits follow from them");
+        }
         let (flag, was, is) = match self.flags.micro_batch {
             Some(_) if was != is => ("batch", was, is),
             Some(MicroBatch::Of(pass)) if pass != then.batch => ("micro-batch", then.batch, pass),
@@ -369,6 +401,10 @@ impl Asked<'_> {
             options = run::with_fewest_passes(context, policy, &options, &data)?;
             say(format_args!("{} images of a step's {} at a time", options.batch, options.images_of_a_step()));
         }
+        if let Some(ranks) = self.ranks.filter(|_| options.accumulate == 1 && !options.is_private()) {
+            options = in_shards(options, ranks.count().next_power_of_two())?;
+        }
+        self.ranks.map_or(Ok(()), |ranks| check_shared(&options, ranks))?;
         let run = Run::create(context, policy, &self.flags.out, options, &data, (over, initial))?;
         notes.iter().for_each(say);
         Ok(run)
@@ -382,6 +418,8 @@ pub struct Ending<'a> {
     pub started: Instant,
     /// The command that goes on with it.
     pub again: String,
+    /// Who computes it together.
+    pub ranks: Option<&'a dyn Ranks>,
 }
 
 impl Ending<'_> {
@@ -427,6 +465,13 @@ pub fn train(run: &mut Run, context: &Context, ending: &Ending) -> Result<bool> 
     if let Some(feed) = run.feed() {
         let (waited, all) = (feed.waited().as_secs_f64(), begun.elapsed().as_secs_f64());
         say(format_args!("steps waited {waited:.2} s for images, {:.2} % of the time", 100.0 * waited / all.max(1e-9)));
+    }
+    if let Some(exchanged) = run.trainer().exchanged() {
+        let Exchanged { exchange, hidden, .. } = exchanged;
+        let [exchange, hidden, all] = [exchange, hidden, begun.elapsed()].map(|time| time.as_secs_f64());
+        let share = 100.0 * exchange / all.max(1e-9);
+        let behind = 100.0 * hidden / exchange.max(1e-9);
+        say(format_args!("other ranks took {share:.1} % of the time, {behind:.0} % of it while this device computed"));
     }
     let audited = run.audited();
     if audited.steps > 0 {

@@ -77,9 +77,11 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
         winograd: adapter.winograd(),
         counts_classes: false,
         config: None,
+        ranks: adapter.ranks(),
     };
     let out = &args.run.out;
-    let ending = Ending { out, json: &Json::default(), started, again: going_on("train-classifier", out) };
+    let again = going_on("train-classifier", out);
+    let ending = Ending { out, json: &Json::default(), started, again, ranks: adapter.ranks() };
     // Locked, for nobody may replace the checkpoint before it is measured.
     let Trained { context, options, is_done, lock: _lock } = asked.train(adapter, &ending)?;
     if !is_done {

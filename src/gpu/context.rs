@@ -93,38 +93,63 @@ fn describe(adapter: wgpu::Adapter) -> Adapter {
 /// Index in `all` of the adapter that `wanted` names (an index or a part of a name, case ignored), or of the one that
 /// looks fastest: discrete, integrated, virtual, then CPU.
 pub fn choose(all: &[Adapter], wanted: Option<&str>) -> Option<usize> {
-    match wanted {
-        None => {
-            let rank = |adapter: &Adapter| match adapter.info.device_type {
-                wgpu::DeviceType::DiscreteGpu => 0,
-                wgpu::DeviceType::IntegratedGpu => 1,
-                wgpu::DeviceType::VirtualGpu => 2,
-                wgpu::DeviceType::Other => 3,
-                wgpu::DeviceType::Cpu => 4,
-            };
-            (0..all.len()).min_by_key(|i| rank(&all[*i]))
-        }
-        Some(wanted) => match wanted.parse::<usize>() {
-            Ok(index) => Some(index).filter(|index| *index < all.len()),
-            Err(_) => all
-                .iter()
-                .position(|a| !wanted.is_empty() && a.info.name.to_lowercase().contains(&wanted.to_lowercase())),
-        },
+    fitting(all, wanted).first().copied()
+}
+
+/// Indices in `all` of the adapters that `wanted` names, or of all that look fastest.
+fn fitting(all: &[Adapter], wanted: Option<&str>) -> Vec<usize> {
+    let rank = |adapter: &Adapter| match adapter.info.device_type {
+        wgpu::DeviceType::DiscreteGpu => 0,
+        wgpu::DeviceType::IntegratedGpu => 1,
+        wgpu::DeviceType::VirtualGpu => 2,
+        wgpu::DeviceType::Other => 3,
+        wgpu::DeviceType::Cpu => 4,
+    };
+    let best = all.iter().map(rank).min();
+    let wanted = wanted.map(|wanted| (wanted.to_lowercase(), wanted.parse::<usize>()));
+    let fits = |(index, adapter): (usize, &Adapter)| match &wanted {
+        None => Some(rank(adapter)) == best,
+        Some((_, Ok(wanted))) => index == *wanted,
+        Some((name, Err(_))) => !name.is_empty() && adapter.info.name.to_lowercase().contains(name),
+    };
+    (0..).zip(all).filter(|own| fits(*own)).map(|(index, _)| index).collect()
+}
+
+/// The cards that `wanted` names, or all that look fastest, by their index among [`adapters`]. Cards of one name are told apart by
+/// where they are plugged in; a card with two drivers is one.
+///
+/// # Errors
+/// [`Error::Device`] if there is none.
+pub fn cards(wanted: Option<&str>) -> Result<Vec<usize>> {
+    let all = adapters();
+    let mut places = Vec::new();
+    let is_new = |index: &usize| {
+        let place = &all[*index].info.device_pci_bus_id;
+        let is_new = place.is_empty() || !places.contains(place);
+        places.push(place.clone());
+        is_new
+    };
+    let cards: Vec<usize> = fitting(&all, wanted).into_iter().filter(is_new).collect();
+    match cards.is_empty() {
+        true => Err(not_found(&all, wanted)),
+        false => Ok(cards),
     }
+}
+
+fn not_found(all: &[Adapter], wanted: Option<&str>) -> Error {
+    if all.is_empty() {
+        return Error::Device(NO_ADAPTER.into());
+    }
+    let names: Vec<String> = all.iter().enumerate().map(|(i, a)| format!("{i}: {}", a.info.name)).collect();
+    let wanted = wanted.map_or("to use".into(), |wanted| format!("{wanted:?}"));
+    Error::Device(format!("no device {wanted}; there are {}", names.join(", ")))
 }
 
 fn select(wanted: Option<&str>) -> Result<Adapter> {
     let mut all = adapters();
-    if all.is_empty() {
-        return Err(Error::Device(NO_ADAPTER.into()));
-    }
-    let names = || all.iter().enumerate().map(|(i, a)| format!("{i}: {}", a.info.name)).collect::<Vec<_>>().join(", ");
     match choose(&all, wanted) {
         Some(index) => Ok(all.swap_remove(index)),
-        None => {
-            let wanted = wanted.map_or("to use".into(), |wanted| format!("{wanted:?}"));
-            Err(Error::Device(format!("no device {wanted}; there are {}", names())))
-        }
+        None => Err(not_found(&all, wanted)),
     }
 }
 

@@ -1,6 +1,7 @@
 //! One dispatch of a plan, looked at from both sides: what it read, what it wrote, and what its twin makes of the same numbers.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 use half::f16;
@@ -209,7 +210,7 @@ struct Written<'a> {
     expected: Vec<f64>,
 }
 
-/// Runs the first `count` dispatches of a plan one by one, up to the first that writes what is not finite, which it names.
+/// Runs the dispatches `part` of a plan one by one, up to the first that writes what is not finite, which it names.
 ///
 /// # Errors
 /// [`crate::error::Error::Device`] if the device failed.
@@ -218,12 +219,12 @@ pub fn first_not_finite(
     plan: &Plan,
     recording: &Arc<Recording>,
     step: &Step,
-    count: usize,
+    part: Range<usize>,
 ) -> Result<Option<Wrong>> {
     // What an earlier run left there.
     plan.clear(context);
     let is_new = |(after, before): (&f32, &f32)| !after.is_finite() && after.to_bits() != before.to_bits();
-    for index in 0..count {
+    for index in part {
         let before = written(context, plan, recording, index)?;
         plan.run_part(context, step, index..index + 1);
         let after = written(context, plan, recording, index)?;

@@ -88,6 +88,12 @@ impl<'a> Work<'a> {
         self.encoder().clear_buffer(buffer, 0, None);
     }
 
+    /// Hands over what is there, and goes on in another submission.
+    pub fn hand_over(&mut self) -> Submission {
+        self.submit();
+        self.last.clone().expect("it was just submitted")
+    }
+
     /// Hands over what is left; the last submission.
     pub fn finish(mut self) -> Submission {
         if self.encoder.is_some() || self.last.is_none() {

@@ -8,6 +8,7 @@ use crate::diffusion::{Denoiser, Program, SLOTS, Step as Coefficients, Threshold
 use crate::error::{Error, Result};
 use crate::gpu::{Plan, Step, Submission};
 use crate::picture::Images;
+use crate::ranks::Ranks;
 
 /// What came of a request.
 #[derive(Clone, Debug)]
@@ -51,6 +52,20 @@ impl Generator {
         &self,
         session: &Session,
         request: &Request,
+        watch: impl FnMut(Progress) -> Result<()>,
+    ) -> Result<Drawn> {
+        self.run_share(session, request, [0, 1], watch)
+    }
+
+    /// As [`Generator::run`], of every `of`-th batch from number `first` on alone.
+    ///
+    /// # Errors
+    /// As [`Generator::run`].
+    pub fn run_share(
+        &self,
+        session: &Session,
+        request: &Request,
+        [first, of]: [u32; 2],
         mut watch: impl FnMut(Progress) -> Result<()>,
     ) -> Result<Drawn> {
         let Frame { batch, height, width, .. } = self.frame;
@@ -58,29 +73,66 @@ impl Generator {
         let channels = self.channels;
         self.write_known(session, request);
         let (height, width) = (height as usize, width as usize);
-        let mut all = Images { values: Vec::new(), count: request.count as usize, height, width, channels };
+        let mut all = Images { values: Vec::new(), count: 0, height, width, channels };
         let mut evaluations = 0.0;
-        for index in 0..request.count.div_ceil(batch) {
+        for index in (first..request.count.div_ceil(batch)).step_by(of as usize) {
             let first = index * batch;
             self.write_labels(session, request, first as usize);
             self.begin(session, request, first)?;
             let mut running = Batch::new(self, session, request, index, &mut watch);
             let report = match request.program.run(&mut running) {
-                Err(Error::Interrupted) if index > 0 => {
-                    all.count = first as usize;
-                    break;
-                }
+                Err(Error::Interrupted) if index > 0 && of == 1 => break,
                 report => report?,
             };
             let images = self.images(session)?;
             let samples = (request.count - first).min(batch);
             all.values.extend_from_slice(&images.values[..samples as usize * self.size()]);
+            all.count += samples as usize;
             evaluations += report.evaluations as f64 * samples as f64;
         }
         match all.values.iter().all(|value| value.is_finite()) {
-            true => Ok(Drawn { evaluations: evaluations / all.count as f64, images: all }),
+            true => Ok(Drawn { evaluations: evaluations / all.count.max(1) as f64, images: all }),
             false => Err(Error::Diverged("the samples are not finite; is this checkpoint trained?".into())),
         }
+    }
+
+    /// As [`Generator::run`], each rank a share of the batches; rank 0 gets all images, the others none. Collective.
+    ///
+    /// # Errors
+    /// As [`Generator::run`].
+    pub fn run_among(
+        &self,
+        session: &Session,
+        request: &Request,
+        ranks: &dyn Ranks,
+        watch: impl FnMut(Progress) -> Result<()>,
+    ) -> Result<Option<Drawn>> {
+        let (rank, count, batch) = (ranks.rank(), ranks.count(), self.frame.batch);
+        let own = self.run_share(session, request, [rank, count], watch)?;
+        let evaluations = own.evaluations * own.images.count as f64;
+        let evaluations = ranks.gather(&evaluations.to_le_bytes());
+        let (size, values) = (self.size(), own.images.values);
+        if rank > 0 {
+            ranks.exchange(&[(0, &values)], Vec::new());
+            return Ok(None);
+        }
+        let batches = || {
+            (0..request.count.div_ceil(batch)).map(|index| (index % count, (request.count - index * batch).min(batch)))
+        };
+        let of =
+            |rank: u32| batches().filter(|(own, _)| *own == rank).map(|(_, samples)| samples as usize * size).sum();
+        let mut shares: Vec<Vec<f32>> = (0..count).map(|rank| vec![0.0; of(rank)]).collect();
+        shares[0] = values;
+        ranks.exchange(&[], (1..count).zip(shares.iter_mut().skip(1).map(|share| &mut share[..])).collect());
+        let mut rest: Vec<&[f32]> = shares.iter().map(|share| &share[..]).collect();
+        let mut values = Vec::with_capacity(request.count as usize * size);
+        for (rank, samples) in batches() {
+            values.extend_from_slice(rest[rank as usize].split_off(..samples as usize * size).expect("its share"));
+        }
+        let all = |bytes: &Vec<u8>| f64::from_le_bytes(bytes[..].try_into().expect("a number of each"));
+        let evaluations = evaluations.iter().map(all).sum::<f64>() / f64::from(request.count);
+        let images = Images { values, count: request.count as usize, ..own.images };
+        Ok(Some(Drawn { images, evaluations }))
     }
 }
 

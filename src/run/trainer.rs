@@ -1,9 +1,12 @@
 //! One training step as plans: batch, forward, loss, backward; then clip, AdamW and average.
 
+use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::audit::{Audit, Audited, Finding};
+use super::exchange::{self, Exchange, Exchanged};
 use super::feed::{Feed, Position};
 use super::fit;
 pub use super::flat::METRICS;
@@ -13,26 +16,31 @@ use super::objective::Objective;
 use super::options::{OnNan, TrainOptions};
 use super::private::{self, Mechanism, SUM};
 use super::session::Session;
+use super::shards::{Addition, Goes, Shards};
 use crate::data::Dataset;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, counted, list_names};
 use crate::gpu::context::mebibytes;
 use crate::gpu::fault::Fault;
 use crate::gpu::look::{self, Look, Wrong};
 use crate::gpu::snapshot::Snapshot;
 use crate::gpu::{
-    Choices, Context, EMA, GRADIENTS, Plan, Precision, Recorder, Recording, Recordings, Ring, Step, Tensor, WEIGHTS,
-    Work,
+    Buffer, Choices, Context, EMA, GRADIENTS, Memory, Plan, Precision, Recorder, Recording, Recordings, Ring, Step,
+    Tensor, WEIGHTS, Work,
 };
 use crate::ops::diffusion::{self, Noise, Records};
 use crate::ops::{adamw, add};
+use crate::ranks::{self, Order, Ranks};
 use crate::secret::Secret;
 
-/// First moments, second moments, and gradients added up over several batches: flat buffers as the weights.
+/// First and second moments: flat buffers as the weights.
 pub const FIRST_MOMENT: &str = "m";
 pub const SECOND_MOMENT: &str = "v";
 /// The loss's scale, and steps since it last changed.
 pub const LOSS_SCALE: &str = adamw::LOSS_SCALE;
-const ACCUMULATED: &str = "accumulated";
+/// The sums of gradients that wait for their neighbour at a level of the tree: flat buffers as the gradients.
+fn waiting(level: u32) -> String {
+    format!("sum {level}")
+}
 /// The data set's buffer.
 pub const DATA: &str = "data";
 /// 0 as long as all is finite, not a number from the first step on whose loss, or gradient in single precision, is not.
@@ -59,6 +67,8 @@ pub struct Trainer<'a> {
     pub session: Session<'a>,
     gradients: Part,
     accumulate: Option<Part>,
+    /// Of each pass.
+    after: Vec<After>,
     update: Part,
     audit: Audit,
     ring: Ring,
@@ -66,6 +76,10 @@ pub struct Trainer<'a> {
     feed: Option<Feed>,
     /// Of a private step.
     lottery: Option<Lottery>,
+    /// What is added with other ranks.
+    exchange: Option<Exchange<'a>>,
+    /// Sums of the losses of steps under way, where other ranks have some of them.
+    losses: VecDeque<(u64, f32)>,
     options: TrainOptions,
     images: u64,
     /// Steps in a row whose gradient wasn't finite.
@@ -81,8 +95,8 @@ pub const MOST_SKIPPED: u32 = 24;
 /// The scope of what the optimizer needs of all gradients; it comes before the optimizer.
 const NORM: &str = "gradient norm";
 
-/// Records a training step: `gradients` (batch, forward, loss, backward), `accumulate` if a step has several batches (adds
-/// the gradients to those of the earlier ones; of a private step those of a place, clipped), and `update` (clip, AdamW, average).
+/// Records a training step: `gradients` (batch, forward, loss, backward), `accumulate` if a step has several shards (what is added to
+/// the gradients of one, see [`record_accumulate`]; of a private step those of a place, clipped), and `update` (clip, AdamW, average).
 ///
 /// # Errors
 /// [`Error::Config`] if the schedule can't be built, [`Error::Device`] if no kernel could index the batch.
@@ -124,7 +138,9 @@ pub fn record(
         Some(mechanism) => {
             recordings.push("accumulate", private::record_contribution(mechanism, elements, options));
         }
-        None if options.accumulate > 1 => recordings.push("accumulate", record_accumulate(elements)),
+        None if options.accumulate > 1 => {
+            recordings.push("accumulate", record_accumulate(elements, Shards::levels(options.accumulate)));
+        }
         None => {}
     }
     recordings.push("update", record_update(elements, options, mechanism.as_ref()));
@@ -153,19 +169,46 @@ impl DataShape {
     }
 }
 
-fn record_accumulate(elements: u64) -> Recording {
+/// What makes a loss that is not finite known, and for each level of the tree the sum that waits there added to the gradients.
+fn record_accumulate(elements: u64, levels: u32) -> Recording {
     let r = &mut Recorder::new();
     r.scope("accumulate", |r| {
-        for own in flat::ranges(elements) {
-            let [total, gradient] = [ACCUMULATED, GRADIENTS].map(|name| flat::range(r, name, elements, own));
-            add::accumulate(r, total, gradient);
-        }
         let loss = loss_of_batch(r);
         let nothing = add::scale(r, loss, 0.0);
         let broken = r.persistent(BROKEN, [1, 1, 1, 1]);
         add::accumulate(r, broken, nothing);
+        for (level, own) in (0..levels).flat_map(|level| flat::ranges(elements).map(move |own| (level, own))) {
+            let gradient = flat::range(r, GRADIENTS, elements, own);
+            let sum = flat::range(r, &waiting(level), elements, own);
+            add::accumulate(r, gradient, sum);
+        }
     });
     std::mem::take(r).finish()
+}
+
+/// What is done with the gradients of a pass once they are there.
+struct After {
+    /// The dispatches of `accumulate` that run, in this order.
+    parts: Vec<Range<usize>>,
+    /// Where the sum waits for its neighbour; none if it has no more of this process's.
+    waits: Option<Buffer>,
+}
+
+/// Of each pass of a step that is not private: the shards' gradients are added as their tree says.
+fn additions(shards: &Shards, accumulate: &Recording, elements: u64, memory: &Memory) -> Vec<After> {
+    let (each, all) = (flat::ranges(elements).count(), accumulate.dispatches.len());
+    let first = all - each * Shards::levels(shards.all()) as usize;
+    let after = |shard| {
+        let Addition { takes, goes } = shards.addition(shard);
+        let level = |level: u32| first + level as usize * each..first + (level as usize + 1) * each;
+        let parts = std::iter::once(0..first).chain(takes.into_iter().map(level)).collect();
+        let waits = match goes {
+            Goes::Waits(level) => Some(memory.buffer(&waiting(level)).clone()),
+            Goes::Out(_) => None,
+        };
+        After { parts, waits }
+    };
+    shards.own().map(after).collect()
 }
 
 /// Makes `square_sum`, and by it the optimizer's step, not finite from the first broken step on: two more are under way
@@ -187,7 +230,7 @@ fn record_update(elements: u64, options: &TrainOptions, mechanism: Option<&Mecha
     let r = &mut Recorder::new();
     let (loss_scale, source, scale) = match mechanism {
         Some(mechanism) => (r.scope("release", |r| private::record_release(r, mechanism, elements)), GRADIENTS, 1.0),
-        None => (adamw::loss_scale(r, options.precision), source(options), 1.0 / options.accumulate as f32),
+        None => (adamw::loss_scale(r, options.precision), GRADIENTS, 1.0 / options.accumulate as f32),
     };
     let square_sum = r.scope(NORM, |r| {
         let square_sum = flat::square_sum(r, source, elements, loss_scale);
@@ -213,11 +256,7 @@ fn record_update(elements: u64, options: &TrainOptions, mechanism: Option<&Mecha
 
 /// The buffer with the gradient of a whole step.
 fn source(options: &TrainOptions) -> &'static str {
-    match options.is_private() {
-        true => SUM,
-        false if options.accumulate > 1 => ACCUMULATED,
-        false => GRADIENTS,
-    }
+    if options.is_private() { SUM } else { GRADIENTS }
 }
 
 /// The step's uniform for batch number `batch` of step `step` (both from 0): all of it follows from these two numbers.
@@ -243,6 +282,27 @@ fn lottery(options: &TrainOptions, data: &Dataset, model: &dyn Objective) -> Res
     let secret = options.dp_seed.map_or_else(Secret::of_system, |seed| Ok(Secret::of_seed(seed)))?;
     let mechanism = Mechanism::new(options, data.len() as u64, model.params())?;
     Ok(Lottery::new(mechanism, secret, model.params()))
+}
+
+/// Whether a run can be shared among `ranks`.
+///
+/// # Errors
+/// [`Error::Config`] says why not.
+pub fn check_shared(options: &TrainOptions, ranks: &dyn Ranks) -> Result<()> {
+    let refuse = |problem: String| Err(Error::Config(problem));
+    if options.is_private() {
+        return refuse(
+            "--dp is for one process: its noise is one secret's, and several ranks are not built for that yet".into(),
+        );
+    }
+    if options.canaries.is_some() {
+        return refuse("--canaries is for one process: their coins lie in the run's directory".into());
+    }
+    if ranks.count() > options.accumulate {
+        let (ranks, shards) = (ranks.count(), counted(options.accumulate.into(), "shard"));
+        return refuse(format!("{ranks} ranks, and a step of this run has {shards}: start at most as many ranks"));
+    }
+    Ok(())
 }
 
 /// Bytes of data that a device holds unless it is told to hold more.
@@ -302,6 +362,16 @@ impl<'a> Trainer<'a> {
             Some(Part { recording, plan: plans.take(name).expect("what is recorded is planned") })
         };
         let accumulate = part("accumulate");
+        let shards = Shards::of(options.accumulate, 0, 1);
+        let after = match &accumulate {
+            Some(part) if !options.is_private() => {
+                additions(&shards, &part.recording, model.params().elements, session.memory())
+            }
+            part => {
+                let whole = || part.iter().map(|part| 0..part.recording.dispatches.len()).collect();
+                (0..options.passes()).map(|_| After { parts: whole(), waits: None }).collect()
+            }
+        };
         let [gradients, update] = ["gradients", "update"].map(|name| part(name).expect("recorded for every run"));
         let parts = [Some(&gradients), accumulate.as_ref(), Some(&update)].into_iter().flatten();
         let parts = parts.map(|part| &part.recording);
@@ -309,11 +379,14 @@ impl<'a> Trainer<'a> {
         Ok(Trainer {
             gradients,
             accumulate,
+            after,
             update,
             audit,
             ring: Ring::new(session.context, options.passes() as u64 + SQUARE_SUM)?,
             feed,
             lottery,
+            exchange: None,
+            losses: VecDeque::new(),
             session,
             options: options.clone(),
             images: data.len() as u64,
@@ -356,6 +429,52 @@ impl<'a> Trainer<'a> {
         Ok(None)
     }
 
+    /// From here on computes its part of the shards of each step, and adds what other ranks compute; all begin with rank 0's weights,
+    /// moments and average. `overlaps` says whether gradients leave while others are computed. Collective.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if the step can't be shared, [`Error::Device`] if there is no memory.
+    pub fn join(&mut self, ranks: &'a dyn Ranks, overlaps: bool) -> Result<()> {
+        check_shared(&self.options, ranks)?;
+        let elements = self.session.memory().buffer(GRADIENTS).size() / 4;
+        let shards = self.options.accumulate;
+        let exchange = Exchange::new(ranks, shards, &self.session, (&self.gradients.recording, elements), overlaps)?;
+        let part = self.accumulate.as_ref().expect("several ranks have several shards");
+        self.after = additions(exchange.shards(), &part.recording, elements, self.session.memory());
+        exchange::share(ranks, &self.session, &[WEIGHTS, FIRST_MOMENT, SECOND_MOMENT, EMA, LOSS_SCALE])?;
+        self.exchange = Some(exchange);
+        Ok(())
+    }
+
+    /// Where the time went that was spent with other ranks, if there are some.
+    pub fn exchanged(&self) -> Option<Exchanged> {
+        self.exchange.as_ref().map(|exchange| exchange.times)
+    }
+
+    /// Whether another rank was asked to end.
+    pub fn must_stop(&self) -> bool {
+        self.exchange.as_ref().is_some_and(|exchange| exchange.must_stop)
+    }
+
+    /// Does what rank 0 ordered; `wants_stop` says whether this rank was asked to end. Collective.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the device failed.
+    pub fn follow(&mut self, order: Order, wants_stop: bool) -> Result<()> {
+        match order {
+            Order::Step(step) => {
+                // What steps came to is rank 0's to know.
+                self.ring.make_room(self.session.context)?;
+                if self.audit.is_due(step) {
+                    self.ring.drain(self.session.context)?;
+                }
+                self.take(step, wants_stop).map(|_| ())
+            }
+            Order::Replay(step) => self.trace_broken(step).map(|_| ()),
+            Order::Begin | Order::End { .. } => Ok(()),
+        }
+    }
+
     /// Overwrites weights and average: where a run begins.
     pub fn write_weights(&self, weights: &[f32]) {
         [WEIGHTS, EMA].iter().for_each(|name| self.session.write(name, weights));
@@ -383,26 +502,83 @@ impl<'a> Trainer<'a> {
             self.untold.append(&mut known);
             known = self.finish()?;
         }
-        self.bring_images(step)?;
-        self.draw(step);
-        let start = Instant::now();
-        let updated = if is_audited { self.audit(step)? } else { 0 };
-        let mut work = Work::new(self.session.context);
-        if !is_audited {
-            self.compute(&mut work, step);
+        if let Some(exchange) = &self.exchange {
+            exchange.ranks.set_between_orders(false);
+            ranks::tell(exchange.ranks, Order::Step(step));
         }
-        work.run_part(&self.update.plan, &self.values(step, 0), updated..self.update.recording.dispatches.len());
-        // The last batch's loss and the squared norm.
-        let (batches, metrics) = (self.options.passes() as u64, self.session.memory().buffer(METRICS));
-        self.ring.copy(&mut work, metrics, SQUARE_SUM + 1, batches - 1);
-        let last = work.finish();
-        self.ring.ask(step, last);
-        let took = start.elapsed();
+        let took = self.take(step, false)?;
+        if let Some(exchange) = &self.exchange {
+            exchange.ranks.set_between_orders(true);
+            let sum = exchange.losses().iter().sum();
+            self.losses.push_back((step, sum));
+        }
         // While the device is at work.
         if step + 1 < self.options.steps {
             self.draw(step + 1);
         }
         Ok((known, took))
+    }
+
+    /// Encodes and submits step `step`, and what is exchanged of it with other ranks. How long that took.
+    fn take(&mut self, step: u64, wants_stop: bool) -> Result<Duration> {
+        self.bring_images(step)?;
+        self.draw(step);
+        let start = Instant::now();
+        let (mut work, mut updated) = (Work::new(self.session.context), 0);
+        if self.audit.is_due(step) {
+            let turn = self.audit(step)?;
+            self.add_shards(wants_stop)?;
+            if let Some(index) = turn {
+                self.look(step, self.parts().count() - 1, index)?;
+                updated = index + 1;
+            }
+        } else {
+            self.compute(&mut work, step);
+            self.add_shards(wants_stop)?;
+        }
+        work.run_part(&self.update.plan, &self.values(step, 0), updated..self.update.recording.dispatches.len());
+        // The last batch's loss and the squared norm.
+        let metrics = self.session.memory().buffer(METRICS);
+        self.ring.copy(&mut work, metrics, SQUARE_SUM + 1, self.passes() - 1);
+        let last = work.finish();
+        self.ring.ask(step, last);
+        if self.audit.is_due(step) {
+            self.agree(step)?;
+        }
+        Ok(start.elapsed())
+    }
+
+    /// Adds what other ranks computed of the step that is submitted. Collective.
+    fn add_shards(&mut self, wants_stop: bool) -> Result<()> {
+        let Some(exchange) = &mut self.exchange else { return Ok(()) };
+        exchange.add(&self.session, wants_stop)
+    }
+
+    /// Whether all ranks have the same weights after step `step`. Collective.
+    fn agree(&self, step: u64) -> Result<()> {
+        let Some(Exchange { ranks, .. }) = &self.exchange else { return Ok(()) };
+        let weights = self.session.read(WEIGHTS)?;
+        let digest = blake3::hash(bytemuck::cast_slice(&weights));
+        let all = ranks.gather(digest.as_bytes());
+        let alike = |digest: &Vec<u8>| all.iter().filter(|other| *other == digest).count();
+        let most = all.iter().map(alike).max().unwrap_or(0);
+        let others: Vec<String> =
+            (0..).zip(&all).filter(|(_, digest)| alike(digest) < most).map(|(rank, _)| ranks.name(rank)).collect();
+        let whose = match others.is_empty() {
+            true if most == all.len() => return Ok(()),
+            true => "no two ranks have the same weights".into(),
+            false => format!("the weights of {} differ from those of most", list_names(&others)),
+        };
+        let step = step + 1;
+        Err(Error::Device(format!(
+            "step {step}: {whose}: a device computes wrongly (`diffuse verify` tries it); --resume goes on from the last checkpoint, \
+             without it"
+        )))
+    }
+
+    /// Passes of a step that are this process's.
+    fn passes(&self) -> u64 {
+        self.after.len() as u64
     }
 
     /// Draws what is drawn in secret of step `step`, unless it is drawn.
@@ -426,24 +602,52 @@ impl<'a> Trainer<'a> {
         values
     }
 
-    /// The gradients of step `step`, and the losses of all its batches but the last.
-    fn compute(&self, work: &mut Work, step: u64) {
-        let (batches, metrics) = (self.options.passes() as u64, self.session.memory().buffer(METRICS));
-        match &self.lottery {
+    /// The gradients of step `step`, and the losses of all its passes but the last.
+    fn compute(&mut self, work: &mut Work, step: u64) {
+        if let Some(lottery) = &self.lottery {
             // Whole numbers have the same sum in any order: the noise may come first.
-            Some(lottery) => self.session.write(SUM, lottery.noise()),
-            None if self.accumulate.is_some() => work.clear(self.session.memory().buffer(ACCUMULATED)),
-            None => {}
+            self.session.write(SUM, lottery.noise());
         }
-        for batch in 0..batches {
-            let values = self.values(step, batch);
-            work.run(&self.gradients.plan, &values);
+        let (first, passes) = (self.exchange.as_ref().map_or(0, |own| own.shards().own().start), self.passes());
+        let (mut root, mut sent) = (0, Vec::new());
+        for (pass, after) in (0..).zip(&self.after) {
+            let values = self.values(step, u64::from(first) + pass);
+            let (is_last, mut begun) = (pass + 1 == passes, 0);
+            if let Some(exchange) = self.exchange.as_ref().filter(|_| is_last) {
+                // What is final by then leaves while the rest is computed.
+                let buckets = exchange.ends().count();
+                for (bucket, end) in exchange.ends().enumerate().take(buckets - 1) {
+                    work.run_part(&self.gradients.plan, &values, begun..end);
+                    exchange.copy_root(&self.session, work, root, bucket);
+                    sent.push(work.hand_over());
+                    begun = end;
+                }
+            }
+            work.run_part(&self.gradients.plan, &values, begun..self.gradients.recording.dispatches.len());
             if let Some(part) = &self.accumulate {
-                work.run(&part.plan, &values);
+                after.parts.iter().for_each(|own| work.run_part(&part.plan, &values, own.clone()));
             }
-            if batch + 1 < batches {
-                self.ring.copy(work, metrics, 1, batch);
+            self.put_aside(work, after);
+            if let Some(exchange) = &self.exchange {
+                if after.waits.is_none() {
+                    exchange.copy_root(&self.session, work, root, sent.len());
+                    root += 1;
+                }
+                exchange.copy_loss(&self.session, work, pass as usize);
             }
+            if !is_last {
+                self.ring.copy(work, self.session.memory().buffer(METRICS), 1, pass);
+            }
+        }
+        if let Some(exchange) = &mut self.exchange {
+            sent.push(work.hand_over());
+            sent.into_iter().enumerate().for_each(|(bucket, with)| exchange.sent(bucket, with));
+        }
+    }
+
+    fn put_aside(&self, work: &mut Work, after: &After) {
+        if let Some(sum) = &after.waits {
+            work.copy(self.session.memory().buffer(GRADIENTS), 0, sum, 0, sum.size());
         }
     }
 
@@ -451,9 +655,9 @@ impl<'a> Trainer<'a> {
         [Some(&self.gradients), self.accumulate.as_ref(), Some(&self.update)].into_iter().flatten()
     }
 
-    /// Computes the gradients of step `step` twice, or three times if they differ, and looks at the dispatch whose turn it is.
-    /// How many dispatches of the update were run for that.
-    fn audit(&mut self, step: u64) -> Result<usize> {
+    /// Computes the gradients of step `step` twice, or three times if they differ, and looks at the dispatch whose turn it is: one of
+    /// the update's, whose number it gives, is to be looked at still.
+    fn audit(&mut self, step: u64) -> Result<Option<usize>> {
         let (turn, update) = (self.audit.turn(step), self.parts().count() - 1);
         if let Some((part, index)) = turn.filter(|(part, _)| *part < update) {
             for part in self.parts().take(part) {
@@ -470,10 +674,7 @@ impl<'a> Trainer<'a> {
         let (first, second) = (again()?, again()?);
         let third = if first == second { None } else { Some(again()?) };
         self.audit.compare(step, [&first, &second], third.as_ref());
-        match turn.filter(|(part, _)| *part == update) {
-            None => Ok(0),
-            Some((part, index)) => self.look(step, part, index).map(|()| index + 1),
-        }
+        Ok(turn.filter(|(part, _)| *part == update).map(|(_, index)| index))
     }
 
     /// Runs a part up to its dispatch `index`, and holds that to its twin.
@@ -548,27 +749,51 @@ impl<'a> Trainer<'a> {
         self.bring_images(step)?;
         let mut work = Work::new(context);
         // What the broken step left there is not to be taken for what the replay writes.
-        let left = [GRADIENTS, METRICS, SQUARES].into_iter().chain(self.accumulate.as_ref().map(|_| ACCUMULATED));
-        left.for_each(|name| work.clear(self.session.memory().buffer(name)));
+        let left = [GRADIENTS, METRICS, SQUARES].map(|name| self.session.memory().buffer(name)).into_iter();
+        left.chain(self.after.iter().flat_map(|after| &after.waits)).for_each(|buffer| work.clear(buffer));
         work.finish();
         let found = self.first_not_finite(step)?;
         self.session.write(BROKEN, &[0.0f32]);
         Ok(found)
     }
 
+    /// As [`Trainer::replay_broken`] of the shards of all ranks, in words. Collective.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the device failed.
+    pub fn trace_broken(&mut self, step: u64) -> Result<Option<String>> {
+        let leads = self.exchange.as_ref().filter(|exchange| exchange.ranks.rank() == 0);
+        leads.into_iter().for_each(|exchange| ranks::tell(exchange.ranks, Order::Replay(step)));
+        self.losses.clear();
+        let found = self.replay_broken(step)?.map(|wrong| wrong.to_string());
+        let Some(Exchange { ranks, .. }) = &self.exchange else { return Ok(found) };
+        let all = ranks.gather(found.unwrap_or_default().as_bytes());
+        let wrong = (0..).zip(&all).find(|(_, wrong)| !wrong.is_empty());
+        Ok(wrong.map(|(rank, wrong)| format!("{}, {}", ranks.name(rank), String::from_utf8_lossy(wrong))))
+    }
+
     /// Of all dispatches of step `step` before the optimizer's own.
     fn first_not_finite(&self, step: u64) -> Result<Option<Wrong>> {
-        let first = |Part { plan, recording }: &Part, batch, count| {
-            look::first_not_finite(self.session.context, plan, recording, &self.values(step, batch), count)
+        let context = self.session.context;
+        let first = |Part { plan, recording }: &Part, batch, part| {
+            look::first_not_finite(context, plan, recording, &self.values(step, batch), part)
         };
-        for batch in 0..self.options.passes() as u64 {
-            for part in [Some(&self.gradients), self.accumulate.as_ref()].into_iter().flatten() {
-                if let Some(wrong) = first(part, batch, part.recording.dispatches.len())? {
+        let begin = self.exchange.as_ref().map_or(0, |exchange| exchange.shards().own().start);
+        for (batch, after) in (u64::from(begin)..).zip(&self.after) {
+            let part = &self.gradients;
+            if let Some(wrong) = first(part, batch, 0..part.recording.dispatches.len())? {
+                return Ok(Some(wrong));
+            }
+            for (part, own) in self.accumulate.iter().flat_map(|part| after.parts.iter().map(move |own| (part, own))) {
+                if let Some(wrong) = first(part, batch, own.clone())? {
                     return Ok(Some(wrong));
                 }
             }
+            let mut work = Work::new(context);
+            self.put_aside(&mut work, after);
+            work.finish();
         }
-        first(&self.update, 0, self.norm())
+        first(&self.update, 0, 0..self.norm())
     }
 
     /// For tests: lets the device err in the part of a step of this name, `gradients` or `update`.
@@ -610,7 +835,7 @@ impl<'a> Trainer<'a> {
     }
 
     fn metrics(&mut self, step: u64, values: &[f32]) -> Result<Metrics> {
-        let passes = self.options.passes() as usize;
+        let passes = self.after.len();
         let square_sum = values[passes - 1 + SQUARE_SUM as usize];
         if let Some(lottery) = &self.lottery {
             // Those of the places that were taken, which come first. Nothing depends on them.
@@ -622,11 +847,15 @@ impl<'a> Trainer<'a> {
                 learning_rate: self.options.learning_rate_at(step),
             });
         }
-        let losses = &values[..passes];
         let scale = 1.0 / self.options.accumulate as f32;
+        self.losses.retain(|(of, _)| *of >= step);
+        let sum = match self.losses.front() {
+            Some((_, sum)) => *sum,
+            None => values[..passes].iter().sum::<f32>(),
+        };
         let metrics = Metrics {
             step: step + 1,
-            loss: losses.iter().sum::<f32>() * scale,
+            loss: sum * scale,
             gradient_norm: square_sum.sqrt() * scale,
             learning_rate: self.options.learning_rate_at(step),
         };

@@ -262,7 +262,7 @@ fn describe(options: &TrainOptions, data: &Dataset) -> (serde_json::Value, Strin
 }
 
 /// Nothing yet, to run what `options` say.
-fn open<'a>(context: &'a Context, policy: &Policy, options: &TrainOptions) -> Session<'a> {
+pub(super) fn open<'a>(context: &'a Context, policy: &Policy, options: &TrainOptions) -> Session<'a> {
     Session::open(context, &Policy { winograd: options.winograd, ..policy.clone() }, options.precision)
 }
 
@@ -440,6 +440,11 @@ impl<'a> Run<'a> {
         &mut self.trainer
     }
 
+    /// What tells the images that it trains on from others.
+    pub(super) fn digest_of_data(&self) -> String {
+        self.data.digest.clone()
+    }
+
     /// What audits came to.
     pub fn audited(&self) -> Audited {
         self.trainer.audited()
@@ -536,7 +541,7 @@ impl<'a> Run<'a> {
             self.settle_save(watch)?;
             // Those behind it changed nothing.
             self.saver.forget();
-            let wrong = self.trainer.replay_broken(step)?;
+            let wrong = self.trainer.trace_broken(step)?;
             in_a_row = if last.is_some_and(|last| step <= last + 1) { in_a_row + 1 } else { 1 };
             last = Some(step);
             self.step = step;
@@ -592,7 +597,7 @@ impl<'a> Run<'a> {
 
     fn train_steps(&mut self, watch: &mut dyn Watch) -> Result<bool> {
         let mut pace = Pace::new((self.options.batch * self.options.accumulate) as f64);
-        while self.step < self.options.steps && !watch.stop() {
+        while self.step < self.options.steps && !watch.stop() && !self.trainer.must_stop() {
             let (metrics, _) = self.trainer.step(self.step)?;
             self.step += 1;
             metrics.iter().try_for_each(|metrics| self.tell(metrics, &mut pace, watch))?;

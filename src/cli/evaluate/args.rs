@@ -78,3 +78,10 @@ pub struct Args {
     #[command(flatten)]
     pub json: Json,
 }
+
+impl Args {
+    /// Whether it draws samples to judge them.
+    pub fn draws(&self) -> bool {
+        self.quality && self.samples.is_none() && !self.sampler.is_list()
+    }
+}

@@ -13,6 +13,7 @@ use diffuse::data::{Dataset, Split};
 use diffuse::diffusion::Sampler;
 use diffuse::evaluate::quality::{self, nearest_pairs};
 use diffuse::picture::{self, Images};
+use diffuse::ranks::Ranks;
 use diffuse::run::{Observer, Request, Session};
 use diffuse::tensors;
 
@@ -35,7 +36,12 @@ pub struct Trial<'a> {
 
 impl<'a> Trial<'a> {
     /// Loads what was asked for.
-    pub fn load(args: &Args, model: &'a Checkpoint, judge: &Path, split: &Split) -> Result<Trial<'a>> {
+    pub fn load(
+        args: &Args,
+        (model, ranks): (&'a Checkpoint, Option<&'a dyn Ranks>),
+        judge: &Path,
+        split: &Split,
+    ) -> Result<Trial<'a>> {
         let loaded = classifier::load(judge)?;
         let mut classes = model.classes.clone();
         let (source, labels) = match &args.samples {
@@ -45,7 +51,7 @@ impl<'a> Trial<'a> {
                 (Source::File(samples), labels)
             }
             None => {
-                let (drawing, sampler) = drawing(args, model)?;
+                let (drawing, sampler) = drawing(args, model, ranks)?;
                 classes = classes.or(drawing.classifier.as_ref().map(|classifier| classifier.classes.clone()));
                 let labels = drawing.labels().map(<[u32]>::to_vec);
                 (Source::Draw(Box::new(drawing), sampler), labels)
@@ -118,7 +124,7 @@ fn in_turn(count: u32, classes: &Classes) -> Vec<u32> {
     (0..count).map(|i| i % classes.count()).collect()
 }
 
-fn drawing<'a>(args: &Args, model: &'a Checkpoint) -> Result<(Drawing<'a>, Sampler)> {
+fn drawing<'a>(args: &Args, model: &'a Checkpoint, ranks: Option<&'a dyn Ranks>) -> Result<(Drawing<'a>, Sampler)> {
     let most = draw::MOST as usize;
     let count = args.count.unwrap_or(1000);
     if count > most {
@@ -132,7 +138,7 @@ fn drawing<'a>(args: &Args, model: &'a Checkpoint) -> Result<(Drawing<'a>, Sampl
     let labels = |classes: &Classes| Ok(request.labels.clone().unwrap_or_else(|| in_turn(count, classes)));
     let (classifier, steering) = args.steering.load(model, labels)?.unzip();
     let request = Request { steering, ..request };
-    Ok((Drawing { model, request, classifier, batch: args.batch }, sampler))
+    Ok((Drawing { model, request, classifier, batch: args.batch, ranks }, sampler))
 }
 
 /// The tensor `samples` [N, C, H, W] of a file.

@@ -231,6 +231,43 @@ pub fn shapes(adapter: &str, driver: &str, ceilings: &Ceilings, figures: &[Figur
     Ok(out)
 }
 
+/// A step that ranks share, in milliseconds of rank 0.
+#[derive(serde::Serialize)]
+pub struct Shared {
+    /// Whether gradients leave while others are computed.
+    pub overlaps: bool,
+    pub step_ms: f64,
+    /// Waiting for its device.
+    pub device_ms: f64,
+    /// Exchanging gradients, and of that while its device computed.
+    pub exchange_ms: f64,
+    pub hidden_ms: f64,
+}
+
+/// Steps that so many ranks share.
+pub fn shared(adapter: &str, driver: &str, ranks: u32, batch: u32, rows: &[Shared]) -> Text {
+    let mut out = format!(
+        "adapter    {adapter}\ndriver     {driver}\nstep       {batch} images on {ranks} ranks, as rank 0 sees it\n"
+    );
+    let head = ["ms", "images/s", "device", "exchange", "hidden", "not hidden"];
+    let [step, rate, device, exchange, hidden, shown] = head;
+    writeln!(out, "\n{:34} {step:>9} {rate:>9} {device:>9} {exchange:>9} {hidden:>9} {shown:>11}", "gradients leave")?;
+    for Shared { overlaps, step_ms, device_ms, exchange_ms, hidden_ms } in rows {
+        let when = if *overlaps { "while others are computed" } else { "when all are computed" };
+        let (rate, shown) = (1e3 * f64::from(batch) / step_ms, exchange_ms - hidden_ms);
+        let share = 100.0 * shown / step_ms;
+        writeln!(
+            out,
+            "{when:34} {step_ms:9.2} {rate:9.1} {device_ms:9.2} {exchange_ms:9.2} {hidden_ms:9.2} {shown:9.2} {share:.1}%"
+        )?;
+    }
+    writeln!(
+        out,
+        "\ndevice: waiting for it; exchange: for other ranks, what is slower there, and adding; hidden: while the device computes"
+    )?;
+    Ok(out)
+}
+
 /// What cards that are not at hand would do, and the counts that it follows from.
 pub fn predictions(options: &Options, predictions: &[Prediction], counts: &[Count]) -> Text {
     let mut out = String::new();

@@ -1,0 +1,168 @@
+//! A run on several ranks: what they tell each other before the first step, and the loop of those that follow.
+
+use serde::{Deserialize, Serialize};
+
+use super::model::Model;
+use super::run::{Run, load_data, open};
+use super::stored::digest;
+use crate::error::{Error, Result};
+use crate::gpu::Context;
+use crate::ranks::{self, Order, Ranks, hear, tell};
+use crate::run::trainer::check_shared;
+use crate::run::{TrainOptions, Trainer};
+use crate::tune::{self, Chosen, Mode, Policy};
+
+/// What rank 0 tells the others of a run.
+#[derive(Serialize, Deserialize)]
+struct Plan {
+    options: TrainOptions,
+    /// The ways that it runs, made for the shape of a shard: others would give other bits.
+    choices: Vec<Chosen>,
+    /// As [`Trainer::join`] has it.
+    overlaps: bool,
+}
+
+/// What a rank tells of itself.
+#[derive(Serialize, Deserialize)]
+struct Report {
+    /// Why it can't take part.
+    problem: Option<String>,
+    device: String,
+    data: String,
+}
+
+impl Report {
+    fn new(context: &Context, data: String) -> Report {
+        Report { problem: None, device: format!("{} ({})", context.info.name, context.driver()), data }
+    }
+
+    fn of_problem(error: &Error) -> Report {
+        Report { problem: Some(error.to_string()), device: String::new(), data: String::new() }
+    }
+}
+
+/// Tells all ranks `own`; why they can't go on together, the same line at all of them. Collective.
+fn agree(ranks: &dyn Ranks, own: &Report) -> Option<String> {
+    let all = ranks.gather(&serde_json::to_vec(own).expect("a report can be written"));
+    let all: Vec<Report> = all.iter().map(|report| serde_json::from_slice(report).expect("a report")).collect();
+    let problem = |(rank, report): (u32, &Report)| {
+        report.problem.as_ref().map(|problem| format!("{}: {problem}", ranks.name(rank)))
+    };
+    let other = |(rank, report): (u32, &Report)| {
+        let (name, first) = (ranks.name(rank), &all[0]);
+        if report.device != first.device {
+            let [theirs, ours] = [&report.device, &first.device];
+            return Some(format!("{name} computes on {theirs}, rank 0 on {ours}: they would not have the same bits"));
+        }
+        let problem = "has other data than rank 0: the same files must lie there under the same path";
+        (report.data != first.data).then(|| format!("{name} {problem}"))
+    };
+    let found = (0..).zip(&all).find_map(problem);
+    found.or_else(|| (0..).zip(&all).find_map(other))
+}
+
+impl<'a> Run<'a> {
+    /// From here on the run is that of all ranks, of which this one leads. Collective.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if this run can't be shared, or if a rank differs; [`Error::Device`] if there is no memory.
+    pub fn join(&mut self, ranks: &'a dyn Ranks) -> Result<()> {
+        let (options, data) = (self.options().clone(), self.digest_of_data());
+        begin(ranks, self.trainer(), options, data, true)
+    }
+}
+
+/// A step on all ranks that belongs to no run, with initial weights; `overlaps` as [`Trainer::join`] has it. Collective.
+///
+/// # Errors
+/// As [`Run::join`], and of [`load_data`].
+pub fn lead<'c>(
+    ranks: &'c dyn Ranks,
+    context: &'c Context,
+    policy: &Policy,
+    mut options: TrainOptions,
+    overlaps: bool,
+) -> Result<Trainer<'c>> {
+    options.validate()?;
+    check_shared(&options, ranks)?;
+    let data = load_data(&mut options, None)?;
+    let (model, session) = (Model::new(&options, &data)?, open(context, policy, &options));
+    let mut trainer = Trainer::new(session, model.objective(), &data, &options)?;
+    trainer.write_weights(&model.params().initialise(options.seed));
+    begin(ranks, &mut trainer, options, digest(&data), overlaps)?;
+    Ok(trainer)
+}
+
+/// Tells other ranks what `trainer` does, and joins them.
+fn begin<'a>(
+    ranks: &'a dyn Ranks,
+    trainer: &mut Trainer<'a>,
+    options: TrainOptions,
+    data: String,
+    overlaps: bool,
+) -> Result<()> {
+    check_shared(&options, ranks)?;
+    let plan = Plan { options, choices: tune::chosen(trainer.session.choices()), overlaps };
+    tell(ranks, Order::Begin);
+    ranks::share_text(ranks, &serde_json::to_string(&plan).expect("a plan can be written"));
+    match agree(ranks, &Report::new(trainer.session.context, data)) {
+        Some(problem) => Err(Error::Config(problem)),
+        None => trainer.join(ranks, overlaps),
+    }
+}
+
+/// Takes part in the run that rank 0 begins, until that ends: on `context`, or not at all, with the reason. `wants_stop` says whether
+/// this rank was asked to end, `warn` hears what audits find. Whether the run ended well. Collective.
+///
+/// # Errors
+/// [`Error::Device`] if the device failed in a step: the others wait for this rank then.
+pub fn follow<'c>(
+    ranks: &'c dyn Ranks,
+    opened: Opened<'c>,
+    policy: &Policy,
+    wants_stop: impl Fn() -> bool,
+    warn: impl Fn(&str),
+) -> Result<bool> {
+    let mut trainer = None;
+    loop {
+        match (hear(ranks), &mut trainer) {
+            (Order::End { is_sound }, _) => return Ok(is_sound),
+            (Order::Begin, _) => trainer = take_part(ranks, &opened, policy)?,
+            (order, Some(trainer)) => trainer.follow(order, wants_stop())?,
+            // It was not to be, and rank 0 says so.
+            (_, None) => {}
+        }
+        let findings = trainer.iter_mut().flat_map(Trainer::findings);
+        findings.for_each(|finding| warn(&finding.to_string()));
+    }
+}
+
+/// Joins what rank 0 began; none if not all ranks can.
+fn take_part<'c>(ranks: &'c dyn Ranks, opened: &Opened<'c>, policy: &Policy) -> Result<Option<Trainer<'c>>> {
+    let plan = ranks::share_text(ranks, "");
+    let plan = serde_json::from_str(&plan).map_err(|error| Error::Config(format!("rank 0's plan: {error}")));
+    let prepared = opened.clone().map_err(Error::Device).and_then(|context| {
+        let plan: Plan = plan?;
+        let overlaps = plan.overlaps;
+        Ok((context, prepare(context, policy, plan)?, overlaps))
+    });
+    let own = match &prepared {
+        Ok((context, (_, data), _)) => Report::new(context, data.clone()),
+        Err(error) => Report::of_problem(error),
+    };
+    let (None, Ok((_, (mut trainer, _), overlaps))) = (agree(ranks, &own), prepared) else { return Ok(None) };
+    trainer.join(ranks, overlaps)?;
+    Ok(Some(trainer))
+}
+
+/// The device of a rank, or why it has none.
+pub type Opened<'c> = std::result::Result<&'c Context, String>;
+
+/// The step of rank 0's run on this device, and the digest of the data here.
+fn prepare<'c>(context: &'c Context, policy: &Policy, plan: Plan) -> Result<(Trainer<'c>, String)> {
+    let Plan { mut options, choices, .. } = plan;
+    let data = load_data(&mut options, None)?;
+    let policy = Policy { mode: Mode::Off, explicit: choices, tell: None, ..policy.clone() };
+    let (model, session) = (Model::new(&options, &data)?, open(context, &policy, &options));
+    Ok((Trainer::new(session, model.objective(), &data, &options)?, digest(&data)))
+}
