@@ -14,6 +14,7 @@ mod flags;
 mod interrupt;
 pub mod output;
 mod outputs;
+pub mod plan;
 pub mod privacy;
 pub mod profile;
 mod progress;
@@ -67,6 +68,7 @@ pub enum Command {
     Certify(certify::Args),
     Privacy(privacy::Args),
     Profile(profile::Args),
+    Plan(plan::Args),
     Tune(tune::Args),
     Devices(devices::Args),
 }
@@ -129,6 +131,7 @@ impl Cli {
             Command::Certify(args) => certify::run(args),
             Command::Privacy(args) => privacy::run(args, adapter),
             Command::Profile(args) => profile::run(args, adapter),
+            Command::Plan(args) => plan::run(args),
             Command::Tune(args) => self::tune::run(args, adapter),
             Command::Devices(args) => devices::run(args, adapter),
         }

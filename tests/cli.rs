@@ -17,6 +17,8 @@ mod evaluating;
 mod failing;
 #[path = "cli/pipelines.rs"]
 mod pipelines;
+#[path = "cli/planning.rs"]
+mod planning;
 #[path = "cli/privacy.rs"]
 mod privacy;
 #[path = "cli/sampling.rs"]

@@ -14,6 +14,7 @@ use super::flags::{ModelFlags, in_shards};
 use super::output::{Json, say};
 use super::outputs::{Input, Output, check_apart, file, input};
 use diffuse::files;
+use diffuse::gpu::Precision;
 use diffuse::nn::{UNet, UNetConfig, digits};
 use diffuse::picture;
 use diffuse::profile::ceilings::Ceilings;
@@ -219,7 +220,7 @@ fn print_compiled(args: &Args, adapter: &Adapter) -> Result<()> {
 }
 
 fn print_predictions(args: &Args, config: &UNetConfig, options: &Options) -> Result<()> {
-    let choices = Arc::new(predict::choices());
+    let choices = Arc::new(predict::choices(Precision::F32));
     let recorded = profile::record(&UNet::new(config.clone())?, options, &choices)?;
     let (predictions, counts) = (predict::predict(&recorded, options.batch), predict::counts(&recorded));
     let object = || {

@@ -3,6 +3,7 @@
 
 use serde::Serialize;
 
+use crate::error::{Error, Result};
 use crate::gpu::{Choices, Device, Need, Precision, Recordings};
 
 /// A card and its published peaks.
@@ -13,6 +14,8 @@ pub struct Card {
     pub tflops: f64,
     /// Of its memory.
     pub gbytes_per_s: f64,
+    /// How much of it there is; of cards that come with more or less, the least.
+    pub memory_gib: u64,
     /// Where the vendor says so.
     pub source: &'static str,
 }
@@ -23,42 +26,49 @@ pub const CARDS: [Card; 7] = [
         name: "NVIDIA GeForce RTX 4090",
         tflops: 82.6,
         gbytes_per_s: 1008.0,
+        memory_gib: 24,
         source: "NVIDIA Ada GPU Architecture whitepaper V2.01, appendix A: peak FP32 TFLOPS (non-tensor), bandwidth",
     },
     Card {
         name: "NVIDIA GeForce RTX 3090",
         tflops: 35.6,
         gbytes_per_s: 936.0,
+        memory_gib: 24,
         source: "NVIDIA Ampere GA102 GPU Architecture whitepaper, appendix A: peak FP32 TFLOPS (non-tensor), bandwidth",
     },
     Card {
         name: "AMD Radeon RX 9070 XT",
         tflops: 48.7,
         gbytes_per_s: 640.0,
+        memory_gib: 16,
         source: "amd.com, specifications of the RX 9070 XT: peak single precision 48.7 TFLOPs, up to 640 GB/s",
     },
     Card {
         name: "AMD Radeon RX 7900 XTX",
         tflops: 61.0,
         gbytes_per_s: 960.0,
+        memory_gib: 24,
         source: "amd.com, specifications of the RX 7900 XTX: peak single precision 61 TFLOPs, up to 960 GB/s",
     },
     Card {
         name: "Apple M1 Max, 32 cores",
         tflops: 10.4,
         gbytes_per_s: 400.0,
+        memory_gib: 32,
         source: "Apple, presentation of M1 Max, 18 October 2021: 10.4 teraflops, 400 GB/s",
     },
     Card {
         name: "Apple M4 Max, 40 cores",
         tflops: 18.4,
         gbytes_per_s: 546.0,
+        memory_gib: 48,
         source: "Apple, presentation of M4 Max, 30 October 2024: 40 cores, 546 GB/s; 128 lanes a core at about 1.8 GHz are others' measurements",
     },
     Card {
         name: "Intel Arc A770, 16 GB",
         tflops: 17.2,
         gbytes_per_s: 560.0,
+        memory_gib: 16,
         source: "Intel, specifications of the A770: 32 Xe cores (256 f32 operations a clock each), 2.1 GHz, 560 GB/s",
     },
 ];
@@ -90,10 +100,25 @@ pub struct Count {
     pub bytes: u64,
 }
 
+/// The one card of the list of whose name `part` is a part, in any case.
+///
+/// # Errors
+/// [`Error::Config`] names the cards that there are, or those that it may be.
+pub fn card(part: &str) -> Result<Card> {
+    let part = part.trim().to_lowercase();
+    let found: Vec<&Card> = CARDS.iter().filter(|card| card.name.to_lowercase().contains(&part)).collect();
+    let names = |cards: &[&Card]| cards.iter().map(|card| card.name).collect::<Vec<_>>().join("; ");
+    match found[..] {
+        [card] => Ok(*card),
+        [] => Err(Error::Config(format!("no card {part:?}; there are {}", names(&CARDS.each_ref())))),
+        _ => Err(Error::Config(format!("card {part:?} may be one of {}", names(&found)))),
+    }
+}
+
 /// What a GPU runs that nothing is known of but its kind: that is what is counted.
-pub fn choices() -> Choices {
+pub fn choices(precision: Precision) -> Choices {
     let device = Device { gpu: true, subgroup: 32, needs: vec![Need::Subgroups], few_registers: false };
-    Choices::new(&device, Precision::F32)
+    Choices::new(&device, precision)
 }
 
 /// Predicts a step of `batch` images on every card.
@@ -101,7 +126,8 @@ pub fn predict(recordings: &Recordings, batch: u32) -> Vec<Prediction> {
     CARDS.iter().map(|card| on(card, recordings, batch)).collect()
 }
 
-fn on(card: &Card, recordings: &Recordings, batch: u32) -> Prediction {
+/// Predicts a step of `batch` images on one card.
+pub fn on(card: &Card, recordings: &Recordings, batch: u32) -> Prediction {
     let (mut arithmetic_ms, mut memory_ms, mut launch_ms) = (0.0, 0.0, 0.0);
     for (recording, dispatch) in recordings.dispatches() {
         let arithmetic = dispatch.flops as f64 / card.tflops * 1e-9;
@@ -180,12 +206,24 @@ mod tests {
     }
 
     #[test]
+    fn a_card_is_named_by_a_part_that_only_it_has() {
+        assert_eq!(card("rtx 4090").unwrap().name, "NVIDIA GeForce RTX 4090");
+        let said = |part| card(part).unwrap_err().to_string();
+        assert!(said("nonsense").contains("RTX 3090; AMD Radeon RX 9070 XT"), "{}", said("nonsense"));
+        assert!(
+            said("NVIDIA").ends_with("one of NVIDIA GeForce RTX 4090; NVIDIA GeForce RTX 3090"),
+            "{}",
+            said("NVIDIA")
+        );
+    }
+
+    #[test]
     fn each_dispatch_takes_what_binds_it() {
         let mut r = Recorder::new();
         let x = r.persistent("x", [1, 1, 1, 1_000_000]);
         add::scale(&mut r, x, 2.0);
         let recordings = Recordings::from_iter([("step", r.finish())]);
-        let card = |tflops, gbytes_per_s| Card { name: "", tflops, gbytes_per_s, source: "" };
+        let card = |tflops, gbytes_per_s| Card { name: "", tflops, gbytes_per_s, memory_gib: 1, source: "" };
         // 2 MFLOP, 8 MB.
         let slow_memory = on(&card(1.0, 1000.0), &recordings, 10);
         assert!((slow_memory.memory_ms - 0.008).abs() < 1e-12 && slow_memory.arithmetic_ms == 0.0);

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use super::*;
 use diffuse::tensors;
 
-const COMMANDS: [&str; 12] = [
+const COMMANDS: [&str; 13] = [
     "demo",
     "train",
     "train-classifier",
@@ -17,6 +17,7 @@ const COMMANDS: [&str; 12] = [
     "certify",
     "privacy",
     "profile",
+    "plan",
     "tune",
     "devices",
 ];
@@ -230,6 +231,7 @@ fn each_key_of_json_is_documented() {
         "certify --sampler ddim",
         "privacy --images 10000 --batch 400 --noise 1.5 --steps 10 --delta 1e-5",
         "profile --preset digits --predict",
+        "plan --ranks 4 --card 4090 --link 10",
         "train --data digits --model tiny.json --steps 1 --batch 2 --canaries 20 --out new",
         "privacy audit new --draws 2",
         "train-classifier --data digits --model tiny.json --steps 1 --batch 2 --out judge",
