@@ -131,7 +131,7 @@ fn a_run_goes_on_with_other_ranks_and_with_streamed_images() {
     let place = place.path();
     done(place, 0, &format!("{TRAIN} --steps 9 --shards 4 --out whole"));
     done(place, 4, &format!("{TRAIN} --steps 3 --out parts"));
-    done(place, 2, "train --resume --steps 6 --stream --tune=off --out parts");
+    done(place, 2, &format!("{TRAIN} --resume --steps 6 --stream --out parts"));
     done(place, 0, "train --resume --steps 9 --stream=false --tune=off --out parts");
     assert_same(place, &["whole", "parts"]);
 }

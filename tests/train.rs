@@ -3,6 +3,8 @@
 mod common;
 #[path = "common/runs.rs"]
 mod runs;
+#[path = "train/shared.rs"]
+mod shared;
 
 use std::sync::Arc;
 

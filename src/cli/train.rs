@@ -315,6 +315,11 @@ impl Asked<'_> {
     /// What a step takes at a time, as it fitted when the run began, whatever would fit now: its bits follow.
     fn keep_passes(&self, then: &TrainOptions, now: &mut TrainOptions) -> Result<()> {
         let [was, is] = [then, &*now].map(TrainOptions::images_of_a_step);
+        // The line that began the run says the images of a step, whoever takes them.
+        if now.batch == was && now.accumulate == then.accumulate && !self.typed.is_given("accumulate") {
+            (now.batch, now.accumulate) = (then.batch, then.accumulate);
+            return Ok(());
+        }
         if self.flags.shards.is_some() && was == is && then.accumulate != now.accumulate {
             let [was, is] = [then, &*now].map(|options| options.accumulate);
             bail!("--shards can't change in a resumed run ({was} then, {is} now): its bits follow from them");

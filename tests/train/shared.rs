@@ -1,21 +1,17 @@
 //! Steps that several ranks share, as threads of this process: the bits of one process, and what a rank that errs gets.
 
-mod common;
-#[path = "common/runs.rs"]
-mod runs;
-
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
 
-use common::{context, dataset, model, options, trainer};
+use crate::common::{context, dataset, model, options, trainer};
+use crate::runs::stand;
 use diffuse::error::Error;
 use diffuse::gpu::fault::Fault;
 use diffuse::gpu::{Precision, Recording};
 use diffuse::nn::{UNet, UNetConfig};
 use diffuse::ranks::{Order, Ranks, hear, tell};
 use diffuse::run::{Metrics, TrainOptions, Trainer};
-use runs::stand;
 
 /// Ranks that are threads.
 struct Threads {
@@ -27,8 +23,10 @@ struct Shared {
     barrier: Barrier,
     said: Mutex<Vec<Vec<u8>>>,
     /// By sender and receiver.
-    mail: Mutex<HashMap<(u32, u32), VecDeque<Vec<f32>>>>,
+    mail: Mutex<HashMap<(u32, u32), Letters>>,
 }
+
+type Letters = VecDeque<Vec<f32>>;
 
 impl Ranks for Threads {
     fn rank(&self) -> u32 {
