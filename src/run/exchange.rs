@@ -37,7 +37,7 @@ pub struct Exchanged {
 }
 
 /// A wait for the device that is shorter found it done.
-const BUSY: Duration = Duration::from_micros(100);
+const BUSY: Duration = Duration::from_millis(1);
 
 /// What ranks exchange in a step.
 pub(super) struct Exchange<'a> {
