@@ -1,6 +1,6 @@
 //! The processes that compute one run together, ranks as MPI calls them: what they say to each other.
 //!
-//! Rank 0 leads: it alone writes, talks and decides, and says before each step what comes. MPI's own words stay in [`mpi`].
+//! Rank 0 leads: it alone writes, talks and decides, and says before each step what comes. MPI's own words stay in `mpi`.
 
 #[cfg(feature = "mpi")]
 pub mod mpi;

@@ -96,7 +96,7 @@ pub const MOST_SKIPPED: u32 = 24;
 const NORM: &str = "gradient norm";
 
 /// Records a training step: `gradients` (batch, forward, loss, backward), `accumulate` if a step has several shards (what is added to
-/// the gradients of one, see [`record_accumulate`]; of a private step those of a place, clipped), and `update` (clip, AdamW, average).
+/// the gradients of one, level by level of their tree; of a private step those of a place, clipped), and `update` (clip, AdamW, average).
 ///
 /// # Errors
 /// [`Error::Config`] if the schedule can't be built, [`Error::Device`] if no kernel could index the batch.

@@ -79,3 +79,26 @@ fn the_batch_that_is_named_is_efficient() {
     };
     assert!(step("f16") < step("f32"));
 }
+
+/// Several processes that nothing joins would all write one run.
+#[cfg(not(feature = "mpi"))]
+#[test]
+fn launched_several_times_without_mpi_is_refused_once() {
+    let place = place();
+    for (rank, size) in [("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"), ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS")] {
+        let launched = |number: &str, count: &str| {
+            let mut command = typed(place.path(), "train --data digits --steps 1");
+            command.env(rank, number).env(size, count);
+            run(command)
+        };
+        let first = launched("0", "2");
+        assert!(
+            first.code == Some(1) && first.err.lines().count() == 1 && first.err.contains("--features mpi"),
+            "{}",
+            first.err
+        );
+        let second = launched("1", "2");
+        assert!(second.code == Some(1) && second.err.is_empty(), "{}", second.err);
+    }
+    assert!(!place.path().join("runs").exists());
+}
