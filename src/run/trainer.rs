@@ -762,14 +762,17 @@ impl<'a> Trainer<'a> {
     /// # Errors
     /// [`Error::Device`] if the device failed.
     pub fn trace_broken(&mut self, step: u64) -> Result<Option<String>> {
-        let leads = self.exchange.as_ref().filter(|exchange| exchange.ranks.rank() == 0);
-        leads.into_iter().for_each(|exchange| ranks::tell(exchange.ranks, Order::Replay(step)));
+        let together = self.exchange.as_ref().map(|exchange| exchange.ranks);
+        if let Some(ranks) = together.filter(|ranks| ranks.rank() == 0) {
+            ranks.set_between_orders(false);
+            ranks::tell(ranks, Order::Replay(step));
+        }
         self.losses.clear();
         let found = self.replay_broken(step)?.map(|wrong| wrong.to_string());
-        let Some(Exchange { ranks, .. }) = &self.exchange else { return Ok(found) };
-        let all = ranks.gather(found.unwrap_or_default().as_bytes());
-        let wrong = (0..).zip(&all).find(|(_, wrong)| !wrong.is_empty());
-        Ok(wrong.map(|(rank, wrong)| format!("{}, {}", ranks.name(rank), String::from_utf8_lossy(wrong))))
+        let Some(ranks) = together else { return Ok(found) };
+        let wrong = ranks::ready(ranks, found.as_deref());
+        ranks.set_between_orders(true);
+        Ok(wrong.map(|(rank, wrong)| format!("{}, {wrong}", ranks.name(rank))))
     }
 
     /// Of all dispatches of step `step` before the optimizer's own.

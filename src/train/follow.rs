@@ -107,7 +107,12 @@ fn begin<'a>(
     ranks::share_text(ranks, &serde_json::to_string(&plan).expect("a plan can be written"));
     match agree(ranks, &Report::new(trainer.session.context, data)) {
         Some(problem) => Err(Error::Config(problem)),
-        None => trainer.join(ranks, overlaps),
+        None => {
+            ranks.set_between_orders(false);
+            trainer.join(ranks, overlaps)?;
+            ranks.set_between_orders(true);
+            Ok(())
+        }
     }
 }
 
