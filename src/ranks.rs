@@ -105,10 +105,9 @@ pub fn ready(ranks: &dyn Ranks, problem: Option<&str>) -> Option<(u32, String)> 
     problem.map(|(rank, problem)| (rank, String::from_utf8_lossy(&problem).into_owned()))
 }
 
-/// The first rank whose answer to `what` is another than rank 0's, in a line; the same line at all ranks. Collective.
-pub fn difference(ranks: &dyn Ranks, what: &str, own: &str) -> Option<String> {
+/// The first rank that answers otherwise than rank 0, and both answers; the same at all ranks. Collective.
+pub fn difference(ranks: &dyn Ranks, own: &str) -> Option<(u32, [String; 2])> {
     let all = ranks.gather(own.as_bytes());
-    let all: Vec<_> = all.iter().map(|text| String::from_utf8_lossy(text)).collect();
-    let (other, theirs) = (0..).zip(&all).find(|(_, text)| **text != all[0])?;
-    Some(format!("{} has another {what} than rank 0: {theirs} and {}", ranks.name(other), all[0]))
+    let other = (0..).zip(&all).find(|(_, text)| **text != all[0])?;
+    Some((other.0, [other.1, &all[0]].map(|text| String::from_utf8_lossy(text).into_owned())))
 }

@@ -23,7 +23,7 @@ pub use audit::{Audited, Finding};
 pub use classifier::{Observations, Observer};
 pub use denoiser::Denoiser;
 pub use draw::{Drawn, Progress, set_coefficients};
-pub use exchange::Exchanged;
+pub use exchange::{BUCKET, BUCKETS, Exchanged};
 pub use feed::Feed;
 pub use generator::{Generator, Networks};
 pub use objective::Objective;

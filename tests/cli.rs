@@ -2,6 +2,8 @@
 
 #[path = "cli/arguments.rs"]
 mod arguments;
+#[path = "common/binary.rs"]
+mod binary;
 #[path = "cli/checkpoints.rs"]
 mod checkpoints;
 #[path = "cli/classes.rs"]
@@ -39,11 +41,7 @@ use diffuse::nn::{UNet, UNetConfig};
 use tempfile::TempDir;
 
 /// 8x8 digits, two levels with attention, as a user writes it.
-const TINY: &str = r#"{
-    "sample_size": 8, "in_channels": 1, "out_channels": 1, "layers_per_block": 1, "block_out_channels": [8, 12],
-    "norm_num_groups": 4, "attention_head_dim": 4, "down_block_types": ["DownBlock2D", "AttnDownBlock2D"],
-    "up_block_types": ["AttnUpBlock2D", "UpBlock2D"], "num_class_embeds": 11
-}"#;
+const TINY: &str = include_str!("common/tiny.json");
 
 /// Nothing here may take longer, on a slow driver and a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -63,19 +61,9 @@ fn place() -> TempDir {
     place
 }
 
-/// The binary, under the runner that cargo was told to use, if any: it brings a driver.
-fn binary() -> Command {
-    let is_runner = |name: &str| name.starts_with("CARGO_TARGET_") && name.ends_with("_RUNNER");
-    let runner = std::env::vars().find(|(name, _)| is_runner(name)).map(|(_, runner)| runner).unwrap_or_default();
-    let words: Vec<&str> = runner.split_whitespace().chain([env!("CARGO_BIN_EXE_diffuse")]).collect();
-    let mut command = Command::new(words[0]);
-    command.args(&words[1..]);
-    command
-}
-
 /// `diffuse` with the arguments of `line`, as typed in `place`.
 fn typed(place: &Path, line: &str) -> Command {
-    with_arguments(binary(), place, line)
+    with_arguments(binary::command(), place, line)
 }
 
 fn with_arguments(mut command: Command, place: &Path, line: &str) -> Command {

@@ -1,5 +1,8 @@
 //! The profiler: what it counts adds up, what it writes parses, what it can't measure is refused in one line.
 
+#[path = "common/binary.rs"]
+mod binary;
+
 use std::path::Path;
 
 use assert_cmd::Command;
@@ -41,14 +44,9 @@ fn measure(context: &Context, config: &UNetConfig, infer: bool) -> Profile {
     profile::profile(&Session::new(context), config, &options).expect("a small model can be profiled")
 }
 
-/// The program, through the runner that these tests may have been started with: another driver, say.
+/// The program, as cargo was told to run it.
 fn command() -> Command {
-    let is_runner = |name: &str| name.starts_with("CARGO_TARGET_") && name.ends_with("_RUNNER");
-    let runner = std::env::vars().find(|(name, _)| is_runner(name)).map(|(_, runner)| runner).unwrap_or_default();
-    let words: Vec<&str> = runner.split_whitespace().chain([env!("CARGO_BIN_EXE_diffuse")]).collect();
-    let mut command = Command::new(words[0]);
-    command.args(&words[1..]);
-    command
+    Command::from_std(binary::command())
 }
 
 #[test]

@@ -1,5 +1,8 @@
 //! Ranks under `mpirun`, with the feature `mpi`: one result for any number of them, and nobody waits for the dead.
 
+#[path = "common/binary.rs"]
+mod binary;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -8,12 +11,8 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-/// 8x8 digits, two levels with attention.
-const TINY: &str = r#"{
-    "sample_size": 8, "in_channels": 1, "out_channels": 1, "layers_per_block": 1, "block_out_channels": [8, 12],
-    "norm_num_groups": 4, "attention_head_dim": 4, "down_block_types": ["DownBlock2D", "AttnDownBlock2D"],
-    "up_block_types": ["AttnUpBlock2D", "UpBlock2D"], "num_class_embeds": 11
-}"#;
+/// 8x8 digits, two levels with attention, as a user writes it.
+const TINY: &str = include_str!("common/tiny.json");
 
 const TRAIN: &str = "train --data digits --model tiny.json --batch 16 --sample-every 0 --checkpoint-every 4 --audit-every 3 \
     --lr-schedule constant --tune=off";
@@ -27,13 +26,6 @@ fn place() -> TempDir {
     place
 }
 
-/// The words that start the binary, under the runner that cargo was told to use, if any: it brings a driver.
-fn binary() -> Vec<String> {
-    let is_runner = |name: &str| name.starts_with("CARGO_TARGET_") && name.ends_with("_RUNNER");
-    let runner = std::env::vars().find(|(name, _)| is_runner(name)).map(|(_, runner)| runner).unwrap_or_default();
-    runner.split_whitespace().map(String::from).chain([env!("CARGO_BIN_EXE_diffuse").to_string()]).collect()
-}
-
 /// Each of `lines` on so many ranks.
 fn mpirun(place: &Path, lines: &[(u32, &str)]) -> Command {
     let mut command = Command::new("mpirun");
@@ -42,7 +34,7 @@ fn mpirun(place: &Path, lines: &[(u32, &str)]) -> Command {
     command.envs([("OMPI_ALLOW_RUN_AS_ROOT", "1"), ("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")]);
     for (index, (ranks, line)) in lines.iter().enumerate() {
         command.args(if index == 0 { &[][..] } else { &[":"] }).args(["-n", &ranks.to_string()]);
-        command.args(binary()).args(line.split_whitespace());
+        command.args(binary::words()).args(line.split_whitespace());
     }
     command
 }
@@ -55,9 +47,8 @@ fn said(output: &Output) -> String {
 fn run(place: &Path, ranks: u32, line: &str) -> Output {
     let mut command = match ranks {
         0 => {
-            let words = binary();
-            let mut command = Command::new(&words[0]);
-            command.args(&words[1..]).args(line.split_whitespace()).current_dir(place);
+            let mut command = binary::command();
+            command.args(line.split_whitespace()).current_dir(place);
             command
         }
         ranks => mpirun(place, &[(ranks, line)]),

@@ -198,8 +198,8 @@ impl Typed {
         if run.micro_batch.is_some() && options.is_private() {
             bail!("--micro-batch does not go with --dp, which takes a step's images one at a time");
         }
+        let images = if self.is_given("batch") { options.batch } else { base };
         if let Some(micro_batch) = run.micro_batch {
-            let images = if self.is_given("batch") { options.batch } else { base };
             let pass = if let MicroBatch::Of(pass) = micro_batch { pass } else { images };
             if !images.is_multiple_of(pass) {
                 bail!(
@@ -212,9 +212,7 @@ impl Typed {
             if options.is_private() {
                 bail!("--shards does not go with --dp, which takes a step's images one at a time");
             }
-            options.batch = if self.is_given("batch") { options.batch } else { base };
-            options.accumulate = 1;
-            options = in_shards(options, shards)?;
+            options = in_shards(TrainOptions { batch: images, accumulate: 1, ..options }, shards)?;
         }
         if self.is_given("timesteps") {
             options.sample_steps = options.sample_steps.min(options.timesteps.max(1));

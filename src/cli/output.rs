@@ -69,9 +69,14 @@ pub fn say(line: impl std::fmt::Display) {
     }
 }
 
-/// The line of an error that ends the program.
+/// An error in one line.
+pub fn line(error: &anyhow::Error) -> String {
+    format!("{error:#}").replace('\n', " ")
+}
+
+/// Says an error that ends the program.
 pub fn say_error(error: &anyhow::Error) {
-    say(format_args!("error: {}", format!("{error:#}").replace('\n', " ")));
+    say(format_args!("error: {}", line(error)));
 }
 
 /// As [`say`], of what befell this rank alone.

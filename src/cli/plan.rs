@@ -13,6 +13,7 @@ use diffuse::nn::{UNet, digits};
 use diffuse::profile::passes::Passes;
 use diffuse::profile::predict::{self, Card};
 use diffuse::profile::scale::{Cluster, EFFICIENT, MOST_RANKS, Network, Row, Work};
+use diffuse::run::options::MOST_ACCUMULATE;
 
 /// Predict what training on many ranks would take, one card each: step time and efficiency for 1 to 1,024 ranks
 ///
@@ -52,8 +53,6 @@ pub struct Args {
 
 /// Images of a shard.
 const IMAGES: u32 = 16;
-/// Most shards: those of a run.
-const MOST_SHARDS: u32 = 4096;
 
 fn card_names() -> String {
     predict::CARDS.map(|card| card.name).join("; ")
@@ -95,8 +94,8 @@ fn check(args: &Args) -> Result<()> {
         bail!("--ranks must be 1 to {MOST_RANKS}, not {ranks}");
     }
     let shards = shards.unwrap_or(ranks);
-    if shards < ranks || shards > MOST_SHARDS {
-        bail!("--shards must be {ranks} to {MOST_SHARDS}, one for each rank at least, not {shards}");
+    if shards < ranks || shards > MOST_ACCUMULATE {
+        bail!("--shards must be {ranks} to {MOST_ACCUMULATE}, one for each rank at least, not {shards}");
     }
     for (flag, rate, unit) in [("--link", link, "gigabits"), ("--pcie", pcie, "gigabytes")] {
         if !(rate.is_finite() && rate > 0.0) {

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use super::output::{say, say_anyway, say_error};
+use super::output::{line, say, say_anyway, say_error};
 use diffuse::ranks::{Order, Ranks, ready, tell};
 
 /// Rank and number of processes, as OpenMPI, MPICH and others (PMI), and Slurm tell them.
@@ -44,10 +44,12 @@ fn connect(_: u32, version: &str) -> Result<Option<Rc<dyn Ranks>>, Option<String
     let version = format!("{version} with kernels {}", diffuse::run::session::kernels());
     let words: Vec<String> = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
     let asked = [("diffuse", version), ("command line", words.join(" "))];
-    match asked.iter().find_map(|(what, own)| diffuse::ranks::difference(&ranks, what, own)) {
-        Some(problem) => {
+    let found = asked.iter().find_map(|(what, own)| Some((what, diffuse::ranks::difference(&ranks, own)?)));
+    match found {
+        Some((what, (rank, [theirs, first]))) => {
             if ranks.rank() == 0 {
-                say(format_args!("error: {problem}"));
+                let name = ranks.name(rank);
+                say(format_args!("error: {name} has another {what} than rank 0: {theirs} and {first}"));
             }
             // It was said before any rank ended, for then a launcher ends them all.
             Err(None)
@@ -128,7 +130,6 @@ pub fn end(ranks: &dyn Ranks, error: anyhow::Error) -> bool {
 
 /// Says what befell this rank, which others wait for, and ends all.
 pub fn abort(ranks: &dyn Ranks, error: &anyhow::Error) -> ! {
-    let line = format!("{error:#}").replace('\n', " ");
-    say_anyway(format_args!("error: {}: {line}", ranks.name(ranks.rank())));
+    say_anyway(format_args!("error: {}: {}", ranks.name(ranks.rank()), line(error)));
     ranks.abort()
 }

@@ -83,7 +83,12 @@ pub(crate) fn read_buffer(context: &Context, buffer: &wgpu::Buffer, offset: u64,
 
 /// The values of a buffer whose mapping was asked for and waited for.
 pub(crate) fn mapped_values(buffer: &wgpu::Buffer) -> Result<Vec<f32>> {
+    with_mapped(buffer, <[f32]>::to_vec)
+}
+
+/// Gives `take` the numbers of a buffer that is mapped.
+pub(crate) fn with_mapped<T>(buffer: &wgpu::Buffer, take: impl FnOnce(&[f32]) -> T) -> Result<T> {
     let view =
         buffer.get_mapped_range(..).map_err(|error| crate::error::Error::Device(format!("reading back: {error}")))?;
-    Ok(bytemuck::pod_collect_to_vec(&view))
+    Ok(take(bytemuck::cast_slice(&view)))
 }

@@ -1,8 +1,9 @@
 //! Room on the host for parts of buffers, which a step sends off while the device works on.
 
 use super::context::{Context, Submission};
+use super::memory::with_mapped;
 use super::work::Work;
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// Numbers on their way to the host.
 pub struct Staging {
@@ -13,7 +14,7 @@ impl Staging {
     /// Room for so many f32.
     ///
     /// # Errors
-    /// [`Error::Device`] if there is no memory.
+    /// [`crate::error::Error::Device`] if there is no memory.
     pub fn new(context: &Context, count: u64) -> Result<Staging> {
         let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
         Ok(Staging { buffer: context.create_buffer("staging", count * 4, usage)? })
@@ -32,15 +33,10 @@ impl Staging {
     /// Gives `take` the numbers, once `last`, which copies them, is done; then the room is free again.
     ///
     /// # Errors
-    /// [`Error::Device`] if the device failed.
+    /// [`crate::error::Error::Device`] if the device failed.
     pub fn take<T>(&self, context: &Context, last: Submission, take: impl FnOnce(&[f32]) -> T) -> Result<T> {
         context.wait_for(Some(last))?;
-        let view = self.buffer.get_mapped_range(..);
-        let view = view.map_err(|error| Error::Device(format!("reading back: {error}")))?;
-        // What a lost device left in mapped memory is undefined (Vulkan, "Lost Device").
-        context.check()?;
-        let taken = take(bytemuck::cast_slice(&view));
-        drop(view);
+        let taken = with_mapped(&self.buffer, take)?;
         self.buffer.unmap();
         Ok(taken)
     }

@@ -11,9 +11,7 @@ use crate::error::{Error, Result};
 use crate::gpu::context::mebibytes;
 use crate::gpu::{Choices, Precision, Recordings};
 use crate::nn::UNet;
-
-/// The most images that a run takes.
-const MOST_IMAGES: u32 = 65_536;
+use crate::run::options::MOST_BATCH;
 
 /// The parts of a training step of a model on a card.
 pub struct Passes<'a> {
@@ -75,7 +73,7 @@ impl<'a> Passes<'a> {
         }
         let holds = |images: &u32| self.record(*images).is_ok_and(|step| step.peak_bytes() <= memory);
         let doubled = std::iter::successors(Some(2_u32), |images| Some(images * 2));
-        let larger = doubled.take_while(|images| *images <= MOST_IMAGES).take_while(holds);
+        let larger = doubled.take_while(|images| *images <= MOST_BATCH).take_while(holds);
         Ok(larger.last().unwrap_or(1))
     }
 }

@@ -21,12 +21,10 @@
 use serde::Serialize;
 
 use crate::error::Result;
+use crate::run::{BUCKET, BUCKETS};
 
 /// Most ranks.
 pub const MOST_RANKS: u32 = 1024;
-/// Most buckets, and the fewest bytes of one.
-const MOST_BUCKETS: u64 = 8;
-const BUCKET: u64 = 1 << 20;
 /// Bytes of a gradient.
 const GRADIENT: u64 = 4;
 /// The backward pass's share of a pass: gradients of inputs and of weights cost what the outputs do, each.
@@ -195,7 +193,7 @@ impl Cluster<'_> {
     /// Gradients leave early where no later pass adds to them.
     fn buckets(&self, ranks: u32, gradients: &Gradients) -> u64 {
         let is_early = ranks > 1 && ranks == self.shards(ranks) && gradients.passes == 1;
-        if is_early { (self.work.gradients * GRADIENT / BUCKET).clamp(1, MOST_BUCKETS) } else { 1 }
+        if is_early { (self.work.gradients / BUCKET).clamp(1, BUCKETS) } else { 1 }
     }
 
     /// Milliseconds of the exchange by itself, and after how many all gradients are back on the card.

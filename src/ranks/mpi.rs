@@ -77,36 +77,7 @@ impl Mpi {
         let names: Vec<String> = (0..count).map(|rank| self.name(rank)).collect();
         let ends = Arc::new(AtomicBool::new(false));
         let must_end = ends.clone();
-        let watch = move || {
-            let world = SimpleCommunicator::world();
-            let others = if rank == 0 { 1..count } else { 0..1 };
-            let mut heard: Vec<(u32, Instant)> = others.map(|other| (other, Instant::now())).collect();
-            while !must_end.load(Ordering::Acquire) {
-                for (other, at) in &mut heard {
-                    let other = world.process_at_rank(*other as i32);
-                    let mut beat = [0u8];
-                    while other.immediate_probe_with_tag(BEATS).is_some() {
-                        other.receive_into_with_tag(&mut beat, BEATS);
-                        *at = Instant::now();
-                    }
-                    mpi::request::scope(|scope| wait(other.immediate_send_with_tag(scope, &beat, BEATS)));
-                }
-                if let Some((silent, _)) = heard.iter().find(|(_, at)| at.elapsed() > BELIEVED) {
-                    // One is enough to say it.
-                    if rank <= 1 {
-                        let name = &names[*silent as usize];
-                        let seconds = BELIEVED.as_secs();
-                        let line = format!(
-                            "error: {name} has not been heard of for {seconds} s: it was killed or stopped, or its machine is cut \
-                             off; the last checkpoint stands, and --resume goes on from it"
-                        );
-                        _ = writeln!(std::io::stderr(), "{line}");
-                    }
-                    world.abort(1);
-                }
-                std::thread::park_timeout(BEAT);
-            }
-        };
+        let watch = move || beat(rank, &names, &must_end);
         // Without a thread a death is noticed by the launcher alone.
         let thread = std::thread::Builder::new().name("beat".into()).spawn(watch);
         let thread = thread.inspect_err(|error| log::warn!("no thread to watch other ranks: {error}")).ok()?;
@@ -123,6 +94,42 @@ impl Drop for Mpi {
         // It panics nowhere; if it did, there is nothing to be done about it here.
         _ = thread.join();
     }
+}
+
+/// Beats as rank `rank` of those of these names, and ends all when one that is listened for is silent.
+fn beat(rank: u32, names: &[String], must_end: &AtomicBool) {
+    let world = SimpleCommunicator::world();
+    let others = if rank == 0 { 1..names.len() } else { 0..1 };
+    let mut heard: Vec<(usize, Instant)> = others.map(|other| (other, Instant::now())).collect();
+    while !must_end.load(Ordering::Acquire) {
+        for (other, at) in &mut heard {
+            let other = world.process_at_rank(*other as i32);
+            let mut beat = [0u8];
+            while other.immediate_probe_with_tag(BEATS).is_some() {
+                other.receive_into_with_tag(&mut beat, BEATS);
+                *at = Instant::now();
+            }
+            mpi::request::scope(|scope| wait(other.immediate_send_with_tag(scope, &beat, BEATS)));
+        }
+        if let Some((silent, _)) = heard.iter().find(|(_, at)| at.elapsed() > BELIEVED) {
+            // One is enough to say it.
+            if rank <= 1 {
+                say_silent(&names[*silent]);
+            }
+            world.abort(1);
+        }
+        std::thread::park_timeout(BEAT);
+    }
+}
+
+fn say_silent(name: &str) {
+    let seconds = BELIEVED.as_secs();
+    let line = format!(
+        "error: {name} has not been heard of for {seconds} s: it was killed or stopped, or its machine is cut off; the last \
+         checkpoint stands, and --resume goes on from it"
+    );
+    // Nobody may read it any more.
+    _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// Sleeps a little, the more the longer it is waited.

@@ -18,9 +18,9 @@ use crate::ops::add;
 use crate::ranks::Ranks;
 
 /// Fewest numbers of a bucket: a megabyte.
-const BUCKET: u64 = 1 << 18;
+pub const BUCKET: u64 = 1 << 18;
 /// Most buckets.
-const BUCKETS: u64 = 8;
+pub const BUCKETS: u64 = 8;
 /// Slices begin at multiples of this.
 const ALIGNED: usize = 64;
 

@@ -250,6 +250,10 @@ impl Default for TrainOptions {
     }
 }
 
+/// Most images of a pass, and most passes of a step.
+pub const MOST_BATCH: u32 = 65_536;
+pub const MOST_ACCUMULATE: u32 = 4096;
+
 impl TrainOptions {
     /// Whether the numbers make sense.
     ///
@@ -261,7 +265,10 @@ impl TrainOptions {
         if self.steps == 0 || self.batch == 0 || self.accumulate == 0 {
             return refuse("steps, batch and accumulate must be at least 1");
         }
-        if self.batch > 65_536 || self.accumulate > 4096 || self.steps > u32::MAX as u64 / self.accumulate as u64 {
+        if self.batch > MOST_BATCH
+            || self.accumulate > MOST_ACCUMULATE
+            || self.steps > u32::MAX as u64 / self.accumulate as u64
+        {
             return refuse("batch is at most 65536, accumulate 4096, steps times accumulate 2^32");
         }
         if !(self.learning_rate > 0.0 && self.learning_rate <= 10.0) {

@@ -362,9 +362,9 @@ impl<'a> Trainer<'a> {
             Some(Part { recording, plan: plans.take(name).expect("what is recorded is planned") })
         };
         let accumulate = part("accumulate");
-        let shards = Shards::of(options.accumulate, 0, 1);
         let after = match &accumulate {
             Some(part) if !options.is_private() => {
+                let shards = Shards::of(options.accumulate, 0, 1);
                 additions(&shards, &part.recording, model.params().elements, session.memory())
             }
             part => {
@@ -576,6 +576,11 @@ impl<'a> Trainer<'a> {
         )))
     }
 
+    /// The number of this process's first pass among all of a step.
+    fn first_pass(&self) -> u64 {
+        self.exchange.as_ref().map_or(0, |exchange| exchange.shards().own().start.into())
+    }
+
     /// Passes of a step that are this process's.
     fn passes(&self) -> u64 {
         self.after.len() as u64
@@ -608,10 +613,10 @@ impl<'a> Trainer<'a> {
             // Whole numbers have the same sum in any order: the noise may come first.
             self.session.write(SUM, lottery.noise());
         }
-        let (first, passes) = (self.exchange.as_ref().map_or(0, |own| own.shards().own().start), self.passes());
+        let (first, passes) = (self.first_pass(), self.passes());
         let (mut root, mut sent) = (0, Vec::new());
         for (pass, after) in (0..).zip(&self.after) {
-            let values = self.values(step, u64::from(first) + pass);
+            let values = self.values(step, first + pass);
             let (is_last, mut begun) = (pass + 1 == passes, 0);
             if let Some(exchange) = self.exchange.as_ref().filter(|_| is_last) {
                 // What is final by then leaves while the rest is computed.
@@ -781,8 +786,7 @@ impl<'a> Trainer<'a> {
         let first = |Part { plan, recording }: &Part, batch, part| {
             look::first_not_finite(context, plan, recording, &self.values(step, batch), part)
         };
-        let begin = self.exchange.as_ref().map_or(0, |exchange| exchange.shards().own().start);
-        for (batch, after) in (u64::from(begin)..).zip(&self.after) {
+        for (batch, after) in (self.first_pass()..).zip(&self.after) {
             let part = &self.gradients;
             if let Some(wrong) = first(part, batch, 0..part.recording.dispatches.len())? {
                 return Ok(Some(wrong));
@@ -838,7 +842,7 @@ impl<'a> Trainer<'a> {
     }
 
     fn metrics(&mut self, step: u64, values: &[f32]) -> Result<Metrics> {
-        let passes = self.after.len();
+        let passes = self.passes() as usize;
         let square_sum = values[passes - 1 + SQUARE_SUM as usize];
         if let Some(lottery) = &self.lottery {
             // Those of the places that were taken, which come first. Nothing depends on them.

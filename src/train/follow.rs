@@ -22,43 +22,29 @@ struct Plan {
     overlaps: bool,
 }
 
-/// What a rank tells of itself.
-#[derive(Serialize, Deserialize)]
-struct Report {
-    /// Why it can't take part.
-    problem: Option<String>,
-    device: String,
-    data: String,
+/// What the ranks of a run have alike.
+type Own = (String, String);
+
+/// Of a rank on `context`, with data of this digest.
+fn own(context: &Context, data: &str) -> Own {
+    (format!("{} ({})", context.info.name, context.driver()), data.into())
 }
 
-impl Report {
-    fn new(context: &Context, data: String) -> Report {
-        Report { problem: None, device: format!("{} ({})", context.info.name, context.driver()), data }
+/// Tells all ranks the device and the data of this one, or why it can't take part; why they can't go on together, the same line at all
+/// of them. Collective.
+fn agree(ranks: &dyn Ranks, own: std::result::Result<Own, &Error>) -> Option<String> {
+    let problem = own.as_ref().err().map(ToString::to_string);
+    if let Some((rank, problem)) = ranks::ready(ranks, problem.as_deref()) {
+        return Some(format!("{}: {problem}", ranks.name(rank)));
     }
-
-    fn of_problem(error: &Error) -> Report {
-        Report { problem: Some(error.to_string()), device: String::new(), data: String::new() }
+    let (device, data) = own.unwrap_or_default();
+    if let Some((rank, [theirs, first])) = ranks::difference(ranks, &device) {
+        let name = ranks.name(rank);
+        return Some(format!("{name} computes on {theirs}, rank 0 on {first}: they would not have the same bits"));
     }
-}
-
-/// Tells all ranks `own`; why they can't go on together, the same line at all of them. Collective.
-fn agree(ranks: &dyn Ranks, own: &Report) -> Option<String> {
-    let all = ranks.gather(&serde_json::to_vec(own).expect("a report can be written"));
-    let all: Vec<Report> = all.iter().map(|report| serde_json::from_slice(report).expect("a report")).collect();
-    let problem = |(rank, report): (u32, &Report)| {
-        report.problem.as_ref().map(|problem| format!("{}: {problem}", ranks.name(rank)))
-    };
-    let other = |(rank, report): (u32, &Report)| {
-        let (name, first) = (ranks.name(rank), &all[0]);
-        if report.device != first.device {
-            let [theirs, ours] = [&report.device, &first.device];
-            return Some(format!("{name} computes on {theirs}, rank 0 on {ours}: they would not have the same bits"));
-        }
-        let problem = "has other data than rank 0: the same files must lie there under the same path";
-        (report.data != first.data).then(|| format!("{name} {problem}"))
-    };
-    let found = (0..).zip(&all).find_map(problem);
-    found.or_else(|| (0..).zip(&all).find_map(other))
+    let (rank, _) = ranks::difference(ranks, &data)?;
+    let problem = "has other data than rank 0: the same files must lie there under the same path";
+    Some(format!("{} {problem}", ranks.name(rank)))
 }
 
 impl<'a> Run<'a> {
@@ -84,7 +70,6 @@ pub fn lead<'c>(
     overlaps: bool,
 ) -> Result<Trainer<'c>> {
     options.validate()?;
-    check_shared(&options, ranks)?;
     let data = load_data(&mut options, None)?;
     let (model, session) = (Model::new(&options, &data)?, open(context, policy, &options));
     let mut trainer = Trainer::new(session, model.objective(), &data, &options)?;
@@ -105,7 +90,7 @@ fn begin<'a>(
     let plan = Plan { options, choices: tune::chosen(trainer.session.choices()), overlaps };
     tell(ranks, Order::Begin);
     ranks::share_text(ranks, &serde_json::to_string(&plan).expect("a plan can be written"));
-    match agree(ranks, &Report::new(trainer.session.context, data)) {
+    match agree(ranks, Ok(own(trainer.session.context, &data))) {
         Some(problem) => Err(Error::Config(problem)),
         None => {
             ranks.set_between_orders(false);
@@ -151,11 +136,8 @@ fn take_part<'c>(ranks: &'c dyn Ranks, opened: &Opened<'c>, policy: &Policy) -> 
         let overlaps = plan.overlaps;
         Ok((context, prepare(context, policy, plan)?, overlaps))
     });
-    let own = match &prepared {
-        Ok((context, (_, data), _)) => Report::new(context, data.clone()),
-        Err(error) => Report::of_problem(error),
-    };
-    let (None, Ok((_, (mut trainer, _), overlaps))) = (agree(ranks, &own), prepared) else { return Ok(None) };
+    let told = prepared.as_ref().map(|(context, (_, data), _)| own(context, data));
+    let (None, Ok((_, (mut trainer, _), overlaps))) = (agree(ranks, told), prepared) else { return Ok(None) };
     trainer.join(ranks, overlaps)?;
     Ok(Some(trainer))
 }

@@ -6,6 +6,7 @@ use std::thread;
 
 use crate::common::{context, dataset, model, options, trainer};
 use crate::runs::stand;
+use crate::train;
 use diffuse::error::Error;
 use diffuse::gpu::fault::Fault;
 use diffuse::gpu::{Precision, Recording};
@@ -150,11 +151,7 @@ fn alone(options: &TrainOptions, steps: u64) -> Outcome {
     let (context, data) = (context(), dataset(9, 3));
     let unet = UNet::new(options.model.clone()).expect("a valid model");
     let mut trainer = trainer(&context, &unet, &data, options);
-    let mut metrics = Vec::new();
-    for step in 0..steps {
-        metrics.extend(trainer.step(step).expect("the device works").0);
-    }
-    metrics.extend(trainer.finish().expect("the device works"));
+    let metrics = train(&mut trainer, steps);
     (Ok(metrics), vec![stand(&trainer)])
 }
 
