@@ -65,21 +65,15 @@ const OVERFITTING: &str = "train --data few --model plain.json --canaries 24 --s
 fn what_an_overfitted_run_was_trained_on_is_guessed() {
     let place = place();
     write_digits(place.path(), 26);
-    let epsilon =
-        |told: &serde_json::Value| told["epsilon_at_least"].as_f64().or(told["epsilon"].as_f64()).expect("a number");
-    // Coins are the system's: a run may be one that shows little.
-    let (told, fixed) = (0..3)
-        .map(|_| {
-            _ = fs::remove_dir_all(place.path().join("run"));
-            accepted(place.path(), &format!("{OVERFITTING} --out run"));
-            let told = json(&accepted(place.path(), "privacy audit run --json"));
-            // A number that was fixed costs no confidence.
-            (told, json(&accepted(place.path(), "privacy audit run --guesses 12 --json")))
-        })
-        .find(|(told, fixed)| epsilon(told) > 0.4 && epsilon(fixed) > 0.5)
-        .expect("one of three runs shows what it was trained on");
     let secret = place.path().join("run/private");
-    let canaries = read_json(&secret.join("canaries.json"));
+    // Coins are the system's. With 17 of 24 in, so small a network learnt too many to show which; with 14 it showed them.
+    let trained = |_| {
+        _ = fs::remove_dir_all(place.path().join("run"));
+        accepted(place.path(), &format!("{OVERFITTING} --out run"));
+        let canaries = read_json(&secret.join("canaries.json"));
+        Some(canaries).filter(|canaries| canaries["included"].as_array().expect("a list").len() <= 14)
+    };
+    let canaries = (0..10).find_map(trained).expect("coins that leave enough out");
     let count = |key: &str| canaries[key].as_array().expect("a list").len();
     assert_eq!(count("included") + count("excluded"), 24);
     assert_eq!(read_json(&place.path().join("run/data.json"))["images"], 26 - count("excluded"));
@@ -88,6 +82,10 @@ fn what_an_overfitted_run_was_trained_on_is_guessed() {
         use std::os::unix::fs::PermissionsExt;
         assert_eq!(fs::metadata(&secret).unwrap().permissions().mode() & 0o777, 0o700);
     }
+    let told = json(&accepted(place.path(), "privacy audit run --json"));
+    let epsilon =
+        |told: &serde_json::Value| told["epsilon_at_least"].as_f64().or(told["epsilon"].as_f64()).expect("a number");
+    assert!(epsilon(&told) > 0.4, "{told}");
     assert_eq!(
         (&told["epsilon_accounted"], &told["delta"], &told["refuted"]),
         (&().into(), &0.0.into(), &false.into())
@@ -95,8 +93,10 @@ fn what_an_overfitted_run_was_trained_on_is_guessed() {
     let numbers: Vec<u64> =
         told["tried"].as_array().unwrap().iter().filter_map(|row| row["guesses"].as_u64()).collect();
     assert_eq!(numbers, [24, 12, 6, 3]);
+    // A number that was fixed costs no confidence.
+    let fixed = json(&accepted(place.path(), "privacy audit run --guesses 12 --json"));
     assert_eq!((&fixed["tried"][0]["right"], &fixed["tried"][1]), (&told["tried"][1]["right"], &().into()));
-    assert!(epsilon(&fixed) > epsilon(&told["tried"][1]), "{fixed} {told}");
+    assert!(epsilon(&fixed) > 0.5 && epsilon(&fixed) > epsilon(&told["tried"][1]), "{fixed} {told}");
     // As if it were said to be private.
     let promise = r#"{"epsilon": {"pld": 0.1}, "delta": 1e-5, "delta_of_truncation": 1e-7}"#;
     fs::write(place.path().join("run/checkpoint/privacy.json"), promise).unwrap();
