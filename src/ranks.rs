@@ -2,6 +2,7 @@
 //!
 //! Rank 0 leads: it alone writes, talks and decides, and says before each step what comes. MPI's own words stay in `mpi`.
 
+pub mod members;
 #[cfg(feature = "mpi")]
 pub mod mpi;
 
@@ -21,6 +22,9 @@ pub trait Ranks {
 
     /// Rank 0's bytes, at all ranks. Collective.
     fn broadcast(&self, bytes: &mut [u8]);
+
+    /// The bytes of the first rank on a machine, at all ranks there. Collective.
+    fn broadcast_on_machine(&self, bytes: &mut [u8]);
 
     /// What each rank has to say, in their order. Collective.
     fn gather(&self, own: &[u8]) -> Vec<Vec<u8>>;
@@ -91,10 +95,21 @@ pub fn hear(ranks: &dyn Ranks) -> Order {
 
 /// Rank 0's text, at all ranks. Collective.
 pub fn share_text(ranks: &dyn Ranks, text: &str) -> String {
+    text_through(|bytes| ranks.broadcast(bytes), text)
+}
+
+/// The text of the first rank on a machine, at all ranks there. Collective.
+pub fn share_text_on_machine(ranks: &dyn Ranks, text: &str) -> String {
+    text_through(|bytes| ranks.broadcast_on_machine(bytes), text)
+}
+
+/// What came of `text` where one process's bytes become those of all.
+fn text_through(broadcast: impl Fn(&mut [u8]), text: &str) -> String {
     let mut length = text.len() as u64;
-    ranks.broadcast(bytemuck::bytes_of_mut(&mut length));
-    let mut bytes = if ranks.rank() == 0 { text.as_bytes().to_vec() } else { vec![0; length as usize] };
-    ranks.broadcast(&mut bytes);
+    broadcast(bytemuck::bytes_of_mut(&mut length));
+    let mut bytes = text.as_bytes().to_vec();
+    bytes.resize(length as usize, 0);
+    broadcast(&mut bytes);
     String::from_utf8_lossy(&bytes).into_owned()
 }
 

@@ -9,6 +9,7 @@ pub mod model;
 pub mod private;
 pub mod run;
 mod save;
+mod share;
 mod stored;
 
 pub use canaries::CANARIES;

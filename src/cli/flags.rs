@@ -236,7 +236,7 @@ pub fn in_shards(mut options: TrainOptions, shards: u32) -> Result<TrainOptions>
 }
 
 /// What may change in a run that goes on: the rest of it follows from its beginning.
-const MAY_CHANGE: [&str; 13] = [
+const MAY_CHANGE: [&str; 15] = [
     "steps",
     "learning_rate",
     "warmup",
@@ -248,6 +248,8 @@ const MAY_CHANGE: [&str; 13] = [
     "keep",
     "on_nan",
     "audit_every",
+    "exchange",
+    "on_differ",
     "recompute",
     "stream",
 ];

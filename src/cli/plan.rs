@@ -41,7 +41,7 @@ pub struct Args {
     /// Images of a step, over all ranks; the shards divide them [default: 16 for each shard]
     #[arg(long)]
     batch: Option<u32>,
-    /// Shards of a step, at least as many as ranks [default: the next power of two of each row's ranks]
+    /// Shards of a step, a power of two, at least as many as ranks [default: the next power of two of each row's ranks]
     #[arg(long)]
     shards: Option<u32>,
     /// How activations and copies of weights are stored; gradients are f32 always
@@ -94,8 +94,10 @@ fn check(args: &Args) -> Result<()> {
         bail!("--ranks must be 1 to {MOST_RANKS}, not {ranks}");
     }
     let shards = shards.unwrap_or(ranks);
-    if shards < ranks || shards > MOST_ACCUMULATE {
-        bail!("--shards must be {ranks} to {MOST_ACCUMULATE}, one for each rank at least, not {shards}");
+    if shards < ranks || shards > MOST_ACCUMULATE || args.shards.is_some_and(|shards| !shards.is_power_of_two()) {
+        bail!(
+            "--shards must be a power of two, {ranks} to {MOST_ACCUMULATE}, one for each rank at least, not {shards}"
+        );
     }
     for (flag, rate, unit) in [("--link", link, "gigabits"), ("--pcie", pcie, "gigabytes")] {
         if !(rate.is_finite() && rate > 0.0) {
@@ -184,7 +186,7 @@ fn efficient(plan: &Plan) -> String {
             "communication hides ({percent} % efficiency, powers of two of images a shard) on {named} from --batch {batch} on"
         ),
         None if !shards.is_multiple_of(ranks) => format!(
-            "no batch gives {named} {percent} % efficiency: {shards} shards do not divide among them, --shards {ranks} would"
+            "no batch gives {named} {percent} % efficiency: {shards} shards do not divide among them; a power of two of ranks has as many each"
         ),
         None => format!(
             "no batch gives {named} {percent} % efficiency: up to {most} images a shard communication does not hide"

@@ -20,7 +20,7 @@ use diffuse::picture;
 use diffuse::profile::ceilings::Ceilings;
 use diffuse::profile::{self, Options, Profile, compare, compiled, predict, samplers, shapes};
 use diffuse::ranks::Ranks;
-use diffuse::run::TrainOptions;
+use diffuse::run::{Crossing, SentAs, TrainOptions};
 use diffuse::train;
 
 /// Time one training or denoising step, kernel by kernel and layer by layer
@@ -66,6 +66,12 @@ pub struct Args {
     /// With --compiler: every way to run every kernel that this device could run, instead of a step
     #[arg(long, requires = "compiler", conflicts_with_all = ["preset", "model", "batch", "infer", "recompute", "precision"])]
     all: bool,
+    /// Under mpirun: what ranks send each other of gradients
+    #[arg(long, value_enum)]
+    exchange: Option<SentAs>,
+    /// Under mpirun: milliseconds that each bucket of gradients takes longer to cross, as on a slower network: what overlap hides of it
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u32).range(..=10_000))]
+    delay: Option<u32>,
     /// Needs no GPU: the roofline's time for a card of each vendor, from counted work and published peaks
     #[arg(long, conflicts_with_all = ["steps", "trace", "png", "compare"])]
     predict: bool,
@@ -96,6 +102,9 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     check_apart(&writes, &reads)?;
     if args.only.is_some() && !args.shapes {
         bail!("--only goes with --shapes");
+    }
+    if (args.exchange.is_some() || args.delay.is_some()) && !(args.is_shared() && adapter.ranks().is_some()) {
+        bail!("--exchange and --delay go with a training step on several ranks: mpirun -n N diffuse profile");
     }
     if args.shapes {
         return measure_shapes(args, adapter);
@@ -162,10 +171,13 @@ fn time_shared(args: &Args, model: UNetConfig, adapter: &Adapter, ranks: &dyn Ra
     let model = UNetConfig { num_class_embeds: None, ..model };
     let base =
         TrainOptions { model, batch, precision, recompute: args.recompute, audit_every: 0, ..Default::default() };
+    let base = TrainOptions { exchange: args.exchange.unwrap_or_default(), ..base };
+    let delay = Duration::from_millis(args.delay.unwrap_or(0).into());
     let options = in_shards(base, ranks.count().next_power_of_two())?;
     let mut rows = Vec::new();
     for overlaps in [true, false] {
-        let mut trainer = train::lead(ranks, &context, &adapter.policy(&context)?, options.clone(), overlaps)?;
+        let crossing = Crossing { overlaps, delay };
+        let mut trainer = train::lead(ranks, &context, &adapter.policy(&context)?, options.clone(), crossing)?;
         trainer.step(0)?;
         trainer.finish()?;
         let (before, begun) = (trainer.exchanged().unwrap_or_default(), Instant::now());

@@ -160,6 +160,16 @@ impl DerefMut for Room {
 #[derive(Clone, Debug)]
 pub struct ImageBytes(Arc<Room>);
 
+impl ImageBytes {
+    /// What `source` holds.
+    ///
+    /// # Errors
+    /// Of `source`; or if there is no place for it.
+    pub fn read(source: &mut dyn Read) -> io::Result<ImageBytes> {
+        Ok(Room::read(source)?.into())
+    }
+}
+
 impl From<Room> for ImageBytes {
     fn from(mut room: Room) -> ImageBytes {
         if let Storage::Memory(bytes) = &mut room.storage {

@@ -30,8 +30,7 @@ const BEATS: i32 = 2;
 /// All ranks that were launched together.
 pub struct Mpi {
     world: SimpleCommunicator,
-    local: u32,
-    on_this_machine: u32,
+    machine: SimpleCommunicator,
     hosts: Vec<String>,
     are_between: Cell<bool>,
     beats: Option<Beats>,
@@ -58,9 +57,8 @@ impl Mpi {
             return Err("this MPI was built without MPI_THREAD_MULTIPLE".into());
         }
         let machine = world.split_shared(world.rank());
-        let [local, on_this_machine] = [machine.rank(), machine.size()].map(|number| number as u32);
         let (hosts, are_between) = (Vec::new(), true.into());
-        let mut own = Mpi { local, on_this_machine, hosts, are_between, beats: None, world, _universe: universe };
+        let mut own = Mpi { hosts, are_between, beats: None, world, machine, _universe: universe };
         let host = mpi::environment::processor_name().unwrap_or_default();
         let hosts = own.gather(host.as_bytes()).iter().map(|host| String::from_utf8_lossy(host).into_owned()).collect();
         own.hosts = hosts;
@@ -149,6 +147,11 @@ fn wait<'a, D: ?Sized, S: mpi::request::Scope<'a>>(mut request: Request<'a, D, S
     }
 }
 
+fn broadcast(among: &SimpleCommunicator, bytes: &mut [u8]) {
+    let first = among.process_at_rank(0);
+    mpi::request::scope(|scope| wait(first.immediate_broadcast_into(scope, bytes)));
+}
+
 /// `counts` as MPI has them, and where each begins.
 fn places(counts: &[usize]) -> (Vec<i32>, Vec<i32>) {
     let mut first = 0;
@@ -167,7 +170,7 @@ impl Ranks for Mpi {
     }
 
     fn local(&self) -> u32 {
-        self.local
+        self.machine.rank() as u32
     }
 
     fn name(&self, rank: u32) -> String {
@@ -175,8 +178,11 @@ impl Ranks for Mpi {
     }
 
     fn broadcast(&self, bytes: &mut [u8]) {
-        let leader = self.world.process_at_rank(0);
-        mpi::request::scope(|scope| wait(leader.immediate_broadcast_into(scope, bytes)));
+        broadcast(&self.world, bytes);
+    }
+
+    fn broadcast_on_machine(&self, bytes: &mut [u8]) {
+        broadcast(&self.machine, bytes);
     }
 
     fn gather(&self, own: &[u8]) -> Vec<Vec<u8>> {
@@ -218,7 +224,7 @@ impl Ranks for Mpi {
     }
 
     fn on_this_machine(&self) -> u32 {
-        self.on_this_machine
+        self.machine.size() as u32
     }
 
     fn set_between_orders(&self, are_between: bool) {

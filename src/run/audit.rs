@@ -21,6 +21,8 @@ pub enum Finding {
     NotDeterministic { step: u64, place: String },
     /// A dispatch is further from its twin than it may be.
     Lasting { step: u64, wrong: Wrong },
+    /// Ranks whose weights differed from those of most, of which the run goes on without.
+    LeftOut { step: u64, whose: String },
 }
 
 impl fmt::Display for Finding {
@@ -35,6 +37,10 @@ impl fmt::Display for Finding {
                 f,
                 "step {step}: computed three times, the gradient of {place} was another each time: this driver's results can't be \
                  repeated"
+            ),
+            Finding::LeftOut { step, whose } => write!(
+                f,
+                "step {step}: {whose}: a device computes wrongly (`diffuse verify` tries it); the run goes on without it, on the others"
             ),
             Finding::Lasting { step, wrong } => {
                 write!(f, "step {step}: {wrong}: a lasting fault of this driver; `diffuse verify` shows more")
@@ -190,6 +196,11 @@ impl Audit {
         let names: Vec<&str> =
             self.parameters.iter().filter(|(own, _)| own == first).map(|(_, name)| name.as_str()).collect();
         format!("{}, element {}", names.join(" or "), index - first)
+    }
+
+    /// Keeps what was found elsewhere.
+    pub fn tell(&mut self, finding: Finding) {
+        self.findings.push(finding);
     }
 
     /// What is known by now of twins at work.

@@ -4,18 +4,26 @@
 //! rank adds one slice: it receives the roots of all subtrees (see [`super::shards`]) for that, and all ranks gather the sums. So each
 //! number crosses twice, as it must (Rabenseifner 2004), whatever the tree.
 
+mod arithmetic;
+mod halves;
+
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 use super::flat::METRICS;
+use super::options::SentAs;
 use super::session::Session;
 use super::shards::{Node, Shards, additions};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::gpu::recorder::Place;
-use crate::gpu::{GRADIENTS, Recorder, Recording, Recordings, Staging, Step, Submission, Work};
-use crate::ops::add;
+use crate::gpu::{GRADIENTS, Recording, Staging, Submission, Work};
 use crate::ranks::Ranks;
+use crate::ranks::members::Members;
+use arithmetic::Arithmetic;
+use halves::Halves;
 
 /// Fewest numbers of a bucket: a megabyte.
 pub const BUCKET: u64 = 1 << 18;
@@ -36,12 +44,30 @@ pub struct Exchanged {
     pub hidden: Duration,
 }
 
+/// How gradients go to other ranks.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Crossing {
+    /// Whether some leave while others are computed.
+    pub overlaps: bool,
+    /// How much longer each bucket takes, each of the two times that it crosses: a slower network, to see what hides it.
+    pub delay: Duration,
+}
+
+impl Default for Crossing {
+    fn default() -> Crossing {
+        Crossing { overlaps: true, delay: Duration::ZERO }
+    }
+}
+
 /// A wait for the device that is shorter found it done.
 const BUSY: Duration = Duration::from_millis(1);
 
 /// What ranks exchange in a step.
 pub(super) struct Exchange<'a> {
-    pub ranks: &'a dyn Ranks,
+    pub ranks: Members<'a>,
+    crossing: Crossing,
+    /// What crosses in half precision.
+    halves: Option<Halves>,
     shards: Shards,
     buckets: Vec<Bucket>,
     /// Roots of each rank, and how all of them are added.
@@ -75,24 +101,25 @@ struct Bucket {
 }
 
 impl<'a> Exchange<'a> {
-    /// Of `elements` gradients, which `gradients` computes; `overlaps` says whether some leave while others are computed.
+    /// Of the gradients of `all` shards, which `gradients` computes. `ranks` are all that take part.
     ///
     /// # Errors
-    /// [`Error::Device`] if there is no memory, or if the device adds in a way that hosts don't.
+    /// [`crate::error::Error::Device`] if there is no memory, or if the device adds in a way that hosts don't.
     pub fn new(
-        ranks: &'a dyn Ranks,
+        ranks: Members<'a>,
         all: u32,
         session: &Session,
-        (gradients, elements): (&Recording, u64),
-        overlaps: bool,
+        gradients: &Recording,
+        (crossing, sent_as): (Crossing, SentAs),
     ) -> Result<Exchange<'a>> {
+        let elements = session.memory().buffer(GRADIENTS).size() / 4;
         let shards = Shards::of(all, ranks.rank(), ranks.count());
         let nodes: Vec<Vec<Node>> =
             (0..ranks.count()).map(|rank| Shards::of(all, rank, ranks.count()).roots()).collect();
         let roots: Vec<usize> = nodes.iter().map(Vec::len).collect();
         let own = roots[ranks.rank() as usize] as u64;
         // Sums of several shards are final with the last one's.
-        let most = if overlaps && ranks.count() == all { BUCKETS } else { 1 };
+        let most = if crossing.overlaps && ranks.count() == all { BUCKETS } else { 1 };
         let parts = final_at(gradients, elements, most);
         let last = parts.len() - 1;
         let bucket = |(index, (end, ranges)): (usize, (usize, Vec<Range<u64>>))| {
@@ -108,20 +135,34 @@ impl<'a> Exchange<'a> {
         let most = buckets.iter().map(|bucket| bucket.count as usize).max().unwrap_or(0);
         let slice = most.div_ceil(ranks.count() as usize).next_multiple_of(ALIGNED);
         let nodes = nodes.concat();
+        let told = vec![0.0; all.div_ceil(ranks.count()) as usize + 1];
         Ok(Exchange {
             ranks,
+            crossing,
+            halves: (sent_as == SentAs::F16).then(Halves::default),
             shards,
             buckets,
             additions: additions(all, &nodes),
             arithmetic: Arithmetic::of(session)?,
             received: vec![0.0; nodes.len() * slice],
             sum: vec![0.0; most],
-            told: vec![0.0; all.div_ceil(ranks.count()) as usize + 1],
+            told,
             losses: Vec::new(),
             must_stop: false,
             times: Exchanged::default(),
             roots,
         })
+    }
+
+    /// The same, once the members `left` take no part any more.
+    ///
+    /// # Errors
+    /// As [`Exchange::new`].
+    pub fn without(&self, left: &[u32], session: &Session, gradients: &Recording) -> Result<Exchange<'a>> {
+        let sent_as = if self.halves.is_some() { SentAs::F16 } else { SentAs::F32 };
+        let how = (self.crossing, sent_as);
+        let new = Exchange::new(self.ranks.without(left), self.shards.all(), session, gradients, how)?;
+        Ok(Exchange { losses: self.losses.clone(), must_stop: self.must_stop, times: self.times, ..new })
     }
 
     /// The shards of a step, and which are this rank's.
@@ -191,7 +232,7 @@ impl<'a> Exchange<'a> {
 
     /// Sends what other ranks add of a bucket, and receives the roots of what this one does. When the device had made its own.
     fn receive(&mut self, session: &Session, index: usize) -> Result<Instant> {
-        let Exchange { ranks, shards, buckets, roots, received, told, .. } = self;
+        let Exchange { ranks, halves, shards, buckets, roots, received, told, .. } = self;
         let (rank, is_last) = (ranks.rank() as usize, index + 1 == buckets.len());
         let Bucket { count, slices, staging, sent, .. } = &mut buckets[index];
         let (length, own) = (*count as usize, slices[rank].clone());
@@ -214,7 +255,10 @@ impl<'a> Exchange<'a> {
                     }
                 }
             }
-            ranks.exchange(&sent, coming);
+            match halves {
+                Some(halves) => halves.exchange(ranks, &sent, coming),
+                None => ranks.exchange(&sent, coming),
+            }
             if is_last {
                 let losses = &numbers[roots[rank] * length..][..shards.own().len()];
                 told[1..=losses.len()].copy_from_slice(losses);
@@ -225,7 +269,7 @@ impl<'a> Exchange<'a> {
 
     /// Adds what was received, and gathers the sums of all slices.
     fn add_slice(&mut self, session: &Session, index: usize) {
-        let Exchange { ranks, buckets, additions, arithmetic, received, sum, .. } = self;
+        let Exchange { ranks, halves, buckets, additions, arithmetic, received, sum, .. } = self;
         let Bucket { ranges, count, slices, .. } = &buckets[index];
         let own = slices[ranks.rank() as usize].len();
         for (to, from) in additions.iter() {
@@ -234,7 +278,10 @@ impl<'a> Exchange<'a> {
         }
         let counts: Vec<usize> = slices.iter().map(Range::len).collect();
         let mut sum = &mut sum[..*count as usize];
-        ranks.gather_numbers(&received[..own], &counts, sum);
+        match halves {
+            Some(halves) => halves.gather(ranks, &received[..own], &counts, sum),
+            None => ranks.gather_numbers(&received[..own], &counts, sum),
+        }
         for range in ranges {
             let part = sum.split_off_mut(..(range.end - range.start) as usize).expect("the ranges are the bucket");
             session.memory().write(session.context, GRADIENTS, range.start, part);
@@ -313,52 +360,6 @@ fn join_neighbours(ranges: &mut Vec<Range<u64>>) {
         }
         touches
     });
-}
-
-/// How a device adds: to the nearest, and with numbers below 2^-126 or zeros in their place.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Arithmetic {
-    keeps_subnormal: bool,
-}
-
-impl Arithmetic {
-    /// That of a device, as it adds numbers that tell.
-    fn of(session: &Session) -> Result<Arithmetic> {
-        const LEAST: f32 = f32::MIN_POSITIVE;
-        let a = [LEAST / 2.0, 1.5 * LEAST, 1.0, -1.0, -LEAST / 4.0, 3e38, 0.1, -0.0];
-        let b = [0.0, -LEAST, 9e-8, -5.9e-8, -LEAST / 4.0, 3e38, 0.2, -0.0];
-        let r = &mut Recorder::new();
-        let [total, part] = ["total", "part"].map(|name| r.persistent(name, [1, 1, 1, 8]));
-        add::accumulate(r, total, part);
-        let mut recordings = Recordings::default();
-        recordings.push("add", std::mem::take(r).finish());
-        let mut own = session.another();
-        let plans = own.plan(&recordings)?;
-        own.write("total", &a);
-        own.write("part", &b);
-        own.run(plans.get("add").expect("it is planned"), &Step::default());
-        let sums: Vec<u32> = own.read("total")?.iter().take(a.len()).map(|sum| sum.to_bits()).collect();
-        let alike = |keeps_subnormal: &bool| {
-            let mut here = a;
-            Arithmetic { keeps_subnormal: *keeps_subnormal }.add(&mut here, &b);
-            here.map(f32::to_bits)[..] == sums[..]
-        };
-        let keeps_subnormal = [true, false].into_iter().find(alike);
-        let keeps_subnormal = keeps_subnormal.ok_or_else(|| {
-            let problem = "adds otherwise than IEEE 754 has it: ranks on it have no bits in common";
-            Error::Device(format!("{} {problem}", session.context.info.name))
-        })?;
-        Ok(Arithmetic { keeps_subnormal })
-    }
-
-    /// total += part.
-    fn add(self, total: &mut [f32], part: &[f32]) {
-        let flush = |number: f32| if number.is_subnormal() { 0f32.copysign(number) } else { number };
-        match self.keeps_subnormal {
-            true => total.iter_mut().zip(part).for_each(|(total, part)| *total += part),
-            false => total.iter_mut().zip(part).for_each(|(total, part)| *total = flush(flush(*total) + flush(*part))),
-        }
-    }
 }
 
 /// Writes rank 0's numbers into the buffers `names` of all ranks. Collective.

@@ -45,6 +45,28 @@ pub enum OnNan {
     LowerScale,
 }
 
+/// What ranks send each other of gradients.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum SentAs {
+    /// All of it: the bits of one process, on any number of ranks
+    #[default]
+    F32,
+    /// Half as much, rounded to 11 bits, with other bits on each number of ranks
+    F16,
+}
+
+/// What ranks do when the weights of one differ from those of most.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnDiffer {
+    /// Name it, and end
+    #[default]
+    Stop,
+    /// Name it, and go on without it: the others share its shards. Ends where it is rank 0, or where no more than half are alike
+    Leave,
+}
+
 /// All that is set in a training run: each a key of its files, and a flag of `diffuse train` unless it is skipped.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, clap::Args)]
 #[serde(default, deny_unknown_fields)]
@@ -159,6 +181,14 @@ pub struct TrainOptions {
     /// Steps between those that are computed twice and compared, and of which one dispatch is held to its f64 twin; 0: none
     #[arg(long)]
     pub audit_every: u64,
+    /// What ranks send each other of gradients
+    #[arg(long, value_enum)]
+    #[serde(skip_serializing_if = "is_usual")]
+    pub exchange: SentAs,
+    /// What to do when ranks compare weights, behind audited steps, and those of one differ
+    #[arg(long, value_enum)]
+    #[serde(skip_serializing_if = "is_usual")]
+    pub on_differ: OnDiffer,
     /// Train under differential privacy: images join a step by secret coins, the gradient of each is clipped, and noise is added (DP-SGD)
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set)]
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -195,6 +225,10 @@ pub struct TrainOptions {
     #[arg(long, value_name = "M")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub canaries: Option<u32>,
+}
+
+fn is_usual<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 impl Default for TrainOptions {
@@ -237,6 +271,8 @@ impl Default for TrainOptions {
             keep: 2,
             on_nan: None,
             audit_every: 1000,
+            exchange: SentAs::F32,
+            on_differ: OnDiffer::Stop,
             dp: false,
             dp_epsilon: None,
             dp_delta: None,

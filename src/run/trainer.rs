@@ -6,14 +6,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::audit::{Audit, Audited, Finding};
-use super::exchange::{self, Exchange, Exchanged};
+use super::exchange::{self, Crossing, Exchange, Exchanged};
 use super::feed::{Feed, Position};
 use super::fit;
 pub use super::flat::METRICS;
 use super::flat::{self, SQUARE_SUM, SQUARES, loss_of_batch};
 use super::lottery::Lottery;
 use super::objective::Objective;
-use super::options::{OnNan, TrainOptions};
+use super::options::{OnDiffer, OnNan, TrainOptions};
 use super::private::{self, Mechanism, SUM};
 use super::session::Session;
 use super::shards::{Addition, Goes, Shards};
@@ -29,6 +29,7 @@ use crate::gpu::{
 };
 use crate::ops::diffusion::{self, Noise, Records};
 use crate::ops::{adamw, add};
+use crate::ranks::members::Members;
 use crate::ranks::{self, Order, Ranks};
 use crate::secret::Secret;
 
@@ -430,20 +431,26 @@ impl<'a> Trainer<'a> {
     }
 
     /// From here on computes its part of the shards of each step, and adds what other ranks compute; all begin with rank 0's weights,
-    /// moments and average. `overlaps` says whether gradients leave while others are computed. Collective.
+    /// moments and average. Collective.
     ///
     /// # Errors
     /// [`Error::Config`] if the step can't be shared, [`Error::Device`] if there is no memory.
-    pub fn join(&mut self, ranks: &'a dyn Ranks, overlaps: bool) -> Result<()> {
+    pub fn join(&mut self, ranks: &'a dyn Ranks, crossing: Crossing) -> Result<()> {
         check_shared(&self.options, ranks)?;
+        let TrainOptions { accumulate, exchange: sent_as, .. } = self.options;
+        let (members, how) = (Members::all(ranks, crossing.delay), (crossing, sent_as));
+        let exchange = Exchange::new(members, accumulate, &self.session, &self.gradients.recording, how)?;
+        exchange::share(ranks, &self.session, &[WEIGHTS, FIRST_MOMENT, SECOND_MOMENT, EMA, LOSS_SCALE])?;
+        self.share_by(exchange);
+        Ok(())
+    }
+
+    /// From here on computes its part of the shards as `exchange` has them.
+    fn share_by(&mut self, exchange: Exchange<'a>) {
         let elements = self.session.memory().buffer(GRADIENTS).size() / 4;
-        let shards = self.options.accumulate;
-        let exchange = Exchange::new(ranks, shards, &self.session, (&self.gradients.recording, elements), overlaps)?;
         let part = self.accumulate.as_ref().expect("several ranks have several shards");
         self.after = additions(exchange.shards(), &part.recording, elements, self.session.memory());
-        exchange::share(ranks, &self.session, &[WEIGHTS, FIRST_MOMENT, SECOND_MOMENT, EMA, LOSS_SCALE])?;
         self.exchange = Some(exchange);
-        Ok(())
     }
 
     /// Where the time went that was spent with other ranks, if there are some.
@@ -461,6 +468,10 @@ impl<'a> Trainer<'a> {
     /// # Errors
     /// [`Error::Device`] if the device failed.
     pub fn follow(&mut self, order: Order, wants_stop: bool) -> Result<()> {
+        if self.exchange.as_ref().is_some_and(|exchange| !exchange.ranks.is_one()) {
+            // It was left out.
+            return Ok(());
+        }
         match order {
             Order::Step(step) => {
                 // What steps came to is rank 0's to know.
@@ -504,7 +515,7 @@ impl<'a> Trainer<'a> {
         }
         if let Some(exchange) = &self.exchange {
             exchange.ranks.set_between_orders(false);
-            ranks::tell(exchange.ranks, Order::Step(step));
+            ranks::tell(&exchange.ranks, Order::Step(step));
         }
         let took = self.take(step, false)?;
         if let Some(exchange) = &self.exchange {
@@ -539,7 +550,7 @@ impl<'a> Trainer<'a> {
         work.run_part(&self.update.plan, &self.values(step, 0), updated..self.update.recording.dispatches.len());
         // The last batch's loss and the squared norm.
         let metrics = self.session.memory().buffer(METRICS);
-        self.ring.copy(&mut work, metrics, SQUARE_SUM + 1, self.passes() - 1);
+        self.ring.copy(&mut work, metrics, SQUARE_SUM + 1, self.last_pass() as u64);
         let last = work.finish();
         self.ring.ask(step, last);
         if self.audit.is_due(step) {
@@ -554,31 +565,57 @@ impl<'a> Trainer<'a> {
         exchange.add(&self.session, wants_stop)
     }
 
-    /// Whether all ranks have the same weights after step `step`. Collective.
-    fn agree(&self, step: u64) -> Result<()> {
+    /// Compares the weights of all ranks after step `step`, and goes on without those that differ, if that is asked for. Collective.
+    fn agree(&mut self, step: u64) -> Result<()> {
         let Some(Exchange { ranks, .. }) = &self.exchange else { return Ok(()) };
         let weights = self.session.read(WEIGHTS)?;
         let digest = blake3::hash(bytemuck::cast_slice(&weights));
         let all = ranks.gather(digest.as_bytes());
         let alike = |digest: &Vec<u8>| all.iter().filter(|other| *other == digest).count();
         let most = all.iter().map(alike).max().unwrap_or(0);
-        let others: Vec<String> =
-            (0..).zip(&all).filter(|(_, digest)| alike(digest) < most).map(|(rank, _)| ranks.name(rank)).collect();
+        let others: Vec<u32> =
+            (0..).zip(&all).filter(|(_, digest)| alike(digest) < most).map(|(rank, _)| rank).collect();
+        let names: Vec<String> = others.iter().map(|rank| ranks.name(*rank)).collect();
         let whose = match others.is_empty() {
             true if most == all.len() => return Ok(()),
             true => "no two ranks have the same weights".into(),
-            false => format!("the weights of {} differ from those of most", list_names(&others)),
+            false => format!("the weights of {} differ from those of most", list_names(&names)),
         };
         let step = step + 1;
+        let is_clear = 2 * most > all.len() && !others.is_empty() && !others.contains(&0);
+        if is_clear && self.options.on_differ == OnDiffer::Leave {
+            return self.leave_out(&others, Finding::LeftOut { step, whose });
+        }
         Err(Error::Device(format!(
             "step {step}: {whose}: a device computes wrongly (`diffuse verify` tries it); --resume goes on from the last checkpoint, \
              without it"
         )))
     }
 
+    /// Goes on without these ranks, which hear orders and do nothing from here on.
+    fn leave_out(&mut self, others: &[u32], finding: Finding) -> Result<()> {
+        let exchange = self.exchange.as_mut().expect("there are other ranks");
+        let members = exchange.ranks.without(others);
+        if !members.is_one() {
+            exchange.ranks = members;
+            return Ok(());
+        }
+        if members.rank() == 0 {
+            self.audit.tell(finding);
+        }
+        let exchange = exchange.without(others, &self.session, &self.gradients.recording)?;
+        self.share_by(exchange);
+        Ok(())
+    }
+
     /// The number of this process's first pass among all of a step.
     fn first_pass(&self) -> u64 {
         self.exchange.as_ref().map_or(0, |exchange| exchange.shards().own().start.into())
+    }
+
+    /// The last of a step's passes if all were this process's: where the ring has what is known behind it, whoever takes how many.
+    fn last_pass(&self) -> usize {
+        self.options.passes() as usize - 1
     }
 
     /// Passes of a step that are this process's.
@@ -767,15 +804,15 @@ impl<'a> Trainer<'a> {
     /// # Errors
     /// [`Error::Device`] if the device failed.
     pub fn trace_broken(&mut self, step: u64) -> Result<Option<String>> {
-        let together = self.exchange.as_ref().map(|exchange| exchange.ranks);
-        if let Some(ranks) = together.filter(|ranks| ranks.rank() == 0) {
+        let together = self.exchange.as_ref().map(|exchange| exchange.ranks.clone());
+        if let Some(ranks) = together.as_ref().filter(|ranks| ranks.rank() == 0) {
             ranks.set_between_orders(false);
             ranks::tell(ranks, Order::Replay(step));
         }
         self.losses.clear();
         let found = self.replay_broken(step)?.map(|wrong| wrong.to_string());
         let Some(ranks) = together else { return Ok(found) };
-        let wrong = ranks::ready(ranks, found.as_deref());
+        let wrong = ranks::ready(&ranks, found.as_deref());
         ranks.set_between_orders(true);
         Ok(wrong.map(|(rank, wrong)| format!("{}, {wrong}", ranks.name(rank))))
     }
@@ -842,8 +879,7 @@ impl<'a> Trainer<'a> {
     }
 
     fn metrics(&mut self, step: u64, values: &[f32]) -> Result<Metrics> {
-        let passes = self.passes() as usize;
-        let square_sum = values[passes - 1 + SQUARE_SUM as usize];
+        let square_sum = values[self.last_pass() + SQUARE_SUM as usize];
         if let Some(lottery) = &self.lottery {
             // Those of the places that were taken, which come first. Nothing depends on them.
             let losses = &values[..lottery.size(step) as usize];
@@ -858,7 +894,7 @@ impl<'a> Trainer<'a> {
         self.losses.retain(|(of, _)| *of >= step);
         let sum = match self.losses.front() {
             Some((_, sum)) => *sum,
-            None => values[..passes].iter().sum::<f32>(),
+            None => values[..=self.last_pass()].iter().sum::<f32>(),
         };
         let metrics = Metrics {
             step: step + 1,

@@ -4,12 +4,14 @@ use serde::{Deserialize, Serialize};
 
 use super::model::Model;
 use super::run::{Run, load_data, open};
+use super::share::{hand_out, read_once};
 use super::stored::digest;
+use crate::data::Dataset;
 use crate::error::{Error, Result};
 use crate::gpu::Context;
 use crate::ranks::{self, Order, Ranks, hear, tell};
 use crate::run::trainer::check_shared;
-use crate::run::{TrainOptions, Trainer};
+use crate::run::{Crossing, TrainOptions, Trainer};
 use crate::tune::{self, Chosen, Mode, Policy};
 
 /// What rank 0 tells the others of a run.
@@ -18,8 +20,7 @@ struct Plan {
     options: TrainOptions,
     /// The ways that it runs, made for the shape of a shard: others would give other bits.
     choices: Vec<Chosen>,
-    /// As [`Trainer::join`] has it.
-    overlaps: bool,
+    crossing: Crossing,
 }
 
 /// What the ranks of a run have alike.
@@ -53,12 +54,13 @@ impl<'a> Run<'a> {
     /// # Errors
     /// [`Error::Config`] if this run can't be shared, or if a rank differs; [`Error::Device`] if there is no memory.
     pub fn join(&mut self, ranks: &'a dyn Ranks) -> Result<()> {
-        let (options, data) = (self.options().clone(), self.digest_of_data());
-        begin(ranks, self.trainer(), options, data, true)
+        let (options, (data, digest)) = (self.options().clone(), self.take_data());
+        let data = data.expect("the first step is not done yet");
+        begin(ranks, self.trainer(), options, (&data, digest), Crossing::default())
     }
 }
 
-/// A step on all ranks that belongs to no run, with initial weights; `overlaps` as [`Trainer::join`] has it. Collective.
+/// A step on all ranks that belongs to no run, with initial weights. Collective.
 ///
 /// # Errors
 /// As [`Run::join`], and of [`load_data`].
@@ -67,14 +69,14 @@ pub fn lead<'c>(
     context: &'c Context,
     policy: &Policy,
     mut options: TrainOptions,
-    overlaps: bool,
+    crossing: Crossing,
 ) -> Result<Trainer<'c>> {
     options.validate()?;
     let data = load_data(&mut options, None)?;
     let (model, session) = (Model::new(&options, &data)?, open(context, policy, &options));
     let mut trainer = Trainer::new(session, model.objective(), &data, &options)?;
     trainer.write_weights(&model.params().initialise(options.seed));
-    begin(ranks, &mut trainer, options, digest(&data), overlaps)?;
+    begin(ranks, &mut trainer, options, (&data, digest(&data)), crossing)?;
     Ok(trainer)
 }
 
@@ -83,18 +85,19 @@ fn begin<'a>(
     ranks: &'a dyn Ranks,
     trainer: &mut Trainer<'a>,
     options: TrainOptions,
-    data: String,
-    overlaps: bool,
+    (data, digest): (&Dataset, String),
+    crossing: Crossing,
 ) -> Result<()> {
     check_shared(&options, ranks)?;
-    let plan = Plan { options, choices: tune::chosen(trainer.session.choices()), overlaps };
+    let plan = Plan { options, choices: tune::chosen(trainer.session.choices()), crossing };
     tell(ranks, Order::Begin);
     ranks::share_text(ranks, &serde_json::to_string(&plan).expect("a plan can be written"));
-    match agree(ranks, Ok(own(trainer.session.context, &data))) {
+    hand_out(ranks, Ok(data));
+    match agree(ranks, Ok(own(trainer.session.context, &digest))) {
         Some(problem) => Err(Error::Config(problem)),
         None => {
             ranks.set_between_orders(false);
-            trainer.join(ranks, overlaps)?;
+            trainer.join(ranks, crossing)?;
             ranks.set_between_orders(true);
             Ok(())
         }
@@ -130,26 +133,30 @@ pub fn follow<'c>(
 /// Joins what rank 0 began; none if not all ranks can.
 fn take_part<'c>(ranks: &'c dyn Ranks, opened: &Opened<'c>, policy: &Policy) -> Result<Option<Trainer<'c>>> {
     let plan = ranks::share_text(ranks, "");
-    let plan = serde_json::from_str(&plan).map_err(|error| Error::Config(format!("rank 0's plan: {error}")));
-    let prepared = opened.clone().map_err(Error::Device).and_then(|context| {
-        let plan: Plan = plan?;
-        let overlaps = plan.overlaps;
-        Ok((context, prepare(context, policy, plan)?, overlaps))
+    let plan: Result<Plan> =
+        serde_json::from_str(&plan).map_err(|error| Error::Config(format!("rank 0's plan: {error}")));
+    let data = read_once(ranks, || {
+        let Plan { options, .. } = plan.as_ref().map_err(|error| Error::Config(error.to_string()))?;
+        load_data(&mut options.clone(), None)
     });
-    let told = prepared.as_ref().map(|(context, (_, data), _)| own(context, data));
-    let (None, Ok((_, (mut trainer, _), overlaps))) = (agree(ranks, told), prepared) else { return Ok(None) };
-    trainer.join(ranks, overlaps)?;
+    let prepared = opened.clone().map_err(Error::Device).and_then(|context| {
+        let (plan, data) = (plan?, data?);
+        let crossing = plan.crossing;
+        Ok((context, prepare(context, policy, plan, &data)?, digest(&data), crossing))
+    });
+    let told = prepared.as_ref().map(|(context, _, data, _)| own(context, data));
+    let (None, Ok((_, mut trainer, _, crossing))) = (agree(ranks, told), prepared) else { return Ok(None) };
+    trainer.join(ranks, crossing)?;
     Ok(Some(trainer))
 }
 
 /// The device of a rank, or why it has none.
 pub type Opened<'c> = std::result::Result<&'c Context, String>;
 
-/// The step of rank 0's run on this device, and the digest of the data here.
-fn prepare<'c>(context: &'c Context, policy: &Policy, plan: Plan) -> Result<(Trainer<'c>, String)> {
-    let Plan { mut options, choices, .. } = plan;
-    let data = load_data(&mut options, None)?;
+/// The step of rank 0's run on this device.
+fn prepare<'c>(context: &'c Context, policy: &Policy, plan: Plan, data: &Dataset) -> Result<Trainer<'c>> {
+    let Plan { options, choices, .. } = plan;
     let policy = Policy { mode: Mode::Off, explicit: choices, tell: None, ..policy.clone() };
-    let (model, session) = (Model::new(&options, &data)?, open(context, &policy, &options));
-    Ok((Trainer::new(session, model.objective(), &data, &options)?, digest(&data)))
+    let (model, session) = (Model::new(&options, data)?, open(context, &policy, &options));
+    Trainer::new(session, model.objective(), data, &options)
 }

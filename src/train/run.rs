@@ -125,6 +125,8 @@ pub struct Run<'a> {
     made_on: MadeOn,
     /// What is to be said of how it goes on.
     notes: Vec<String>,
+    /// The images, until other ranks have them or the first step is done.
+    to_share: Option<Dataset>,
     /// Of a private run, and how many more steps it counts than the run has: those of checkpoints that it went back behind.
     ledger: Option<Ledger>,
     abandoned: u64,
@@ -332,11 +334,11 @@ impl<'a> Run<'a> {
         data.check_outside(directory)?;
         let ledger = options.is_private().then(|| Ledger::new(&options, data.len() as u64, digest.clone()));
         let notes = canaries.iter().map(|canaries| canaries.said(directory)).collect();
-        let data = About::new(&options, data, digest, canaries, before.unwrap_or_default());
-        data.write(directory, &options)?;
+        let about = About::new(&options, data, digest, canaries, before.unwrap_or_default());
+        about.write(directory, &options)?;
         let log = MetricsLog::create(&beside(directory, &options))?;
-        let run = Run::standing((directory.into(), lock), options, (model, trainer, saver), (log, data), 0);
-        Ok(Run { ledger, notes, ..run })
+        let run = Run::standing((directory.into(), lock), options, (model, trainer, saver), (log, about), 0);
+        Ok(Run { ledger, notes, to_share: Some(data.clone()), ..run })
     }
 
     /// A run of which `step` steps are done.
@@ -369,6 +371,7 @@ impl<'a> Run<'a> {
             warned,
             made_on,
             notes,
+            to_share: None,
             ledger: None,
             abandoned: 0,
             lock,
@@ -418,16 +421,17 @@ impl<'a> Run<'a> {
         trainer.write_loss_scale(state.loss_scale);
         let notes = stored.set_wrong_aside()?;
         let Stored { directory, state, ledger, lock, .. } = stored;
-        let data = About::new(&options, &data, digest, canaries, state.initial_data);
-        data.write(&directory, &options)?;
+        let about = About::new(&options, &data, digest, canaries, state.initial_data);
+        about.write(&directory, &options)?;
         let log = MetricsLog::resume(&beside(&directory, &options), state.step)?;
         let abandoned = ledger.as_ref().map_or(0, |ledger| ledger.steps() - state.step);
         let spent = (abandoned > 0)
             .then(|| format!("the ledger counts {abandoned} steps more, of checkpoints that are left behind"));
-        let run = Run::standing((directory, lock), options, (model, trainer, saver), (log, data), state.step);
+        let run = Run::standing((directory, lock), options, (model, trainer, saver), (log, about), state.step);
         let other = made_on.and_then(|then| difference_of(&then, &run.made_on));
         let saved = Some(Saved { step: state.step, learning_rate: state.options.learning_rate });
-        Ok(Run { saved, notes: notes.into_iter().chain(other).chain(spent).collect(), ledger, abandoned, ..run })
+        let notes = notes.into_iter().chain(other).chain(spent).collect();
+        Ok(Run { saved, notes, to_share: Some(data), ledger, abandoned, ..run })
     }
 
     /// Lines on how a run goes on that was not as it should be, or that was made on something else.
@@ -440,9 +444,9 @@ impl<'a> Run<'a> {
         &mut self.trainer
     }
 
-    /// What tells the images that it trains on from others.
-    pub(super) fn digest_of_data(&self) -> String {
-        self.data.digest.clone()
+    /// The images that it trains on, once, before the first step; and what tells them from others.
+    pub(super) fn take_data(&mut self) -> (Option<Dataset>, String) {
+        (self.to_share.take(), self.data.digest.clone())
     }
 
     /// What audits came to.
@@ -521,6 +525,7 @@ impl<'a> Run<'a> {
     /// [`Error::Diverged`] if the loss or the gradient is not finite and `--on-nan` says no more, [`Error::Lost`],
     /// [`Error::Device`], [`Error::File`] if the disk is full.
     pub fn train(&mut self, watch: &mut dyn Watch) -> Result<bool> {
+        self.to_share = None;
         match self.train_past_breaks(watch) {
             // A loss may be heard of first by what it made fail.
             Err(Error::Device(problem)) => self.trainer.session.context.check().and(Err(Error::Device(problem))),

@@ -21,7 +21,8 @@ fn plans_are_refused_in_one_line() {
         ("plan --link 10 --card 4090 --ranks 4 --latency NaN", ["--latency", "NaN"]),
         ("plan --link 10 --card 4090 --ranks 5 --batch 20", ["8 equal shards", "a multiple of 8"]),
         ("plan --link 10 --card 4090 --ranks 4 --batch 0", ["--batch 0", "a multiple of 4"]),
-        ("plan --link 10 --card 4090 --ranks 4 --shards 3", ["--shards", "4 to 4096"]),
+        ("plan --link 10 --card 4090 --ranks 4 --shards 3", ["--shards must be a power of two", "4 to 4096"]),
+        ("plan --link 10 --card 4090 --ranks 3 --shards 6", ["--shards must be a power of two", "not 6"]),
         ("plan --link 10 --card 4090 --ranks 4 --shards 5000", ["--shards", "not 5000"]),
         ("plan --link 10 --card 4090 --ranks 4 --preset nonsense", ["no preset nonsense", "mnist"]),
         ("plan --link 10 --card 4090 --ranks 4 --model none.json", ["none.json"; 2]),
@@ -44,7 +45,14 @@ fn a_plan_doubles_ranks_up_to_those_asked_for() {
     let ranks: Vec<u32> = table.lines().filter_map(first).collect();
     assert_eq!(ranks, [1, 2, 4, 6], "{table}");
     // Eight shards on six ranks.
-    assert!(table.lines().last().unwrap().ends_with("--shards 6 would"), "{table}");
+    assert!(
+        table
+            .lines()
+            .last()
+            .unwrap()
+            .ends_with("8 shards do not divide among them; a power of two of ranks has as many each"),
+        "{table}"
+    );
     let whole = json(&accepted(place.path(), &format!("{LINE} --ranks 1024 --json")));
     let rows = whole["ranks"].as_array().expect("a list");
     assert_eq!((rows.len(), &whole["batch"]), (11, &(16 * 1024).into()));

@@ -1,7 +1,7 @@
 //! Steps that several ranks share, as threads of this process: the bits of one process, and what a rank that errs gets.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Barrier, Mutex};
+use std::sync::{Arc, Barrier, Condvar, Mutex};
 use std::thread;
 
 use crate::common::{context, dataset, model, options, trainer};
@@ -12,7 +12,7 @@ use diffuse::gpu::fault::Fault;
 use diffuse::gpu::{Precision, Recording};
 use diffuse::nn::{UNet, UNetConfig};
 use diffuse::ranks::{Order, Ranks, hear, tell};
-use diffuse::run::{Metrics, TrainOptions, Trainer};
+use diffuse::run::{Crossing, Metrics, OnDiffer, SentAs, TrainOptions, Trainer};
 
 /// Ranks that are threads.
 struct Threads {
@@ -25,6 +25,7 @@ struct Shared {
     said: Mutex<Vec<Vec<u8>>>,
     /// By sender and receiver.
     mail: Mutex<HashMap<(u32, u32), Letters>>,
+    arrived: Condvar,
 }
 
 type Letters = VecDeque<Vec<f32>>;
@@ -54,6 +55,10 @@ impl Ranks for Threads {
         bytes.copy_from_slice(&self.gather(bytes)[0]);
     }
 
+    fn broadcast_on_machine(&self, bytes: &mut [u8]) {
+        self.broadcast(bytes);
+    }
+
     fn gather(&self, own: &[u8]) -> Vec<Vec<u8>> {
         self.shared.said.lock().expect("nobody panics with it")[self.rank as usize] = own.to_vec();
         self.shared.barrier.wait();
@@ -71,14 +76,18 @@ impl Ranks for Threads {
         for (to, numbers) in sent {
             let mut mail = self.shared.mail.lock().expect("nobody panics with it");
             mail.entry((self.rank, *to)).or_default().push_back(numbers.to_vec());
+            self.shared.arrived.notify_all();
         }
-        self.shared.barrier.wait();
         for (from, numbers) in received {
             let mut mail = self.shared.mail.lock().expect("nobody panics with it");
-            let came = mail.get_mut(&(from, self.rank)).and_then(VecDeque::pop_front).expect("it was sent");
+            let came = loop {
+                match mail.get_mut(&(from, self.rank)).and_then(VecDeque::pop_front) {
+                    Some(came) => break came,
+                    None => mail = self.shared.arrived.wait(mail).expect("nobody panics with it"),
+                }
+            };
             numbers.copy_from_slice(&came);
         }
-        self.shared.barrier.wait();
     }
 
     fn set_between_orders(&self, _: bool) {}
@@ -98,7 +107,12 @@ type Outcome = (Result<Vec<Metrics>, String>, Vec<Vec<Vec<u32>>>);
 /// `steps` steps on so many ranks; `prepare` is told each rank and its trainer first.
 fn shared(options: &TrainOptions, ranks: u32, steps: u64, prepare: impl Fn(u32, &mut Trainer) + Sync) -> Outcome {
     let said = Mutex::new(vec![Vec::new(); ranks as usize]);
-    let shared = Arc::new(Shared { barrier: Barrier::new(ranks as usize), said, mail: Mutex::default() });
+    let shared = Arc::new(Shared {
+        barrier: Barrier::new(ranks as usize),
+        said,
+        mail: Mutex::default(),
+        arrived: Condvar::new(),
+    });
     let outcomes: Vec<_> = thread::scope(|scope| {
         let rank = |rank| {
             let (own, prepare) = (Threads { rank, shared: shared.clone() }, &prepare);
@@ -106,7 +120,7 @@ fn shared(options: &TrainOptions, ranks: u32, steps: u64, prepare: impl Fn(u32, 
                 let (context, data) = (context(), dataset(9, 3));
                 let unet = UNet::new(options.model.clone()).expect("a valid model");
                 let mut trainer = trainer(&context, &unet, &data, options);
-                trainer.join(&own, true).expect("it can be shared");
+                trainer.join(&own, Crossing::default()).expect("it can be shared");
                 prepare(rank, &mut trainer);
                 let metrics = if rank == 0 { lead(&own, &mut trainer, steps) } else { follow(&own, &mut trainer) };
                 (metrics, stand(&trainer))
@@ -191,18 +205,21 @@ fn writer_of_weights(recording: &Recording) -> (usize, usize) {
     (index, written.expect("it writes"))
 }
 
+/// Rank `faulty` of them errs in the update of the step behind `after` others.
+fn errs(faulty: u32, after: u32) -> impl Fn(u32, &mut Trainer) + Sync {
+    move |rank, trainer| {
+        if rank == faulty {
+            let (dispatch, binding) = writer_of_weights(trainer.recording("update"));
+            let fault = Fault { dispatch, binding, word: 5, words: 1, bits: 0.5f32.to_bits(), after, times: 1 };
+            trainer.inject("update", fault).expect("room");
+        }
+    }
+}
+
 #[test]
 fn a_rank_whose_weights_differ_is_named() {
     let options = TrainOptions { audit_every: 3, ..options(6, 2, 4) };
-    let fault = |faulty: u32| {
-        move |rank: u32, trainer: &mut Trainer| {
-            if rank == faulty {
-                let (dispatch, binding) = writer_of_weights(trainer.recording("update"));
-                let fault = Fault { dispatch, binding, word: 5, words: 1, bits: 0.5f32.to_bits(), after: 1, times: 1 };
-                trainer.inject("update", fault).expect("room");
-            }
-        }
-    };
+    let fault = |faulty| errs(faulty, 1);
     for faulty in [0, 2] {
         let (said, _) = shared(&options, 3, 6, fault(faulty));
         let said = said.expect_err("weights differ");
@@ -211,6 +228,40 @@ fn a_rank_whose_weights_differ_is_named() {
     let (said, _) = shared(&options, 2, 6, fault(1));
     let said = said.expect_err("weights differ");
     assert!(said.starts_with("step 3: no two ranks have the same weights"), "{said}");
+}
+
+#[test]
+fn a_run_goes_on_without_a_rank_whose_weights_differ() {
+    let options = TrainOptions { audit_every: 3, on_differ: OnDiffer::Leave, ..options(8, 2, 4) };
+    let (metrics, undisturbed) = alone(&options, 8);
+    // It errs in the step that is audited: until then all have the same bits, and the others keep them.
+    let (own, states) = shared(&options, 4, 8, errs(2, 2));
+    assert_eq!(own, metrics);
+    assert!([0, 1, 3].iter().all(|rank| states[*rank] == undisturbed[0]), "those that go on have other bits");
+    assert!(states[2] != undisturbed[0], "it went on, too");
+    // Rank 0 writes the run, and of two nobody knows which is right.
+    for (ranks, faulty) in [(3, 0), (2, 1)] {
+        let (said, _) = shared(&options, ranks, 8, errs(faulty, 2));
+        assert!(said.expect_err("it can't go on").starts_with("step 3: "));
+    }
+}
+
+#[test]
+fn what_crosses_as_halves_is_the_same_at_all_ranks_and_near() {
+    let options = TrainOptions { exchange: SentAs::F16, ..options(6, 2, 4) };
+    let (metrics, whole) = alone(&options, 6);
+    for ranks in [2, 3] {
+        let (own, states) = shared(&options, ranks, 6, |_, _| {});
+        assert!(states.iter().all(|state| *state == states[0]), "{ranks} ranks have not the same bits");
+        assert!(states[0] != whole[0], "{ranks} ranks: nothing was rounded");
+        let (Ok(own), Ok(metrics)) = (&own, &metrics) else { panic!("{own:?}") };
+        for (own, whole) in own.iter().zip(metrics) {
+            // A gradient is off by 2^-11 of itself at the most, once on its way and once back; a loss hears of that through weights.
+            let off = |own: f32, whole: f32| (own / whole - 1.0).abs();
+            assert!(off(own.gradient_norm, whole.gradient_norm) < 2e-3, "{own:?} and {whole:?}");
+            assert!(off(own.loss, whole.loss) < 1e-3, "{own:?} and {whole:?}");
+        }
+    }
 }
 
 #[test]
