@@ -28,12 +28,17 @@ fn place() -> TempDir {
 
 /// Each of `lines` on so many ranks.
 fn mpirun(place: &Path, lines: &[(u32, &str)]) -> Command {
+    mpirun_at(&lines.iter().map(|(ranks, line)| (*ranks, place, *line)).collect::<Vec<_>>())
+}
+
+/// Each line on so many ranks in this directory.
+fn mpirun_at(lines: &[(u32, &Path, &str)]) -> Command {
     let mut command = Command::new("mpirun");
-    command.current_dir(place).args(["--oversubscribe", "--bind-to", "none"]).env_remove("RUST_LOG");
+    command.args(["--oversubscribe", "--bind-to", "none"]).env_remove("RUST_LOG");
     // A container's only user.
     command.envs([("OMPI_ALLOW_RUN_AS_ROOT", "1"), ("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")]);
-    for (index, (ranks, line)) in lines.iter().enumerate() {
-        command.args(if index == 0 { &[][..] } else { &[":"] }).args(["-n", &ranks.to_string()]);
+    for (index, (ranks, place, line)) in lines.iter().enumerate() {
+        command.args(if index == 0 { &[][..] } else { &[":"] }).args(["-n", &ranks.to_string(), "-wdir"]).arg(place);
         command.args(binary::words()).args(line.split_whitespace());
     }
     command
@@ -125,6 +130,44 @@ fn a_run_goes_on_with_other_ranks_and_with_streamed_images() {
     done(place, 2, &format!("{TRAIN} --resume --steps 6 --stream --out parts"));
     done(place, 0, "train --resume --steps 9 --stream=false --tune=off --out parts");
     assert_same(place, &["whole", "parts"]);
+}
+
+#[test]
+fn the_first_rank_on_a_machine_reads_for_all() {
+    let (place, elsewhere) = (place(), place());
+    let place = place.path();
+    let mut images =
+        b"\x93NUMPY\x01\x00\x76\x00{'descr': '|u1', 'fortran_order': False, 'shape': (40, 8, 8), }".to_vec();
+    images.resize(127, b' ');
+    images.push(b'\n');
+    images.extend((0..40 * 64_u32).map(|index| (index * 37 % 251) as u8));
+    fs::write(place.join("images.npy"), images).expect("room");
+    fs::write(place.join("tiny.json"), TINY.replace("11", "null")).expect("room");
+    let line = |out: &str| format!("{TRAIN} --steps 4 --out {out}").replace("digits", "images.npy");
+    done(place, 0, &format!("{} --shards 2", line("alone")));
+    // Where the second one is, there are none.
+    let line = line("run");
+    let lines = [(1, place, &line[..]), (1, elsewhere.path(), &line[..])];
+    let output = mpirun_at(&lines).output().expect("OpenMPI is there");
+    assert!(output.status.success(), "{}", said(&output));
+    assert_same(place, &["alone", "run"]);
+}
+
+#[test]
+fn ranks_judge_the_images_of_one_process() {
+    let place = place();
+    let place = place.path();
+    done(place, 0, &format!("{TRAIN} --steps 2 --out run"));
+    done(place, 0, "train-classifier --data digits --size 8 --batch 16 --steps 2 --tune=off --out judge");
+    let line = "evaluate run --data digits --quality --judge judge --count 22 --batch 4 --steps 4 --tune=off";
+    let judged = |ranks| {
+        let output = run(place, ranks, line);
+        assert!(output.status.success(), "{ranks} ranks: {}", said(&output));
+        output.stdout
+    };
+    let alone = judged(0);
+    assert!(!alone.is_empty());
+    assert!(judged(2) == alone && judged(3) == alone);
 }
 
 #[test]

@@ -18,7 +18,7 @@ use diffuse::ops;
 use diffuse::ops::adamw::LOSS_SCALE;
 use diffuse::ops::diffusion::Records;
 use diffuse::run::trainer::{DATA, DataShape, METRICS, record, step_values};
-use diffuse::run::{Metrics, Session, TrainOptions, Trainer};
+use diffuse::run::{Metrics, OnDiffer, SentAs, Session, TrainOptions, Trainer};
 use diffuse::train::{Over, Run, Stored, Watch, run};
 use diffuse::tune::Policy;
 use runs::{assert_same_run, stand};
@@ -450,6 +450,8 @@ fn flags_are_options_and_options_are_flags() {
         dp_places: Some(1),
         dp_seed: Some(1),
         canaries: Some(1),
+        exchange: SentAs::F16,
+        on_differ: OnDiffer::Leave,
         ..TrainOptions::default()
     };
     let written = serde_json::to_value(options).unwrap();

@@ -1,12 +1,13 @@
 //! Sums over rows, over partial results, and of a list: `shaders/reduce.wgsl`.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::ops::Range;
 
 use super::case::{Corner, Draw};
 use crate::cpu::reduce as twin;
 use crate::gpu::kernel::wgsl;
-use crate::gpu::recorder::{PartialSums, Place};
-use crate::gpu::{Grid, Kernel, Recorder, Slice, Tensor};
+use crate::gpu::recorder::{Dispatch, PartialSums, Place};
+use crate::gpu::{Grid, Kernel, Recorder, Recording, Slice, Tensor};
 
 pub static KERNEL: Kernel = Kernel::new(
     "reduce",
@@ -177,6 +178,8 @@ impl Joined {
 
 /// Quadruples of sums that a workgroup makes, all of one total.
 const RUN: u32 = 64;
+/// Numbers of a run in the table: where its parts begin, their stride and count, where its totals begin, how many, and padding.
+const RUN_COLUMNS: usize = 8;
 
 /// One dispatch for sums into one buffer, in which `start` is the first element of the first total.
 fn record_sums(r: &mut Recorder, joined: &Joined, sums: &[PartialSums], start: u64) {
@@ -187,7 +190,8 @@ fn record_sums(r: &mut Recorder, joined: &Joined, sums: &[PartialSums], start: u
         let (from, to) = (joined.start_of(own), ((offset - start) / 4) as u32);
         let quads = (own.total.elements() / 4) as u32;
         for done in (0..quads).step_by(RUN as usize) {
-            let run = [from + done, own.stride, own.count, to + done, (quads - done).min(RUN), 0, 0, 0];
+            let run: [u32; RUN_COLUMNS] =
+                [from + done, own.stride, own.count, to + done, (quads - done).min(RUN), 0, 0, 0];
             runs.extend(run.map(|number| number as f32));
         }
         end = end.max(offset + own.total.elements());
@@ -196,10 +200,22 @@ fn record_sums(r: &mut Recorder, joined: &Joined, sums: &[PartialSums], start: u
         Place::Buffer { .. } => r.beside(sums[0].total, start, [1, 1, 1, (end - start) as u32]),
         _ => sums[0].total,
     };
-    let count = runs.len() as u32 / 8;
+    let count = (runs.len() / RUN_COLUMNS) as u32;
     let runs = r.constant(&table_name(&runs), [count, 1, 1, 8], &runs);
     let extent = Extent::list(count, 0);
     record(r, "many", &extent, &[joined.whole, runs, totals], Grid::Workgroups(count as u64));
+}
+
+/// The elements of a named buffer that a dispatch of sums writes, from the first of its totals on; none of any other dispatch.
+pub fn written(recording: &Recording, dispatch: &Dispatch) -> Option<Vec<Range<u64>>> {
+    if !std::ptr::eq(dispatch.kernel, &KERNEL) || dispatch.entry != "many" {
+        return None;
+    }
+    let table = recording.tensors[dispatch.io[1] as usize].place;
+    let Place::Buffer { buffer, .. } = table else { return None };
+    let quads = |words: &[u32], column: usize| f32::from_bits(words[column]) as u64;
+    let run = |words: &[u32]| 4 * quads(words, 3)..4 * (quads(words, 3) + quads(words, 4));
+    Some(recording.buffers[buffer].contents.chunks_exact(RUN_COLUMNS).map(run).collect())
 }
 
 /// Tables of the same contents have the same name.

@@ -20,6 +20,7 @@ use super::shards::{Node, Shards, additions};
 use crate::error::Result;
 use crate::gpu::recorder::Place;
 use crate::gpu::{GRADIENTS, Recording, Staging, Submission, Work};
+use crate::ops::reduce;
 use crate::ranks::Ranks;
 use crate::ranks::members::Members;
 use arithmetic::Arithmetic;
@@ -317,7 +318,9 @@ fn final_at(gradients: &Recording, elements: u64, most: u64) -> Vec<(usize, Vec<
                 && gradients.buffers[buffer].name == GRADIENTS
             {
                 let first = offset / 4;
-                writes.push((first..first + gradients.tensor(id).elements(), index + 1));
+                let all = || vec![0..gradients.tensor(id).elements()];
+                let ranges = reduce::written(gradients, dispatch).unwrap_or_else(all);
+                writes.extend(ranges.iter().map(|own| (first + own.start..first + own.end, index + 1)));
             }
         }
     }
@@ -372,4 +375,47 @@ pub(super) fn share(ranks: &dyn Ranks, session: &Session, names: &[&str]) -> Res
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::gpu::{Choices, Device, Precision};
+    use crate::nn::UNet;
+    use crate::nn::preset;
+    use crate::run::TrainOptions;
+    use crate::run::trainer::{DataShape, record};
+
+    /// The share of a step's arithmetic behind which the numbers of each bucket are final, and of the gradients in it.
+    fn shares(name: &str, gpu: bool) -> Vec<[f64; 2]> {
+        let model = preset(name).unwrap();
+        let (height, width) = model.sample_size.unwrap().sides();
+        let data =
+            DataShape { images: 64, shape: [height, width, model.in_channels], classes: 10, are_streamed: false };
+        let unet = UNet::new(model.clone()).unwrap();
+        let device = Device { gpu, ..Device::default() };
+        let choices = Arc::new(Choices::new(&device, Precision::F32));
+        let options = TrainOptions { model, batch: 16, accumulate: 2, ..TrainOptions::default() };
+        let recordings = record(&unet, &options, &data, &choices).unwrap();
+        let gradients = recordings.get("gradients").unwrap();
+        let before = |end: usize| gradients.dispatches[..end].iter().map(|dispatch| dispatch.flops).sum::<u64>() as f64;
+        let all = before(gradients.dispatches.len());
+        let elements = unet.params.elements;
+        let buckets = final_at(gradients, elements, BUCKETS);
+        let count = |ranges: &[Range<u64>]| ranges.iter().map(|range| range.end - range.start).sum::<u64>() as f64;
+        buckets.iter().map(|(end, ranges)| [before(*end) / all, count(ranges) / elements as f64]).collect()
+    }
+
+    #[test]
+    fn most_gradients_leave_while_others_are_computed() {
+        // Levels of few pixels have most weights and come first, those of many pixels most of the arithmetic.
+        for (name, gpu) in [("mnist", false), ("base", true)] {
+            let shares = shares(name, gpu);
+            let (Some([last, late]), [[first, _], ..]) = (shares.last(), &shares[..]) else { panic!("no buckets") };
+            assert!(shares.len() > 3 && *first < 0.8 && *last == 1.0 && *late < 0.35, "{name}: {shares:.2?}");
+            assert!((shares.iter().map(|[_, part]| part).sum::<f64>() - 1.0).abs() < 1e-9, "{name}: {shares:.2?}");
+        }
+    }
 }
