@@ -9,7 +9,11 @@
 //
 //   loss       loss  = 1/E sum weight[n] (out - goal)^2          E = N H W C
 //              d_out = loss_scale 2/E weight[n] (out - goal)     loss_scale: see adamw.wgsl
-//              The sum is left in `partials`, one of each lane; reduce.wgsl adds them up.
+//              The sum is left in `partials`, as many of each image, one of each lane.
+//
+//   levels     total_loss = sum of `partials`, and of each eighth of the timesteps, the least noise first:
+//              by_level[b]     = sum over the images whose timestep is in it of N times their partials: their losses
+//              by_level[8 + b] = how many they are
 //
 //   hybrid_loss  of a network that learns its variance, too: out = (m, v), C channels each; t = timestep[n]
 //              loss  = 1/E sum weight[t] (m - goal)^2 + bound/E sum L(m, v)
@@ -39,7 +43,7 @@
 //   A record is one image: its label in two bytes, the low one first, then H W C bytes. Streamed, they are those of this step
 //   alone, in the order in which it takes them; image n of the batch has number step.record + n.
 // known, mask: [1, H, W, C], f32; mask is 1 where the known image stays, 0 elsewhere
-// partials: [1, 1, 1, 64 groups]
+// partials: [N, 1, 1, 64 groups]   total_loss: the first of 4   by_level: 16
 //
 // Guided: x and out are [2 N, H, W, C], the first N with their class, the second N with the null class. x holds the same
 // N images twice; a slot of `previous` holds them once.
@@ -81,22 +85,29 @@ struct Training {
 @group(0) @binding(14) var<uniform> training: Training;
 
 struct Elements {
-    quads: u32,             // vec4 of out
-    quads_per_image: u32,
-    partials: u32,
+    images: u32,            // N
+    quads_per_image: u32,   // vec4 of out
+    partials_per_image: u32,
     factor: f32,            // 1/E
 }
 @group(0) @binding(14) var<uniform> elements: Elements;
 
 struct Hybrid {
-    quads: u32,             // vec4 of out
-    quads_per_image: u32,
-    partials: u32,
+    images: u32,            // N
+    quads_per_image: u32,   // vec4 of out
+    partials_per_image: u32,
     channels: u32,          // C
     factor: f32,            // 1/E
     bound: f32,             // what L counts
 }
 @group(0) @binding(14) var<uniform> hybrid: Hybrid;
+
+struct Levels {
+    images: u32,            // N
+    partials_per_image: u32,
+    timesteps: u32,         // T
+}
+@group(0) @binding(14) var<uniform> sorted: Levels;
 
 struct Samples {
     quads: u32,             // vec4 of N samples
@@ -249,18 +260,20 @@ fn noise(invocation: Invocation) {
     goal[i] = store4(row.z * x0 + row.w * eps);
 }
 
-// A lane takes 16 vec4, 64 apart, so that the 64 lanes of a group read side by side.
+// A lane takes 16 vec4 of an image, 64 apart, so that the 64 lanes of a group read side by side.
 @compute @workgroup_size(64)
 fn loss(invocation: Invocation) {
     let partial = index_of(invocation, 64u);
-    if (partial >= elements.partials) {
+    let n = partial / elements.partials_per_image;
+    if (n >= elements.images) {
         return;
     }
-    let first = partial / 64u * 1024u + invocation.lane;
+    let first = partial % elements.partials_per_image / 64u * 1024u + invocation.lane;
     var sum = 0.0;
-    for (var i = first; i < min(first + 1024u, elements.quads); i += 64u) {
+    for (var quad = first; quad < min(first + 1024u, elements.quads_per_image); quad += 64u) {
+        let i = n * elements.quads_per_image + quad;
         let difference = load4(out[i]) - load4(goal[i]);
-        let weighted = weight[i / elements.quads_per_image] * difference;
+        let weighted = weight[n] * difference;
         d_out[i] = store4(loss_scale[0] * 2.0 * elements.factor * weighted);
         sum += dot(weighted, difference);
     }
@@ -358,14 +371,16 @@ fn hybrid_element(pixel: u32, channel: u32, t: u32) -> vec2<f32> {
 @compute @workgroup_size(64)
 fn hybrid_loss(invocation: Invocation) {
     let partial = index_of(invocation, 64u);
-    if (partial >= hybrid.partials) {
+    let n = partial / hybrid.partials_per_image;
+    if (n >= hybrid.images) {
         return;
     }
     let outputs4 = (hybrid.channels + 1u) / 2u;
-    let first = partial / 64u * 1024u + invocation.lane;
+    let first = partial % hybrid.partials_per_image / 64u * 1024u + invocation.lane;
+    let t = u32(timestep[n]);
     var sum = 0.0;
-    for (var i = first; i < min(first + 1024u, hybrid.quads); i += 64u) {
-        let t = u32(timestep[i / hybrid.quads_per_image]);
+    for (var quad = first; quad < min(first + 1024u, hybrid.quads_per_image); quad += 64u) {
+        let i = n * hybrid.quads_per_image + quad;
         let channel = i % outputs4 * 4u;
         var gradient = vec4<f32>();
         for (var c = 0u; c < min(4u, 2u * hybrid.channels - channel); c++) {
@@ -376,6 +391,58 @@ fn hybrid_loss(invocation: Invocation) {
         d_out[i] = store4(loss_scale[0] * hybrid.factor * gradient);
     }
     partials[partial] = hybrid.factor * sum;
+}
+
+@group(0) @binding(0) var<storage, read> partial_losses: array<f32>;
+@group(0) @binding(1) var<storage, read_write> total_loss: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read_write> by_level: array<f32>;
+
+const LEVELS = 8u;
+const TURN = 256u;
+
+var<workgroup> image_losses: array<f32, 256>;
+var<workgroup> image_levels: array<u32, 256>;
+
+// One workgroup. A lane sums the partials of an image, then lane b those images whose level is b, in their order.
+@compute @workgroup_size(256)
+fn levels(invocation: Invocation) {
+    let lane = invocation.lane;
+    var sum = 0.0;
+    var count = 0.0;
+    for (var first = 0u; first < sorted.images; first += TURN) {
+        let n = first + lane;
+        if (n < sorted.images) {
+            var own = 0.0;
+            for (var i = 0u; i < sorted.partials_per_image; i++) {
+                own += partial_losses[n * sorted.partials_per_image + i];
+            }
+            image_losses[lane] = own;
+            image_levels[lane] = min(u32(timestep[n]) * LEVELS / sorted.timesteps, LEVELS - 1u);
+        }
+        workgroupBarrier();
+        if (lane < LEVELS) {
+            for (var k = 0u; k < min(TURN, sorted.images - first); k++) {
+                if (image_levels[k] == lane) {
+                    sum += image_losses[k];
+                    count += 1.0;
+                }
+            }
+        }
+        workgroupBarrier();
+    }
+    if (lane < LEVELS) {
+        by_level[lane] = f32(sorted.images) * sum;
+        by_level[LEVELS + lane] = count;
+        image_losses[lane] = sum;
+    }
+    workgroupBarrier();
+    if (lane == 0u) {
+        var all = 0.0;
+        for (var level = 0u; level < LEVELS; level++) {
+            all += image_losses[level];
+        }
+        total_loss[0] = vec4<f32>(all, 0.0, 0.0, 0.0);
+    }
 }
 
 // What the step's uniform says of `slot`.

@@ -31,3 +31,5 @@ pub use options::{OnDiffer, OnNan, SentAs, Task, TrainOptions};
 pub use request::{Frame, Known, Noise, Request, Start, Steering};
 pub use session::Session;
 pub use trainer::{Metrics, Trainer};
+
+pub use crate::ops::diffusion::LEVELS;

@@ -85,7 +85,9 @@ fn the_loss_is_the_weighted_error_and_the_bound() {
         let scale = r.persistent("scale", [1, 1, 1, 1]);
         let total = r.persistent("total", [1, 1, 1, 1]);
         let batch = Batch { x, target, timestep: times, timesteps: n, schedule: levels, label: times, weight: times };
-        let d_out = diffusion::hybrid_loss(&mut r, out, &batch, BOUND as f32, total, scale);
+        let loss = diffusion::hybrid_loss(&mut r, out, &batch, BOUND as f32, scale);
+        loss.total(&mut r, total);
+        let d_out = loss.gradient;
         let mut memory = Memory::default();
         let options = PlanOptions { reuse: false, guard: 256 };
         let plan = Plan::new(&context, &r.finish(), &mut memory, options).expect("a plan");

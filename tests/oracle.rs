@@ -219,9 +219,10 @@ fn weighted_loss() {
     let r = &mut bench.recorder;
     let total = r.temp([1, 1, 1, 1]);
     let scale = diffuse::ops::adamw::loss_scale(r, Precision::F32);
-    let dx = diffusion::loss(r, x, target, weight, total, scale);
+    let loss = diffusion::loss(r, x, target, weight, scale);
+    loss.total(r, total);
     bench.output("y", total, Layout::Vector);
-    bench.output("dx", dx, Layout::Image);
+    bench.output("dx", loss.gradient, Layout::Image);
     bench.check(1e-6);
 }
 

@@ -18,7 +18,7 @@ use diffuse::ops;
 use diffuse::ops::adamw::LOSS_SCALE;
 use diffuse::ops::diffusion::Records;
 use diffuse::run::trainer::{DATA, DataShape, METRICS, record, step_values};
-use diffuse::run::{Metrics, OnDiffer, SentAs, Session, TrainOptions, Trainer};
+use diffuse::run::{LEVELS, Metrics, OnDiffer, SentAs, Session, TrainOptions, Trainer};
 use diffuse::train::{Over, Run, Stored, Watch, run};
 use diffuse::tune::Policy;
 use runs::{assert_same_run, stand};
@@ -32,28 +32,33 @@ fn train(trainer: &mut Trainer, steps: u64) -> Vec<Metrics> {
     all
 }
 
-/// One step through the twins: (loss, gradient norm).
+/// One step through the twins: loss, gradient norm, and the mean losses of the first batch by noise level.
 fn twin_step(
     recordings: &Recordings,
     state: &mut CpuState,
     options: &TrainOptions,
     images: u64,
     step: u64,
-) -> (f64, f64) {
+) -> (f64, f64, Vec<Option<f64>>) {
     let part = |name| recordings.get(name);
     let mut loss = 0.0;
+    let mut by_level = Vec::new();
     let mut gradients = Vec::new();
     let values = |batch: u64| -> Step { step_values(options, images, step, batch) };
     for batch in 0..options.accumulate as u64 {
         part("gradients").expect("a step has it").run_cpu(state, &values(batch));
         loss += state.get(METRICS)[0];
+        if batch == 0 {
+            let (sums, counts) = state.get(METRICS)[128..144].split_at(LEVELS);
+            by_level = sums.iter().zip(counts).map(|(sum, count)| (*count > 0.0).then(|| sum / count)).collect();
+        }
         gradients.push(state.get(GRADIENTS).to_vec());
     }
     let mut sum = vec![0.0; gradients[0].len()];
     gradients.iter().for_each(|part| sum.iter_mut().zip(part).for_each(|(sum, part)| *sum += part));
     state.set(GRADIENTS, sum);
     part("update").expect("a step has it").run_cpu(state, &values(0));
-    (loss / options.accumulate as f64, state.get(METRICS)[64].sqrt() / options.accumulate as f64)
+    (loss / options.accumulate as f64, state.get(METRICS)[64].sqrt() / options.accumulate as f64, by_level)
 }
 
 #[test]
@@ -79,13 +84,20 @@ fn ten_losses_agree_with_the_twins() {
         state.set(EMA, weights);
         state.set(DATA, Records::pack(&data.images, &data.labels).into_iter().map(f64::from));
         for metrics in metrics {
-            let (loss, norm) = twin_step(&recordings, &mut state, &options, data.len() as u64, metrics.step - 1);
+            let (loss, norm, by_level) =
+                twin_step(&recordings, &mut state, &options, data.len() as u64, metrics.step - 1);
             println!(
                 "step {} loss {} twin {loss}, norm {} twin {norm}",
                 metrics.step, metrics.loss, metrics.gradient_norm
             );
             assert!((metrics.loss as f64 - loss).abs() < 1e-4 * loss, "accumulate {accumulate}, step {}", metrics.step);
             assert!((metrics.gradient_norm as f64 - norm).abs() < 1e-3 * norm, "norm of step {}", metrics.step);
+            assert!(by_level.iter().any(Option::is_some));
+            for (own, twin) in metrics.by_level.iter().zip(by_level) {
+                let near = |own: f32, twin: f64| (f64::from(own) - twin).abs() < 1e-4 * twin;
+                assert!(own.is_some() == twin.is_some(), "step {}: {:?}", metrics.step, metrics.by_level);
+                assert!(own.zip(twin).is_none_or(|(own, twin)| near(own, twin)), "{own:?} and {twin:?}");
+            }
         }
         for name in [WEIGHTS, EMA, "m", "v"] {
             let values = trainer.session.read(name).expect("the device works");

@@ -130,11 +130,32 @@ pub fn loss(call: &mut Call) {
     for (i, (out, goal)) in out.data.iter().zip(&goal.data).enumerate() {
         let weight = weight.data[i / per_image];
         d_out.data[i] = scale * 2.0 * weight * (out - goal) / count;
-        let quad = i / 4;
-        partials.data[quad / 1024 * 64 + quad % 64] += weight * (out - goal).powi(2) / count;
+        partials.data[partial(i / per_image, i % per_image / 4, per_image / 4)] +=
+            weight * (out - goal).powi(2) / count;
     }
     call.write("d_out", d_out);
     call.write("partials", partials);
+}
+
+/// Where quadruple `quad` of an image, of `quads`, is summed: a lane takes 16, 64 apart.
+fn partial(image: usize, quad: usize, quads: usize) -> usize {
+    image * quads.div_ceil(1024) * 64 + quad / 1024 * 64 + quad % 64
+}
+
+/// Losses by eighths of the timesteps, and their sum.
+pub fn levels(call: &mut Call) {
+    let (partials, timestep) = (call.read("partial_losses").clone(), call.read("timestep").clone());
+    let [mut total, mut by_level] = ["total_loss", "by_level"].map(|name| call.zeros(name));
+    let (images, each) = (call.u("images"), call.u("partials_per_image"));
+    for n in 0..images {
+        let loss: f64 = partials.data[n * each..][..each].iter().sum();
+        let level = (timestep.data[n] as usize * 8 / call.u("timesteps")).min(7);
+        total.data[0] += loss;
+        by_level.data[level] += images as f64 * loss;
+        by_level.data[8 + level] += 1.0;
+    }
+    call.write("total_loss", total);
+    call.write("by_level", by_level);
 }
 
 /// The first half of the channels of `out` is the mean m, the second says the variance.
@@ -158,8 +179,8 @@ pub fn hybrid_loss(call: &mut Call) {
             ];
             for (channel, loss, gradient) in terms {
                 *d_out.at_mut(n, h, w, channel) = scale * gradient / count;
-                let quad = ((n * height + h) * width + w) * quads + channel / 4;
-                partials.data[quad / 1024 * 64 + quad % 64] += loss / count;
+                let quad = (h * width + w) * quads + channel / 4;
+                partials.data[partial(n, quad, height * width * quads)] += loss / count;
             }
         }
     }

@@ -48,10 +48,10 @@ impl Ring {
         self.under_way.len()
     }
 
-    /// Copies the first `count` f32 of `from` to place `to` of this step's values.
-    pub fn copy(&self, work: &mut Work, from: &wgpu::Buffer, count: u64, to: u64) {
+    /// Copies `count` f32 of `from`, from number `first` on, to place `to` of this step's values.
+    pub fn copy(&self, work: &mut Work, from: &wgpu::Buffer, (first, count): (u64, u64), to: u64) {
         let buffer = self.filling.as_ref().expect("make_room comes first");
-        work.copy(from, 0, buffer, to * 4, count * 4);
+        work.copy(from, first * 4, buffer, to * 4, count * 4);
     }
 
     /// Asks for the values of `step`, which was submitted as `last`.

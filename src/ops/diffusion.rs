@@ -14,6 +14,7 @@ pub static KERNEL: Kernel = Kernel::new(
         ("noise", twin::noise),
         ("loss", twin::loss),
         ("hybrid_loss", twin::hybrid_loss),
+        ("levels", twin::levels),
         ("denoise", twin::denoise),
         ("start", twin::start),
         ("impute", twin::impute),
@@ -173,50 +174,78 @@ pub fn noise(r: &mut Recorder, records: &Records, noise: &Noise) -> Batch {
     Batch { x, target, timestep, timesteps, schedule, label, weight }
 }
 
-/// Mean of `weight[n] (out - target)^2` over all elements into `total`, [1, 1, 1, 1]. Gives its gradient by `out` times the
-/// first element of `scale` (see [`super::adamw::loss_scale`]).
-pub fn loss(r: &mut Recorder, out: Tensor, target: Tensor, weight: Tensor, total: Tensor, scale: Tensor) -> Tensor {
-    assert_eq!(out.shape, target.shape);
-    assert_eq!(weight.shape, [1, 1, 1, out.n()]);
-    let quads = (out.elements() / 4) as u32;
-    let count = quads.div_ceil(16 * 64) * 64;
-    let d_out = r.temp(out.shape);
-    let partials = r.temp([1, 1, 1, count]);
-    let params = [
-        ("quads", quads.into()),
-        ("quads_per_image", (quads / out.n()).into()),
-        ("partials", count.into()),
-        ("factor", (1.0 / out.count() as f32).into()),
-    ];
-    let io = [target, weight, out, d_out, partials, scale];
-    r.dispatch(&KERNEL, "loss", &params, &io, Grid::Invocations(count as u64), 6 * out.count());
-    reduce::total(r, partials, total);
-    d_out
+/// A loss on its way: its gradient by the network's output, times the first element of a scale (see
+/// [`super::adamw::loss_scale`]), and its parts, [N, 1, 1, P], whose sum it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Loss {
+    pub gradient: Tensor,
+    parts: Tensor,
 }
 
-/// The loss of a network that learns the variance of its reverse steps (Nichol & Dhariwal 2021, eq. 16) into `total`: the mean
-/// over all elements of `weight (m - target)^2 + bound L`, where `out`, [N, H, W, 2 C], holds m and what says the variance,
-/// and L is an element of the variational bound at the batch's timesteps. Gives its gradient by `out` as [`loss`] does; that
-/// of L stops at m.
-pub fn hybrid_loss(r: &mut Recorder, out: Tensor, batch: &Batch, bound: f32, total: Tensor, scale: Tensor) -> Tensor {
+impl Loss {
+    /// Parts of the loss of images of `out`: a sum for each 16 quadruples.
+    fn parts(r: &mut Recorder, out: Tensor) -> (u32, Tensor) {
+        let quads_per_image = (out.elements() / u64::from(4 * out.n())) as u32;
+        (quads_per_image, r.temp([out.n(), 1, 1, quads_per_image.div_ceil(16 * 64) * 64]))
+    }
+
+    /// Records its sum into `total`, [1, 1, 1, 1].
+    pub fn total(self, r: &mut Recorder, total: Tensor) {
+        reduce::total(r, self.parts, total);
+    }
+
+    /// As [`Loss::total`]; and into `by_level`, [1, 1, 1, 2 [`LEVELS`]], the sum of the losses of those images whose timestep lies in
+    /// each part of the `timesteps`, the least noise first, then how many they are. timestep: [1, 1, 1, N].
+    pub fn levels(self, r: &mut Recorder, timestep: Tensor, timesteps: u32, total: Tensor, by_level: Tensor) {
+        let params = [
+            ("images", self.parts.n().into()),
+            ("partials_per_image", self.parts.channels().into()),
+            ("timesteps", timesteps.into()),
+        ];
+        let io = [self.parts, total, by_level, timestep];
+        r.dispatch(&KERNEL, "levels", &params, &io, Grid::Workgroups(1), self.parts.count());
+    }
+}
+
+/// Parts of the timesteps whose losses are told apart.
+pub const LEVELS: usize = 8;
+
+/// Mean of `weight[n] (out - target)^2` over all elements.
+pub fn loss(r: &mut Recorder, out: Tensor, target: Tensor, weight: Tensor, scale: Tensor) -> Loss {
+    assert_eq!(out.shape, target.shape);
+    assert_eq!(weight.shape, [1, 1, 1, out.n()]);
+    let gradient = r.temp(out.shape);
+    let (quads_per_image, parts) = Loss::parts(r, out);
+    let params = [
+        ("images", out.n().into()),
+        ("quads_per_image", quads_per_image.into()),
+        ("partials_per_image", parts.channels().into()),
+        ("factor", (1.0 / out.count() as f32).into()),
+    ];
+    let io = [target, weight, out, gradient, parts, scale];
+    r.dispatch(&KERNEL, "loss", &params, &io, Grid::Invocations(parts.count()), 6 * out.count());
+    Loss { gradient, parts }
+}
+
+/// The loss of a network that learns the variance of its reverse steps (Nichol & Dhariwal 2021, eq. 16): the mean over all elements
+/// of `weight (m - target)^2 + bound L`, where `out`, [N, H, W, 2 C], holds m and what says the variance, and L is an element of
+/// the variational bound at the batch's timesteps, whose gradient stops at m.
+pub fn hybrid_loss(r: &mut Recorder, out: Tensor, batch: &Batch, bound: f32, scale: Tensor) -> Loss {
     let [n, height, width, channels] = batch.x.shape;
     assert_eq!(out.shape, [n, height, width, 2 * channels]);
-    let quads = (out.elements() / 4) as u32;
-    let count = quads.div_ceil(16 * 64) * 64;
-    let d_out = r.temp(out.shape);
-    let partials = r.temp([1, 1, 1, count]);
+    let gradient = r.temp(out.shape);
+    let (quads_per_image, parts) = Loss::parts(r, out);
     let params = [
-        ("quads", quads.into()),
-        ("quads_per_image", (quads / n).into()),
-        ("partials", count.into()),
+        ("images", n.into()),
+        ("quads_per_image", quads_per_image.into()),
+        ("partials_per_image", parts.channels().into()),
         ("channels", channels.into()),
         ("factor", (1.0 / batch.x.count() as f32).into()),
         ("bound", bound.into()),
     ];
-    let io = [batch.schedule, batch.x, batch.target, batch.timestep, out, d_out, partials, scale];
-    r.dispatch(&KERNEL, "hybrid_loss", &params, &io, Grid::Invocations(count as u64), 32 * out.count());
-    reduce::total(r, partials, total);
-    d_out
+    let io = [batch.schedule, batch.x, batch.target, batch.timestep, out, gradient, parts, scale];
+    r.dispatch(&KERNEL, "hybrid_loss", &params, &io, Grid::Invocations(parts.count()), 32 * out.count());
+    Loss { gradient, parts }
 }
 
 /// How many slots `previous` has, each of as many images as there are samples.
@@ -291,6 +320,9 @@ pub const CORNERS: &[Corner] = &[
     Corner::new("a loss of one element", |draw| loss_of(draw, [1, 1, 1, 1])),
     Corner::full("a loss without a lane idle", |draw| loss_of(draw, [2, 32, 32, 4])),
     Corner::new("a lane of loss with fewer terms", |draw| loss_of(draw, [3, 23, 21, 11])),
+    Corner::new("losses of one timestep", |draw| levels_of(draw, 3, 1)),
+    Corner::new("losses of as many timesteps as levels", |draw| levels_of(draw, 256, 8)),
+    Corner::new("losses of more than a turn of images", |draw| levels_of(draw, 300, 1000)),
     Corner::new("mean and variance in a quadruple", |draw| hybrid_loss_of(draw, [3, 20, 23, 3], 4, 1.0)),
     Corner::new("the last denoising step alone", |draw| hybrid_loss_of(draw, [2, 4, 5, 8], 1, 1.0)),
     Corner::new("a bound that counts nothing", |draw| hybrid_loss_of(draw, [1, 1, 1, 1], 2, 0.0)),
@@ -403,8 +435,33 @@ fn loss_of(draw: &mut Draw, shape: [u32; 4]) {
     let factor = draw.choose(&[1.0, 1024.0]);
     let scale = draw.input_by("scale", [1, 1, 1, 1], |_| factor);
     let total = draw.recorder.temp([1, 1, 1, 1]);
-    let d_out = loss(&mut draw.recorder, out, target, weight, total, scale);
-    draw.gradient(out, total, scale, d_out);
+    let Loss { gradient, .. } = loss_in_total(draw, shape[0], total, |r| loss(r, out, target, weight, scale));
+    draw.gradient(out, total, scale, gradient);
+}
+
+/// A loss of `images` images, and its sum in one of both ways.
+fn loss_in_total(draw: &mut Draw, images: u32, total: Tensor, record: impl FnOnce(&mut Recorder) -> Loss) -> Loss {
+    let timesteps = draw.range(1, 1000);
+    let timestep = draw.input_by("levels of images", [1, 1, 1, images], |draw| draw.range(0, timesteps - 1) as f64);
+    let has_levels = draw.flip();
+    let r = &mut draw.recorder;
+    let (by_level, loss) = (r.temp([1, 1, 1, 2 * LEVELS as u32]), record(r));
+    match has_levels {
+        true => loss.levels(r, timestep, timesteps, total, by_level),
+        false => loss.total(r, total),
+    }
+    loss
+}
+
+/// Of one timestep, of as many as levels, and of more than a turn of 256 images.
+fn levels_of(draw: &mut Draw, images: u32, timesteps: u32) {
+    let [out, target] = ["out", "target"].map(|name| draw.input(name, [images, 1, 2, 3]));
+    let weight = draw.input_by("weight", [1, 1, 1, images], |draw| draw.uniform() + 0.1);
+    let scale = draw.input_by("scale", [1, 1, 1, 1], |_| 1.0);
+    let timestep = draw.input_by("times of images", [1, 1, 1, images], |draw| draw.range(0, timesteps - 1) as f64);
+    let r = &mut draw.recorder;
+    let (total, by_level) = (r.temp([1, 1, 1, 1]), r.temp([1, 1, 1, 2 * LEVELS as u32]));
+    loss(r, out, target, weight, scale).levels(r, timestep, timesteps, total, by_level);
 }
 
 fn hybrid_loss_case(draw: &mut Draw) {
@@ -432,12 +489,11 @@ fn hybrid_loss_of(draw: &mut Draw, shape: [u32; 4], timesteps: u32, bound: f32) 
     let timestep = draw.input_by("times", [1, 1, 1, shape[0]], |draw| draw.range(0, timesteps - 1) as f64);
     let factor = draw.choose(&[1.0, 1024.0]);
     let scale = draw.input_by("hybrid scale", [1, 1, 1, 1], |_| factor);
-    let r = &mut draw.recorder;
-    let out = concat::concat(r, mean, variance);
-    let total = r.temp([1, 1, 1, 1]);
+    let out = concat::concat(&mut draw.recorder, mean, variance);
+    let total = draw.recorder.temp([1, 1, 1, 1]);
     let batch = Batch { x, target, timestep, timesteps, schedule, label: timestep, weight: timestep };
-    let d_out = hybrid_loss(r, out, &batch, bound, total, scale);
-    let [d_mean, d_variance] = concat::concat_backward(r, d_out, shape[3]);
+    let Loss { gradient, .. } = loss_in_total(draw, shape[0], total, |r| hybrid_loss(r, out, &batch, bound, scale));
+    let [d_mean, d_variance] = concat::concat_backward(&mut draw.recorder, gradient, shape[3]);
     if bound == 0.0 {
         draw.gradient(mean, total, scale, d_mean);
     }

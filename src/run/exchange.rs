@@ -318,7 +318,7 @@ fn final_at(gradients: &Recording, elements: u64, most: u64) -> Vec<(usize, Vec<
                 && gradients.buffers[buffer].name == GRADIENTS
             {
                 let first = offset / 4;
-                let all = || vec![0..gradients.tensor(id).elements()];
+                let all = || std::iter::once(0..gradients.tensor(id).elements()).collect();
                 let ranges = reduce::written(gradients, dispatch).unwrap_or_else(all);
                 writes.extend(ranges.iter().map(|own| (first + own.start..first + own.end, index + 1)));
             }

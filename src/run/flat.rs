@@ -1,12 +1,16 @@
 //! The flat buffers of a training step, in ranges that can be bound, and the norm over one of them.
 
 use crate::gpu::{Recorder, Tensor};
+use crate::ops::diffusion::LEVELS;
 use crate::ops::{adamw, reduce};
 
-/// Loss at element 0, squared norm of the gradient at element 64.
+/// Loss at element 0, squared norm of the gradient at element 64, losses by noise level at element 128.
 pub const METRICS: &str = "metrics";
 pub(super) const SQUARE_SUM: u64 = 64;
-const METRICS_ELEMENTS: u64 = 128;
+pub(super) const BY_LEVEL: u64 = 128;
+/// Numbers of these: see [`Loss::levels`].
+pub(super) const LEVEL_NUMBERS: u64 = 2 * LEVELS as u64;
+const METRICS_ELEMENTS: u64 = 192;
 /// Partial sums of the squared norm.
 pub(super) const SQUARES: &str = "squares";
 
@@ -26,6 +30,11 @@ pub(super) fn range(r: &mut Recorder, name: &str, elements: u64, (offset, count)
 /// Where the loss of a batch goes.
 pub(super) fn loss_of_batch(r: &mut Recorder) -> Tensor {
     r.range(METRICS, METRICS_ELEMENTS, 0, [1, 1, 1, 1])
+}
+
+/// Where the losses of a batch go, by noise level.
+pub(super) fn losses_by_level(r: &mut Recorder) -> Tensor {
+    r.range(METRICS, METRICS_ELEMENTS, BY_LEVEL, [1, 1, 1, LEVEL_NUMBERS as u32])
 }
 
 /// Partial sums of the squares of `elements`.

@@ -1,5 +1,6 @@
 //! What a network is trained for: forward, loss and backward of a batch.
 
+use super::flat::losses_by_level;
 use crate::diffusion::HYBRID;
 use crate::gpu::{Recorder, Tensor};
 use crate::nn::{Classifier, Params, UNet, UNetConfig};
@@ -33,14 +34,19 @@ impl Objective for UNet {
         let labels = self.is_conditional().then_some(batch.label);
         let (out, saved) = self.forward(r, batch.x, batch.timestep, labels);
         let scale = adamw::loss_scale(r, r.precision());
-        let d_out = r.scope("loss", |r| match self.config.learns_variance() {
-            true => {
-                let bound = HYBRID * f64::from(batch.timesteps);
-                diffusion::hybrid_loss(r, out, batch, bound as f32, loss, scale)
-            }
-            false => diffusion::loss(r, out, batch.target, batch.weight, loss, scale),
+        let gradient = r.scope("loss", |r| {
+            let parts = match self.config.learns_variance() {
+                true => {
+                    let bound = HYBRID * f64::from(batch.timesteps);
+                    diffusion::hybrid_loss(r, out, batch, bound as f32, scale)
+                }
+                false => diffusion::loss(r, out, batch.target, batch.weight, scale),
+            };
+            let by_level = losses_by_level(r);
+            parts.levels(r, batch.timestep, batch.timesteps, loss, by_level);
+            parts.gradient
         });
-        self.backward(r, saved, d_out);
+        self.backward(r, saved, gradient);
     }
 }
 

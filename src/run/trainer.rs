@@ -10,7 +10,7 @@ use super::exchange::{self, Crossing, Exchange, Exchanged};
 use super::feed::{Feed, Position};
 use super::fit;
 pub use super::flat::METRICS;
-use super::flat::{self, SQUARE_SUM, SQUARES, loss_of_batch};
+use super::flat::{self, BY_LEVEL, LEVEL_NUMBERS, SQUARE_SUM, SQUARES, loss_of_batch};
 use super::lottery::Lottery;
 use super::objective::Objective;
 use super::options::{OnDiffer, OnNan, TrainOptions};
@@ -27,7 +27,7 @@ use crate::gpu::{
     Buffer, Choices, Context, EMA, GRADIENTS, Memory, Plan, Precision, Recorder, Recording, Recordings, Ring, Step,
     Tensor, WEIGHTS, Work,
 };
-use crate::ops::diffusion::{self, Noise, Records};
+use crate::ops::diffusion::{self, LEVELS, Noise, Records};
 use crate::ops::{adamw, add};
 use crate::ranks::members::Members;
 use crate::ranks::{self, Order, Ranks};
@@ -55,6 +55,21 @@ pub struct Metrics {
     pub loss: f32,
     pub gradient_norm: f32,
     pub learning_rate: f64,
+    /// Mean losses of the images of the first batch whose timestep lies in each eighth of all, the least noise first; none where there
+    /// were none, or of a step that is private or classifies.
+    pub by_level: [Option<f32>; LEVELS],
+}
+
+/// What the ring brings of a step: the losses of its passes, what [`METRICS`] has behind that of the last one up to the gradient's
+/// norm, and the losses by level of the first.
+fn ring_values(passes: u32) -> u64 {
+    u64::from(passes) + SQUARE_SUM + LEVEL_NUMBERS
+}
+
+/// What the device says of the losses by level.
+fn by_level(numbers: &[f32]) -> [Option<f32>; LEVELS] {
+    let (sums, counts) = numbers.split_at(LEVELS);
+    std::array::from_fn(|level| (counts[level] > 0.0).then(|| sums[level] / counts[level]))
 }
 
 /// A part of a step: what was recorded, and what runs it.
@@ -383,7 +398,7 @@ impl<'a> Trainer<'a> {
             after,
             update,
             audit,
-            ring: Ring::new(session.context, options.passes() as u64 + SQUARE_SUM)?,
+            ring: Ring::new(session.context, ring_values(options.passes()))?,
             feed,
             lottery,
             exchange: None,
@@ -418,7 +433,7 @@ impl<'a> Trainer<'a> {
                 Err(error) => return Err(error),
             };
             let all_beside = |session: &Session| {
-                let _ring = Ring::new(session.context, accumulate as u64 + SQUARE_SUM)?;
+                let _ring = Ring::new(session.context, ring_values(accumulate))?;
                 let _gradients = Snapshot::new(session.context, session.memory(), &[GRADIENTS])?;
                 beside(session)
             };
@@ -550,7 +565,7 @@ impl<'a> Trainer<'a> {
         work.run_part(&self.update.plan, &self.values(step, 0), updated..self.update.recording.dispatches.len());
         // The last batch's loss and the squared norm.
         let metrics = self.session.memory().buffer(METRICS);
-        self.ring.copy(&mut work, metrics, SQUARE_SUM + 1, self.last_pass() as u64);
+        self.ring.copy(&mut work, metrics, (0, SQUARE_SUM + 1), self.last_pass() as u64);
         let last = work.finish();
         self.ring.ask(step, last);
         if self.audit.is_due(step) {
@@ -677,8 +692,12 @@ impl<'a> Trainer<'a> {
                 }
                 exchange.copy_loss(&self.session, work, pass as usize);
             }
+            let metrics = self.session.memory().buffer(METRICS);
             if !is_last {
-                self.ring.copy(work, self.session.memory().buffer(METRICS), 1, pass);
+                self.ring.copy(work, metrics, (0, 1), pass);
+            }
+            if pass == 0 {
+                self.ring.copy(work, metrics, (BY_LEVEL, LEVEL_NUMBERS), self.last_pass() as u64 + SQUARE_SUM + 1);
             }
         }
         if let Some(exchange) = &mut self.exchange {
@@ -888,6 +907,7 @@ impl<'a> Trainer<'a> {
                 loss: losses.iter().sum::<f32>() / losses.len() as f32,
                 gradient_norm: square_sum.sqrt(),
                 learning_rate: self.options.learning_rate_at(step),
+                by_level: [None; LEVELS],
             });
         }
         let scale = 1.0 / self.options.accumulate as f32;
@@ -901,6 +921,7 @@ impl<'a> Trainer<'a> {
             loss: sum * scale,
             gradient_norm: square_sum.sqrt() * scale,
             learning_rate: self.options.learning_rate_at(step),
+            by_level: by_level(&values[self.last_pass() + SQUARE_SUM as usize + 1..]),
         };
         // In half precision a gradient may overflow: that step is skipped, and the loss is scaled less from then on.
         self.skipped = if metrics.gradient_norm.is_finite() { 0 } else { self.skipped + 1 };
@@ -916,7 +937,8 @@ impl<'a> Trainer<'a> {
     /// What is told of step `step` (from 0) where it was skipped.
     pub fn metrics_of_skipped(&self, step: u64) -> Metrics {
         let learning_rate = self.options.learning_rate_at(step);
-        Metrics { step: step + 1, loss: f32::NAN, gradient_norm: f32::NAN, learning_rate }
+        let by_level = [None; LEVELS];
+        Metrics { step: step + 1, loss: f32::NAN, gradient_norm: f32::NAN, learning_rate, by_level }
     }
 
     /// Steps done before the one that broke, if one did: where weights, moments and average stand.

@@ -1,5 +1,6 @@
 //! `metrics.csv`: one line a step.
 
+use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -8,10 +9,13 @@ use std::time::{Duration, Instant};
 use super::private::PRIVATE;
 use crate::error::{Error, Result};
 use crate::files::write_atomic;
-use crate::run::Metrics;
+use crate::run::{LEVELS, Metrics};
 
 pub const METRICS: &str = "metrics.csv";
-const HEADER: &str = "step,loss,grad_norm,lr,images_per_s\n";
+const HEADER: &str = "step,loss,grad_norm,lr,images_per_s,loss_0,loss_1,loss_2,loss_3,loss_4,loss_5,loss_6,loss_7\n";
+/// Columns; and those of files before losses by level came.
+const COLUMNS: usize = 5 + LEVELS;
+const COLUMNS_ONCE: usize = 5;
 
 /// Lines come to the file at least this often, for those who watch it.
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -57,13 +61,14 @@ impl MetricsLog {
         let mut kept = String::from(HEADER);
         let mut points = Vec::new();
         for line in text.lines().skip(1) {
-            let mut fields = line.split(',');
-            let number = fields.next().and_then(|field| field.parse::<u64>().ok());
-            let loss = fields.next().and_then(|field| field.parse::<f32>().ok());
-            if let (Some(number), Some(loss), 3) = (number, loss, fields.count())
+            let fields: Vec<&str> = line.split(',').collect();
+            let number = fields.first().and_then(|field| field.parse::<u64>().ok());
+            let loss = fields.get(1).and_then(|field| field.parse::<f32>().ok());
+            if let (Some(number), Some(loss), COLUMNS | COLUMNS_ONCE) = (number, loss, fields.len())
                 && number <= step
             {
                 kept.push_str(line);
+                kept.extend(std::iter::repeat_n(',', COLUMNS - fields.len()));
                 kept.push('\n');
                 points.push((number, loss));
             }
@@ -92,9 +97,14 @@ impl MetricsLog {
     /// # Errors
     /// As [`MetricsLog::flush`].
     pub fn add(&mut self, metrics: &Metrics, images_per_second: f64) -> Result<()> {
-        let Metrics { step, loss, gradient_norm, learning_rate } = metrics;
+        let Metrics { step, loss, gradient_norm, learning_rate, by_level } = metrics;
         self.points.push((*step, *loss));
-        let line = format!("{step},{loss},{gradient_norm},{learning_rate:.6e},{images_per_second:.2}\n");
+        let mut line = format!("{step},{loss},{gradient_norm},{learning_rate:.6e},{images_per_second:.2}");
+        for level in by_level {
+            line.push(',');
+            _ = level.map(|loss| write!(line, "{loss}"));
+        }
+        line.push('\n');
         self.waiting.extend(line.as_bytes());
         if self.flushed.elapsed() >= INTERVAL { self.flush() } else { Ok(()) }
     }
@@ -149,7 +159,10 @@ mod tests {
         let place = tempfile::tempdir().expect("a place");
         let mut log = MetricsLog::create(place.path()).expect("room");
         let add = |log: &mut MetricsLog, step| {
-            log.add(&Metrics { step, loss: 0.5, gradient_norm: 1.0, learning_rate: 1e-3 }, 10.0).expect("it waits");
+            let mut by_level = [None; LEVELS];
+            by_level[6] = Some(0.25);
+            let metrics = Metrics { step, loss: 0.5, gradient_norm: 1.0, learning_rate: 1e-3, by_level };
+            log.add(&metrics, 10.0).expect("it waits");
         };
         let full = OpenOptions::new().write(true).open("/dev/full").expect("a device of Linux");
         let room = std::mem::replace(&mut log.file, full);
@@ -160,12 +173,13 @@ mod tests {
         add(&mut log, 2);
         log.flush().expect("room");
         let text = || std::fs::read_to_string(place.path().join(METRICS)).expect("text");
-        let mut expected = format!("{HEADER}1,0.5,1,1.000000e-3,10.00\n2,0.5,1,1.000000e-3,10.00\n");
+        let mut expected =
+            format!("{HEADER}1,0.5,1,1.000000e-3,10.00,,,,,,,0.25,\n2,0.5,1,1.000000e-3,10.00,,,,,,,0.25,\n");
         assert_eq!(text(), expected);
         // What waits for the next flush is there when the run ends, however it does.
         add(&mut log, 3);
         drop(log);
-        expected.push_str("3,0.5,1,1.000000e-3,10.00\n");
+        expected.push_str("3,0.5,1,1.000000e-3,10.00,,,,,,,0.25,\n");
         assert_eq!(text(), expected);
     }
 }

@@ -100,8 +100,12 @@ fn record(unet: &UNet, inputs: &Inputs, choices: &Arc<Choices>) -> Recordings {
     let weight = r.constant("loss weight", [1, 1, 1, n], &vec![1.0; n.next_multiple_of(4) as usize]);
     let scale = adamw::loss_scale(r, Precision::F32);
     let loss = r.persistent("loss", [1, 1, 1, 1]);
-    let d_output = r.scope("loss", |r| diffusion::loss(r, output, target, weight, loss, scale));
-    unet.backward(r, saved, d_output);
+    let gradient = r.scope("loss", |r| {
+        let parts = diffusion::loss(r, output, target, weight, scale);
+        parts.total(r, loss);
+        parts.gradient
+    });
+    unet.backward(r, saved, gradient);
     Recordings::from_iter([("model", std::mem::take(r).finish())])
 }
 
