@@ -17,7 +17,7 @@ use diffuse::nn::config::Size;
 use diffuse::picture;
 use diffuse::ranks::Ranks;
 use diffuse::run::classifier as steering;
-use diffuse::run::{self, Drawn, Frame, Generator, Networks, Request, Session, Start};
+use diffuse::run::{self, Drawn, Frame, Generator, Networks, Request, Session};
 
 /// Most samples of one command.
 pub const MOST: u32 = 1 << 20;
@@ -125,18 +125,7 @@ pub fn sides(model: &Checkpoint) -> Result<[u32; 2]> {
 /// # Errors
 /// One line if sampler and schedule don't fit.
 pub fn request(model: &Checkpoint, sampler: &Sampler, count: u32, seed: u32) -> Result<Request> {
-    let schedule = model.scheduler.schedule()?;
-    Ok(Request {
-        program: sampler.program(&schedule).map_err(|error| Error::Config(error.to_string()))?,
-        initial_scale: sampler.initial_scale(&schedule),
-        start: Start::Noise,
-        known: None,
-        labels: None,
-        count,
-        guidance: 1.0,
-        steering: None,
-        seed: seed.into(),
-    })
+    Ok(Request::new(sampler, &model.scheduler.schedule()?, count, seed)?)
 }
 
 impl Drawing<'_> {

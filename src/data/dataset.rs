@@ -71,6 +71,36 @@ pub struct Dataset {
 }
 
 impl Dataset {
+    /// Images that are in memory already: `images` are [N, height, width, channels] bytes, `labels` [N] of them are indices into
+    /// `classes`. Without classes all images are of one, and labels may be left out.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if these don't go together.
+    pub fn new(
+        name: &str,
+        [height, width, channels]: [u32; 3],
+        images: Vec<u8>,
+        labels: Vec<u32>,
+        classes: &[&str],
+    ) -> Result<Dataset> {
+        let refuse = |problem: String| Err(Error::Config(format!("{name}: {problem}")));
+        let size = [height, width, channels].iter().map(|extent| *extent as usize).product::<usize>();
+        if ![1, 3].contains(&channels) || size == 0 || images.is_empty() || !images.len().is_multiple_of(size) {
+            let bytes = images.len();
+            return refuse(format!("{bytes} bytes are no images of {height}x{width} with {channels} channels, 1 or 3"));
+        }
+        let count = images.len() / size;
+        let labels = if labels.is_empty() && classes.is_empty() { vec![0; count] } else { labels };
+        let classes = if classes.is_empty() { &[name] } else { classes };
+        if labels.len() != count || labels.iter().any(|label| *label as usize >= classes.len()) {
+            let (labels, classes) = (labels.len(), classes.len());
+            return refuse(format!("{labels} labels for {count} images: each is to have one, below {classes}"));
+        }
+        let account = Account { source: name.into(), is_labelled: classes.len() > 1, ..Account::default() };
+        let classes = classes.iter().map(ToString::to_string).collect();
+        Ok(Dataset { name: name.into(), height, width, channels, images: images.into(), labels, classes, account })
+    }
+
     /// How many images there are.
     pub fn len(&self) -> usize {
         self.labels.len()

@@ -1,6 +1,6 @@
 //! What is drawn, and the frame that it is drawn in: what a generator is planned for.
 
-use crate::diffusion::Program;
+use crate::diffusion::{Program, Sampler, Schedule};
 use crate::error::{Error, Result};
 use crate::nn::{Classifier, UNetConfig};
 
@@ -89,6 +89,24 @@ pub struct Frame {
 pub(super) const SHARES: usize = 1000;
 
 impl Request {
+    /// `count` samples out of noise, as `sampler` draws them, without classes or guidance.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if sampler and schedule don't go together.
+    pub fn new(sampler: &Sampler, schedule: &Schedule, count: u32, seed: u32) -> Result<Request> {
+        Ok(Request {
+            program: sampler.program(schedule).map_err(|error| Error::Config(error.to_string()))?,
+            initial_scale: sampler.initial_scale(schedule),
+            start: Start::Noise,
+            known: None,
+            labels: None,
+            count,
+            guidance: 1.0,
+            steering: None,
+            seed: seed.into(),
+        })
+    }
+
     /// Steps of a batch, as [`super::Progress`] counts them.
     pub fn length(&self) -> usize {
         match &self.program {
