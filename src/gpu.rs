@@ -25,6 +25,7 @@ pub mod slots;
 pub mod snapshot;
 pub mod staging;
 pub mod step;
+pub mod stored;
 pub mod trial;
 pub mod tune;
 pub mod work;

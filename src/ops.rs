@@ -34,7 +34,9 @@ mod tiles;
 pub use case::{Case, Corner, Draw, Which};
 pub use op::Op;
 
-use crate::gpu::Precision;
+use std::collections::BTreeMap;
+
+use crate::gpu::{Candidate, Precision};
 
 /// Every kernel.
 pub const ALL: &[Op] = &[
@@ -70,6 +72,20 @@ pub const ALL: &[Op] = &[
     Op { kernel: &private::KERNEL, ways: &[], corners: private::CORNERS, case: private::case },
     Op { kernel: &ceiling::KERNEL, ways: &[&ceiling::MATRICES], corners: ceiling::CORNERS, case: ceiling::case },
 ];
+
+/// The way to run a kernel that is known by its label and the values of its constants: how [`crate::gpu::stored`] knows them.
+pub fn find(label: &str, constants: &BTreeMap<String, u32>) -> Option<Candidate> {
+    let ways = ALL.iter().flat_map(|op| op.ways).flat_map(|ways| ways.candidates).copied();
+    // What isn't chosen has no constants.
+    let others = ALL.iter().flat_map(Op::variants).map(|kernel| Candidate::new(kernel, &[]));
+    let is_meant = |candidate: &Candidate| {
+        let own = candidate.constants.iter();
+        candidate.kernel.label() == label
+            && candidate.constants.len() == constants.len()
+            && own.clone().all(|(name, value)| constants.get(*name) == Some(value))
+    };
+    ways.chain(others).find(is_meant)
+}
 
 /// All kernels in 16 hexadecimal digits (BLAKE3): of other ones, results are rounded otherwise.
 pub fn digest() -> String {

@@ -39,7 +39,7 @@ pub enum Meant {
 }
 
 /// One way to run an entry point: a variant of the kernel, and values of its `override` constants.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Candidate {
     pub kernel: &'static Kernel,
     pub constants: &'static [(&'static str, u32)],

@@ -54,7 +54,8 @@ pub enum Precision {
 }
 
 /// What a variant needs beyond the baseline.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Need {
     Subgroups,
     /// Matrix units that multiply 8 x 8 matrices, f16 to f32.

@@ -6,10 +6,9 @@ use half::f16;
 
 use super::context::{Context, mebibytes};
 use super::fault::{Fault, Injected};
-use super::kernel::EntryPoint;
 use super::memory::{Memory, STORAGE, read_buffer};
 use super::pace::{Cost, Runs};
-use super::recorder::{Dispatch, Place, Recording, Tensor, Value};
+use super::recorder::{Dispatch, Place, Recording, Tensor};
 use super::step::{self, Step};
 use crate::error::{Error, Result};
 
@@ -274,19 +273,8 @@ fn check_bindings(context: &Context, recording: &Recording) -> Result<()> {
 fn params_lines(recording: &Recording) -> Vec<u8> {
     let mut lines = vec![0; recording.params_bytes() as usize];
     for (dispatch, line) in recording.dispatches.iter().zip(lines.chunks_exact_mut(256)) {
-        write_params(dispatch.kernel.entry_point(dispatch.entry), &dispatch.params, line);
+        let params = dispatch.params_bytes();
+        line[..params.len()].copy_from_slice(&params);
     }
     lines
-}
-
-fn write_params(entry: &EntryPoint, params: &[(&'static str, Value)], line: &mut [u8]) {
-    let fields = entry.params.as_ref().map_or(&[][..], |uniform| &uniform.fields);
-    for field in fields {
-        let (_, value) = params.iter().find(|(name, _)| *name == field.name).expect("checked when recorded");
-        let word = match value {
-            Value::U32(value) => *value,
-            Value::F32(value) => value.to_bits(),
-        };
-        line[field.offset as usize..][..4].copy_from_slice(&word.to_le_bytes());
-    }
 }

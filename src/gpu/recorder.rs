@@ -167,6 +167,21 @@ impl Dispatch {
     pub fn bindings(&self) -> impl Iterator<Item = (u32, &'static Binding)> {
         self.io.iter().copied().zip(&self.kernel.entry_point(self.entry).storage)
     }
+
+    /// Its parameters as WGSL lays them out; nothing if it has none.
+    pub fn params_bytes(&self) -> Vec<u8> {
+        let Some(uniform) = &self.kernel.entry_point(self.entry).params else { return Vec::new() };
+        let mut bytes = vec![0; uniform.bytes as usize];
+        for field in &uniform.fields {
+            let (_, value) = self.params.iter().find(|(name, _)| *name == field.name).expect("checked when recorded");
+            let word = match value {
+                Value::U32(value) => *value,
+                Value::F32(value) => value.to_bits(),
+            };
+            bytes[field.offset as usize..][..4].copy_from_slice(&word.to_le_bytes());
+        }
+        bytes
+    }
 }
 
 /// A recorded tensor.
@@ -222,7 +237,7 @@ pub struct PartialSums {
 }
 
 /// Widest dispatch in one dimension that every device takes.
-const MAX_GROUPS: u64 = 65_535;
+pub(super) const MAX_GROUPS: u64 = 65_535;
 
 impl Recorder {
     pub fn new() -> Recorder {
@@ -443,7 +458,8 @@ impl Recorder {
             self.check_access(&at, *tensor, &binding.name, binding.access);
             self.check_precision(&at, *tensor, binding);
         }
-        check_aliases(&at, &self.recording, io, &declared.storage);
+        let io: Vec<u32> = io.iter().map(|tensor| tensor.id).collect();
+        check_aliases(&self.recording, &io, &declared.storage).unwrap_or_else(|problem| panic!("{at}: {problem}"));
         let [x, y, z] = declared.workgroup_size;
         let groups = match grid {
             Grid::Invocations(count) => count.div_ceil((x * y * z) as u64),
@@ -454,7 +470,7 @@ impl Recorder {
             entry,
             constants,
             params: params.to_vec(),
-            io: io.iter().map(|tensor| tensor.id).collect(),
+            io,
             grid: fold(groups),
             flops,
             scope: self.recording.scopes.len() - 1,
@@ -515,7 +531,10 @@ fn check_params(at: &str, declared: &super::kernel::EntryPoint, params: &[(&'sta
 }
 
 /// A buffer bound for writing may not be bound for reading in the same dispatch, nor written through overlapping ranges.
-fn check_aliases(at: &str, recording: &Recording, io: &[Tensor], bindings: &[super::kernel::Binding]) {
+///
+/// # Errors
+/// Names the two bindings.
+pub(super) fn check_aliases(recording: &Recording, io: &[u32], bindings: &[Binding]) -> Result<(), String> {
     for (i, a) in io.iter().enumerate() {
         for (j, b) in io.iter().enumerate().skip(i + 1) {
             let (first, second) = (bindings[i].access, bindings[j].access);
@@ -523,16 +542,20 @@ fn check_aliases(at: &str, recording: &Recording, io: &[Tensor], bindings: &[sup
                 continue;
             }
             let both_write = first.writes() && second.writes();
-            let fine = match (recording.tensors[a.id as usize].place, recording.tensors[b.id as usize].place) {
-                (Place::Part { whole: x, .. }, Place::Part { whole: y, .. }) => x != y || both_write && a.id != b.id,
+            let fine = match (recording.tensors[*a as usize].place, recording.tensors[*b as usize].place) {
+                (Place::Part { whole: x, .. }, Place::Part { whole: y, .. }) => x != y || both_write && a != b,
                 (Place::Buffer { buffer: x, offset: p }, Place::Buffer { buffer: y, offset: q }) => {
-                    x != y || both_write && (p + 4 * a.elements() <= q || q + 4 * b.elements() <= p)
+                    let [own, other] = [a, b].map(|id| 4 * recording.tensor(*id).elements());
+                    x != y || both_write && (p + own <= q || q + other <= p)
                 }
-                _ => recording.temporary(a.id).is_none_or(|whole| recording.temporary(b.id) != Some(whole)),
+                _ => recording.temporary(*a).is_none_or(|whole| recording.temporary(*b) != Some(whole)),
             };
-            assert!(fine, "{at}: {} and {} share a buffer", bindings[i].name, bindings[j].name);
+            if !fine {
+                return Err(format!("{} and {} share a buffer", bindings[i].name, bindings[j].name));
+            }
         }
     }
+    Ok(())
 }
 
 fn fold(groups: u64) -> [u32; 3] {
