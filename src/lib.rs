@@ -13,6 +13,7 @@ pub mod files;
 pub mod gpu;
 pub mod nn;
 pub mod ops;
+pub mod page;
 pub mod picture;
 pub mod privacy;
 pub mod profile;

@@ -28,6 +28,7 @@ const LAYERS: &[(&str, &str)] = &[
     ("verify", "checkpoint data error gpu nn ops run tensors tune"),
     ("train", "chart checkpoint data error files gpu nn picture privacy ranks run secret tensors tune"),
     ("evaluate", "data diffusion error picture random run"),
+    ("page", "checkpoint diffusion error gpu nn run"),
     ("profile", "chart diffusion error gpu nn ops random run"),
 ];
 /// What a user types may reach everything.

@@ -12,9 +12,11 @@ use crate::nn::{Classifier, UNet};
 use crate::ops::diffusion;
 use crate::picture::Images;
 
-const X: &str = "x";
+/// The images, as they are.
+pub const X: &str = "x";
 const PREVIOUS: &str = "previous";
-const LABELS: &str = "sample labels";
+/// Their classes, then the null class of guided ones.
+pub const LABELS: &str = "sample labels";
 /// Zeros, where the network is not asked.
 const NO_OUTPUT: &str = "no output";
 /// A picture of which a part is known, and where.

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::form::{
-    Buffer, FORMAT, Form, Head, Params, Pipeline, Set, StoredDispatch, StoredKernel, StoredRecording,
-    StoredTensor, VERSION, step_layout,
+    Buffer, FORMAT, Form, Head, Params, Pipeline, Set, StoredDispatch, StoredKernel, StoredRecording, StoredTensor,
+    VERSION, step_layout,
 };
 use crate::error::{Error, Result};
 use crate::gpu::agreement::Bound;
@@ -257,11 +257,7 @@ fn place(
 }
 
 /// Whether what a dispatch reads was written: all of a named buffer is, and a whole by its parts.
-fn check_order(
-    recording: &Recording,
-    dispatch: &Dispatch,
-    written: &mut Vec<bool>,
-) -> std::result::Result<(), String> {
+fn check_order(recording: &Recording, dispatch: &Dispatch, written: &mut Vec<bool>) -> std::result::Result<(), String> {
     for (id, binding) in dispatch.bindings() {
         if binding.access.reads() && !written[id as usize] {
             return Err(format!("reads tensor {id}, which nothing wrote"));

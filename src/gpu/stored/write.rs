@@ -152,12 +152,7 @@ impl Writer {
             })
         };
         let files = files.iter().map(|own| file(own.name, own.text)).collect();
-        self.form.kernels.push(StoredKernel {
-            label: kernel.label(),
-            precision,
-            needs: kernel.needs.to_vec(),
-            files,
-        });
+        self.form.kernels.push(StoredKernel { label: kernel.label(), precision, needs: kernel.needs.to_vec(), files });
         self.kernels.insert(key, self.form.kernels.len() - 1);
         self.form.kernels.len() - 1
     }
