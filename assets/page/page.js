@@ -71,7 +71,7 @@ async function openDevice(gpu, model) {
     const device = await adapter.requestDevice({ requiredFeatures, requiredLimits: model.limits });
     const session = { device, model, info: adapter.info, subgroups, lost: null, problem: null, plan: null };
     Object.assign(session, { modules: new Map(), pipelines: new Map(), weights: null, speed: FIRST_SPEED, stepTime: Infinity });
-    device.lost.then(({ message }) => { session.lost = message || "it says no more"; });
+    device.lost.then(({ message }) => { session.lost = message.replace(/\.$/, "") || "it doesn't say why"; });
     device.onuncapturederror = ({ error }) => { session.problem ??= error.message; };
     return session;
 }
@@ -79,7 +79,7 @@ async function openDevice(gpu, model) {
 /// Fails if the device is lost, or refused what it was asked for.
 function checkDevice(session) {
     if (session.lost !== null) {
-        throw new Error(`The graphics device was lost (${session.lost}).`);
+        throw new Error(`The graphics device was lost (${session.lost}): try again on a new one.`);
     }
     if (session.problem !== null) {
         throw new Error(`The graphics device refused its work: ${session.problem}`);
@@ -444,7 +444,9 @@ function defaultsOf(model) {
 
 /// The settings that a location's hash names, as far as the model has them.
 function settingsOfHash(model, hash) {
-    const [asked, settings] = [new URLSearchParams(hash.replace(/^#/, "")), defaultsOf(model)];
+    // A + stands for itself there, for dpm++.
+    const asked = new URLSearchParams(hash.replace(/^#/, "").replaceAll("+", "%2B"));
+    const settings = defaultsOf(model);
     const number = (name, low, high, whole) => {
         const value = Number(asked.get(name) || NaN);
         if (value >= low && value <= high && (!whole || Number.isInteger(value))) {
@@ -519,7 +521,6 @@ const counted = (count, noun) => `${count.toLocaleString("en")} ${noun}${count =
 
 function startPage() {
     const element = Object.fromEntries([...document.querySelectorAll("[id]")].map((node) => [node.id, node]));
-    const text = (id) => element[id].textContent;
     let model = null;
     let session = null;
     let drawing = null;
@@ -860,7 +861,9 @@ function startPage() {
     async function open() {
         say("Reading the model…");
         await pause();
-        model = await readModel(text("model"), text("binary"), text("weights"));
+        const blocks = ["model", "binary", "weights"];
+        model = await readModel(...blocks.map((id) => element[id].textContent));
+        blocks.forEach((id) => element[id].remove());
         describe();
         fillChoices();
         showSettings(settingsOfHash(model, location.hash));

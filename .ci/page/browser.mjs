@@ -1,0 +1,189 @@
+// Opens an exported page in a headless Chromium on SwiftShader and does to it what people do; README.md says what it looks at.
+//   usage: node browser.mjs CHROMIUM PAGE.html PICTURES [HASH FOLDER]...
+// Screenshots go to PICTURES; HASH and FOLDER as in compare.mjs.
+import { readFileSync } from "node:fs";
+import { join, resolve } from "node:path";
+import { pathToFileURL } from "node:url";
+import { chromium } from "playwright-core";
+import { difference, readPng } from "./png.mjs";
+
+const FLAGS = ["--no-sandbox", "--enable-unsafe-webgpu", "--enable-features=Vulkan", "--use-vulkan=swiftshader",
+    "--use-webgpu-adapter=swiftshader", "--ignore-gpu-blocklist", "--enable-unsafe-swiftshader"];
+// Milliseconds that the page may be deaf.
+const DEAF = 100;
+
+const [executablePath, file, pictures, ...drawings] = process.argv.slice(2);
+const address = pathToFileURL(resolve(file)).href;
+const browser = await chromium.launch({ executablePath, args: FLAGS });
+let failures = 0;
+
+function tell(what, good, more = "") {
+    failures += good ? 0 : 1;
+    console.log(`${good ? "" : "WRONG: "}${what}${more ? `: ${more}` : ""}`);
+}
+
+// A page whose console and requests are watched, with `before` run in it before its own script.
+async function open(hash, options = {}, before = () => {}) {
+    const page = await browser.newPage(options);
+    page.said = [];
+    page.on("console", (message) => page.said.push(`${message.type()}: ${message.text()}`));
+    page.on("pageerror", (error) => page.said.push(`error: ${error.message}`));
+    page.on("request", (request) => {
+        if (!/^(file|data|blob):/.test(request.url()) || (request.url().startsWith("file:") && request.url().split("#")[0] !== address)) {
+            page.said.push(`request: ${request.url()}`);
+        }
+    });
+    await page.addInitScript(before);
+    await page.goto(`${address}#${hash}`);
+    return page;
+}
+
+const status = (page) => page.locator("#status").textContent();
+const drawn = (page) => page.waitForFunction(() => / images? in /.test(document.querySelector("#status").textContent), null, { timeout: 300000 });
+const atStep = (page, step) => page.waitForFunction((step) => document.querySelector("#step-label").textContent.startsWith(`Step ${step} `), step, { timeout: 300000 });
+const complaint = (page) => page.waitForFunction(() => !document.querySelector("#problem").hidden && document.querySelector("#message").textContent, null, { timeout: 300000 }).then((handle) => handle.jsonValue());
+const imagesOf = (page) => page.evaluate(() => [...document.querySelectorAll("#grid canvas")].map((canvas) =>
+    [...canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data]));
+
+// Called in the page before its script: keeps the device at hand, and times how long the page doesn't answer.
+function watchPage() {
+    const request = GPUAdapter.prototype.requestDevice;
+    GPUAdapter.prototype.requestDevice = async function (...descriptor) {
+        window.device = await request.apply(this, descriptor);
+        window.devices = (window.devices ?? 0) + 1;
+        return window.device;
+    };
+    window.deaf = [];
+    let last = performance.now();
+    const channel = new MessageChannel();
+    channel.port1.onmessage = () => {
+        window.deaf.push(performance.now() - last);
+        setTimeout(() => {
+            last = performance.now();
+            channel.port2.postMessage(0);
+        });
+    };
+    channel.port2.postMessage(0);
+    window.long = [];
+    new PerformanceObserver((list) => window.long.push(...list.getEntries().map(({ startTime, duration }) => [startTime, duration])))
+        .observe({ type: "longtask", buffered: true });
+}
+
+async function drawsAsSampleDoes() {
+    for (let n = 0; n < drawings.length; n += 2) {
+        const [hash, folder] = drawings.slice(n, n + 2);
+        const page = await open(hash);
+        await drawn(page);
+        const { largest, differing } = difference(await imagesOf(page), folder);
+        const machine = await page.locator("#machine").textContent();
+        tell(hash, largest <= 1 && page.said.length === 0, [`${differing} values differ, by ${largest} of 255 at most`, machine, ...page.said].join("; "));
+        await page.close();
+    }
+}
+
+async function looksWell() {
+    for (const [width, colorScheme] of [[360, "light"], [400, "dark"], [900, "light"], [1600, "dark"], [1600, "light"]]) {
+        const page = await open("", { viewport: { width, height: width < 500 ? 800 : 900 }, colorScheme });
+        await drawn(page);
+        const over = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+        await page.screenshot({ path: join(pictures, `${width}-${colorScheme}.png`), fullPage: true });
+        tell(`${width} pixels wide, ${colorScheme}`, over <= 0 && page.said.length === 0, page.said.join("; "));
+        await page.close();
+    }
+}
+
+async function staysAwake() {
+    const page = await open("steps=50", {}, watchPage);
+    await atStep(page, 2);
+    const since = await page.evaluate(() => { window.deaf.length = 0; return performance.now(); });
+    await drawn(page);
+    const { deaf, long } = await page.evaluate(() => ({ deaf: Math.max(...window.deaf), long: window.long }));
+    const during = Math.max(0, ...long.filter(([start]) => start > since).map(([, duration]) => duration));
+    const before = Math.max(0, ...long.filter(([start]) => start <= since).map(([, duration]) => duration));
+    tell("answers while it draws", during < DEAF && deaf < DEAF, `longest task ${during} ms, longest silence ${deaf.toFixed(0)} ms; opening it, longest task ${before} ms`);
+    await page.close();
+}
+
+async function survivesLoss() {
+    const page = await open("steps=20&seed=5", {}, watchPage);
+    await atStep(page, 3);
+    await page.evaluate(() => window.device.destroy());
+    const message = await complaint(page);
+    await page.screenshot({ path: join(pictures, "lost.png"), fullPage: true });
+    await page.locator("#retry").click();
+    await drawn(page);
+    tell("a lost device", await page.evaluate(() => window.devices) === 2, message);
+    await page.evaluate(() => window.device.destroy());
+    await page.locator("#draw").click();
+    await drawn(page);
+    tell("a device that is lost between drawings", await page.evaluate(() => window.devices) === 3 && await page.locator("#problem").isHidden());
+    await page.close();
+}
+
+async function reloads() {
+    const page = await open("steps=20&seed=6&count=4");
+    await atStep(page, 3);
+    await page.reload();
+    await drawn(page);
+    tell("a reload in the middle", (await imagesOf(page)).length === 4 && await page.locator("#seed").inputValue() === "6", page.said.join("; "));
+    await page.close();
+}
+
+async function stopsAndRestarts() {
+    const page = await open("steps=50&seed=7", {}, watchPage);
+    await atStep(page, 2);
+    const since = Date.now();
+    await page.locator("#stop").click();
+    await page.waitForFunction(() => document.querySelector("#status").textContent === "Stopped.");
+    const stopped = Date.now() - since;
+    await page.locator("#steps").selectOption("20");
+    await page.locator("#draw").click();
+    await atStep(page, 2);
+    await page.locator("#count").fill("3");
+    await page.locator("#draw").click();
+    await drawn(page);
+    tell("stopped and restarted", (await imagesOf(page)).length === 3 && page.said.length === 0, [`${stopped} ms to stop`, ...page.said].join("; "));
+    await page.close();
+}
+
+async function savesAndSlides() {
+    const page = await open("count=4&seed=8");
+    await drawn(page);
+    const last = await imagesOf(page);
+    await page.locator("#scale").selectOption("2");
+    const [download] = await Promise.all([page.waitForEvent("download"), page.locator("#save").click()]);
+    const saved = join(pictures, "saved.png");
+    await download.saveAs(saved);
+    const side = Math.sqrt(last[0].length / 4);
+    const header = readFileSync(saved);
+    const sizes = [header.readUInt32BE(16), header.readUInt32BE(20)];
+    tell("saved", sizes[0] === 2 * (2 * side + 2) - 2 + 0 && sizes[1] === sizes[0], `${download.suggestedFilename()}, ${sizes.join(" x ")}`);
+    await page.locator("#step").focus();
+    await page.keyboard.press("Home");
+    const first = await imagesOf(page);
+    await page.keyboard.press("End");
+    const again = await imagesOf(page);
+    tell("slides", String(first) !== String(last) && String(again) === String(last), await page.locator("#step-label").textContent());
+    await page.close();
+}
+
+async function saysWhatIsMissing() {
+    const none = await open("", {}, () => delete Navigator.prototype.gpu);
+    tell("without WebGPU", /no WebGPU/.test(await complaint(none)), await complaint(none));
+    await none.screenshot({ path: join(pictures, "none.png"), fullPage: true });
+    await none.close();
+    const adapter = await open("", {}, () => { GPU.prototype.requestAdapter = async () => null; });
+    tell("without an adapter", /adapter/.test(await complaint(adapter)), await complaint(adapter));
+    await adapter.close();
+    const compiler = await open("", {}, () => {
+        GPUDevice.prototype.createComputePipelineAsync = async () => { throw new Error("it says so"); };
+    });
+    tell("with a compiler that refuses", /compile/.test(await complaint(compiler)), await complaint(compiler));
+    await compiler.close();
+}
+
+for (const check of [drawsAsSampleDoes, looksWell, staysAwake, survivesLoss, reloads, stopsAndRestarts, savesAndSlides, saysWhatIsMissing]) {
+    await check().catch((error) => tell(check.name, false, error.message));
+}
+await browser.close();
+process.exit(failures > 0 ? 1 : 0);
