@@ -69,7 +69,7 @@ async function openDevice(gpu, model) {
     const subgroups = adapter.features.has("subgroups");
     const requiredFeatures = subgroups ? ["subgroups"] : [];
     const device = await adapter.requestDevice({ requiredFeatures, requiredLimits: model.limits });
-    const session = { device, model, info: adapter.info, subgroups, lost: null, problem: null, plan: null };
+    const session = { device, model, info: adapter.info, subgroups, lost: null, problem: null, plans: new Map() };
     Object.assign(session, { modules: new Map(), pipelines: new Map(), weights: null, speed: FIRST_SPEED, stepTime: Infinity });
     device.lost.then(({ message }) => { session.lost = message.replace(/\.$/, "") || "it doesn't say why"; });
     device.onuncapturederror = ({ error }) => { session.problem ??= error.message; };
@@ -94,8 +94,9 @@ async function checked(session, make) {
     const validation = await device.popErrorScope();
     const memory = await device.popErrorScope();
     checkDevice(session);
+    // What was made in vain goes with the device.
+    session.problem = (memory ?? validation)?.message ?? null;
     if (memory) {
-        session.problem = memory.message;
         throw new Error("The graphics device has too little memory left: close other tabs and draw again.");
     }
     if (validation || made instanceof Error) {
@@ -113,33 +114,56 @@ function computesOnCpu({ vendor, architecture, device, description, isFallbackAd
     return isFallbackAdapter === true || CPU_DRIVERS.test([vendor, architecture, device, description].join(" "));
 }
 
-/// The frame for `count` images: made for this kind of device if there is one, and no larger than it must be.
-function chooseFrame(session, count, guided) {
+/// The frames that are made for this kind of device, the smallest batch first.
+function framesFor(session, guided) {
     const { info, model, subgroups } = session;
     const lanes = subgroups && info.subgroupMinSize === info.subgroupMaxSize ? info.subgroupMinSize : 0;
     const onCpu = computesOnCpu(info);
     const fits = ({ device, subgroup }) => device === "gpu" || (onCpu && (subgroup === 0 || subgroup === lanes));
     const possible = model.frames.filter((frame) => frame.guided === guided && fits(frame));
-    const own = possible.filter((frame) => frame.device === "cpu");
-    const ordered = (own.length > 0 ? own : possible).sort((a, b) => a.batch - b.batch);
-    return ordered.find((frame) => frame.batch >= count) ?? ordered[ordered.length - 1];
+    const own = possible.filter(({ device }) => device === "cpu");
+    return (own.length > 0 ? own : possible).sort((a, b) => a.batch - b.batch);
 }
 
-/// What is needed to draw a frame, on the device: pipelines, buffers, bind groups. `report(done, of)` hears of pipelines.
-async function preparePlan(session, frame, report) {
-    if (session.plan?.frame === frame) {
-        return session.plan;
+/// The share of a batch from which on it is worth the whole: a GPU takes hardly longer for more images.
+const WORTH = { cpu: 0.7, gpu: 0.2 };
+
+/// The batches for `count` images: the frame of each and the number of its first image.
+function batchesOf(session, count, guided) {
+    const frames = framesFor(session, guided);
+    const worth = computesOnCpu(session.info) ? WORTH.cpu : WORTH.gpu;
+    const batches = [];
+    for (let first = 0; first < count;) {
+        const left = count - first;
+        const frame = frames.findLast(({ batch }) => left >= worth * batch) ?? frames[0];
+        batches.push({ frame, first });
+        first += frame.batch;
     }
-    const set = session.model.recordings.sets[frame.set];
-    const recordings = ["start", "denoise"].map((name) => set.recordings.find((recording) => recording.name === name));
-    await preparePipelines(session, recordings, report);
-    session.plan?.owned.forEach((buffer) => buffer.destroy());
-    session.plan = null;
-    session.plan = await checked(session, async () => {
-        const weights = await uploadWeights(session, set);
-        return makePlan(session, frame, set, recordings, weights);
-    });
-    return session.plan;
+    return batches;
+}
+
+/// Puts what draws these frames on the device, and takes away all others. `report(done, of)` hears of pipelines.
+async function preparePlans(session, frames, report) {
+    for (const [frame, { owned }] of session.plans) {
+        if (!frames.includes(frame)) {
+            owned.forEach((buffer) => buffer.destroy());
+            session.plans.delete(frame);
+        }
+    }
+    const missing = frames.filter((frame) => !session.plans.has(frame));
+    const recordings = missing.map((frame) => recordingsOf(session, frame));
+    await preparePipelines(session, recordings.flat(), report);
+    for (const [n, frame] of missing.entries()) {
+        const set = session.model.recordings.sets[frame.set];
+        session.plans.set(frame, await checked(session, async () => {
+            return makePlan(session, frame, set, recordings[n], await uploadWeights(session, set));
+        }));
+    }
+}
+
+function recordingsOf(session, frame) {
+    const { recordings } = session.model.recordings.sets[frame.set];
+    return ["start", "denoise"].map((name) => recordings.find((recording) => recording.name === name));
 }
 
 async function preparePipelines(session, recordings, report) {
@@ -269,13 +293,15 @@ const SUBMISSION = 40;
 /// Steps of fewer milliseconds are submitted one ahead, so that the device never waits; longer ones could not be stopped soon.
 const SHORT_STEP = 100;
 
-/// Draws `count` images with a program of the model. `watch({ first, step, of, pixels })` is called behind every step of
-/// every batch, step 0 being the noise; `pixels()` gives the RGBA of the batch's images as they are then.
+/// Draws `count` images with a program of the model, batch by batch. `watch({ first, step, of, done, pixels })` is called behind
+/// every step, step 0 being the noise: `done` is the share of all steps, `pixels()` gives the RGBA of the batch's images.
 async function drawImages(session, request, report, watch, signal) {
     const { labels, count, guidance } = request;
-    const plan = await preparePlan(session, chooseFrame(session, count, labels !== null && guidance !== 1), report);
-    for (let first = 0; first < count; first += plan.frame.batch) {
-        await drawBatch(session, plan, request, first, watch, signal);
+    const batches = batchesOf(session, count, labels !== null && guidance !== 1);
+    await preparePlans(session, [...new Set(batches.map(({ frame }) => frame))], report);
+    for (const [n, { frame, first }] of batches.entries()) {
+        const tell = (shown) => watch({ ...shown, done: (n + shown.step / shown.of) / batches.length });
+        await drawBatch(session, session.plans.get(frame), request, first, tell, signal);
     }
 }
 
@@ -641,7 +667,7 @@ function startPage() {
         stopPlaying();
         const { labels, program } = request;
         const film = makeFilm(model.image, request.count, program.evaluations);
-        drawing = { film, total: request.count, inTurn, settings: readSettings(), done: 0, painted: 0 };
+        drawing = { film, total: request.count, inTurn, settings: readSettings(), steps: 0, painted: 0 };
         const about = (n) => `Image ${n + 1}${labels ? `: class ${model.classes[labels[n]]}` : ""}`;
         element.grid.replaceChildren(...Array.from({ length: request.count }, (_, n) => makeCanvas(about(n))));
         Object.assign(element.step, { max: film.numbers.length - 1, value: 0, disabled: true });
@@ -671,8 +697,8 @@ function startPage() {
         labelStep(numbers[index]);
     }
 
-    function keepStep({ first, step, of, pixels }) {
-        const { film, total } = drawing;
+    function keepStep({ first, step, of, done, pixels }) {
+        const { film } = drawing;
         const frame = film.frames.get(step);
         const now = performance.now();
         // Steps quicker than a screen are not all shown.
@@ -689,10 +715,9 @@ function startPage() {
             element.step.value = film.numbers.indexOf(step);
         }
         labelStep(step);
-        drawing.done += step > 0 ? 1 : 0;
-        const batches = Math.ceil(total / session.plan.frame.batch);
-        const batch = batches > 1 ? `, batch ${first / session.plan.frame.batch + 1} of ${batches}` : "";
-        tell(`step ${step} of ${of}${batch}`, drawing.done / (of * batches));
+        drawing.steps += step > 0 ? 1 : 0;
+        const batch = first > 0 ? `, from image ${first + 1} on` : "";
+        tell(`step ${step} of ${of}${batch}`, done);
     }
 
     /// What was drawn can be looked at, and saved.
@@ -794,7 +819,7 @@ function startPage() {
         const took = performance.now() - started;
         say(`${counted(request.count, "image")} in ${timeOf(took)}`);
         tell("", 1);
-        describeMachine(took / drawing.done);
+        describeMachine(took / drawing.steps);
     }
 
     async function attempt(settings, signal) {
