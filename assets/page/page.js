@@ -51,7 +51,11 @@ function weightsOf(model, first, count) {
     if (model.weights.precision === "f32") {
         return new Float32Array(model.numbers.buffer, 4 * first, count);
     }
-    return Float32Array.from(new Uint16Array(model.numbers.buffer, 2 * first, count), (bits) => HALVES[bits]);
+    const [halves, floats] = [new Uint16Array(model.numbers.buffer, 2 * first, count), new Float32Array(count)];
+    for (let i = 0; i < count; i++) {
+        floats[i] = HALVES[halves[i]];
+    }
+    return floats;
 }
 
 // The device
@@ -62,9 +66,11 @@ async function openDevice(gpu, model) {
     if (!adapter) {
         return null;
     }
-    const missing = Object.entries(model.limits).find(([name, needed]) => needed > adapter.limits[name]);
-    if (missing) {
-        throw new Error(`This model needs ${missing[0]} ${missing[1]}, and this adapter has ${adapter.limits[missing[0]]}.`);
+    for (const [name, needed] of Object.entries(model.limits)) {
+        const [own, wanted] = [adapter.limits[name], needed].map((bytes) => Math.ceil(bytes / (1 << 20)));
+        if (needed > adapter.limits[name]) {
+            throw new Error(`This model needs ${wanted} MiB in one piece (${name}), this graphics adapter has ${own}: try another device.`);
+        }
     }
     const subgroups = adapter.features.has("subgroups");
     const requiredFeatures = subgroups ? ["subgroups"] : [];
@@ -530,7 +536,7 @@ function advice({ userAgent }, secure) {
         return "Browsers keep WebGPU from pages that come over plain http: save this page and open the file, or serve it over https.";
     }
     if (/Firefox/.test(userAgent)) {
-        return "In Firefox open about:config, set dom.webgpu.enabled to true and restart; Windows and macOS have it from version 141 on.";
+        return "In Firefox open about:config, set dom.webgpu.enabled and gfx.webgpu.ignore-blocklist to true, and restart.";
     }
     if (/Safari/.test(userAgent) && !/Chrome|Chromium|Edg/.test(userAgent)) {
         return "Safari has it from version 26 on; before that, switch on WebGPU under Develop, Feature Flags.";
