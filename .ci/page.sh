@@ -31,24 +31,25 @@ sampler=ddpm&steps=20&count=3&guidance=-1.5&seed=4&class=7"
 
 # Runs a command, and shows what it said if it fails.
 quietly() {
-    "$@" >"$work/log" 2>&1 || { cat "$work/log" >&2; exit 1; }
+    "$@" >"$place/log" 2>&1 || { cat "$place/log" >&2; exit 1; }
 }
 
+run="$place/run"
+rm -rf "$run"
+quietly "$1" "$DIFFUSE" train --data digits --model "$root/tests/common/tiny.json" --steps 60 --batch 32 --warmup 10 --lr 0.003 \
+    --tune off --sample-every 0 --checkpoint-every 0 --audit-every 0 --out "$run"
+quietly "$DIFFUSE" export "$run" --page "$place/digits.html" --replace
+"$node" "$place/halve.mjs" "$run/checkpoint" "$place/halved"
 for runner; do
+    echo "== $runner"
     work="$place/$(basename "$runner")"
     rm -rf "$work"
     mkdir "$work"
-    echo "== $runner"
-    quietly "$runner" "$DIFFUSE" train --data digits --model "$root/tests/common/tiny.json" --steps 60 --batch 32 --warmup 10 --lr 0.003 \
-        --tune off --sample-every 0 --checkpoint-every 0 --audit-every 0 --out "$work/run"
-    quietly "$runner" "$DIFFUSE" export "$work/run" --page "$work/digits.html"
-    "$node" "$place/halve.mjs" "$work/run/checkpoint" "$work/halved"
-    list="$work/drawings"
     for drawing in $drawings; do
         flags=$(printf %s "--$drawing" | sed 's/&/ --/g')
         folder="$work/$(printf %s "$drawing" | tr -c 'a-z0-9.\n-' _)"
-        quietly "$runner" "$DIFFUSE" sample "$work/halved" $flags --tune off --images "$folder" --out "$work/samples.png"
-        printf '%s\n%s\n' "$drawing" "$folder" >>"$list"
+        quietly "$runner" "$DIFFUSE" sample "$place/halved" $flags --tune off --images "$folder" --out "$work/samples.png"
+        printf '%s\n%s\n' "$drawing" "$folder" >>"$work/drawings"
     done
-    xargs -d '\n' "$runner" "$node" "$place/compare.mjs" "$work/digits.html" <"$list"
+    xargs -d '\n' "$runner" "$node" "$place/compare.mjs" "$place/digits.html" <"$work/drawings"
 done

@@ -582,7 +582,7 @@ function startPage() {
 
     function describeMachine(milliseconds) {
         const { vendor, architecture, device, description } = session.info;
-        const name = description || [vendor, architecture, device].filter(Boolean).join(" ") || "an adapter without a name";
+        const name = description || [vendor, architecture, device].filter(Boolean).join(" ") || "an adapter that this browser doesn't name";
         const time = milliseconds === null ? "" : ` · ${counted(session.pipelines.size, "kernel")} · ${timeOf(milliseconds)} a step`;
         element.machine.textContent = `Drawn on ${name}${time}`;
     }
