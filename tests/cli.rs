@@ -14,6 +14,8 @@ mod data;
 mod editing;
 #[path = "cli/evaluating.rs"]
 mod evaluating;
+#[path = "cli/exporting.rs"]
+mod exporting;
 #[cfg(target_os = "linux")]
 #[path = "cli/failing.rs"]
 mod failing;

@@ -29,7 +29,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE.html", group = "form")]
     page: Option<PathBuf>,
     /// Keep the weights of a page as they are: it is twice as large
-    #[arg(long, requires = "page")]
+    #[arg(long, conflicts_with = "pipeline")]
     f32: bool,
     /// Put it in the place of the pipeline or page that is there
     #[arg(long)]
