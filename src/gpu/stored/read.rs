@@ -18,6 +18,9 @@ use crate::gpu::recordings::Recordings;
 /// Finds the way to run a kernel by the kernel's label and the values of its constants.
 pub type Find = fn(&str, &BTreeMap<String, u32>) -> Option<Candidate>;
 
+/// Something, or what is wrong with it: who reads it knows where.
+type Checked<T> = std::result::Result<T, String>;
+
 /// No buffer is larger: sums of sizes stay far below what a u64 holds.
 const MOST_BYTES: u64 = 1 << 40;
 /// No dispatch computes more, for the same reason.
@@ -129,7 +132,7 @@ impl Reader<'_> {
         }
     }
 
-    fn recording(&self, stored: &StoredRecording, buffers: &[NamedBuffer]) -> std::result::Result<Recording, String> {
+    fn recording(&self, stored: &StoredRecording, buffers: &[NamedBuffer]) -> Checked<Recording> {
         let StoredRecording { precision, scopes, tensors, dispatches, .. } = stored;
         let mut recording = Recording { precision: *precision, scopes: scopes.clone(), ..Recording::default() };
         let mut numbers = BTreeMap::new();
@@ -148,7 +151,8 @@ impl Reader<'_> {
             };
             recording.tensors.push(TensorInfo { shape: tensor.shape, place, half: Some(tensor.half) });
         }
-        let mut written = recording.tensors.iter().map(|tensor| matches!(tensor.place, Place::Buffer { .. })).collect();
+        let is_named = |tensor: &TensorInfo| matches!(tensor.place, Place::Buffer { .. });
+        let mut written: Vec<bool> = recording.tensors.iter().map(is_named).collect();
         for (number, stored) in dispatches.iter().enumerate() {
             let dispatch = self.dispatch(stored, &recording);
             let checked = dispatch.and_then(|own| check_order(&recording, &own, &mut written).map(|()| own));
@@ -157,7 +161,7 @@ impl Reader<'_> {
         Ok(recording)
     }
 
-    fn dispatch(&self, stored: &StoredDispatch, recording: &Recording) -> std::result::Result<Dispatch, String> {
+    fn dispatch(&self, stored: &StoredDispatch, recording: &Recording) -> Checked<Dispatch> {
         let StoredDispatch { io, grid, scope, flops, .. } = stored;
         let Some(Known { candidate, precision, entry }) = self.pipelines.get(stored.pipeline) else {
             return Err(format!("runs pipeline {}, which there is not", stored.pipeline));
@@ -195,7 +199,7 @@ impl Reader<'_> {
         &self,
         uniform: Option<&'static Uniform>,
         range: Option<[u64; 2]>,
-    ) -> std::result::Result<Vec<(&'static str, Value)>, String> {
+    ) -> Checked<Vec<(&'static str, Value)>> {
         let bytes = range.map_or(Ok(&[][..]), |range| self.range(range)).map_err(|error| error.to_string())?;
         if bytes.len() as u32 != uniform.map_or(0, |uniform| uniform.bytes) {
             return Err(format!("has {} bytes of parameters, which is not what it takes", bytes.len()));
@@ -212,7 +216,7 @@ fn words(bytes: &[u8]) -> Vec<u32> {
 }
 
 /// Whether a tensor of this shape is as large as it says.
-fn check_shape(tensor: &StoredTensor) -> std::result::Result<(), String> {
+fn check_shape(tensor: &StoredTensor) -> Checked<()> {
     let StoredTensor { shape, bytes, half, .. } = tensor;
     let product = shape.iter().try_fold(1u64, |product, extent| product.checked_mul(u64::from(*extent)));
     // Padded to quadruples it has at most four times as many.
@@ -224,11 +228,7 @@ fn check_shape(tensor: &StoredTensor) -> std::result::Result<(), String> {
 }
 
 /// Where a tensor lives, in a buffer among all of the set.
-fn place(
-    tensor: &StoredTensor,
-    tensors: &[StoredTensor],
-    buffers: &[NamedBuffer],
-) -> std::result::Result<Place, String> {
+fn place(tensor: &StoredTensor, tensors: &[StoredTensor], buffers: &[NamedBuffer]) -> Checked<Place> {
     let within = |offset: u64, whole: u64| {
         let end = offset.checked_add(tensor.bytes);
         match offset.is_multiple_of(ALIGNMENT) && end.is_some_and(|end| end <= whole) {
@@ -257,7 +257,7 @@ fn place(
 }
 
 /// Whether what a dispatch reads was written: all of a named buffer is, and a whole by its parts.
-fn check_order(recording: &Recording, dispatch: &Dispatch, written: &mut Vec<bool>) -> std::result::Result<(), String> {
+fn check_order(recording: &Recording, dispatch: &Dispatch, written: &mut [bool]) -> Checked<()> {
     for (id, binding) in dispatch.bindings() {
         if binding.access.reads() && !written[id as usize] {
             return Err(format!("reads tensor {id}, which nothing wrote"));
