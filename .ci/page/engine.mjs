@@ -19,6 +19,7 @@ export function loadPage(path) {
 export async function openPage(path) {
     const { engine, blocks } = loadPage(path);
     const model = await engine.readModel(...blocks);
+    nap();
     // Dawn lives as long as somebody holds this.
     globalThis.gpu = create([]);
     const session = await engine.openDevice(globalThis.gpu, model);
@@ -26,6 +27,12 @@ export async function openPage(path) {
         throw new Error("Dawn finds no adapter that it takes: it wants a newer driver than stock lavapipe of Debian 12");
     }
     return { engine, model, session };
+}
+
+// Dawn's binding asks without a pause whether work is done, which takes the driver's threads a core: it gets a millisecond's sleep.
+function nap() {
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1);
+    setImmediate(nap);
 }
 
 // What a location's hash asks for: { images, steps } as RGBA and milliseconds a step.

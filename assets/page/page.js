@@ -305,8 +305,9 @@ async function drawImages(session, request, report, watch, signal) {
     const { labels, count, guidance } = request;
     const batches = batchesOf(session, count, labels !== null && guidance !== 1);
     await preparePlans(session, [...new Set(batches.map(({ frame }) => frame))], report);
-    for (const [n, { frame, first }] of batches.entries()) {
-        const tell = (shown) => watch({ ...shown, done: (n + shown.step / shown.of) / batches.length });
+    for (const { frame, first } of batches) {
+        const own = Math.min(frame.batch, count - first);
+        const tell = (shown) => watch({ ...shown, done: (first + own * shown.step / shown.of) / count });
         await drawBatch(session, session.plans.get(frame), request, first, tell, signal);
     }
 }
