@@ -116,7 +116,8 @@ mod tests {
         let config = SchedulerConfig::default();
         let found = programs(&config).expect("samplers for the default schedule");
         assert_eq!(found.samplers.iter().map(|sampler| sampler.name).collect::<Vec<_>>(), KINDS);
-        assert!(found.slots > 1 && !found.learns_variance);
+        // What dpm++ remembers: the estimate of x0 before.
+        assert!(found.slots == 1 && !found.learns_variance);
         for sampler in &found.samplers {
             assert_eq!(sampler.programs.iter().map(|program| program.steps).collect::<Vec<_>>(), STEPS);
             for program in &sampler.programs {
