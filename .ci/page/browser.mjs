@@ -5,7 +5,7 @@ import { readFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 import { chromium } from "playwright-core";
-import { difference, readPng } from "./png.mjs";
+import { difference } from "./png.mjs";
 
 const FLAGS = ["--no-sandbox", "--enable-unsafe-webgpu", "--enable-features=Vulkan", "--use-vulkan=swiftshader",
     "--use-webgpu-adapter=swiftshader", "--ignore-gpu-blocklist", "--enable-unsafe-swiftshader"];
@@ -29,7 +29,8 @@ async function open(hash, options = {}, before = () => {}) {
     page.on("console", (message) => page.said.push(`${message.type()}: ${message.text()}`));
     page.on("pageerror", (error) => page.said.push(`error: ${error.message}`));
     page.on("request", (request) => {
-        if (!/^(file|data|blob):/.test(request.url()) || (request.url().startsWith("file:") && request.url().split("#")[0] !== address)) {
+        const own = request.url().split("#")[0] === address || /^(data|blob):/.test(request.url());
+        if (!own) {
             page.said.push(`request: ${request.url()}`);
         }
     });
@@ -38,10 +39,17 @@ async function open(hash, options = {}, before = () => {}) {
     return page;
 }
 
-const status = (page) => page.locator("#status").textContent();
-const drawn = (page) => page.waitForFunction(() => / images? in /.test(document.querySelector("#status").textContent), null, { timeout: 300000 });
-const atStep = (page, step) => page.waitForFunction((step) => document.querySelector("#step-label").textContent.startsWith(`Step ${step} `), step, { timeout: 300000 });
-const complaint = (page) => page.waitForFunction(() => !document.querySelector("#problem").hidden && document.querySelector("#message").textContent, null, { timeout: 300000 }).then((handle) => handle.jsonValue());
+const until = (page, holds, argument = null) => page.waitForFunction(holds, argument, { timeout: 600000 });
+const drawn = (page) => until(page, () => / images? in /.test(document.querySelector("#status").textContent));
+const atStep = (page, step) =>
+    until(page, (step) => document.querySelector("#step-label").textContent.startsWith(`Step ${step} `), step);
+
+// What the page complains of, as soon as it does.
+async function complaint(page) {
+    await until(page, () => !document.querySelector("#problem").hidden);
+    return page.locator("#message").textContent();
+}
+
 const imagesOf = (page) => page.evaluate(() => [...document.querySelectorAll("#grid canvas")].map((canvas) =>
     [...canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data]));
 
@@ -72,7 +80,8 @@ async function drawsAsSampleDoes() {
         await drawn(page);
         const { largest, differing } = difference(await imagesOf(page), folder);
         const machine = await page.locator("#machine").textContent();
-        tell(hash, largest <= 1 && page.said.length === 0, [`${differing} values differ, by ${largest} of 255 at most`, machine, ...page.said].join("; "));
+        const told = [`${differing} values differ, by ${largest} of 255 at most`, machine, ...page.said].join("; ");
+        tell(hash, largest <= 1 && page.said.length === 0, told);
         await page.close();
     }
 }
@@ -116,7 +125,8 @@ async function survivesLoss() {
     await page.evaluate(() => window.device.destroy());
     await page.locator("#draw").click();
     await drawn(page);
-    tell("a device that is lost between drawings", await page.evaluate(() => window.devices) === 3 && await page.locator("#problem").isHidden());
+    const quiet = await page.locator("#problem").isHidden();
+    tell("a device that is lost between drawings", quiet && await page.evaluate(() => window.devices) === 3);
     await page.close();
 }
 
@@ -125,7 +135,8 @@ async function reloads() {
     await atStep(page, 3);
     await page.reload();
     await drawn(page);
-    tell("a reload in the middle", (await imagesOf(page)).length === 4 && await page.locator("#seed").inputValue() === "6", page.said.join("; "));
+    const seed = await page.locator("#seed").inputValue();
+    tell("a reload in the middle", (await imagesOf(page)).length === 4 && seed === "6", page.said.join("; "));
     await page.close();
 }
 
@@ -142,7 +153,8 @@ async function stopsAndRestarts() {
     await page.locator("#count").fill("3");
     await page.locator("#draw").click();
     await drawn(page);
-    tell("stopped and restarted", (await imagesOf(page)).length === 3 && page.said.length === 0, [`${stopped} ms to stop`, ...page.said].join("; "));
+    const told = [`${stopped} ms to stop`, ...page.said].join("; ");
+    tell("stopped and restarted", (await imagesOf(page)).length === 3 && page.said.length === 0, told);
     await page.close();
 }
 
@@ -157,7 +169,8 @@ async function savesAndSlides() {
     const side = Math.sqrt(last[0].length / 4);
     const header = readFileSync(saved);
     const sizes = [header.readUInt32BE(16), header.readUInt32BE(20)];
-    tell("saved", sizes[0] === 2 * (2 * side + 2) - 2 + 0 && sizes[1] === sizes[0], `${download.suggestedFilename()}, ${sizes.join(" x ")}`);
+    const wanted = 2 * (2 * side + 2) - 2;
+    tell("saved", sizes.every((size) => size === wanted), `${download.suggestedFilename()}, ${sizes.join(" x ")}`);
     await page.locator("#step").focus();
     await page.keyboard.press("Home");
     const first = await imagesOf(page);

@@ -544,8 +544,8 @@ function advice({ userAgent }, secure) {
     }
     const scheme = /Edg/.test(userAgent) ? "edge" : "chrome";
     const linux = /Linux/.test(userAgent) && !/Android/.test(userAgent);
-    const flags = linux ? `${scheme}://flags/#enable-unsafe-webgpu and ${scheme}://flags/#enable-vulkan` : `${scheme}://flags/#enable-unsafe-webgpu`;
-    return `Open ${flags}, choose Enabled and relaunch; graphics acceleration must be on under ${scheme}://settings/system.`;
+    const flags = ["enable-unsafe-webgpu", ...(linux ? ["enable-vulkan"] : [])].map((flag) => `${scheme}://flags/#${flag}`);
+    return `Open ${flags.join(" and ")}, choose Enabled and relaunch; graphics acceleration must be on under ${scheme}://settings/system.`;
 }
 
 const short = (number) => number < 9.95 ? number.toFixed(1) : Math.round(number);
@@ -854,11 +854,11 @@ function startPage() {
             return;
         }
         const settings = readSettings();
-        keepSettings(settings);
         stopping.abort();
         stopping = new AbortController();
         const { signal } = stopping;
         running = running.then(() => attempt(settings, signal));
+        keepSettings(settings);
     }
 
     function anotherSeed() {
