@@ -577,7 +577,7 @@ function startPage() {
         const { image, classes, weights } = model;
         const color = image.channels < 3 ? "grey" : "colour";
         const parts = [`${image.width} × ${image.height} pixels, ${color}`, classes && counted(classes.length, "class"),
-            counted(weights.elements, "weight"), `made by ${model.made_by}`];
+            counted(weights.parameters, "parameter"), `made by ${model.made_by}`];
         element.about.textContent = parts.filter(Boolean).join("\u00a0· ");
     }
 

@@ -98,7 +98,7 @@ const SOFTSIGN: Op = Op {
     },
 };
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+pub fn main() -> Result<(), Box<dyn std::error::Error>> {
     let context = Context::new(None)?;
     let mut report = Report::default();
     for (which, choices) in trials(&SOFTSIGN, context.kind(), 0, 20) {

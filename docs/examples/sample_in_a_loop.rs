@@ -12,9 +12,9 @@ use diffuse::nn::{UNet, digits};
 use diffuse::run::{Generator, Networks, Request, Session, TrainOptions};
 
 /// A network, its weights, and the schedule that they were trained with.
-fn model() -> Result<(UNet, Vec<f32>, Schedule), Box<dyn std::error::Error>> {
-    if let Some(place) = std::env::args().nth(1) {
-        let loaded = checkpoint::load(Path::new(&place))?;
+fn model(place: Option<&Path>) -> Result<(UNet, Vec<f32>, Schedule), Box<dyn std::error::Error>> {
+    if let Some(place) = place {
+        let loaded = checkpoint::load(place)?;
         return Ok((loaded.unet, loaded.weights, loaded.scheduler.schedule()?));
     }
     let unet = UNet::new(digits())?;
@@ -22,8 +22,8 @@ fn model() -> Result<(UNet, Vec<f32>, Schedule), Box<dyn std::error::Error>> {
     Ok((unet, weights, TrainOptions::default().scheduler().schedule()?))
 }
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let (unet, weights, schedule) = model()?;
+pub fn draw(place: Option<&Path>) -> Result<(), Box<dyn std::error::Error>> {
+    let (unet, weights, schedule) = model(place)?;
     let (height, width) = unet.config.sample_size.map(Size::sides).ok_or("its config.json has no sample_size")?;
     let context = Context::new(None)?;
     let mut session = Session::new(&context);
@@ -48,4 +48,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         diffuse::picture::grid(&drawn.images, 4, 4).save(std::env::temp_dir().join(name))?;
     }
     Ok(())
+}
+
+pub fn main() -> Result<(), Box<dyn std::error::Error>> {
+    draw(std::env::args().nth(1).as_deref().map(Path::new))
 }

@@ -20,7 +20,7 @@ fn image(number: usize) -> Vec<u8> {
     (0..SIDE * SIDE).map(|i| if is_in((i % SIDE) as f32 - x, (i / SIDE) as f32 - y) { 255 } else { 0 }).collect()
 }
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+pub fn main() -> Result<(), Box<dyn std::error::Error>> {
     let images: Vec<u8> = (0..256).flat_map(image).collect();
     let labels = (0..256).map(|number| number % 2).collect();
     let data = Dataset::new("shapes", [SIDE as u32, SIDE as u32, 1], images, labels, &["disc", "square"])?;

@@ -69,7 +69,11 @@ pub fn write(model: &Checkpoint, options: &Options) -> Result<String> {
         classes: model.classes.as_ref().map(|classes| classes.names.clone()),
         null_class,
         buffers: Buffers { images: X, labels: model.classes.as_ref().map(|_| LABELS), weights: WEIGHTS },
-        weights: Weights { elements: model.unet.params.elements, precision: options.precision },
+        weights: Weights {
+            elements: model.unet.params.elements,
+            parameters: model.unet.params.count(),
+            precision: options.precision,
+        },
         limits: made.limits,
         defaults: Defaults {
             sampler: sampler.name.into(),

@@ -46,7 +46,10 @@ pub struct Buffers {
 
 #[derive(Serialize)]
 pub struct Weights {
+    /// Of the flat buffer, padding included.
     pub elements: u64,
+    /// Learnt numbers among them.
+    pub parameters: u64,
     pub precision: Precision,
 }
 
