@@ -1,4 +1,4 @@
-//! Charts: the loss of a training run, curves, sheets of images by class, and in [`roofline`] what kernels reach.
+//! Charts: the loss of a training run, curves as pictures and as SVG, sheets of images by class, and in [`roofline`] what kernels reach.
 
 mod axes;
 mod canvas;
@@ -6,8 +6,13 @@ mod curves;
 mod loss;
 pub mod roofline;
 mod sheet;
+mod svg;
+mod thinned;
 mod ticks;
 
 pub use curves::{Curve, write_curves};
 pub use loss::write_loss_chart;
 pub use sheet::{Row, write_sheet};
+pub use svg::{Line, svg};
+pub use thinned::Thinned;
+pub use ticks::{significant, whole};

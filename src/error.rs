@@ -57,6 +57,15 @@ pub fn counted(count: u64, noun: &str) -> String {
     }
 }
 
+/// A word as a shell takes it.
+pub fn quoted(word: &str) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || "/._-+=:,@%".contains(c);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        return word.into();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
 /// Names with commas between them; numbers in a row as `0 to 9`; the first twenty of very many.
 pub fn list_names(names: &[String]) -> String {
     const LISTED: usize = 20;

@@ -39,6 +39,16 @@ pub struct Images {
 }
 
 impl Images {
+    /// `count` images of [height, width, channels] out of their bytes.
+    pub fn of_bytes(
+        bytes: impl IntoIterator<Item = u8>,
+        count: usize,
+        [height, width, channels]: [usize; 3],
+    ) -> Images {
+        let values = bytes.into_iter().map(|byte| f32::from(byte) / 127.5 - 1.0).collect();
+        Images { values, count, height, width, channels }
+    }
+
     fn color(&self, image: usize, y: usize, x: usize) -> Rgb<u8> {
         let channel = |channel| self.value(image, y, x, channel).unwrap_or(f32::NAN);
         let shown = match self.channels {
@@ -167,9 +177,12 @@ pub fn write_png(path: &Path, picture: &RgbImage) -> Result<()> {
     write_atomic(path, &bytes)
 }
 
-/// Repeated pixels defeat the filters: without one, and in one channel where it will do, a grid of digits takes a fifth
+/// A picture as PNG, small. Repeated pixels defeat the filters: without one, and in one channel where it will do, a grid of digits takes a fifth
 /// of the bytes that the encoder's defaults take.
-fn encode_png(picture: &RgbImage) -> ImageResult<Vec<u8>> {
+///
+/// # Errors
+/// If the picture has no pixel.
+pub fn encode_png(picture: &RgbImage) -> ImageResult<Vec<u8>> {
     let mut bytes = Vec::new();
     let encoder = PngEncoder::new_with_quality(&mut bytes, CompressionType::Default, FilterType::NoFilter);
     if picture.pixels().all(|Rgb([red, green, blue])| red == green && green == blue) {

@@ -1,12 +1,14 @@
 //! Training: the loop and the run directory.
 
 mod canaries;
+mod curves;
 mod follow;
 mod lock;
 mod log;
 mod losses;
 pub mod model;
 pub mod private;
+mod report;
 pub mod run;
 mod save;
 mod share;

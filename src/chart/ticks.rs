@@ -49,13 +49,13 @@ fn nice_distance(span: f64) -> f64 {
 }
 
 /// A number rounded to so many significant digits, in powers of ten if it is very large or small.
-pub(super) fn significant(value: f64, digits: usize) -> String {
+pub fn significant(value: f64, digits: usize) -> String {
     let rounded: f64 = format!("{value:.*e}", digits.saturating_sub(1)).parse().unwrap_or(value);
     if rounded == 0.0 || (1e-4..1e6).contains(&rounded.abs()) { rounded.to_string() } else { format!("{rounded:e}") }
 }
 
 /// A whole number with its digits in groups of three.
-pub(super) fn whole(value: u64) -> String {
+pub fn whole(value: u64) -> String {
     let digits = value.to_string();
     let mut grouped = String::new();
     for (index, digit) in digits.chars().enumerate() {

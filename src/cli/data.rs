@@ -85,20 +85,15 @@ fn want(args: &Args) -> Result<Want> {
 
 /// Up to `count` images of each class, spread over all of them.
 fn rows(data: &Dataset, count: usize) -> Vec<Row> {
-    let mut members = vec![Vec::new(); data.classes.len()];
-    data.labels.iter().enumerate().for_each(|(index, label)| members[*label as usize].push(index));
-    let (size, [height, width, channels]) =
-        (data.images.len() / data.len(), [data.height, data.width, data.channels].map(|side| side as usize));
-    let row = |(index, (name, members)): (usize, (&String, Vec<usize>))| {
+    let shape = [data.height, data.width, data.channels].map(|side| side as usize);
+    let row = |(index, ((name, members), images)): (usize, ((&String, usize), Vec<usize>))| {
         // The letters of other scripts are boxes on the sheet.
         let name = if name.chars().all(|letter| letter < '\u{250}') { name.clone() } else { format!("{index} {name}") };
-        let shown = count.min(members.len());
-        let image = |i: usize| &data.images[members[i * members.len() / shown] * size..][..size];
-        let values = (0..shown).flat_map(image).map(|byte| f32::from(*byte) / 127.5 - 1.0).collect();
-        let images = Images { values, count: shown, height, width, channels };
-        Row { name, note: counted(members.len() as u64, "image"), images }
+        let bytes = images.iter().flat_map(|image| data.image(*image)).copied();
+        let images = Images::of_bytes(bytes, images.len(), shape);
+        Row { name, note: counted(members as u64, "image"), images }
     };
-    data.classes.iter().zip(members).enumerate().map(row).collect()
+    data.classes.iter().zip(data.counts()).zip(data.some_of_each(count)).enumerate().map(row).collect()
 }
 
 /// The summary, and where there are several classes the images of each.

@@ -14,6 +14,7 @@ use super::{sample, train};
 use diffuse::checkpoint;
 use diffuse::data::Dataset;
 use diffuse::diffusion::{Sampler, ScheduleKind};
+use diffuse::error::quoted;
 use diffuse::files;
 use diffuse::gpu::{Context, Precision};
 use diffuse::nn::config::Size;
@@ -76,7 +77,7 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     [&samples, &gif].into_iter().try_for_each(|path| files::check_writable(path))?;
     let mut again = "diffuse demo".to_string();
     if args.out != Path::new(DEFAULT_PLACE) {
-        again.push_str(&format!(" --out {}", train::quoted(&args.out.to_string_lossy())));
+        again.push_str(&format!(" --out {}", quoted(&args.out.to_string_lossy())));
     }
     let ending = Ending { out: &args.out, json: &Json::default(), started, again, ranks: None };
     let trained = train::train_through_losses(

@@ -14,7 +14,7 @@ use super::output::{Json, say};
 use super::outputs::{Input, Place, Source, check_apart, file, input};
 use super::progress::Progress;
 use diffuse::checkpoint;
-use diffuse::error::{Error, counted};
+use diffuse::error::{Error, counted, quoted};
 use diffuse::gpu::{Context, context::mebibytes};
 use diffuse::ranks::Ranks;
 use diffuse::run::trainer::check_shared;
@@ -503,13 +503,4 @@ pub fn train(run: &mut Run, context: &Context, ending: &Ending) -> Result<bool> 
 /// What is typed to go on with a run.
 pub fn going_on(command: &str, out: &Path) -> String {
     format!("diffuse {command} --resume --out {}", quoted(&out.to_string_lossy()))
-}
-
-/// A word as a shell takes it.
-pub fn quoted(word: &str) -> String {
-    let is_plain = |c: char| c.is_alphanumeric() || "/._-+=:,@%".contains(c);
-    if !word.is_empty() && word.chars().all(is_plain) {
-        return word.into();
-    }
-    format!("'{}'", word.replace('\'', r"'\''"))
 }

@@ -159,6 +159,23 @@ impl Dataset {
         })
     }
 
+    /// Indices of up to `count` images of each class, spread over all of them.
+    pub fn some_of_each(&self, count: usize) -> Vec<Vec<usize>> {
+        let mut members = vec![Vec::new(); self.classes.len()];
+        self.labels.iter().enumerate().for_each(|(index, label)| members[*label as usize].push(index));
+        let spread = |members: Vec<usize>| {
+            let shown = count.min(members.len());
+            (0..shown).map(|i| members[i * members.len() / shown]).collect()
+        };
+        members.into_iter().map(spread).collect()
+    }
+
+    /// The bytes of an image.
+    pub fn image(&self, index: usize) -> &[u8] {
+        let bytes = self.images.len() / self.len();
+        &self.images[index * bytes..][..bytes]
+    }
+
     /// Whether there are none. [`crate::data::load`] never returns such a set.
     pub fn is_empty(&self) -> bool {
         self.labels.is_empty()

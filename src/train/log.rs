@@ -6,6 +6,7 @@ use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::curves::Curves;
 use super::private::PRIVATE;
 use crate::error::{Error, Result};
 use crate::files::write_atomic;
@@ -33,6 +34,22 @@ pub struct MetricsLog {
     waiting: Vec<u8>,
     flushed: Instant,
     points: Vec<(u64, f32)>,
+    curves: Curves,
+}
+
+/// What a line says of a step, and its images a second; none if it is no whole line.
+fn parsed(line: &str) -> Option<(Metrics, f64)> {
+    let fields: Vec<&str> = line.split(',').collect();
+    let number = |index: usize| fields.get(index).and_then(|field| field.parse::<f64>().ok());
+    let loss = |index: usize| fields.get(index).and_then(|field| field.parse::<f32>().ok());
+    let metrics = Metrics {
+        step: fields[0].parse().ok()?,
+        loss: loss(1)?,
+        gradient_norm: loss(2).unwrap_or(f32::NAN),
+        learning_rate: number(3).unwrap_or(f64::NAN),
+        by_level: std::array::from_fn(|level| loss(COLUMNS_ONCE + level)),
+    };
+    [COLUMNS, COLUMNS_ONCE].contains(&fields.len()).then_some((metrics, number(4).unwrap_or(f64::NAN)))
 }
 
 impl MetricsLog {
@@ -43,7 +60,7 @@ impl MetricsLog {
     pub fn create(directory: &Path) -> Result<MetricsLog> {
         let path = directory.join(METRICS);
         write_atomic(&path, HEADER.as_bytes())?;
-        MetricsLog::open(path, Vec::new())
+        MetricsLog::open(path, Vec::new(), Curves::default())
     }
 
     /// Goes on behind `step`; later lines, of a run that was killed after its last checkpoint, are dropped.
@@ -59,22 +76,19 @@ impl MetricsLog {
         // A disk that lost its power may have left anything behind the last line that was synced.
         let text = String::from_utf8_lossy(&bytes);
         let mut kept = String::from(HEADER);
-        let mut points = Vec::new();
+        let (mut points, mut curves) = (Vec::new(), Curves::default());
         for line in text.lines().skip(1) {
-            let fields: Vec<&str> = line.split(',').collect();
-            let number = fields.first().and_then(|field| field.parse::<u64>().ok());
-            let loss = fields.get(1).and_then(|field| field.parse::<f32>().ok());
-            if let (Some(number), Some(loss), COLUMNS | COLUMNS_ONCE) = (number, loss, fields.len())
-                && number <= step
-            {
-                kept.push_str(line);
-                kept.extend(std::iter::repeat_n(',', COLUMNS - fields.len()));
-                kept.push('\n');
-                points.push((number, loss));
-            }
+            let Some((metrics, images_per_second)) = parsed(line).filter(|(metrics, _)| metrics.step <= step) else {
+                continue;
+            };
+            kept.push_str(line);
+            kept.extend(std::iter::repeat_n(',', COLUMNS - 1 - line.matches(',').count()));
+            kept.push('\n');
+            points.push((metrics.step, metrics.loss));
+            curves.push(&metrics, images_per_second);
         }
         write_atomic(&path, kept.as_bytes())?;
-        MetricsLog::open(path, points)
+        MetricsLog::open(path, points, curves)
     }
 
     /// Goes on in a new file, where what was said before is gone.
@@ -87,9 +101,9 @@ impl MetricsLog {
         Ok(())
     }
 
-    fn open(path: PathBuf, points: Vec<(u64, f32)>) -> Result<MetricsLog> {
+    fn open(path: PathBuf, points: Vec<(u64, f32)>, curves: Curves) -> Result<MetricsLog> {
         let file = OpenOptions::new().append(true).open(&path).map_err(|error| Error::file(&path, error))?;
-        Ok(MetricsLog { path, file, waiting: Vec::new(), flushed: Instant::now(), points })
+        Ok(MetricsLog { path, file, waiting: Vec::new(), flushed: Instant::now(), points, curves })
     }
 
     /// Adds a line.
@@ -99,6 +113,7 @@ impl MetricsLog {
     pub fn add(&mut self, metrics: &Metrics, images_per_second: f64) -> Result<()> {
         let Metrics { step, loss, gradient_norm, learning_rate, by_level } = metrics;
         self.points.push((*step, *loss));
+        self.curves.push(metrics, images_per_second);
         let mut line = format!("{step},{loss},{gradient_norm},{learning_rate:.6e},{images_per_second:.2}");
         for level in by_level {
             line.push(',');
@@ -123,6 +138,11 @@ impl MetricsLog {
             }
         }
         Ok(())
+    }
+
+    /// All columns, thinned.
+    pub(super) fn curves(&self) -> &Curves {
+        &self.curves
     }
 
     /// (step, loss) of every line.

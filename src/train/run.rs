@@ -1,4 +1,4 @@
-//! A run directory: `config.json`, `data.json`, `metrics.csv`, `loss.png`, `samples/`, `checkpoint/`, `checkpoints/`.
+//! A run directory: `config.json`, `data.json`, `metrics.csv`, `report.html`, `loss.png`, `samples/`, `checkpoint/`, `checkpoints/`.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,6 +9,7 @@ use super::lock::Lock;
 use super::log::{MetricsLog, is_there};
 use super::model::{Initial, Model};
 use super::private::{self, Ledger, beside};
+use super::report::{Report, data_section};
 use super::save::{Outcome, Purpose, Save, Saver, TRAINER};
 use super::stored::{
     DATA, Over, SAMPLES, Stored, TRAINER_STATE, TrainerState, check_place, claim, digest, read_state, refuse_used,
@@ -64,6 +65,8 @@ struct About {
     /// All of it, and a line for people.
     description: serde_json::Value,
     line: String,
+    /// The same on the page of the run.
+    section: String,
 }
 
 impl About {
@@ -76,7 +79,8 @@ impl About {
     ) -> About {
         let (description, line) = describe(options, data);
         let (images, classes) = (data.len() as u64, data.classes.clone());
-        About { images, digest, canaries, initial, classes, description, line }
+        let section = data_section(options, data, &line);
+        About { images, digest, canaries, initial, classes, description, line, section }
     }
 
     /// Writes what the run in `directory` trains, and on what.
@@ -105,6 +109,7 @@ pub struct Run<'a> {
     trainer: Trainer<'a>,
     saver: Saver,
     log: MetricsLog,
+    report: Arc<Report>,
     data: About,
     /// Steps done.
     step: u64,
@@ -346,10 +351,18 @@ impl<'a> Run<'a> {
         (directory, lock): (PathBuf, Lock),
         options: TrainOptions,
         (model, trainer, saver): (Model, Trainer<'a>, Saver),
-        (log, data): (MetricsLog, About),
+        (log, mut data): (MetricsLog, About),
         step: u64,
     ) -> Run<'a> {
-        let (model, made_on) = (model.into(), made_on(trainer.session.context));
+        let made_on = made_on(trainer.session.context);
+        let report = Arc::new(Report {
+            directory: directory.clone(),
+            data: std::mem::take(&mut data.section),
+            classes: data.classes.clone(),
+            parameters: model.params().count(),
+            made_on: made_on.clone(),
+        });
+        let model = model.into();
         let (saved, notes, ends, warned) = (None, Vec::new(), false, [false; 2]);
         let (told, moved) = (step, step);
         let (copied, hold_every) = (Instant::now(), HOLD_EVERY);
@@ -360,6 +373,7 @@ impl<'a> Run<'a> {
             trainer,
             saver,
             log,
+            report,
             data,
             step,
             saved,
@@ -664,7 +678,11 @@ impl<'a> Run<'a> {
 
     fn show_samples(&mut self, watch: &mut dyn Watch) {
         match self.draw_samples(watch) {
-            Ok(Some(path)) => watch.note(&format!("step {}: {}", self.step, path.display())),
+            Ok(Some(path)) => {
+                watch.note(&format!("step {}: {}", self.step, path.display()));
+                let shown = self.report.write(self.step, &self.options, self.log.curves());
+                shown.unwrap_or_else(|error| self.warn(&error, watch));
+            }
             Ok(None) => {}
             // Training doesn't go on without pictures: it goes on elsewhere.
             Err(Error::Lost(_)) if self.step < self.options.steps => {}
@@ -752,7 +770,8 @@ impl<'a> Run<'a> {
         let (directory, model, made_on) = (self.directory.clone(), self.model.clone(), self.made_on.clone());
         // What it spends is entered before its outcome can be seen.
         let ledger = self.ledger.as_ref().map(|ledger| ledger.charged(self.step + self.abandoned));
-        let save = Save { directory, model, state, made_on, points: self.log.points().to_vec(), ledger };
+        let (points, curves, report) = (self.log.points().to_vec(), self.log.curves().clone(), self.report.clone());
+        let save = Save { directory, model, state, made_on, points, curves, report, ledger };
         self.saver.begin(&self.trainer.session, save, purpose);
     }
 

@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
+use super::curves::Curves;
 use super::log;
 use super::model::Model;
 use super::private::{Ledger, PRIVACY, beside};
+use super::report::Report;
 use super::stored::{LOSS_CHART, TRAINER_STATE, TrainerState, replace_checkpoint};
 use crate::checkpoint::manifest::MadeOn;
 use crate::error::{Result, counted};
@@ -29,8 +31,10 @@ pub(super) struct Save {
     /// Its `loss_scale` is the device's to say, its `mean_loss` is known when the last step is.
     pub state: TrainerState,
     pub made_on: MadeOn,
-    /// (step, loss) so far.
+    /// (step, loss) so far, and what the report shows of it.
     pub points: Vec<(u64, f32)>,
+    pub curves: Curves,
+    pub report: Arc<Report>,
     /// Of a private run, with all that is spent by then.
     pub ledger: Option<Ledger>,
 }
@@ -40,7 +44,7 @@ pub(super) struct Outcome {
     pub step: u64,
     pub learning_rate: f64,
     pub written: Result<()>,
-    /// Of the metrics up to it, and of the picture.
+    /// Of the metrics up to it, of the report and of the picture.
     pub beside: Result<()>,
 }
 
@@ -202,11 +206,14 @@ impl Save {
             replace_checkpoint(&self.directory, step, keep, &self.made_on, |fresh| self.write(fresh, numbers))
         });
         let title = format!("training loss, {}", counted(step, "step"));
-        let chart = match written {
-            Ok(()) => chart::write_loss_chart(&place.join(LOSS_CHART), &title, &self.points),
+        let shown = match written {
+            Ok(()) => {
+                let report = self.report.write(step, &self.state.options, &self.curves);
+                report.and(chart::write_loss_chart(&place.join(LOSS_CHART), &title, &self.points))
+            }
             Err(_) => Ok(()),
         };
-        Outcome { step, learning_rate, written, beside: synced.and(chart) }
+        Outcome { step, learning_rate, written, beside: synced.and(shown) }
     }
 
     fn write(&self, directory: &Path, numbers: Numbers) -> Result<()> {

@@ -24,6 +24,7 @@ const ROTTEN: &str = "checkpoint.rotten";
 /// What the run trains on.
 pub const DATA: &str = "data.json";
 pub(super) const LOSS_CHART: &str = "loss.png";
+pub(super) const REPORT: &str = "report.html";
 pub(super) const SAMPLES: &str = "samples";
 
 /// Where a run stands: all that resumption needs beside the tensors. Which images and which noise come next follows from
@@ -226,13 +227,13 @@ pub fn check_place(directory: &Path) -> Result<()> {
     files::check_writable(&directory.join(log::METRICS)).map_err(named)
 }
 
-/// All directories of a run.
+/// All files of a run beside its checkpoints, and all directories.
+const FILES: [&str; 5] = [log::METRICS, LOSS_CHART, REPORT, DATA, checkpoint::CONFIG];
 const DIRECTORIES: [&str; 7] = [SAMPLES, CHECKPOINT, FRESH, OLD, ROTTEN, KEPT, PRIVATE];
 
 /// Whether a run keeps something under that name, relative to its directory.
 pub fn is_of_a_run(name: &Path) -> bool {
-    let files = [log::METRICS, LOSS_CHART, DATA, checkpoint::CONFIG];
-    files.iter().any(|file| name == Path::new(file)) || DIRECTORIES.iter().any(|own| name.starts_with(own))
+    FILES.iter().any(|file| name == Path::new(file)) || DIRECTORIES.iter().any(|own| name.starts_with(own))
 }
 
 /// Refuses what could be written only when the work is done, or would be lost.
@@ -248,7 +249,7 @@ fn check_entries(directory: &Path) -> Result<()> {
             return Err(Error::file(place, "this is no directory, and a run keeps one here; move it away"));
         }
     }
-    for file in [log::METRICS, LOSS_CHART, DATA, checkpoint::CONFIG].map(|name| directory.join(name)) {
+    for file in FILES.map(|name| directory.join(name)) {
         if file.is_dir() {
             return Err(Error::file(file, "this is a directory, and a run writes a file here; move it away"));
         }
