@@ -1,5 +1,6 @@
 //! Training: the loop and the run directory.
 
+mod appended;
 mod canaries;
 mod curves;
 mod follow;
@@ -13,6 +14,7 @@ pub mod run;
 mod save;
 mod share;
 mod stored;
+mod tensorboard;
 
 pub use canaries::CANARIES;
 pub use follow::{follow, lead};

@@ -25,6 +25,8 @@ mod pipelines;
 mod planning;
 #[path = "cli/privacy.rs"]
 mod privacy;
+#[path = "cli/reports.rs"]
+mod reports;
 #[path = "cli/sampling.rs"]
 mod sampling;
 #[path = "cli/training.rs"]

@@ -175,6 +175,12 @@ pub struct TrainOptions {
     /// Checkpoints kept beside the newest, and the best: of the least mean training loss since the save before; 0: none
     #[arg(long, value_name = "N")]
     pub keep: usize,
+    /// Write what TensorBoard shows, an event file beside metrics.csv: scalars of each step, and sample grids
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub tensorboard: bool,
+    /// Steps between histograms of weights and gradients in it, for which a step waits; 0 writes none
+    #[arg(long, value_name = "N")]
+    pub histograms_every: u64,
     /// What to do when a loss or a gradient is not finite [default: stop; lower-scale in half precision]
     #[arg(long, value_enum)]
     pub on_nan: Option<OnNan>,
@@ -269,6 +275,8 @@ impl Default for TrainOptions {
             sample_steps: 50,
             checkpoint_every: 1000,
             keep: 2,
+            tensorboard: false,
+            histograms_every: 0,
             on_nan: None,
             audit_every: 1000,
             exchange: SentAs::F32,
@@ -359,6 +367,9 @@ impl TrainOptions {
         }
         if self.task == Task::Classify && self.canaries.is_some() {
             return refuse("a classifier is trained without --canaries");
+        }
+        if self.histograms_every > 0 && !self.tensorboard {
+            return refuse("--histograms-every goes with --tensorboard, whose file they are written to");
         }
         self.validate_private()?;
         self.model.validate()

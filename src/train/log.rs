@@ -1,11 +1,11 @@
 //! `metrics.csv`: one line a step.
 
 use std::fmt::Write as _;
-use std::fs::{File, OpenOptions};
-use std::io::{ErrorKind, Write};
+use std::fs::OpenOptions;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
+use super::appended::Appended;
 use super::curves::Curves;
 use super::private::PRIVATE;
 use crate::error::{Error, Result};
@@ -18,9 +18,6 @@ const HEADER: &str = "step,loss,grad_norm,lr,images_per_s,loss_0,loss_1,loss_2,l
 const COLUMNS: usize = 5 + LEVELS;
 const COLUMNS_ONCE: usize = 5;
 
-/// Lines come to the file at least this often, for those who watch it.
-const INTERVAL: Duration = Duration::from_secs(2);
-
 /// Whether a run began in `directory`, private or not.
 pub(super) fn is_there(directory: &Path) -> bool {
     [directory.into(), directory.join(PRIVATE)].iter().any(|place| place.join(METRICS).exists())
@@ -28,11 +25,7 @@ pub(super) fn is_there(directory: &Path) -> bool {
 
 /// The file, and the losses in it.
 pub struct MetricsLog {
-    path: PathBuf,
-    file: File,
-    /// What is not in the file yet.
-    waiting: Vec<u8>,
-    flushed: Instant,
+    lines: Appended,
     points: Vec<(u64, f32)>,
     curves: Curves,
 }
@@ -96,14 +89,14 @@ impl MetricsLog {
     /// # Errors
     /// As [`MetricsLog::create`].
     pub fn begin_anew(&mut self, directory: &Path) -> Result<()> {
-        let mut fresh = MetricsLog::create(directory)?;
-        std::mem::swap(&mut self.file, &mut fresh.file);
+        let path = directory.join(METRICS);
+        write_atomic(&path, HEADER.as_bytes())?;
+        self.lines.go_on_in(Appended::open(path)?);
         Ok(())
     }
 
     fn open(path: PathBuf, points: Vec<(u64, f32)>, curves: Curves) -> Result<MetricsLog> {
-        let file = OpenOptions::new().append(true).open(&path).map_err(|error| Error::file(&path, error))?;
-        Ok(MetricsLog { path, file, waiting: Vec::new(), flushed: Instant::now(), points, curves })
+        Ok(MetricsLog { lines: Appended::open(path)?, points, curves })
     }
 
     /// Adds a line.
@@ -120,8 +113,7 @@ impl MetricsLog {
             _ = level.map(|loss| write!(line, "{loss}"));
         }
         line.push('\n');
-        self.waiting.extend(line.as_bytes());
-        if self.flushed.elapsed() >= INTERVAL { self.flush() } else { Ok(()) }
+        self.lines.add(|waiting| waiting.extend(line.as_bytes()))
     }
 
     /// Brings all lines to the file.
@@ -129,15 +121,7 @@ impl MetricsLog {
     /// # Errors
     /// [`Error::File`] if the disk is full; what is not in the file waits for the next time.
     pub fn flush(&mut self) -> Result<()> {
-        self.flushed = Instant::now();
-        while !self.waiting.is_empty() {
-            match self.file.write(&self.waiting) {
-                Ok(written) => drop(self.waiting.drain(..written)),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(Error::file(&self.path, error)),
-            }
-        }
-        Ok(())
+        self.lines.flush()
     }
 
     /// All columns, thinned.
@@ -161,13 +145,6 @@ pub fn sync(directory: &Path) -> Result<()> {
     opened.and_then(|file| file.sync_all()).map_err(|error| Error::file(&path, error))
 }
 
-impl Drop for MetricsLog {
-    fn drop(&mut self) {
-        // A run that breaks leaves all that it knew; where there is no room, that was said.
-        let _ = self.flush();
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #[cfg(target_os = "linux")]
@@ -185,11 +162,11 @@ mod tests {
             log.add(&metrics, 10.0).expect("it waits");
         };
         let full = OpenOptions::new().write(true).open("/dev/full").expect("a device of Linux");
-        let room = std::mem::replace(&mut log.file, full);
+        let room = std::mem::replace(&mut log.lines.file, full);
         add(&mut log, 1);
         let problem = log.flush().expect_err("no room").to_string();
         assert!(problem.contains("metrics.csv: no space left on device"), "{problem}");
-        log.file = room;
+        log.lines.file = room;
         add(&mut log, 2);
         log.flush().expect("room");
         let text = || std::fs::read_to_string(place.path().join(METRICS)).expect("text");

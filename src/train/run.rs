@@ -14,12 +14,13 @@ use super::save::{Outcome, Purpose, Save, Saver, TRAINER};
 use super::stored::{
     DATA, Over, SAMPLES, Stored, TRAINER_STATE, TrainerState, check_place, claim, digest, read_state, refuse_used,
 };
+use super::tensorboard::Events;
 use crate::checkpoint;
 use crate::checkpoint::manifest::{self, MadeOn};
 use crate::data::{self, Dataset, Want};
 use crate::error::{Error, Result, list_names};
 use crate::files;
-use crate::gpu::{Context, EMA, WEIGHTS};
+use crate::gpu::{Context, EMA, GRADIENTS, WEIGHTS};
 use crate::nn::config::Size;
 use crate::run::session;
 use crate::run::trainer::{FIRST_MOMENT, MOST_SKIPPED, SECOND_MOMENT};
@@ -110,6 +111,7 @@ pub struct Run<'a> {
     saver: Saver,
     log: MetricsLog,
     report: Arc<Report>,
+    events: Option<Events>,
     data: About,
     /// Steps done.
     step: u64,
@@ -342,8 +344,9 @@ impl<'a> Run<'a> {
         let about = About::new(&options, data, digest, canaries, before.unwrap_or_default());
         about.write(directory, &options)?;
         let log = MetricsLog::create(&beside(directory, &options))?;
+        let events = events(directory, &options, 1)?;
         let run = Run::standing((directory.into(), lock), options, (model, trainer, saver), (log, about), 0);
-        Ok(Run { ledger, notes, to_share: Some(data.clone()), ..run })
+        Ok(Run { ledger, notes, events, to_share: Some(data.clone()), ..run })
     }
 
     /// A run of which `step` steps are done.
@@ -374,6 +377,7 @@ impl<'a> Run<'a> {
             saver,
             log,
             report,
+            events: None,
             data,
             step,
             saved,
@@ -438,6 +442,7 @@ impl<'a> Run<'a> {
         let about = About::new(&options, &data, digest, canaries, state.initial_data);
         about.write(&directory, &options)?;
         let log = MetricsLog::resume(&beside(&directory, &options), state.step)?;
+        let events = events(&directory, &options, state.step + 1)?;
         let abandoned = ledger.as_ref().map_or(0, |ledger| ledger.steps() - state.step);
         let spent = (abandoned > 0)
             .then(|| format!("the ledger counts {abandoned} steps more, of checkpoints that are left behind"));
@@ -445,7 +450,7 @@ impl<'a> Run<'a> {
         let other = made_on.and_then(|then| difference_of(&then, &run.made_on));
         let saved = Some(Saved { step: state.step, learning_rate: state.options.learning_rate });
         let notes = notes.into_iter().chain(other).chain(spent).collect();
-        Ok(Run { saved, notes, to_share: Some(data), ledger, abandoned, ..run })
+        Ok(Run { saved, notes, events, to_share: Some(data), ledger, abandoned, ..run })
     }
 
     /// Lines on how a run goes on that was not as it should be, or that was made on something else.
@@ -524,7 +529,7 @@ impl<'a> Run<'a> {
     /// # Errors
     /// [`Error::File`] if it can't be written.
     pub fn write_held(&mut self) -> Result<Option<u64>> {
-        self.log.flush()?;
+        self.flush()?;
         self.saver.write_held(self.saved.map(|saved| saved.step))
     }
 
@@ -621,6 +626,11 @@ impl<'a> Run<'a> {
             self.step += 1;
             metrics.iter().try_for_each(|metrics| self.tell(metrics, &mut pace, watch))?;
             self.tell_findings(watch);
+            if self.options.histograms_every > 0 && self.step.is_multiple_of(self.options.histograms_every) {
+                self.catch_up(&mut pace, watch)?;
+                self.add_tensors(watch)?;
+                pace.restart();
+            }
             let due = |every: u64| every > 0 && self.step.is_multiple_of(every) && self.step < self.options.steps;
             let (sample, save) = (due(self.options.sample_every), due(self.options.checkpoint_every));
             self.attend_save(false, watch)?;
@@ -667,9 +677,28 @@ impl<'a> Run<'a> {
             self.moved = metrics.step;
         }
         let logged = self.log.add(metrics, images_per_second);
-        logged.unwrap_or_else(|error| self.warn_of_log(&error, watch));
+        let shown = self.events.as_mut().map_or(Ok(()), |events| events.add(metrics, images_per_second));
+        logged.and(shown).unwrap_or_else(|error| self.warn_of_log(&error, watch));
         watch.step(metrics, images_per_second);
         Ok(())
+    }
+
+    /// Writes histograms of the last step's weights and gradient, which the device must tell first.
+    fn add_tensors(&mut self, watch: &mut dyn Watch) -> Result<()> {
+        // A step that was skipped has no gradient to speak of.
+        let norm = self.log.curves().gradient_norm.last().filter(|(step, _)| *step == self.step);
+        let (Some(events), Some((step, norm))) = (&mut self.events, norm) else { return Ok(()) };
+        let session = &self.trainer.session;
+        let (weights, gradient) = (session.read(WEIGHTS)?, session.read(GRADIENTS)?);
+        let added = events.add_tensors(step, self.model.params(), [&weights, &gradient], norm);
+        added.unwrap_or_else(|error| self.warn_of_log(&error, watch));
+        Ok(())
+    }
+
+    /// Brings to the files all that is known of steps.
+    fn flush(&mut self) -> Result<()> {
+        let shown = self.events.as_mut().map_or(Ok(()), Events::flush);
+        self.log.flush().and(shown)
     }
 
     fn tell_findings(&mut self, watch: &mut dyn Watch) {
@@ -735,7 +764,12 @@ impl<'a> Run<'a> {
         let images = drawn.images;
         let columns = if conditional { classes.min(10) as usize } else { 4 };
         let path = beside(&self.directory, &self.options).join(SAMPLES).join(format!("step_{:06}.png", self.step));
-        picture::write_png(&path, &picture::grid(&images, columns, picture::default_scale(height as usize)))?;
+        let grid = picture::grid(&images, columns, picture::default_scale(height as usize));
+        let png = picture::encode_png(&grid).map_err(|error| Error::file(&path, error))?;
+        files::write_atomic(&path, &png)?;
+        if let Some(events) = &mut self.events {
+            events.add_grid(self.step, grid.dimensions(), png)?;
+        }
         Ok(Some(path))
     }
 
@@ -779,7 +813,7 @@ impl<'a> Run<'a> {
     /// that is done, or `patiently`.
     fn attend_save(&mut self, patiently: bool, watch: &mut dyn Watch) -> Result<()> {
         if let Some(step) = self.saver.here().filter(|step| *step <= self.told) {
-            self.log.flush().unwrap_or_else(|error| self.warn_of_log(&error, watch));
+            self.flush().unwrap_or_else(|error| self.warn_of_log(&error, watch));
             self.saver.proceed(self.mean_loss(step));
         }
         match self.saver.outcome(patiently) {
@@ -816,7 +850,9 @@ impl<'a> Run<'a> {
             return Err(Error::file(directory, "another run began here after the directory of this one was removed"));
         }
         self.data.write(directory, &self.options)?;
-        self.log.begin_anew(&beside(directory, &self.options))?;
+        let place = beside(directory, &self.options);
+        self.log.begin_anew(&place)?;
+        self.events.as_mut().map_or(Ok(()), |events| events.begin_anew(&place, self.told + 1))?;
         self.lock = lock;
         watch.note(&format!(
             "warning: {}: was removed or renamed; it is made anew, with metrics and checkpoints from here on (step {})",
@@ -863,6 +899,11 @@ impl<'a> Run<'a> {
             error => Err(error),
         }
     }
+}
+
+/// What TensorBoard is told of the run in `directory` from step `first` on, if it is to be told.
+fn events(directory: &Path, options: &TrainOptions, first: u64) -> Result<Option<Events>> {
+    options.tensorboard.then(|| Events::begin(&beside(directory, options), first)).transpose()
 }
 
 /// What computes on a device.

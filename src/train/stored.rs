@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::lock::Lock;
 use super::log;
 use super::private::{Ledger, PRIVATE};
+use super::tensorboard::EVENTS;
 use crate::checkpoint::manifest::{MadeOn, Wrong};
 use crate::checkpoint::{self, CHECKPOINT, KEPT, OLD, manifest};
 use crate::data::Dataset;
@@ -233,7 +234,10 @@ const DIRECTORIES: [&str; 7] = [SAMPLES, CHECKPOINT, FRESH, OLD, ROTTEN, KEPT, P
 
 /// Whether a run keeps something under that name, relative to its directory.
 pub fn is_of_a_run(name: &Path) -> bool {
-    FILES.iter().any(|file| name == Path::new(file)) || DIRECTORIES.iter().any(|own| name.starts_with(own))
+    let is_of_events = name.to_str().is_some_and(|name| name.starts_with(EVENTS));
+    is_of_events
+        || FILES.iter().any(|file| name == Path::new(file))
+        || DIRECTORIES.iter().any(|own| name.starts_with(own))
 }
 
 /// Refuses what could be written only when the work is done, or would be lost.

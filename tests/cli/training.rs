@@ -19,15 +19,12 @@ pub fn assert_same_bits(one: &Path, other: &Path) {
         let read = |run: &Path| fs::read(run.join("checkpoint").join(file)).unwrap();
         assert!(read(one) == read(other), "{file} differs");
     }
-    // The fifth column is a time.
-    let rows = |run: &Path| -> Vec<Vec<String>> {
-        let without_time = |line: &String| {
-            let mut fields: Vec<String> = line.split(',').map(String::from).collect();
-            fields.remove(4);
-            fields
-        };
-        lines(&run.join("metrics.csv")).iter().map(without_time).collect()
+    // One column is a time.
+    let timeless = |line: &String| -> Vec<String> {
+        let columns = line.split(',').enumerate().filter(|(column, _)| *column != 4);
+        columns.map(|(_, field)| field.to_string()).collect()
     };
+    let rows = |run: &Path| -> Vec<Vec<String>> { lines(&run.join("metrics.csv")).iter().map(timeless).collect() };
     assert_eq!(rows(one), rows(other));
 }
 
@@ -43,20 +40,21 @@ fn a_run_is_written_whole() {
     let checkpoints = ["checkpoint", "checkpoints/step_000005", "checkpoints/step_000010"];
     let files_of = |place: &&str| checkpoint.map(|name| format!("{place}/{name}"));
     let mut expected: Vec<String> = checkpoints.iter().flat_map(files_of).collect();
-    let others =
-        ["config.json", "data.json", "loss.png", "metrics.csv", "samples/step_000006.png", "samples/step_000012.png"];
+    let others = ["config.json", "data.json", "loss.png", "metrics.csv", "report.html"];
+    expected.extend(others.map(String::from));
+    let others = ["samples/step_000006.png", "samples/step_000012.png"];
     expected.extend(others.map(String::from));
     assert_eq!(files(&run), expected);
     let metrics = lines(&run.join("metrics.csv"));
-    let header = "step,loss,grad_norm,lr,images_per_s,loss_0,loss_1,loss_2,loss_3,loss_4,loss_5,loss_6,loss_7";
-    assert_eq!(metrics[0], header);
+    let levels: String = (0..8).map(|level| format!(",loss_{level}")).collect();
+    assert_eq!(metrics[0], format!("step,loss,grad_norm,lr,images_per_s{levels}"));
     assert_eq!(metrics.len(), 13);
     for (step, line) in metrics[1..].iter().enumerate() {
-        let fields: Vec<&str> = line.split(',').collect();
-        let numbers: Vec<f64> =
-            fields.iter().filter(|field| !field.is_empty()).map(|field| field.parse().unwrap()).collect();
-        // Four images have one to four noise levels.
-        assert!(fields.len() == 13 && (6..=9).contains(&numbers.len()) && numbers[0] == step as f64 + 1.0, "{line}");
+        assert_eq!(line.split(',').count(), 13, "{line}");
+        // A batch of four images has none of most levels.
+        let numbers = line.split(',').enumerate().filter(|(column, field)| *column < 5 || !field.is_empty());
+        let numbers: Vec<f64> = numbers.map(|(_, field)| field.parse().unwrap()).collect();
+        assert!(numbers.len() > 5 && numbers[0] == step as f64 + 1.0, "{line}");
         assert!(numbers.iter().all(|number| *number >= 0.0 && number.is_finite()), "{line}");
     }
     for picture in ["loss.png", "samples/step_000006.png", "samples/step_000012.png"] {
@@ -331,8 +329,8 @@ fn killed_and_resumed_gives_equal_bits() {
     assert_same_bits(&run, &place.path().join("whole"));
     let left = |name: &String| name.contains(".tmp");
     let files: Vec<String> = files(&run).into_iter().filter(|name| !left(name)).collect();
-    // Four of the run, and three checkpoints of six.
-    assert_eq!(files.len(), 22, "{files:?}");
+    // Five of the run, and three checkpoints of six.
+    assert_eq!(files.len(), 23, "{files:?}");
 }
 
 /// What the checkpoints that were kept are called.
@@ -573,7 +571,7 @@ fn a_directory_that_is_removed_is_made_anew() {
     let step = read_json(&run.join("checkpoint/trainer.json"))["step"].as_u64().unwrap();
     let mut names = files(&run);
     names.retain(|name| !name.contains('/'));
-    assert_eq!(names, ["config.json", "data.json", "loss.png", "metrics.csv"]);
+    assert_eq!(names, ["config.json", "data.json", "loss.png", "metrics.csv", "report.html"]);
     assert!(lines(&run.join("metrics.csv")).last().unwrap().starts_with(&format!("{step},")));
     accepted(place.path(), "verify run");
     accepted(place.path(), &format!("train --resume --out run --steps {}", step + 1));
@@ -785,7 +783,7 @@ fn what_is_in_the_way_of_a_run_is_found_before_it() {
         fs::write(at(&format!("of-{name}/{name}")), "mine").unwrap();
         refused(place.path(), &format!("{line} of-{name}"), &[&format!("of-{name}/{name}: this is no directory")]);
     }
-    for name in ["loss.png", "config.json", "data.json", "metrics.csv"] {
+    for name in ["loss.png", "config.json", "data.json", "metrics.csv", "report.html"] {
         fs::create_dir_all(at(&format!("of-{name}/{name}"))).unwrap();
         refused(place.path(), &format!("{line} of-{name}"), &[&format!("of-{name}/{name}: this is a directory")]);
     }

@@ -148,10 +148,12 @@ fn what_is_published_holds_nothing_secret_and_all_that_tells_of_images_is_in_pri
     let (place, files, notes) = run("with", &data);
     let names: Vec<&String> = files.keys().filter(|name| !name.starts_with("checkpoint")).collect();
     assert_eq!(names, ["config.json"]);
-    for file in ["ledger.json", "metrics.csv", "data.json", "loss.png", "samples/step_000002.png", "DO_NOT_PUBLISH.txt"]
-    {
+    let files_of = ["ledger.json", "metrics.csv", "data.json", "loss.png", "report.html", "samples/step_000002.png"];
+    for file in files_of.iter().chain(&["DO_NOT_PUBLISH.txt"]) {
         assert!(place.join("private").join(file).is_file(), "{file}");
     }
+    let report = std::fs::read_to_string(place.join("private/report.html")).unwrap();
+    assert!(report.contains("never to be published") && !report.contains("training images of class"), "{report}");
     let state = json(&place.join("checkpoint/trainer.json"));
     assert!(state["digest"].is_null() && state.get("mean_loss").is_none(), "{state}");
     let told = json(&place.join("checkpoint/privacy.json"));

@@ -67,7 +67,7 @@ def problems(runs, run, undisturbed, number, error, is_last):
     names = sorted(path.name for path in run.iterdir() if error != "kill" or not path.name.startswith(".diffuse-"))
     # Behind the last save nothing is left to do that would put the one before it, which is whole, among the others.
     names = [name for name in names if not (is_last and name == "checkpoint.old")]
-    if names != ["checkpoint", "checkpoints", "config.json", "data.json", "loss.png", "metrics.csv"]:
+    if names != ["checkpoint", "checkpoints", "config.json", "data.json", "loss.png", "metrics.csv", "report.html"]:
         yield f"leaves {names}"
     kept = sorted(path.name for path in (run / "checkpoints").iterdir())
     # The best may be an older one.
