@@ -13,6 +13,6 @@ mod ticks;
 pub use curves::{Curve, write_curves};
 pub use loss::write_loss_chart;
 pub use sheet::{Row, write_sheet};
-pub use svg::{Line, svg};
+pub use svg::{Line, Scale, svg};
 pub use thinned::Thinned;
 pub use ticks::{significant, whole};

@@ -76,6 +76,11 @@ impl LossAxis {
             let ticks = logarithmic_ticks(low, high);
             return LossAxis { logarithmic: true, low, high, ticks, digits: 1, decimals: None };
         }
+        LossAxis::linear((low, high))
+    }
+
+    /// For values between the two, however far they are apart.
+    pub(super) fn linear((low, high): (f64, f64)) -> LossAxis {
         let (padded, high) = with_margin(low, high);
         // The margin must not suggest that a loss could be negative.
         let low = if low >= 0.0 { padded.max(0.0) } else { padded };

@@ -24,14 +24,26 @@ pub struct Line {
     pub points: Vec<(u64, f64)>,
 }
 
-/// What is drawn, and whether up it is logarithmic: as [`super::write_curves`] has it. With no point it is empty axes. `label` is for
-/// those who don't see it, and holds nothing that would need to be escaped.
-pub fn svg(label: &str, lines: &[Line]) -> (String, bool) {
+/// What distances upwards mean.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Scale {
+    Linear,
+    /// Ratios, where all values are positive and span more than a decade, as [`super::write_curves`] has it.
+    AsValuesAre,
+}
+
+/// What is drawn, and whether up it is logarithmic. With no point it is empty axes. `label` is for those who don't see it, and holds
+/// nothing that would need to be escaped.
+pub fn svg(label: &str, lines: &[Line], scale: Scale) -> (String, bool) {
     let points = || lines.iter().flat_map(|line| &line.points);
     let steps = points().map(|point| point.0);
     let values = || points().map(|point| point.1);
     let across = StepAxis::new(steps.clone().min().zip(steps.max()));
-    let up = LossAxis::new(values().min_by(f64::total_cmp).zip(values().max_by(f64::total_cmp)));
+    let range = values().min_by(f64::total_cmp).zip(values().max_by(f64::total_cmp));
+    let up = match (scale, range) {
+        (Scale::Linear, Some(range)) => LossAxis::linear(range),
+        _ => LossAxis::new(range),
+    };
     let mut svg = format!(r#"<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">"#);
     write_axes(&mut svg, &across, &up);
     lines.iter().for_each(|line| write_line(&mut svg, line, &across, &up));
@@ -86,7 +98,8 @@ mod tests {
     #[test]
     fn points_lie_within_the_axes_and_ends_at_their_ends() {
         let line = |points: &[(u64, f64)]| Line { class: "mean".into(), points: points.to_vec() };
-        let (drawn, is_logarithmic) = svg("loss", &[line(&[(0, 1.0), (50, 0.1), (100, 0.01)])]);
+        let (drawn, is_logarithmic) = svg("loss", &[line(&[(0, 1.0), (50, 0.1), (100, 0.01)])], Scale::AsValuesAre);
+        assert!(!svg("rate", &[line(&[(0, 1.0), (100, 0.01)])], Scale::Linear).1);
         assert!(is_logarithmic);
         let path = drawn.split(r#"<path class="line mean" d=""#).nth(1).expect("a path");
         let path = &path[..path.find('"').expect("its end")];
@@ -106,9 +119,9 @@ mod tests {
     #[test]
     fn one_point_is_a_dot_and_none_are_empty_axes() {
         let line = |points: &[(u64, f64)]| Line { class: "mean".into(), points: points.to_vec() };
-        let (dot, _) = svg("loss", &[line(&[(1, 0.5)])]);
+        let (dot, _) = svg("loss", &[line(&[(1, 0.5)])], Scale::AsValuesAre);
         assert!(dot.contains("<circle") && !dot.contains("NaN"), "{dot}");
-        let (empty, _) = svg("loss", &[line(&[])]);
+        let (empty, _) = svg("loss", &[line(&[])], Scale::Linear);
         assert!(!empty.contains("<circle") && !empty.contains("line mean") && !empty.contains("NaN"), "{empty}");
     }
 }

@@ -236,7 +236,7 @@ pub fn in_shards(mut options: TrainOptions, shards: u32) -> Result<TrainOptions>
 }
 
 /// What may change in a run that goes on: the rest of it follows from its beginning.
-const MAY_CHANGE: [&str; 15] = [
+const MAY_CHANGE: [&str; 17] = [
     "steps",
     "learning_rate",
     "warmup",
@@ -246,6 +246,8 @@ const MAY_CHANGE: [&str; 15] = [
     "sample_every",
     "checkpoint_every",
     "keep",
+    "tensorboard",
+    "histograms_every",
     "on_nan",
     "audit_every",
     "exchange",

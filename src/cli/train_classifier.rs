@@ -37,7 +37,7 @@ pub struct Args {
 
 /// The options that may be set.
 const FLAGS: &str = "memory_limit steps batch learning_rate noise_schedule timesteps sigma_min sigma_max seed checkpoint_every keep \
-     on_nan audit_every exchange on_differ";
+     tensorboard histograms_every on_nan audit_every exchange on_differ";
 
 fn defaults() -> TrainOptions {
     TrainOptions {

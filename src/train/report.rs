@@ -86,7 +86,7 @@ impl Report {
     fn about(&self, options: &TrainOptions) -> String {
         let MadeOn { adapter, driver, .. } = &self.made_on;
         let what = if options.task == Task::Denoise { "U-Net" } else { "Classifier" };
-        format!("{what} of {} parameters on {adapter} ({driver})", whole(self.parameters))
+        format!("{what} of {} parameters on {adapter}, driver {driver}", whole(self.parameters))
     }
 
     fn write_facts(&self, page: &mut String, step: u64, options: &TrainOptions, curves: &Curves) {
@@ -139,5 +139,82 @@ fn duration(seconds: f64) -> String {
         90.0..5400.0 => format!("{:.0} min", seconds / 60.0),
         5400.0..172_800.0 => format!("{:.1} h", seconds / 3600.0),
         _ => format!("{:.1} days", seconds / 86_400.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::data::{self, Want};
+    use crate::run::{LEVELS, Metrics};
+    use crate::train::private::PRIVATE;
+
+    fn report(directory: &Path, options: &TrainOptions) -> Report {
+        let data = data::load("digits", &Want::default()).expect("the embedded digits");
+        Report {
+            directory: directory.into(),
+            data: data_section(options, &data, "a line"),
+            classes: data.classes.clone(),
+            parameters: 7,
+            made_on: MadeOn { adapter: "<card>".into(), driver: "1".into(), shaders: "2".into() },
+        }
+    }
+
+    fn curves(steps: u64) -> Curves {
+        let mut curves = Curves::default();
+        for step in 1..=steps {
+            let loss = 1.0 / step as f32;
+            let by_level = [Some(loss); LEVELS];
+            let metrics = Metrics { step, loss, gradient_norm: 1.0 + loss, learning_rate: 1e-3, by_level };
+            curves.push(&metrics, 10.0);
+        }
+        curves
+    }
+
+    #[test]
+    fn a_long_run_with_many_grids_has_a_small_page() {
+        let place = tempfile::tempdir().expect("a place");
+        fs::create_dir(place.path().join("samples")).expect("a directory");
+        for step in 1..=40 {
+            let path = place.path().join(format!("samples/step_{step:06}.png"));
+            fs::write(path, vec![0; 130_000]).expect("a file");
+        }
+        let options = TrainOptions { steps: 300_000, ..TrainOptions::default() };
+        let (report, curves) = (report(place.path(), &options), curves(200_000));
+        let begun = std::time::Instant::now();
+        report.write(200_000, &options, &curves).expect("room");
+        println!("written in {:?}", begun.elapsed());
+        let page = fs::read_to_string(place.path().join(REPORT)).expect("a page");
+        println!("{} bytes", page.len());
+        assert!(page.len() < 5_000_000 && page.contains("20 of 40 grids"), "{}", page.len());
+        let paths: Vec<&str> = page.split("<path class=\"line ").skip(1).collect();
+        assert_eq!(paths.len(), 2 + LEVELS + 2 + 1 + 2);
+        assert!(paths.iter().all(|path| path.split('"').nth(2).is_some_and(|d| d.matches('L').count() < 1000)));
+        assert!(page.contains("200,000 of 300,000") && page.contains("&lt;card&gt;") && !page.contains("<card>"));
+    }
+
+    #[test]
+    fn what_must_not_be_shown_is_not() {
+        let place = tempfile::tempdir().expect("a place");
+        let plain = TrainOptions::default();
+        let canaries = TrainOptions { canaries: Some(3), ..plain.clone() };
+        let private = TrainOptions { dp_noise: Some(1.0), dp_delta: Some(1e-5), ..plain.clone() };
+        let write = |options: &TrainOptions| {
+            report(place.path(), options).write(3, options, &curves(3)).expect("room");
+            let beside = if options.is_private() { place.path().join(PRIVATE) } else { place.path().into() };
+            let page = fs::read_to_string(beside.join(REPORT)).expect("a page");
+            fs::remove_file(beside.join(REPORT)).expect("it is there");
+            page
+        };
+        assert_eq!(write(&plain).matches("training images of class").count(), 10);
+        for options in [canaries, private] {
+            let page = write(&options);
+            assert!(!page.contains("<img") && page.contains("No training images are shown"), "{page}");
+            assert_eq!(page.contains("never to be published"), options.is_private());
+            // None is beside the weights.
+            assert!(!place.path().join(REPORT).exists());
+        }
     }
 }

@@ -2,28 +2,31 @@
 
 use std::fmt::Write as _;
 
-use crate::chart::{Line, Thinned, significant, svg, whole};
+use crate::chart::{Line, Scale, Thinned, significant, svg, whole};
 use crate::train::curves::Curves;
 
 /// Writes a chart of each.
 pub(super) fn write(page: &mut String, curves: &Curves) {
     page.push_str("<section><h2>Curves</h2><div class=\"charts\">");
-    write_chart(page, "Loss", &raw_and_smoothed(&curves.loss), &legend(&curves.loss));
+    let as_is = Scale::AsValuesAre;
+    write_chart(page, ("Loss", as_is), &raw_and_smoothed(&curves.loss), &legend(&curves.loss));
     if curves.by_level.iter().any(|level| level.last().is_some()) {
         write_levels(page, &curves.by_level);
     }
-    write_chart(page, "Gradient norm", &raw_and_smoothed(&curves.gradient_norm), &legend(&curves.gradient_norm));
+    let norm = &curves.gradient_norm;
+    write_chart(page, ("Gradient norm", as_is), &raw_and_smoothed(norm), &legend(norm));
     let rate = Line { class: "smoothed".into(), points: curves.learning_rate.points() };
     let now = curves.learning_rate.last().map_or(String::new(), |(_, rate)| format!("now {}", significant(rate, 3)));
-    write_chart(page, "Learning rate", &[rate], &now);
+    // It may fall to nearly nothing, which ratios would be all about.
+    write_chart(page, ("Learning rate", Scale::Linear), &[rate], &now);
     let pace = &curves.images_per_second;
-    write_chart(page, "Images a second", &raw_and_smoothed(pace), &legend(pace));
+    write_chart(page, ("Images a second", Scale::Linear), &raw_and_smoothed(pace), &legend(pace));
     page.push_str("</div></section>");
 }
 
 /// `legend` is markup.
-fn write_chart(page: &mut String, title: &str, lines: &[Line], legend: &str) {
-    let (drawn, is_logarithmic) = svg(title, lines);
+fn write_chart(page: &mut String, (title, scale): (&str, Scale), lines: &[Line], legend: &str) {
+    let (drawn, is_logarithmic) = svg(title, lines, scale);
     let scale = if is_logarithmic { " <small>log scale</small>" } else { "" };
     let figure = format!("<figure><h3>{title}{scale}</h3>{drawn}<figcaption>{legend}</figcaption></figure>");
     page.push_str(&figure);
@@ -59,5 +62,5 @@ fn write_levels(page: &mut String, levels: &[Thinned]) {
         };
         _ = write!(legend, "{}", key(class, &name));
     }
-    write_chart(page, "Loss by noise level, smoothed", &lines, &legend);
+    write_chart(page, ("Loss by noise level, smoothed", Scale::AsValuesAre), &lines, &legend);
 }

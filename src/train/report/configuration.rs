@@ -19,12 +19,12 @@ pub(super) fn write(page: &mut String, options: &TrainOptions) {
     page.push_str("<section><h2>Configuration</h2><table><thead><tr><th>option</th><th>here</th><th>usual</th></tr></thead><tbody>");
     for (key, value) in others {
         let [value, usual] = [value, usual_of(key)].map(said);
-        _ = write!(page, "<tr><th>{}</th><td>{}</td><td>{}</td></tr>", Escaped(key), Escaped(value), Escaped(usual));
+        _ = write!(page, "<tr><th>{}</th><td>{}</td><td>{}</td></tr>", breakable(key), Escaped(value), Escaped(usual));
     }
     let count = same.len();
     _ = write!(page, "</tbody></table><details><summary>{count} more, as usual</summary><table><tbody>");
     for (key, value) in same {
-        _ = write!(page, "<tr><th>{}</th><td>{}</td></tr>", Escaped(key), Escaped(said(value)));
+        _ = write!(page, "<tr><th>{}</th><td>{}</td></tr>", breakable(key), Escaped(said(value)));
     }
     page.push_str("</tbody></table></details></section>");
 }
@@ -36,6 +36,11 @@ fn rows(options: &TrainOptions) -> Map<String, Value> {
         rows.extend(model.into_iter().map(|(key, value)| (format!("model.{key}"), value)));
     }
     rows
+}
+
+/// A key that may go on in another line where a word of it ends.
+fn breakable(key: &str) -> String {
+    Escaped(key).to_string().replace('_', "_<wbr>")
 }
 
 fn said(value: &Value) -> String {
