@@ -2,6 +2,7 @@
 
 mod adapter;
 pub mod certify;
+mod curve;
 pub mod data;
 mod decoding;
 pub mod demo;
@@ -11,6 +12,7 @@ mod edit;
 pub mod evaluate;
 pub mod export;
 mod flags;
+mod half_blocks;
 mod interrupt;
 pub mod output;
 mod outputs;
@@ -26,6 +28,7 @@ pub mod train;
 pub mod train_classifier;
 pub mod tune;
 pub mod verify;
+pub mod watch;
 
 use std::sync::LazyLock;
 
@@ -60,6 +63,7 @@ pub enum Command {
     Demo(demo::Args),
     Train(Box<train::Args>),
     TrainClassifier(Box<train_classifier::Args>),
+    Watch(watch::Args),
     Data(data::Args),
     Sample(Box<sample::Args>),
     Evaluate(Box<evaluate::Args>),
@@ -123,6 +127,7 @@ impl Cli {
             Command::Demo(args) => demo::run(args, adapter),
             Command::Train(args) => train::run(args, adapter),
             Command::TrainClassifier(args) => train_classifier::run(args, adapter),
+            Command::Watch(args) => watch::run(args),
             Command::Data(args) => data::run(args),
             Command::Sample(args) => sample::run(args, adapter),
             Command::Evaluate(args) => evaluate::run(args, adapter),

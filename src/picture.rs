@@ -109,6 +109,37 @@ fn cell(pixel: u32, cell_size: usize) -> (usize, usize) {
     (pixel as usize / pitch, pixel as usize % pitch)
 }
 
+/// The images of a [`grid`] of the usual enlargement, of `height` and `width` pixels each, white ones where it has none; none if it
+/// is another grid.
+pub fn tiles(grid: &RgbImage, height: usize, width: usize) -> Option<Vec<RgbImage>> {
+    let scale = default_scale(height);
+    let [cell_width, cell_height] = [width, height].map(|side| side.saturating_mul(scale));
+    let cells = |length: u32, cell: usize| {
+        let pitch = cell.saturating_add(GAP);
+        let is_whole = cell > 0 && (length as usize + GAP).is_multiple_of(pitch);
+        is_whole.then(|| (length as usize + GAP) / pitch)
+    };
+    let (columns, rows) = (cells(grid.width(), cell_width)?, cells(grid.height(), cell_height)?);
+    let tile = |index: usize| {
+        let (left, top) = (index % columns * (cell_width + GAP), index / columns * (cell_height + GAP));
+        let pixel = |x: u32, y: u32| {
+            let at = |start: usize, pixel: u32| (start + pixel as usize * scale) as u32;
+            *grid.get_pixel(at(left, x), at(top, y))
+        };
+        RgbImage::from_fn(width as u32, height as u32, pixel)
+    };
+    Some((0..columns * rows).map(tile).collect())
+}
+
+/// Reads a picture that this program wrote.
+///
+/// # Errors
+/// [`Error::File`] if it can't be read, or is none.
+pub fn read(path: &Path) -> Result<RgbImage> {
+    let picture = image::open(path).map_err(|error| Error::file(path, error))?;
+    Ok(picture.to_rgb8())
+}
+
 /// The enlargement that makes an image of this height about 64 pixels tall, at least 1.
 pub fn default_scale(height: usize) -> usize {
     let height = height.max(1);

@@ -5,7 +5,7 @@ use std::io::Cursor;
 use std::path::Path;
 
 use diffuse::chart::write_loss_chart;
-use diffuse::picture::{Images, default_columns, default_scale, grid, write_gif, write_png};
+use diffuse::picture::{Images, default_columns, default_scale, grid, read, tiles, write_gif, write_png};
 use image::codecs::gif::GifDecoder;
 use image::{AnimationDecoder, Rgb, RgbImage};
 
@@ -37,6 +37,29 @@ fn grid_places_enlarges_and_separates() {
     let gap = vec![blank; 10];
     let expected = vec![first.clone(), first, gap.clone(), gap, second.clone(), second];
     assert_eq!(rows(&grid(&three, 2, 2)), expected);
+}
+
+#[test]
+fn the_images_of_a_grid_come_back() {
+    let values: Vec<f32> = (0..3 * 4 * 6).map(|i| i as f32 / 36.0 - 1.0).collect();
+    let three = images([3, 4, 6, 1], &values);
+    let whole = grid(&three, 2, default_scale(4));
+    let found = tiles(&whole, 4, 6).expect("a grid");
+    assert_eq!(found.len(), 4, "two rows of two places");
+    for (index, tile) in found[..3].iter().enumerate() {
+        let own = Images { values: values[24 * index..24 * (index + 1)].to_vec(), count: 1, ..three };
+        assert_eq!(*tile, grid(&own, 1, 1), "image {index}");
+    }
+    assert!(found[3].pixels().all(|pixel| *pixel == WHITE));
+    for (height, width) in [(4, 5), (5, 6), (0, 6), (4, 0), (usize::MAX, usize::MAX)] {
+        assert_eq!(tiles(&whole, height, width), None, "{height} x {width}");
+    }
+    let place = tempfile::tempdir().expect("a place");
+    let file = place.path().join("grid.png");
+    write_png(&file, &whole).expect("room");
+    assert_eq!(read(&file).expect("a picture"), whole);
+    fs::write(&file, "no picture").unwrap();
+    assert!(read(&file).is_err() && read(&place.path().join("none.png")).is_err());
 }
 
 #[test]

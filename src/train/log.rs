@@ -135,6 +135,33 @@ impl MetricsLog {
     }
 }
 
+/// A line of the file, read back.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Row {
+    pub metrics: Metrics,
+    pub images_per_second: f64,
+}
+
+/// The row that a line says; none if it is broken or the heading.
+pub(super) fn read_row(line: &str) -> Option<Row> {
+    let fields: Vec<&str> = line.split(',').collect();
+    if ![COLUMNS, COLUMNS_ONCE].contains(&fields.len()) {
+        return None;
+    }
+    let mut by_level = [None; LEVELS];
+    for (level, field) in by_level.iter_mut().zip(&fields[COLUMNS_ONCE..]) {
+        *level = field.parse().ok();
+    }
+    let metrics = Metrics {
+        step: fields[0].parse().ok()?,
+        loss: fields[1].parse().ok()?,
+        gradient_norm: fields[2].parse().ok()?,
+        learning_rate: fields[3].parse().ok()?,
+        by_level,
+    };
+    Some(Row { metrics, images_per_second: fields[4].parse().ok()? })
+}
+
 /// Makes the lines last that are in the file of the run in `directory`.
 ///
 /// # Errors
