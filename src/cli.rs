@@ -2,6 +2,7 @@
 
 mod adapter;
 pub mod certify;
+pub mod completions;
 mod curve;
 pub mod data;
 mod decoding;
@@ -14,6 +15,8 @@ pub mod export;
 mod flags;
 mod half_blocks;
 mod interrupt;
+mod live;
+pub mod man;
 pub mod output;
 mod outputs;
 pub mod plan;
@@ -21,6 +24,7 @@ pub mod privacy;
 pub mod profile;
 mod progress;
 pub mod ranks;
+mod runs;
 pub mod sample;
 mod sampler;
 mod steering;
@@ -75,6 +79,8 @@ pub enum Command {
     Plan(plan::Args),
     Tune(tune::Args),
     Devices(devices::Args),
+    Completions(completions::Args),
+    Man(man::Args),
 }
 
 /// What was typed. A number below 0 is a number everywhere, not a flag that might be missing its `--`.
@@ -83,6 +89,22 @@ pub enum Command {
 /// What is wrong with it, or what was asked for: help, the version.
 pub fn parse() -> Result<Cli, clap::Error> {
     Cli::from_arg_matches(&with_numbers(Cli::command()).try_get_matches()?)
+}
+
+/// What most people want, for those who typed no command.
+const WELCOME: &str = "\
+diffuse trains and samples diffusion U-Nets on any GPU. What most people want:
+
+  diffuse demo                     learn to draw digits, from nothing to a picture, in a few minutes
+  diffuse train --data DIRECTORY   train on your own images, with a sub-folder a class or without
+  diffuse sample RUN               draw images with what was trained
+
+diffuse --help lists all commands, diffuse COMMAND --help has the flags of one.";
+
+/// What is said where a command is missing; none if something else is wrong.
+pub fn welcome(error: &clap::Error) -> Option<&'static str> {
+    use clap::error::ErrorKind::{DisplayHelpOnMissingArgumentOrSubcommand, MissingSubcommand};
+    [DisplayHelpOnMissingArgumentOrSubcommand, MissingSubcommand].contains(&error.kind()).then_some(WELCOME)
 }
 
 fn with_numbers(command: clap::Command) -> clap::Command {
@@ -139,6 +161,8 @@ impl Cli {
             Command::Plan(args) => plan::run(args),
             Command::Tune(args) => self::tune::run(args, adapter),
             Command::Devices(args) => devices::run(args, adapter),
+            Command::Completions(args) => completions::run(args, Cli::command()),
+            Command::Man(args) => man::run(args, Cli::command()),
         }
     }
 }

@@ -26,7 +26,10 @@ fn main() -> ExitCode {
         Err(error) => {
             // Rank 0 says it, before any rank ends.
             if ranks.as_ref().is_none_or(|ranks| ranks.rank() == 0) {
-                _ = error.print();
+                match cli::welcome(&error) {
+                    Some(lines) => cli::output::say(lines),
+                    None => _ = error.print(),
+                }
             }
             return ExitCode::from(error.exit_code() as u8);
         }

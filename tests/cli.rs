@@ -33,6 +33,8 @@ mod sampling;
 mod training;
 #[path = "cli/tuning.rs"]
 mod tuning;
+#[path = "cli/watching.rs"]
+mod watching;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -17,6 +17,7 @@ use diffuse::tune::{Mode, Policy, Tuning, Winograd};
 
 /// What to compute on, and which variants of the kernels run there.
 #[derive(clap::Args)]
+#[command(next_help_heading = "Device")]
 pub struct Adapter {
     /// Adapter to use: its number or a part of its name, as `diffuse devices` lists them
     #[arg(long, global = true, value_name = "INDEX|NAME-PART")]

@@ -79,7 +79,7 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     if args.out != Path::new(DEFAULT_PLACE) {
         again.push_str(&format!(" --out {}", quoted(&args.out.to_string_lossy())));
     }
-    let ending = Ending { out: &args.out, json: &Json::default(), started, again, ranks: None };
+    let ending = Ending { out: &args.out, json: &Json::default(), started, again, is_live: false, ranks: None };
     let trained = train::train_through_losses(
         adapter,
         &ending,

@@ -8,14 +8,19 @@ use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
 use serde_json::Value;
 
 use super::outputs::{Input, input};
+use super::runs;
 use diffuse::checkpoint;
 use diffuse::data::{Want, parse_bytes};
 use diffuse::nn::config::Size;
 use diffuse::nn::{UNetConfig, preset, preset_names};
-use diffuse::run::TrainOptions;
+use diffuse::run::{Task, TrainOptions};
+
+/// The preset where none is named.
+const DEFAULT_PRESET: &str = "digits";
 
 /// A model that comes with the program, or one of a file.
 #[derive(Args)]
+#[command(next_help_heading = "Model")]
 pub struct ModelFlags {
     #[arg(long, value_name = "NAME", conflicts_with = "model",
           help = format!("Model that comes with the program: {} [default: digits]", preset_names()))]
@@ -32,6 +37,11 @@ impl ModelFlags {
     /// Whether any is named.
     pub fn is_given(&self) -> bool {
         self.preset.is_some() || self.model.is_some()
+    }
+
+    /// What the model is called, if one is named.
+    fn name(&self) -> Option<String> {
+        self.preset.clone().or(self.model.as_deref().map(runs::stem))
     }
 
     /// The file or directory of the model, if it is of one.
@@ -122,29 +132,50 @@ impl std::str::FromStr for MicroBatch {
 pub struct RunFlags {
     /// `digits` (embedded), a directory of IDX files, of CIFAR's binary files, or of images with a sub-folder a class; or .npz, .npy,
     /// .parquet or .tar[.gz] files, by their path or in a directory
-    #[arg(long, required_unless_present = "resume")]
+    #[arg(long, help_heading = "Data", required_unless_present = "resume")]
     pub data: Option<String>,
     #[command(flatten)]
     pub model: ModelFlags,
-    /// Directory of the run
-    #[arg(long, default_value = "runs/train")]
-    pub out: PathBuf,
-    /// Go on with the run in --out from its checkpoint; start it if there is none yet
-    #[arg(long)]
-    pub resume: bool,
+    /// Start with the weights of this checkpoint or run
+    #[arg(long, help_heading = "Model", value_name = "DIR")]
+    pub init: Option<PathBuf>,
     /// Images that a device takes at a time of those of a step, which --batch says: a number that divides it, or `auto` for the most
     /// that fit. In the run's files it is the batch, and accumulate says how many make a step; a run keeps it
-    #[arg(long, value_name = "N|auto", conflicts_with = "accumulate")]
+    #[arg(long, help_heading = "Optimizer", value_name = "N|auto", conflicts_with = "accumulate")]
     pub micro_batch: Option<MicroBatch>,
     /// Shards of a step's --batch images, a power of two, whose gradients are added in one order whoever computes them: under mpirun
     /// the ranks [default: as many as there are ranks, or the next power of two], else one after the other. A run keeps it
-    #[arg(long, value_name = "G", conflicts_with_all = ["accumulate", "micro_batch"])]
+    #[arg(long, help_heading = "Optimizer", value_name = "G", conflicts_with_all = ["accumulate", "micro_batch"])]
     pub shards: Option<u32>,
-    /// Start with the weights of this checkpoint or run
-    #[arg(long, value_name = "DIR")]
-    pub init: Option<PathBuf>,
+    /// Directory of the run [default: in runs/, by the time and the model, such as runs/2026-11-30_14-05_mnist]
+    #[arg(long, help_heading = "Run")]
+    pub out: Option<PathBuf>,
+    /// Go on with the run in --out from its checkpoint; start it if there is none yet
+    #[arg(long, help_heading = "Run")]
+    pub resume: bool,
+    /// Show losses as they come in some lines below the bar, on a terminal; `diffuse watch` shows more
+    #[arg(long, help_heading = "Run")]
+    pub live: bool,
     #[command(flatten)]
     pub json: super::output::Json,
+}
+
+impl RunFlags {
+    /// The directory of the run: --out, or a new one that is named by the time and the model, which `config` says if it is given.
+    ///
+    /// # Errors
+    /// One line that names the runs that there are, if one of them is to go on.
+    pub fn place(&self, task: Task, config: Option<&Path>) -> Result<PathBuf> {
+        match &self.out {
+            Some(out) => Ok(out.clone()),
+            None if self.resume => bail!("--resume needs --out, the directory of the run: {}", runs::there(task)),
+            None => {
+                let model = self.model.name().or(config.or(self.init.as_deref()).map(runs::stem));
+                let kind = if task == Task::Classify { "-classifier" } else { "" };
+                Ok(runs::fresh(&format!("{}{kind}", model.unwrap_or_else(|| DEFAULT_PRESET.into()))))
+            }
+        }
+    }
 }
 
 /// What was typed. Stands before all other fields, which take what is theirs away.

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::live::Live;
 use super::output::say;
 use diffuse::run::Metrics;
 use diffuse::train::Watch;
@@ -20,6 +21,16 @@ pub struct Progress {
     length: u64,
     start: Instant,
     first: u64,
+    /// What stands below the bar.
+    live: Option<Live>,
+}
+
+/// What stands in a line of a bar before its message, and with nothing behind it.
+const BAR: &str = "{prefix} {bar:30} {pos}/{len}";
+const TIME: &str = "{elapsed} + {eta} left";
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).expect("the templates are fixed").progress_chars("━╸─")
 }
 
 impl Progress {
@@ -28,13 +39,21 @@ impl Progress {
         let plain = !std::io::stderr().is_terminal();
         let target = if plain { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
         let bar = ProgressBar::with_draw_target(Some(length), target);
-        let style = ProgressStyle::with_template("{prefix} {bar:30} {pos}/{len}  {msg}  {elapsed} + {eta} left");
-        bar.set_style(style.expect("the template is fixed").progress_chars("━╸─"));
+        bar.set_style(style(&format!("{BAR}  {{msg}}  {TIME}")));
         bar.set_prefix(what.to_string());
         bar.set_position(first);
         bar.reset_eta();
         let now = Instant::now();
-        Progress { bar, plain, last: now, length, start: now, first }
+        Progress { bar, plain, last: now, length, start: now, first, live: None }
+    }
+
+    /// With more of the run in lines below the bar, where there is a terminal.
+    pub fn live(self) -> Progress {
+        if self.plain {
+            return self;
+        }
+        self.bar.set_style(style(&format!("{BAR}  {TIME}\n{{msg}}")));
+        Progress { live: Some(Live::default()), ..self }
     }
 
     /// `done` of all are done; `message` says how it goes.
@@ -77,6 +96,12 @@ impl Progress {
 impl Watch for Progress {
     fn step(&mut self, metrics: &Metrics, images_per_second: f64) {
         let Metrics { step, loss, .. } = *metrics;
+        if let Some(live) = &mut self.live {
+            live.add(metrics, images_per_second);
+            let width = ratatui::crossterm::terminal::size().map_or(80, |(columns, _)| columns.into());
+            let text = live.text(width);
+            return self.set(step, || text);
+        }
         self.set(step, || format!("loss {loss:.4}  {images_per_second:.1} images/s"));
     }
 

@@ -1,14 +1,17 @@
 //! `diffuse sample`.
 
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use clap::Command;
+use image::RgbImage;
 use serde_json::json;
 
 use super::adapter::Adapter;
 use super::draw::{self, Drawing, Film, Method};
 use super::edit::{self, Edit};
+use super::half_blocks::{Colors, Mosaic};
 use super::output::{Json, say};
 use super::outputs::{Input, Output, Place, check_apart, check_file, file, input};
 use super::{sampler, steering};
@@ -142,6 +145,12 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     let written: Vec<&PathBuf> = written.into_iter().flatten().collect();
     let names: Vec<String> = written.iter().map(|path| path.display().to_string()).collect();
     say(format_args!("{}: {}", counted(images.count as u64, "image"), names.join(", ")));
+    if std::io::stdout().is_terminal() && !args.json.is_alone() {
+        match strip(&images).as_str() {
+            "" => {}
+            strip => super::output::print(strip)?,
+        }
+    }
     args.json.print_object(|| {
         let mut object = json!(Method::of(&drawing, &sampler, evaluations));
         object["count"] = json!(images.count);
@@ -298,6 +307,20 @@ fn write_each(directory: &Path, images: &Images) -> Result<()> {
         picture::write_png(&directory.join(name_of(index)), &picture::grid(&one, 1, 1))?;
     }
     Ok(())
+}
+
+/// Lines of a terminal that images take at the most.
+const MOST_LINES: u16 = 16;
+
+/// The first images, side by side, as many as the terminal is wide enough for; nothing where nobody knows how wide it is.
+fn strip(images: &Images) -> String {
+    let Ok((columns, lines)) = ratatui::crossterm::terminal::size() else { return String::new() };
+    let size = images.height * images.width * images.channels;
+    let one = |values: &[f32]| picture::grid(&Images { values: values.to_vec(), count: 1, ..*images }, 1, 1);
+    let first: Vec<RgbImage> = images.values.chunks_exact(size).take(columns.into()).map(one).collect();
+    let high = images.height.div_ceil(2).min(MOST_LINES.into()) as u16;
+    let mosaic = Mosaic::new(&first, [columns, high.min(lines.saturating_sub(2))]);
+    mosaic.text(Colors::of_terminal()).trim_end_matches('\n').into()
 }
 
 fn write_tensor(path: &Path, images: &Images, clamps: bool) -> Result<()> {

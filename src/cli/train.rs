@@ -34,13 +34,13 @@ pub struct Args {
     #[command(flatten)]
     run: RunFlags,
     /// File of all flags, such as the `config.json` of a run; flags on the command line go before it
-    #[arg(long, value_name = "FILE.json")]
+    #[arg(long, help_heading = "Run", value_name = "FILE.json")]
     config: Option<PathBuf>,
     /// Learn the variance of the reverse steps, too: twice the output channels, L_hybrid (Nichol & Dhariwal 2021)
-    #[arg(long)]
+    #[arg(long, help_heading = "Diffusion")]
     learned_variance: bool,
     /// How activations and copies of weights are stored [default: f32]; sums and master weights are f32 always
-    #[arg(long, value_enum)]
+    #[arg(long, help_heading = "Model", value_enum)]
     precision: Option<Storage>,
 }
 
@@ -79,8 +79,10 @@ impl Args {
 pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     super::interrupt::catch_interrupts();
     let started = Instant::now();
+    let out = args.run.place(Task::Denoise, args.config.as_deref())?;
     let asked = Asked {
         flags: &args.run,
+        out: &out,
         typed: &args.typed,
         task: Task::Denoise,
         options: &|then| args.options(then),
@@ -92,8 +94,9 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
         config: args.config.as_deref(),
         ranks: adapter.ranks(),
     };
-    let again = going_on("train", &args.run.out);
-    let ending = Ending { out: &args.run.out, json: &args.run.json, started, again, ranks: adapter.ranks() };
+    let again = going_on("train", &out);
+    let ending =
+        Ending { out: &out, json: &args.run.json, started, again, is_live: args.run.live, ranks: adapter.ranks() };
     asked.train(adapter, &ending)?;
     Ok(())
 }
@@ -111,6 +114,8 @@ pub enum Begun<'c> {
 /// What a command that trains was asked for.
 pub struct Asked<'a> {
     pub flags: &'a RunFlags,
+    /// The directory of the run.
+    pub out: &'a Path,
     pub typed: &'a Typed,
     /// What it trains.
     pub task: Task,
@@ -287,7 +292,7 @@ impl Asked<'_> {
     /// The options of a new run, unless one goes on. Refuses what makes no sense, before a device is opened.
     fn fresh(&self) -> Result<Option<TrainOptions>> {
         self.flags.json.check()?;
-        let run = ("--out", Place::Directory(&self.flags.out, is_of_a_run));
+        let run = ("--out", Place::Directory(self.out, is_of_a_run));
         let data = self.flags.data.as_deref().map(|data| ("--data", Source::Data(Path::new(data))));
         let init = input("--init", self.flags.init.as_deref());
         let reads = [data, init, self.flags.model.file(), input("--config", self.config)];
@@ -295,14 +300,14 @@ impl Asked<'_> {
         check_apart(&file("--json", self.flags.json.file()).into_iter().collect::<Vec<_>>(), &reads)?;
         check_apart(&file("--json", self.flags.json.file()).into_iter().chain([run]).collect::<Vec<_>>(), &[])?;
         if !self.flags.resume {
-            check_place(&self.flags.out)?;
+            check_place(self.out)?;
         }
         (!self.flags.resume).then(|| (self.options)(None)).transpose()
     }
 
     /// The run: one that goes on, or a new one with the options `fresh`.
     fn begin<'c>(&self, fresh: Option<TrainOptions>, context: &'c Context, policy: &Policy) -> Result<Begun<'c>> {
-        let stored = if self.flags.resume { Stored::find(&self.flags.out)? } else { None };
+        let stored = if self.flags.resume { Stored::find(self.out)? } else { None };
         match stored {
             Some(stored) => self.resume(context, policy, stored),
             None => {
@@ -342,7 +347,7 @@ impl Asked<'_> {
         let then = stored.options().clone();
         if then.task != self.task {
             let other = if then.task == Task::Denoise { "a U-Net: train" } else { "a classifier: train-classifier" };
-            bail!("{}: this run trains {other} --resume goes on with it", self.flags.out.display());
+            bail!("{}: this run trains {other} --resume goes on with it", self.out.display());
         }
         let mut now = (self.options)(Some(then.clone()))?;
         now.precision = self.precision.map_or(now.precision, |storage| storage.precision(context));
@@ -365,7 +370,7 @@ impl Asked<'_> {
             say(format_args!(
                 "trained {} already: {}; --steps takes more",
                 counted(now.steps, "step"),
-                self.flags.out.display()
+                self.out.display()
             ));
             return Ok(Begun::Done { options: Box::new(now), stored: Box::new(stored) });
         }
@@ -382,7 +387,7 @@ impl Asked<'_> {
         policy: &Policy,
     ) -> Result<Run<'c>> {
         if self.flags.data.is_none() && self.config.is_none() {
-            bail!("{}: no run to go on with, and no --data to start one", self.flags.out.display());
+            bail!("{}: no run to go on with, and no --data to start one", self.out.display());
         }
         let mut options = fresh.map_or_else(|| (self.options)(None), Ok)?;
         options.precision = self.precision.map_or(options.precision, |storage| storage.precision(context));
@@ -410,8 +415,12 @@ impl Asked<'_> {
             options = in_shards(options, ranks.count().next_power_of_two())?;
         }
         self.ranks.map_or(Ok(()), |ranks| check_shared(&options, ranks))?;
-        let run = Run::create(context, policy, &self.flags.out, options, &data, (over, initial))?;
+        let run = Run::create(context, policy, self.out, options, &data, (over, initial))?;
         notes.iter().for_each(say);
+        if self.flags.out.is_none() {
+            let place = quoted(&self.out.to_string_lossy());
+            say(format_args!("{place}: this run; diffuse watch {place} shows how it goes"));
+        }
         Ok(run)
     }
 }
@@ -423,6 +432,8 @@ pub struct Ending<'a> {
     pub started: Instant,
     /// The command that goes on with it.
     pub again: String,
+    /// Whether more than a bar is shown until then.
+    pub is_live: bool,
     /// Who computes it together.
     pub ranks: Option<&'a dyn Ranks>,
 }
@@ -462,7 +473,8 @@ pub fn train(run: &mut Run, context: &Context, ending: &Ending) -> Result<bool> 
         say(format_args!("planned: {planned}"));
         say(format_args!("private/ of the run, and losses on this terminal, are not to be published"));
     }
-    let mut progress = Progress::new("training", run.steps_done(), all);
+    let progress = Progress::new("training", run.steps_done(), all);
+    let mut progress = if ending.is_live { progress.live() } else { progress };
     let begun = Instant::now();
     let result = run.train(&mut progress);
     progress.finish();

@@ -25,7 +25,6 @@ use diffuse::run::{Observer, Session, Task, TrainOptions};
 /// Where the data have no test images, every tenth image of each class is held out and tells how good it is.
 #[derive(clap::Args)]
 #[command(
-    mut_arg("out", |out| out.default_value("runs/classifier")),
     args = option_flags(&defaults(), |id| FLAGS.split(' ').any(|flag| flag == id))
 )]
 pub struct Args {
@@ -67,8 +66,10 @@ impl Args {
 pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
     super::interrupt::catch_interrupts();
     let started = Instant::now();
+    let out = &args.run.place(Task::Classify, None)?;
     let asked = Asked {
         flags: &args.run,
+        out,
         typed: &args.typed,
         task: Task::Classify,
         options: &|then| args.options(then.unwrap_or_else(defaults)),
@@ -79,9 +80,8 @@ pub fn run(args: &Args, adapter: &Adapter) -> Result<()> {
         config: None,
         ranks: adapter.ranks(),
     };
-    let out = &args.run.out;
     let again = going_on("train-classifier", out);
-    let ending = Ending { out, json: &Json::default(), started, again, ranks: adapter.ranks() };
+    let ending = Ending { out, json: &Json::default(), started, again, is_live: args.run.live, ranks: adapter.ranks() };
     // Locked, for nobody may replace the checkpoint before it is measured.
     let Trained { context, options, is_done, lock: _lock } = asked.train(adapter, &ending)?;
     if !is_done {

@@ -14,7 +14,7 @@ use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event};
 
 use super::half_blocks::Colors;
-use diffuse::train::News;
+use diffuse::train::{News, Standing};
 use panel::Look;
 use screen::Screen;
 use view::{Smoothing, View};
@@ -37,14 +37,16 @@ const DRAW_EVERY: Duration = Duration::from_secs(1);
 /// Runs the command.
 pub fn run(args: &Args) -> Result<()> {
     let views = args.runs.iter().map(|run| View::new(run)).collect::<Result<Vec<View>>>()?;
-    if !std::io::stdout().is_terminal() {
+    let is_dumb = std::env::var("TERM").is_ok_and(|terminal| terminal == "dumb");
+    if is_dumb || !std::io::stdout().is_terminal() {
         return say(views);
     }
     // What ends a program otherwise ends the loop, so that the terminal is as it was.
     super::interrupt::catch_quietly();
     let look = Look { smoothing: Smoothing::default(), colors: Colors::of_terminal() };
     // It also restores the terminal when something panics.
-    let mut terminal = ratatui::try_init().context("this terminal")?;
+    let begun = ratatui::try_init().inspect_err(|_| _ = ratatui::try_restore());
+    let mut terminal = begun.context("this terminal")?;
     let ended = follow(&mut terminal, &mut Screen::new(views, look));
     let restored = ratatui::try_restore();
     ended.context("this terminal")?;
@@ -62,7 +64,9 @@ fn follow(terminal: &mut DefaultTerminal, screen: &mut Screen) -> std::io::Resul
     let mut drawn: Option<Instant> = None;
     while !super::interrupt::interrupted() {
         let news: Vec<News> = screen.views.iter_mut().map(View::look).collect();
-        let is_old = drawn.is_none_or(|drawn| drawn.elapsed() >= DRAW_EVERY);
+        // Of a run that is under way it says since when nothing was heard.
+        let tells_time = screen.views.iter().any(|view| view.monitor.standing() == Standing::UnderWay);
+        let is_old = drawn.is_none_or(|drawn| tells_time && drawn.elapsed() >= DRAW_EVERY);
         if is_old || news.iter().any(|news| *news != News::None) {
             terminal.draw(|frame| screen.draw(frame))?;
             drawn = Some(Instant::now());

@@ -67,7 +67,8 @@ pub enum OnDiffer {
     Leave,
 }
 
-/// All that is set in a training run: each a key of its files, and a flag of `diffuse train` unless it is skipped.
+/// All that is set in a training run: each a key of its files, and a flag of `diffuse train` unless it is skipped, under the heading
+/// that it has in the help.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, clap::Args)]
 #[serde(default, deny_unknown_fields)]
 #[group(skip)]
@@ -78,27 +79,27 @@ pub struct TrainOptions {
     #[arg(skip)]
     pub data: String,
     /// Most bytes that one array, one file of an archive or one page of a table may unpack to, such as 500M or 4GiB
-    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    #[arg(help_heading = "Data", long, value_name = "BYTES", value_parser = parse_bytes)]
     pub memory_limit: u64,
     #[arg(skip)]
     pub model: UNetConfig,
     /// Optimizer steps
-    #[arg(long)]
+    #[arg(help_heading = "Optimizer", long)]
     pub steps: u64,
     /// Images in a batch; with --micro-batch, those of a step; with --dp, those of a step on average
-    #[arg(long)]
+    #[arg(help_heading = "Optimizer", long)]
     pub batch: u32,
     /// Batches whose gradients make one step
-    #[arg(long)]
+    #[arg(help_heading = "Optimizer", long)]
     pub accumulate: u32,
     /// Learning rate
-    #[arg(long = "lr", alias = "learning-rate")]
+    #[arg(help_heading = "Optimizer", long = "lr", alias = "learning-rate")]
     pub learning_rate: f64,
     /// Steps over which the learning rate rises
-    #[arg(long)]
+    #[arg(help_heading = "Optimizer", long)]
     pub warmup: u64,
     /// What the learning rate does after that
-    #[arg(long = "lr-schedule")]
+    #[arg(help_heading = "Optimizer", long = "lr-schedule")]
     pub learning_rate_schedule: LearningRateSchedule,
     #[arg(skip)]
     pub beta1: f64,
@@ -107,49 +108,49 @@ pub struct TrainOptions {
     #[arg(skip)]
     pub adam_eps: f64,
     /// Decoupled weight decay
-    #[arg(long)]
+    #[arg(help_heading = "Optimizer", long)]
     pub weight_decay: f64,
     /// Largest norm of the gradient; 0 doesn't clip
-    #[arg(long)]
+    #[arg(help_heading = "Optimizer", long)]
     pub max_norm: f64,
     /// Decay of the average of the weights; it warms up as (1 + step) / (10 + step)
-    #[arg(long)]
+    #[arg(help_heading = "Optimizer", long)]
     pub ema_decay: f64,
     /// How often the class is hidden, for guidance
-    #[arg(long)]
+    #[arg(help_heading = "Diffusion", long)]
     pub class_dropout: f64,
     /// Whether to show half of the images flipped left to right [default: false, for letters and digits would be learnt mirrored]
-    #[arg(long)]
+    #[arg(help_heading = "Data", long)]
     pub flip: Option<bool>,
     /// Noise schedule
-    #[arg(long = "schedule", alias = "noise-schedule", value_parser = choice::parser::<ScheduleKind>())]
+    #[arg(help_heading = "Diffusion", long = "schedule", alias = "noise-schedule", value_parser = choice::parser::<ScheduleKind>())]
     #[serde(with = "choice")]
     pub noise_schedule: ScheduleKind,
     /// Least noise of the schedules ve and edm [default: the papers']
-    #[arg(long)]
+    #[arg(help_heading = "Diffusion", long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sigma_min: Option<f64>,
     /// Most noise of the schedules ve and edm [default: the papers']
-    #[arg(long)]
+    #[arg(help_heading = "Diffusion", long)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sigma_max: Option<f64>,
     /// What the network learns to put out
-    #[arg(long, value_parser = choice::parser::<Prediction>())]
+    #[arg(help_heading = "Diffusion", long, value_parser = choice::parser::<Prediction>())]
     #[serde(with = "choice")]
     pub target: Prediction,
     /// What each timestep counts in the loss
-    #[arg(long, value_parser = choice::parser::<LossWeight>())]
+    #[arg(help_heading = "Diffusion", long, value_parser = choice::parser::<LossWeight>())]
     #[serde(with = "choice")]
     pub loss_weight: LossWeight,
     /// How often each timestep is drawn
-    #[arg(long, value_parser = choice::parser::<TimestepDraw>())]
+    #[arg(help_heading = "Diffusion", long, value_parser = choice::parser::<TimestepDraw>())]
     #[serde(with = "choice")]
     pub timestep_draw: TimestepDraw,
     /// Timesteps of the noise schedule: levels of the ladder
-    #[arg(long)]
+    #[arg(help_heading = "Diffusion", long)]
     pub timesteps: usize,
     /// Seed of weights, batches and noise
-    #[arg(long)]
+    #[arg(help_heading = "Run", long)]
     pub seed: u64,
     /// How activations and copies of weights are stored; the flag knows `auto`, too.
     #[arg(skip)]
@@ -158,22 +159,22 @@ pub struct TrainOptions {
     #[arg(skip)]
     pub winograd: Winograd,
     /// Less memory, a little more time: compute outputs of norms and activations once more in the backward pass
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set)]
+    #[arg(help_heading = "Model", long, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set)]
     pub recompute: bool,
     /// Whether images are read as they come instead of being held on the device, with the same bits [default: where they don't fit]
-    #[arg(long, num_args = 0..=1, default_missing_value = "true")]
+    #[arg(help_heading = "Data", long, num_args = 0..=1, default_missing_value = "true")]
     pub stream: Option<bool>,
     /// Steps between sample grids; 0 draws none
-    #[arg(long)]
+    #[arg(help_heading = "Run", long)]
     pub sample_every: u64,
     /// Sampler steps of those grids.
     #[arg(skip)]
     pub sample_steps: usize,
     /// Steps between checkpoints; 0 saves at the end alone
-    #[arg(long)]
+    #[arg(help_heading = "Run", long)]
     pub checkpoint_every: u64,
     /// Checkpoints kept beside the newest, and the best: of the least mean training loss since the save before; 0: none
-    #[arg(long, value_name = "N")]
+    #[arg(help_heading = "Run", long, value_name = "N")]
     pub keep: usize,
     /// Write what TensorBoard shows, an event file beside metrics.csv: scalars of each step, and sample grids
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set)]
@@ -182,53 +183,53 @@ pub struct TrainOptions {
     #[arg(long, value_name = "N")]
     pub histograms_every: u64,
     /// What to do when a loss or a gradient is not finite [default: stop; lower-scale in half precision]
-    #[arg(long, value_enum)]
+    #[arg(help_heading = "Run", long, value_enum)]
     pub on_nan: Option<OnNan>,
     /// Steps between those that are computed twice and compared, and of which one dispatch is held to its f64 twin; 0: none
-    #[arg(long)]
+    #[arg(help_heading = "Run", long)]
     pub audit_every: u64,
     /// What ranks send each other of gradients
-    #[arg(long, value_enum)]
+    #[arg(help_heading = "Run", long, value_enum)]
     #[serde(skip_serializing_if = "is_usual")]
     pub exchange: SentAs,
     /// What to do when ranks compare weights, behind audited steps, and those of one differ
-    #[arg(long, value_enum)]
+    #[arg(help_heading = "Run", long, value_enum)]
     #[serde(skip_serializing_if = "is_usual")]
     pub on_differ: OnDiffer,
     /// Train under differential privacy: images join a step by secret coins, the gradient of each is clipped, and noise is added (DP-SGD)
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set)]
+    #[arg(help_heading = "Privacy", long, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set)]
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub dp: bool,
     /// The privacy budget, epsilon, of all steps: the noise is found for it
-    #[arg(long, value_name = "E")]
+    #[arg(help_heading = "Privacy", long, value_name = "E")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dp_epsilon: Option<f64>,
     /// The delta that goes with it: at most 1 over the number of images
-    #[arg(long, value_name = "D")]
+    #[arg(help_heading = "Privacy", long, value_name = "D")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dp_delta: Option<f64>,
     /// Standard deviation of the noise over the clipping norm [default: found for --dp-epsilon]
-    #[arg(long, value_name = "SIGMA")]
+    #[arg(help_heading = "Privacy", long, value_name = "SIGMA")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dp_noise: Option<f64>,
     /// Largest norm of an image's gradient, the clipping norm [default: 1, as Dockhorn et al. 2023 have it]
-    #[arg(long, value_name = "C")]
+    #[arg(help_heading = "Privacy", long, value_name = "C")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dp_clip: Option<f64>,
     /// Draws of timestep and noise of which the gradient of an image is the mean; they cost no privacy [default: 8]
-    #[arg(long, value_name = "K")]
+    #[arg(help_heading = "Privacy", long, value_name = "K")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dp_draws: Option<u32>,
     /// Places of a step: what more images join it are left out, which counts in delta [default: so many that it hardly counts]
-    #[arg(long, value_name = "P")]
+    #[arg(help_heading = "Privacy", long, value_name = "P")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dp_places: Option<u32>,
     /// Draw coins and noise from this number instead of the system's secret: repeatable, for tests, and not private at all
-    #[arg(long, value_name = "N")]
+    #[arg(help_heading = "Privacy", long, value_name = "N")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dp_seed: Option<u64>,
     /// Images, drawn at random, of which secret coins leave about half out of training: `privacy audit` measures how well it shows which
-    #[arg(long, value_name = "M")]
+    #[arg(help_heading = "Privacy", long, value_name = "M")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub canaries: Option<u32>,
 }

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use super::*;
 use diffuse::tensors;
 
-const COMMANDS: [&str; 13] = [
+const COMMANDS: [&str; 16] = [
     "demo",
     "train",
     "train-classifier",
@@ -20,6 +20,9 @@ const COMMANDS: [&str; 13] = [
     "plan",
     "tune",
     "devices",
+    "watch",
+    "completions",
+    "man",
 ];
 
 #[test]
@@ -43,11 +46,99 @@ fn help_is_there() {
     assert!(accepted(place.path(), "--version").out.starts_with("diffuse "));
 }
 
+/// The flags of a help text by the headings that they stand under.
+fn flags_by_heading(help: &str) -> Vec<(&str, &str)> {
+    let mut heading = "";
+    let mut found = Vec::new();
+    for line in help.lines() {
+        match line.strip_suffix(':') {
+            Some(name) if !line.starts_with(' ') => heading = name,
+            _ => found.extend(
+                line.trim_start()
+                    .split(' ')
+                    .find(|word| word.starts_with("--"))
+                    .filter(|word| {
+                        // Where a flag begins its line, not where a text speaks of one.
+                        line.trim_start().trim_start_matches("-h, ").starts_with(word)
+                    })
+                    .map(|flag| (flag, heading)),
+            ),
+        }
+    }
+    found
+}
+
+#[test]
+fn flags_of_training_stand_under_headings() {
+    let place = place();
+    let help = accepted(place.path(), "train --help").out;
+    let flags = flags_by_heading(&help);
+    for (flag, heading) in [
+        ("--data", "Data"),
+        ("--flip", "Data"),
+        ("--preset", "Model"),
+        ("--precision", "Model"),
+        ("--schedule", "Diffusion"),
+        ("--learned-variance", "Diffusion"),
+        ("--batch", "Optimizer"),
+        ("--micro-batch", "Optimizer"),
+        ("--dp-epsilon", "Privacy"),
+        ("--canaries", "Privacy"),
+        ("--out", "Run"),
+        ("--keep", "Run"),
+        ("--config", "Run"),
+        ("--device", "Device"),
+    ] {
+        let is_flag = |(own, _): &&(&str, &str)| own.trim_end_matches("[=<DP>]") == flag;
+        assert_eq!(flags.iter().find(is_flag).map(|(_, heading)| *heading), Some(heading), "{flag} in\n{help}");
+    }
+    let rest: Vec<&str> = flags.iter().filter(|(_, heading)| *heading == "Options").map(|(flag, _)| *flag).collect();
+    assert!(rest.len() == 2 && rest[0].starts_with("--json") && rest[1] == "--help", "under no heading: {rest:?}");
+}
+
+#[test]
+fn who_types_no_command_hears_what_most_people_want() {
+    let place = place();
+    let mut bare = binary::command();
+    bare.current_dir(place.path());
+    let said = run(bare);
+    assert_eq!((said.code, said.out.as_str()), (Some(2), ""));
+    for part in ["diffuse demo ", "diffuse train --data DIRECTORY ", "diffuse sample RUN ", "diffuse --help"] {
+        assert!(said.err.contains(part), "no {part:?} in {}", said.err);
+    }
+    assert!(said.err.lines().count() < 10 && said.err.lines().all(|line| line.len() <= 80), "{}", said.err);
+}
+
+#[test]
+fn completions_and_manuals_are_out_of_the_same_definitions() {
+    let place = place();
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        let script = accepted(place.path(), &format!("completions {shell}")).out;
+        for part in ["train-classifier", "watch", "learned-variance", "dp-epsilon"] {
+            assert!(script.contains(part), "{shell}: no {part}");
+        }
+    }
+    assert_eq!(run(typed(place.path(), "completions nonsense")).code, Some(2));
+    let said = accepted(place.path(), "man pages/man1");
+    let pages = files(&place.path().join("pages/man1"));
+    assert!(said.err.contains(&format!("{} pages: pages/man1", pages.len())), "{}", said.err);
+    for command in COMMANDS {
+        assert!(pages.contains(&format!("diffuse-{command}.1")), "{command}: {pages:?}");
+    }
+    assert!(pages.contains(&"diffuse.1".into()) && pages.contains(&"diffuse-privacy-audit.1".into()), "{pages:?}");
+    let page = fs::read_to_string(place.path().join("pages/man1/diffuse-train.1")).unwrap();
+    assert!(page.contains(".TH") && page.contains("Decoupled weight decay") && page.contains("\\-\\-lr"), "{page}");
+    refused(place.path(), "man tiny.json", &["tiny.json", "file"]);
+}
+
 #[test]
 fn wrong_arguments_exit_2() {
     let place = place();
     let lines = [
         "",
+        "watch",
+        "completions",
+        "man",
         "nonsense",
         "train",
         "train --data digits --steps many",

@@ -983,3 +983,28 @@ fn a_full_disk_leaves_the_last_checkpoint() {
     // Lines of metrics wait for room, too.
     assert_eq!(lines(&rest.join("metrics.csv")).len(), 10);
 }
+
+#[test]
+fn a_run_without_a_place_is_named_by_the_time_and_the_model() {
+    let place = place();
+    refused(place.path(), "train --resume", &["--resume needs --out", "there is none in runs/"]);
+    let line = "train --data digits --model tiny.json --steps 1 --batch 2 --sample-every 0 --json";
+    let outs: Vec<String> = (0..2)
+        .map(|_| {
+            let said = accepted(place.path(), line);
+            let out = json(&said)["out"].as_str().expect("a place").to_string();
+            assert!(said.err.contains(&format!("diffuse watch {out} ")), "{}", said.err);
+            let name = out.strip_prefix("runs/").expect("a place in runs/");
+            let shape: String = name.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
+            assert!(shape.starts_with("0000-00-00_00-00_tiny"), "{name}");
+            assert!(place.path().join(&out).join("checkpoint/trainer.json").is_file());
+            out
+        })
+        .collect();
+    assert_ne!(outs[0], outs[1]);
+    let newest_first = format!("the newest first there are {}, {}", outs[1], outs[0]);
+    refused(place.path(), "train --resume --steps 2", &["--resume needs --out", &newest_first]);
+    refused(place.path(), "train-classifier --resume", &["there is none in runs/"]);
+    accepted(place.path(), &format!("train --resume --steps 2 --out {}", outs[1]));
+    assert_eq!(files(&place.path().join("runs")).iter().filter(|file| file.ends_with("metrics.csv")).count(), 2);
+}
