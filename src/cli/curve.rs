@@ -55,9 +55,11 @@ pub fn sparkline(points: &[Point], width: usize) -> String {
     }
     let means = means(points, width);
     let (least, most) = bounds(&means);
-    let height = |value: f64| match most > least {
-        true => HEIGHTS[((value - least) / (most - least) * 7.0).round() as usize],
-        false => HEIGHTS[3],
+    // What differs by rounding alone is level.
+    let is_level = most - least <= 1e-6 * most.abs().max(least.abs());
+    let height = |value: f64| match is_level {
+        true => HEIGHTS[3],
+        false => HEIGHTS[((value - least) / (most - least) * 7.0).round() as usize],
     };
     means.iter().map(|(_, value)| height(*value)).collect()
 }
@@ -73,7 +75,7 @@ pub fn number(value: f64) -> String {
     match value.abs() {
         _ if !value.is_finite() => value.to_string(),
         0.0 => "0".into(),
-        size if size >= 1e5 || size < 1e-3 => format!("{value:.2e}"),
+        size if !(1e-3..1e5).contains(&size) => format!("{value:.2e}"),
         size if size >= 100.0 => format!("{value:.0}"),
         size if size >= 10.0 => format!("{value:.1}"),
         size if size >= 1.0 => format!("{value:.2}"),
@@ -114,6 +116,7 @@ mod tests {
     fn a_sparkline_is_no_wider_than_its_place() {
         assert_eq!(sparkline(&steps(&[0.0, 1.0, 7.0]), 10), "▁▂█");
         assert_eq!(sparkline(&steps(&[2.0; 50]), 4), "▄▄▄▄");
+        assert_eq!(sparkline(&smoothed(&steps(&[0.3; 50]), 0.98), 4), "▄▄▄▄", "but for rounding");
         assert_eq!(sparkline(&steps(&[1.0]), 0) + &sparkline(&[], 5), "");
     }
 

@@ -86,7 +86,7 @@ impl Live {
         let mut lines = vec![traced("loss", &self.loss), traced("images/s", &self.pace)];
         if self.by_level.iter().any(|history| history.weight > 0.0) {
             let means: Vec<String> = self.by_level.iter().map(History::mean).collect();
-            lines.push(format!("by noise  {}, the least first", means.join(" ")));
+            lines.push(format!("by noise  {}, least first", means.join(" ")));
         }
         lines.iter().map(|line| line.chars().take(width.saturating_sub(1)).collect()).collect()
     }
@@ -111,7 +111,7 @@ mod tests {
         let lines = live.lines(60);
         assert_eq!(lines.len(), 3);
         assert!(lines[0].starts_with("loss ") && lines[0].contains('█') && lines[0].ends_with('▁'), "{lines:?}");
-        assert!(lines[1].contains(" 100 ▄▄▄"), "{lines:?}");
+        assert!(lines[1].contains(" 100.0 ▄▄▄"), "{lines:?}");
         assert!(lines[2].contains("- - 0.2500 - -"), "{lines:?}");
         assert!(live.lines(20).iter().all(|line| line.chars().count() < 20));
     }

@@ -113,7 +113,8 @@ fn head(frame: &mut Frame, area: Rect, view: &View, look: Look) {
     let monitor = &view.monitor;
     let left = summary::left(monitor).map(|left| format!("  {left}")).unwrap_or_default();
     let label = format!("{}{left}", summary::progress(monitor));
-    let gauge = LineGauge::default().ratio(summary::share(monitor)).label(label).filled_style(Style::new().fg(CURVE));
+    let gauge = LineGauge::default().ratio(summary::share(monitor)).label(label);
+    let gauge = gauge.filled_symbol("━").unfilled_symbol("─").filled_style(Style::new().fg(CURVE));
     frame.render_widget(gauge, bar);
     let mut text = String::new();
     for part in summary::numbers(monitor, look.smoothing) {
@@ -134,7 +135,7 @@ fn chart(frame: &mut Frame, area: Rect, title: &str, all: &[Point], look: Look) 
     }
     // Two dots lie side by side in a character.
     let columns = 2 * usize::from(width);
-    let mean = means(&smoothed(all, look.smoothing.memory()), columns);
+    let mean = means(&smoothed(all, look.smoothing.over(all.len())), columns);
     let cloud = extremes(all, columns);
     let (least, most) = bounds(&cloud);
     let is_logarithmic = least > 0.0 && most > 3.0 * least;
@@ -165,27 +166,29 @@ fn chart(frame: &mut Frame, area: Rect, title: &str, all: &[Point], look: Look) 
     frame.render_widget(chart, area);
 }
 
-/// What else is measured of a step.
-type Trace = (&'static str, fn(&Row) -> Option<f64>);
+/// What else is known of a step, and whether it is measured, so that it is noisy.
+type Trace = (&'static str, fn(&Row) -> Option<f64>, bool);
 const TRACES: [Trace; 3] = [
-    ("gradient norm", |row| Some(row.metrics.gradient_norm.into())),
-    ("learning rate", |row| Some(row.metrics.learning_rate)),
-    ("images/s", |row| Some(row.images_per_second)),
+    ("gradient norm", |row| Some(row.metrics.gradient_norm.into()), true),
+    ("learning rate", |row| Some(row.metrics.learning_rate), false),
+    ("images/s", |row| Some(row.images_per_second), true),
 ];
 
 /// Charts side by side where they have the room, else a line each.
 fn traces(frame: &mut Frame, area: Rect, rows: &[Row], look: Look) {
     if area.height > TRACES.len() as u16 {
         let columns = Layout::horizontal([Constraint::Fill(1); TRACES.len()]).spacing(2).split(area);
-        for ((name, of), place) in TRACES.iter().zip(columns.iter()) {
-            chart(frame, *place, name, &points(rows, of), look);
+        for ((name, of, is_noisy), place) in TRACES.iter().zip(columns.iter()) {
+            let smoothing = if *is_noisy { look.smoothing } else { Smoothing::NONE };
+            chart(frame, *place, name, &points(rows, of), Look { smoothing, ..look });
         }
         return;
     }
-    let lines = TRACES.iter().map(|(name, of)| {
+    let lines = TRACES.iter().map(|(name, of, is_noisy)| {
         let all = points(rows, of);
+        let memory = if *is_noisy { look.smoothing } else { Smoothing::NONE }.over(all.len());
         let last = all.last().map_or_else(String::new, |point| number(point.1));
-        trace(&format!("{name:13} {last:>8}"), &smoothed(&all, look.smoothing.memory()), area.width)
+        trace(&format!("{name:13} {last:>8}"), &smoothed(&all, memory), area.width)
     });
     frame.render_widget(Paragraph::new(lines.collect::<Vec<_>>()), area);
 }

@@ -144,7 +144,7 @@ mod tests {
         let lines = lines(&buffer);
         let all = lines.join("\n");
         // 100 steps of 50 images, 100 a second.
-        assert!(lines[1].contains("step 300 of 400 (75 %)  50 s left"), "{all}");
+        assert!(lines[1].contains("step 300 of 400 (75 %)  50 s left ━━━") && lines[1].contains("━─"), "{all}");
         assert!(lines[2].contains("loss 0.0033, smoothed 0.0") && lines[2].contains("100.0 images/s"), "{all}");
         for part in [
             "loss by noise level, least first",

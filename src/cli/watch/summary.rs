@@ -60,7 +60,7 @@ pub fn numbers(monitor: &Monitor, smoothing: Smoothing) -> Vec<String> {
     let Some(last) = monitor.rows().last() else { return Vec::new() };
     let metrics = &last.metrics;
     let loss = points(monitor.rows(), |row| Some(row.metrics.loss.into()));
-    let mean = smoothed(&loss, smoothing.memory()).last().map_or(f64::NAN, |point| point.1);
+    let mean = smoothed(&loss, smoothing.over(loss.len())).last().map_or(f64::NAN, |point| point.1);
     let pace = monitor.pace().map(|pace| format!("{pace:.1} images/s"));
     let named = [
         format!("loss {}, smoothed {}", number(metrics.loss.into()), number(mean)),
@@ -76,7 +76,8 @@ pub fn levels(monitor: &Monitor, smoothing: Smoothing) -> Vec<Vec<(f64, f64)>> {
     let rows = monitor.rows();
     let count = rows.last().map_or(0, |row| row.metrics.by_level.len());
     let of = |level: usize| points(rows, |row| row.metrics.by_level[level].map(f64::from));
-    let all: Vec<_> = (0..count).map(|level| smoothed(&of(level), smoothing.memory())).collect();
+    let mean = |all: Vec<(f64, f64)>| smoothed(&all, smoothing.over(all.len()));
+    let all: Vec<_> = (0..count).map(|level| mean(of(level))).collect();
     if all.iter().all(Vec::is_empty) { Vec::new() } else { all }
 }
 

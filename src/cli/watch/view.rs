@@ -22,8 +22,15 @@ impl Default for Smoothing {
 }
 
 impl Smoothing {
+    pub const NONE: Smoothing = Smoothing(0);
+
     pub fn memory(self) -> f64 {
         MEMORIES[self.0]
+    }
+
+    /// The same over `count` values: of few it remembers about a tenth at the most.
+    pub fn over(self, count: usize) -> f64 {
+        self.memory().min(1.0 - 10.0 / count.max(10) as f64)
     }
 
     pub fn more(self) -> Smoothing {
