@@ -3,6 +3,7 @@
 #[path = "../docs/examples/own_kernel.rs"]
 mod own_kernel;
 #[path = "../docs/examples/sample_in_a_loop.rs"]
+#[expect(dead_code, reason = "its main reads arguments")]
 mod sample_in_a_loop;
 #[path = "../docs/examples/train_on_bytes.rs"]
 mod train_on_bytes;
