@@ -88,15 +88,20 @@ pub enum Command {
 /// # Errors
 /// What is wrong with it, or what was asked for: help, the version.
 pub fn parse() -> Result<Cli, clap::Error> {
-    Cli::from_arg_matches(&with_numbers(Cli::command()).try_get_matches()?)
+    Cli::from_arg_matches(&whole().try_get_matches()?)
+}
+
+/// All commands as they are typed, and as help, manual and completions have them.
+fn whole() -> clap::Command {
+    under_headings(with_numbers(Cli::command()))
 }
 
 /// What most people want, for those who typed no command.
 const WELCOME: &str = "\
 diffuse trains and samples diffusion U-Nets on any GPU. What most people want:
 
-  diffuse demo                     learn to draw digits, from nothing to a picture, in a few minutes
-  diffuse train --data DIRECTORY   train on your own images, with a sub-folder a class or without
+  diffuse demo                     learn to draw digits, in a few minutes
+  diffuse train --data DIRECTORY   train on your own images
   diffuse sample RUN               draw images with what was trained
 
 diffuse --help lists all commands, diffuse COMMAND --help has the flags of one.";
@@ -110,6 +115,19 @@ pub fn welcome(error: &clap::Error) -> Option<&'static str> {
 fn with_numbers(command: clap::Command) -> clap::Command {
     let numbers = |arg: Arg| if arg.get_action().takes_values() { arg.allow_negative_numbers(true) } else { arg };
     command.mut_args(numbers).mut_subcommands(with_numbers)
+}
+
+/// The headings of flags, in the order in which help has them.
+const HEADINGS: [&str; 7] = ["Data", "Model", "Diffusion", "Optimizer", "Privacy", "Run", "Device"];
+
+/// The command with its flags in the order of their headings, and each below as well: clap prints a heading where its first flag is.
+fn under_headings(command: clap::Command) -> clap::Command {
+    let rank = |arg: &Arg| HEADINGS.iter().position(|heading| Some(*heading) == arg.get_help_heading());
+    let mut args: Vec<_> = command.get_arguments().map(|arg| (rank(arg), arg.get_id().clone())).collect();
+    args.sort_by_key(|(rank, _)| *rank);
+    // What is changed is put behind the others.
+    let sorted = args.into_iter().fold(command, |command, (_, id)| command.mut_arg(id, |arg| arg));
+    sorted.mut_subcommands(under_headings)
 }
 
 impl Cli {
@@ -161,8 +179,8 @@ impl Cli {
             Command::Plan(args) => plan::run(args),
             Command::Tune(args) => self::tune::run(args, adapter),
             Command::Devices(args) => devices::run(args, adapter),
-            Command::Completions(args) => completions::run(args, Cli::command()),
-            Command::Man(args) => man::run(args, Cli::command()),
+            Command::Completions(args) => completions::run(args, whole()),
+            Command::Man(args) => man::run(args, whole()),
         }
     }
 }

@@ -17,22 +17,21 @@ use diffuse::tune::{Mode, Policy, Tuning, Winograd};
 
 /// What to compute on, and which variants of the kernels run there.
 #[derive(clap::Args)]
-#[command(next_help_heading = "Device")]
 pub struct Adapter {
     /// Adapter to use: its number or a part of its name, as `diffuse devices` lists them
-    #[arg(long, global = true, value_name = "INDEX|NAME-PART")]
+    #[arg(long, help_heading = "Device", global = true, value_name = "INDEX|NAME-PART")]
     device: Option<String>,
     /// Variants of kernels: `off` the usual ones, `cached` the fastest known ones (measured where none is known), `full` all
     /// measured again; none of these changes a result. Or a file that `diffuse tune --out FILE` wrote
-    #[arg(long, global = true, value_name = "off|cached|full|FILE", default_value = "cached")]
+    #[arg(long, help_heading = "Device", global = true, value_name = "off|cached|full|FILE", default_value = "cached")]
     tune: Tune,
     /// Whether drivers that compute on the CPU run 3x3 convolutions by Winograd's algorithm: up to 1.7 times as fast, with other
     /// bits. A run keeps what it was started with [default: 2]
-    #[arg(long, global = true)]
+    #[arg(long, help_heading = "Device", global = true)]
     winograd: Option<Winograd>,
     /// Leave room for others on this device, such as a desktop: work goes there in pieces of 16 ms at the most (250 without), each
     /// when the one before is done. A dispatch that alone takes longer stays one piece. With the same bits
-    #[arg(long, global = true)]
+    #[arg(long, help_heading = "Device", global = true)]
     polite: bool,
     /// Those of which this process is one.
     #[arg(skip)]

@@ -20,16 +20,15 @@ const DEFAULT_PRESET: &str = "digits";
 
 /// A model that comes with the program, or one of a file.
 #[derive(Args)]
-#[command(next_help_heading = "Model")]
 pub struct ModelFlags {
-    #[arg(long, value_name = "NAME", conflicts_with = "model",
+    #[arg(long, help_heading = "Model", value_name = "NAME", conflicts_with = "model",
           help = format!("Model that comes with the program: {} [default: digits]", preset_names()))]
     preset: Option<String>,
     /// Model of a checkpoint directory or a diffusers `config.json`; the weights are not read
-    #[arg(long, value_name = "DIR|CONFIG.json")]
+    #[arg(long, help_heading = "Model", value_name = "DIR|CONFIG.json")]
     model: Option<PathBuf>,
     /// Size of its images, in place of the model's sample_size
-    #[arg(long, value_name = "N|HxW")]
+    #[arg(long, help_heading = "Model", value_name = "N|HxW")]
     size: Option<Size>,
 }
 

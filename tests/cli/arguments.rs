@@ -92,6 +92,11 @@ fn flags_of_training_stand_under_headings() {
         let is_flag = |(own, _): &&(&str, &str)| own.trim_end_matches("[=<DP>]") == flag;
         assert_eq!(flags.iter().find(is_flag).map(|(_, heading)| *heading), Some(heading), "{flag} in\n{help}");
     }
+    let headings: Vec<Option<usize>> =
+        ["Options", "Data", "Model", "Diffusion", "Optimizer", "Privacy", "Run", "Device"]
+            .map(|heading| help.find(&format!("\n{heading}:\n")))
+            .into();
+    assert!(headings.is_sorted() && headings[0].is_some(), "{headings:?} in\n{help}");
     let rest: Vec<&str> = flags.iter().filter(|(_, heading)| *heading == "Options").map(|(flag, _)| *flag).collect();
     assert!(rest.len() == 2 && rest[0].starts_with("--json") && rest[1] == "--help", "under no heading: {rest:?}");
 }

@@ -150,7 +150,7 @@ mod tests {
             "loss by noise level, least first",
             "step_000200.png",
             "gradient norm     1.25 ▄▄",
-            "learning rate 2.50e-4 ▄▄",
+            "learning rate  2.50e-4 ▄▄",
             "images/s           100 ▄▄",
             "checkpoint of step 250, mean loss 0.5000",
             "drew samples/step_000200.png",
