@@ -72,7 +72,8 @@ fn follow(terminal: &mut DefaultTerminal, screen: &mut Screen) -> std::io::Resul
             drawn = Some(Instant::now());
         }
         let mut wait = if news.contains(&News::More) { Duration::ZERO } else { LOOK_EVERY };
-        while event::poll(wait)? {
+        // A terminal that is gone has no end of events.
+        while !super::interrupt::interrupted() && event::poll(wait)? {
             match event::read()? {
                 Event::Key(key) if !screen.press(key) => return Ok(()),
                 _ => drawn = None,

@@ -177,10 +177,10 @@ pub struct TrainOptions {
     #[arg(help_heading = "Run", long, value_name = "N")]
     pub keep: usize,
     /// Write what TensorBoard shows, an event file beside metrics.csv: scalars of each step, and sample grids
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set)]
+    #[arg(help_heading = "Run", long, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set)]
     pub tensorboard: bool,
     /// Steps between histograms of weights and gradients in it, for which a step waits; 0 writes none
-    #[arg(long, value_name = "N")]
+    #[arg(help_heading = "Run", long, value_name = "N")]
     pub histograms_every: u64,
     /// What to do when a loss or a gradient is not finite [default: stop; lower-scale in half precision]
     #[arg(help_heading = "Run", long, value_enum)]
