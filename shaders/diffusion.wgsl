@@ -417,7 +417,7 @@ fn levels(invocation: Invocation) {
                 own += partial_losses[n * sorted.partials_per_image + i];
             }
             image_losses[lane] = own;
-            image_levels[lane] = min(u32(timestep[n]) * LEVELS / sorted.timesteps, LEVELS - 1u);
+            image_levels[lane] = u32(timestep[n]) * LEVELS / sorted.timesteps;
         }
         workgroupBarrier();
         if (lane < LEVELS) {

@@ -149,7 +149,7 @@ pub fn levels(call: &mut Call) {
     let (images, each) = (call.u("images"), call.u("partials_per_image"));
     for n in 0..images {
         let loss: f64 = partials.data[n * each..][..each].iter().sum();
-        let level = (timestep.data[n] as usize * 8 / call.u("timesteps")).min(7);
+        let level = timestep.data[n] as usize * 8 / call.u("timesteps");
         total.data[0] += loss;
         by_level.data[level] += images as f64 * loss;
         by_level.data[8 + level] += 1.0;

@@ -71,7 +71,7 @@ pub struct Dataset {
 }
 
 impl Dataset {
-    /// Images that are in memory already: `images` are [N, height, width, channels] bytes, `labels` [N] of them are indices into
+    /// Images that are in memory already: `images` are `[N, height, width, channels]` bytes, the N `labels` are indices into
     /// `classes`. Without classes all images are of one, and labels may be left out.
     ///
     /// # Errors
