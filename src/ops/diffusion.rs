@@ -435,14 +435,21 @@ fn loss_of(draw: &mut Draw, shape: [u32; 4]) {
     let factor = draw.choose(&[1.0, 1024.0]);
     let scale = draw.input_by("scale", [1, 1, 1, 1], |_| factor);
     let total = draw.recorder.temp([1, 1, 1, 1]);
-    let Loss { gradient, .. } = loss_in_total(draw, shape[0], total, |r| loss(r, out, target, weight, scale));
+    let Loss { gradient, .. } =
+        loss_in_total(draw, "image levels", shape[0], total, |r| loss(r, out, target, weight, scale));
     draw.gradient(out, total, scale, gradient);
 }
 
 /// A loss of `images` images, and its sum in one of both ways.
-fn loss_in_total(draw: &mut Draw, images: u32, total: Tensor, record: impl FnOnce(&mut Recorder) -> Loss) -> Loss {
+fn loss_in_total(
+    draw: &mut Draw,
+    times: &str,
+    images: u32,
+    total: Tensor,
+    record: impl FnOnce(&mut Recorder) -> Loss,
+) -> Loss {
     let timesteps = draw.range(1, 1000);
-    let timestep = draw.input_by("levels of images", [1, 1, 1, images], |draw| draw.range(0, timesteps - 1) as f64);
+    let timestep = draw.input_by(times, [1, 1, 1, images], |draw| draw.range(0, timesteps - 1) as f64);
     let has_levels = draw.flip();
     let r = &mut draw.recorder;
     let (by_level, loss) = (r.temp([1, 1, 1, 2 * LEVELS as u32]), record(r));
@@ -492,7 +499,8 @@ fn hybrid_loss_of(draw: &mut Draw, shape: [u32; 4], timesteps: u32, bound: f32) 
     let out = concat::concat(&mut draw.recorder, mean, variance);
     let total = draw.recorder.temp([1, 1, 1, 1]);
     let batch = Batch { x, target, timestep, timesteps, schedule, label: timestep, weight: timestep };
-    let Loss { gradient, .. } = loss_in_total(draw, shape[0], total, |r| hybrid_loss(r, out, &batch, bound, scale));
+    let Loss { gradient, .. } =
+        loss_in_total(draw, "hybrid image levels", shape[0], total, |r| hybrid_loss(r, out, &batch, bound, scale));
     let [d_mean, d_variance] = concat::concat_backward(&mut draw.recorder, gradient, shape[3]);
     if bound == 0.0 {
         draw.gradient(mean, total, scale, d_mean);
