@@ -41,8 +41,9 @@ pub fn run(args: &Args) -> Result<()> {
     if is_dumb || !std::io::stdout().is_terminal() {
         return say(views);
     }
-    // What ends a program otherwise ends the loop, so that the terminal is as it was.
-    super::interrupt::catch_quietly();
+    // What ends a program otherwise ends the loop, so that the terminal is as it was. Of one that hung up crossterm 0.29 reads the end
+    // again and again, and its wait never ends.
+    super::interrupt::catch_or_end(|| _ = ratatui::try_restore());
     let look = Look { smoothing: Smoothing::default(), colors: Colors::of_terminal() };
     // It also restores the terminal when something panics.
     let begun = ratatui::try_init().inspect_err(|_| _ = ratatui::try_restore());
@@ -72,8 +73,7 @@ fn follow(terminal: &mut DefaultTerminal, screen: &mut Screen) -> std::io::Resul
             drawn = Some(Instant::now());
         }
         let mut wait = if news.contains(&News::More) { Duration::ZERO } else { LOOK_EVERY };
-        // A terminal that is gone has no end of events.
-        while !super::interrupt::interrupted() && event::poll(wait)? {
+        while event::poll(wait)? {
             match event::read()? {
                 Event::Key(key) if !screen.press(key) => return Ok(()),
                 _ => drawn = None,

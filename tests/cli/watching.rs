@@ -158,6 +158,28 @@ mod on_a_terminal {
         assert!(shown.end().contains(LEAVE));
     }
 
+    /// Whether a process is there and has not ended.
+    fn is_running(id: &str) -> bool {
+        let state = fs::read_to_string(format!("/proc/{id}/stat"));
+        state.is_ok_and(|state| !state.rsplit(") ").next().is_some_and(|rest| rest.starts_with('Z')))
+    }
+
+    #[test]
+    fn who_watches_ends_with_the_terminal() {
+        let place = place_with_run();
+        let mut shown = Shown::new(place.path(), "watch run", [80, 24], "echo $$ > id;");
+        shown.wait_for("noise");
+        let id = fs::read_to_string(place.path().join("id")).unwrap().trim().to_string();
+        assert!(is_running(&id));
+        // The terminal is gone with the program that gave it.
+        shown.child.kill().expect("it runs");
+        let begun = Instant::now();
+        while is_running(&id) {
+            assert!(begun.elapsed() < PATIENCE, "it waits for a terminal that is gone");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
     #[test]
     fn samples_are_drawn_into_a_terminal_as_wide_as_it_is() {
         let place = place_with_run();
