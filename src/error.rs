@@ -3,7 +3,7 @@
 //! Each message is one line that says what, where and what to do. A wrong shape inside the code is not an error of
 //! this kind: it panics while a step is recorded, before anything runs.
 
-use std::fmt::Display;
+use std::fmt::{self, Display, Formatter, Write};
 use std::path::{Path, PathBuf};
 
 pub type Result<T> = std::result::Result<T, Error>;
@@ -66,6 +66,22 @@ pub fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
 
+/// Text of users, of files or of drivers as HTML takes it: nothing in it is markup, in elements and in attributes between double quotes alike.
+pub struct Escaped<T>(pub T);
+
+impl<T: Display> Display for Escaped<T> {
+    fn fmt(&self, f: &mut Formatter) -> fmt::Result {
+        one_line(&self.0).chars().try_for_each(|letter| match letter {
+            '&' => f.write_str("&amp;"),
+            '<' => f.write_str("&lt;"),
+            '>' => f.write_str("&gt;"),
+            '"' => f.write_str("&quot;"),
+            '\'' => f.write_str("&#39;"),
+            letter => f.write_char(letter),
+        })
+    }
+}
+
 /// Names with commas between them; numbers in a row as `0 to 9`; the first twenty of very many.
 pub fn list_names(names: &[String]) -> String {
     const LISTED: usize = 20;
@@ -87,6 +103,13 @@ mod tests {
         let line = Error::file("a\nb", "tensor \u{1b}[2J\r\nweights is missing: résumé").to_string();
         assert_eq!(line, "a\\nb: tensor \\u{1b}[2J\\r\\nweights is missing: résumé");
         assert_eq!(Error::Config("a\tb".into()).to_string(), "a\\tb");
+    }
+
+    #[test]
+    fn what_users_say_is_no_markup() {
+        let hostile = "<script>alert('1')</script>\n\" onload=\"x&amp;";
+        let escaped = Escaped(hostile).to_string();
+        assert_eq!(escaped, r"&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt;\n&quot; onload=&quot;x&amp;amp;");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
 use std::path::{Component, Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tempfile::NamedTempFile;
 
@@ -70,6 +70,11 @@ pub fn check_room(directory: &Path, bytes: u64) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// When the file or directory at `path` changed last; none if it can't be seen.
+pub fn modified(path: &Path) -> Option<SystemTime> {
+    path.metadata().and_then(|data| data.modified()).ok()
 }
 
 /// `path` without links, as far as it is there already.

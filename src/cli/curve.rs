@@ -11,14 +11,30 @@ pub fn points(rows: &[Row], of: impl Fn(&Row) -> Option<f64>) -> Vec<Point> {
     rows.iter().filter_map(point).collect()
 }
 
-/// The running mean that forgets by `memory` (0 to 1) a step; it is that of what there was, not drawn to 0 by a beginning.
+/// A mean that forgets by a `memory` (0 to 1) a step; it is that of what there was, not drawn to 0 by a beginning.
+#[derive(Default)]
+pub struct RunningMean {
+    sum: f64,
+    weight: f64,
+}
+
+impl RunningMean {
+    /// The mean with one value more.
+    pub fn add(&mut self, value: f64, memory: f64) -> f64 {
+        (self.sum, self.weight) = (self.sum * memory + value, self.weight * memory + 1.0);
+        self.sum / self.weight
+    }
+
+    /// The mean of what came, if anything did.
+    pub fn value(&self) -> Option<f64> {
+        (self.weight > 0.0).then(|| self.sum / self.weight)
+    }
+}
+
+/// The running mean, step by step.
 pub fn smoothed(points: &[Point], memory: f64) -> Vec<Point> {
-    let (mut sum, mut weight) = (0.0, 0.0);
-    let mut mean = |value: f64| {
-        (sum, weight) = (sum * memory + value, weight * memory + 1.0);
-        sum / weight
-    };
-    points.iter().map(|(step, value)| (*step, mean(*value))).collect()
+    let mut mean = RunningMean::default();
+    points.iter().map(|(step, value)| (*step, mean.add(*value, memory))).collect()
 }
 
 /// The points in so many runs of equal length; fewer where there are fewer points.

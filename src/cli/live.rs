@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::curve::{Point, number, sparkline};
+use super::curve::{Point, RunningMean, number, sparkline};
 use diffuse::run::{LEVELS, Metrics};
 
 /// What a running mean remembers a step.
@@ -14,8 +14,7 @@ const DRAW_EVERY: Duration = Duration::from_millis(250);
 /// The running mean of a number, and what it was.
 #[derive(Default)]
 struct History {
-    sum: f64,
-    weight: f64,
+    mean: RunningMean,
     points: Vec<Point>,
     /// Of so many steps one is kept, two to this power, and how many came since.
     halvings: u32,
@@ -27,13 +26,13 @@ impl History {
         if !value.is_finite() {
             return;
         }
-        (self.sum, self.weight) = (self.sum * MEMORY + value, self.weight * MEMORY + 1.0);
+        let mean = self.mean.add(value, MEMORY);
         self.skipped += 1;
         if self.skipped < 1 << self.halvings {
             return;
         }
         self.skipped = 0;
-        self.points.push((step as f64, self.sum / self.weight));
+        self.points.push((step as f64, mean));
         if self.points.len() == MOST_POINTS {
             let mut is_kept = true;
             self.points.retain(|_| {
@@ -45,7 +44,7 @@ impl History {
     }
 
     fn mean(&self) -> String {
-        if self.weight > 0.0 { number(self.sum / self.weight) } else { "-".into() }
+        self.mean.value().map_or("-".into(), number)
     }
 }
 
@@ -84,7 +83,7 @@ impl Live {
             format!("{head}{}", sparkline(&history.points, room))
         };
         let mut lines = vec![traced("loss", &self.loss), traced("images/s", &self.pace)];
-        if self.by_level.iter().any(|history| history.weight > 0.0) {
+        if self.by_level.iter().any(|history| history.mean.value().is_some()) {
             let means: Vec<String> = self.by_level.iter().map(History::mean).collect();
             lines.push(format!("by noise  {}, least first", means.join(" ")));
         }

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use diffuse::checkpoint::{self, CHECKPOINT};
 use diffuse::error::list_names;
+use diffuse::files::modified;
 use diffuse::run::Task;
 use diffuse::train::{METRICS, PRIVATE, TRAINER_STATE};
 
@@ -60,7 +61,7 @@ fn is_of(place: &Path, task: Task) -> bool {
 /// When something came of the run in `place` last; none if it is no run.
 fn changed(place: &Path) -> Option<SystemTime> {
     let files = [place.join(METRICS), place.join(PRIVATE).join(METRICS), place.join(CHECKPOINT).join(TRAINER_STATE)];
-    files.iter().filter_map(|file| file.metadata().and_then(|data| data.modified()).ok()).max()
+    files.iter().filter_map(|file| modified(file)).max()
 }
 
 #[cfg(test)]

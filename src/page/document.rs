@@ -8,7 +8,7 @@ use super::frames::frames;
 use super::programs::{Programs, programs};
 use super::weights;
 use crate::checkpoint::Checkpoint;
-use crate::error::{Error, Result};
+use crate::error::{Error, Escaped, Result};
 use crate::gpu::stored::form::Head;
 use crate::gpu::{Precision, WEIGHTS};
 use crate::run::Frame;
@@ -88,7 +88,7 @@ pub fn write(model: &Checkpoint, options: &Options) -> Result<String> {
     };
     let json = serde_json::to_string(&envelope).map_err(|error| Error::Config(format!("the page's JSON: {error}")))?;
     let parts = [
-        ("title", escaped(&options.title)),
+        ("title", Escaped(&options.title).to_string()),
         ("style", STYLE.into()),
         ("script", SCRIPT.into()),
         ("model", within_script(&json)),
@@ -112,13 +112,6 @@ fn filled(document: &str, parts: &[(&str, String)]) -> String {
     text
 }
 
-/// Plain text as HTML has it.
-fn escaped(text: &str) -> String {
-    [("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("\"", "&quot;")]
-        .iter()
-        .fold(text.to_string(), |text, (from, to)| text.replace(from, to))
-}
-
 /// JSON that ends no script and begins no comment: both are within its strings.
 fn within_script(json: &str) -> String {
     json.replace("</", "<\\/").replace("<!--", "\\u003c!--")
@@ -140,7 +133,7 @@ mod tests {
         let json = within_script(&serde_json::json!([text]).to_string());
         assert!(!json.contains("</") && !json.contains("<!--"));
         assert_eq!(serde_json::from_str::<Vec<String>>(&json).unwrap(), [text]);
-        assert_eq!(escaped(text), "&lt;/script&gt;&lt;!-- &amp; &quot;x&quot; --&gt;");
+        assert_eq!(Escaped(text).to_string(), "&lt;/script&gt;&lt;!-- &amp; &quot;x&quot; --&gt;");
         // What stands in the document as it is.
         assert!(!SCRIPT.contains("</") && !STYLE.contains("</"));
     }

@@ -30,19 +30,31 @@ pub struct MetricsLog {
     curves: Curves,
 }
 
-/// What a line says of a step, and its images a second; none if it is no whole line.
-fn parsed(line: &str) -> Option<(Metrics, f64)> {
+/// A line of the file, read back.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Row {
+    pub metrics: Metrics,
+    pub images_per_second: f64,
+}
+
+/// The row that a line says; none if it is broken or the heading.
+pub(super) fn read_row(line: &str) -> Option<Row> {
     let fields: Vec<&str> = line.split(',').collect();
-    let number = |index: usize| fields.get(index).and_then(|field| field.parse::<f64>().ok());
-    let loss = |index: usize| fields.get(index).and_then(|field| field.parse::<f32>().ok());
+    if ![COLUMNS, COLUMNS_ONCE].contains(&fields.len()) {
+        return None;
+    }
+    let mut by_level = [None; LEVELS];
+    for (level, field) in by_level.iter_mut().zip(&fields[COLUMNS_ONCE..]) {
+        *level = field.parse().ok();
+    }
     let metrics = Metrics {
         step: fields[0].parse().ok()?,
-        loss: loss(1)?,
-        gradient_norm: loss(2).unwrap_or(f32::NAN),
-        learning_rate: number(3).unwrap_or(f64::NAN),
-        by_level: std::array::from_fn(|level| loss(COLUMNS_ONCE + level)),
+        loss: fields[1].parse().ok()?,
+        gradient_norm: fields[2].parse().ok()?,
+        learning_rate: fields[3].parse().ok()?,
+        by_level,
     };
-    [COLUMNS, COLUMNS_ONCE].contains(&fields.len()).then_some((metrics, number(4).unwrap_or(f64::NAN)))
+    Some(Row { metrics, images_per_second: fields[4].parse().ok()? })
 }
 
 impl MetricsLog {
@@ -71,7 +83,7 @@ impl MetricsLog {
         let mut kept = String::from(HEADER);
         let (mut points, mut curves) = (Vec::new(), Curves::default());
         for line in text.lines().skip(1) {
-            let Some((metrics, images_per_second)) = parsed(line).filter(|(metrics, _)| metrics.step <= step) else {
+            let Some(Row { metrics, images_per_second }) = read_row(line).filter(|row| row.metrics.step <= step) else {
                 continue;
             };
             kept.push_str(line);
@@ -133,33 +145,6 @@ impl MetricsLog {
     pub fn points(&self) -> &[(u64, f32)] {
         &self.points
     }
-}
-
-/// A line of the file, read back.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Row {
-    pub metrics: Metrics,
-    pub images_per_second: f64,
-}
-
-/// The row that a line says; none if it is broken or the heading.
-pub(super) fn read_row(line: &str) -> Option<Row> {
-    let fields: Vec<&str> = line.split(',').collect();
-    if ![COLUMNS, COLUMNS_ONCE].contains(&fields.len()) {
-        return None;
-    }
-    let mut by_level = [None; LEVELS];
-    for (level, field) in by_level.iter_mut().zip(&fields[COLUMNS_ONCE..]) {
-        *level = field.parse().ok();
-    }
-    let metrics = Metrics {
-        step: fields[0].parse().ok()?,
-        loss: fields[1].parse().ok()?,
-        gradient_norm: fields[2].parse().ok()?,
-        learning_rate: fields[3].parse().ok()?,
-        by_level,
-    };
-    Some(Row { metrics, images_per_second: fields[4].parse().ok()? })
 }
 
 /// Makes the lines last that are in the file of the run in `directory`.

@@ -12,6 +12,7 @@ use super::stored::{SAMPLES, TRAINER_STATE};
 use super::tail::Tail;
 use crate::checkpoint::{self, CHECKPOINT};
 use crate::error::{Error, Result};
+use crate::files::modified;
 use crate::nn::config::Size;
 use crate::run::TrainOptions;
 
@@ -274,10 +275,6 @@ impl Monitor {
             self.events.pop_front();
         }
     }
-}
-
-fn modified(path: &Path) -> Option<SystemTime> {
-    path.metadata().and_then(|data| data.modified()).ok()
 }
 
 #[cfg(test)]

@@ -8,14 +8,13 @@ mod page;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use self::page::Escaped;
 use super::curves::Curves;
 use super::private::beside;
 use super::stored::REPORT;
 use crate::chart::{significant, whole};
 use crate::checkpoint::manifest::MadeOn;
 use crate::data::Dataset;
-use crate::error::{Result, quoted};
+use crate::error::{Escaped, Result, quoted};
 use crate::files::write_atomic;
 use crate::run::{Task, TrainOptions};
 

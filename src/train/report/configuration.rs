@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Map, Value};
 
-use super::page::Escaped;
+use crate::error::Escaped;
 use crate::run::TrainOptions;
 
 /// Writes the options, those that are not as usual first.

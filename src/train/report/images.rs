@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use image::imageops;
 
-use super::page::{Escaped, write_png};
+use super::page::write_png;
 use crate::chart::whole;
 use crate::data::Dataset;
-use crate::error::counted;
+use crate::error::{Escaped, counted};
 use crate::picture::{self, Images};
 use crate::train::stored::SAMPLES;
 
